@@ -1,0 +1,50 @@
+"""Who calls, and until when: set by the interceptors for one call, read by its servicer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+
+from stationmaster_server.db.caller import Caller
+
+_caller: ContextVar[Caller] = ContextVar("stationmaster_caller")
+_deadline: ContextVar[float | None] = ContextVar("stationmaster_deadline", default=None)
+
+
+def current_caller() -> Caller:
+    """The authenticated caller of this call. A LookupError here means a method outside the authentication interceptor."""
+    return _caller.get()
+
+
+def current_deadline() -> float | None:
+    """The `time.monotonic()` at which this call's deadline passes; None when it has none."""
+    return _deadline.get()
+
+
+def time_left() -> timedelta | None:
+    """How long this call may still take, never negative; None when it has no deadline."""
+    deadline = _deadline.get()
+    return None if deadline is None else timedelta(seconds=max(0.0, deadline - time.monotonic()))
+
+
+@contextmanager
+def calling(caller: Caller) -> Iterator[None]:
+    """Runs the body as a call of this caller."""
+    token = _caller.set(caller)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+@contextmanager
+def until(deadline: float | None) -> Iterator[None]:
+    """Runs the body as a call with this deadline (`time.monotonic()`)."""
+    token = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
