@@ -81,7 +81,7 @@ def masked(request: Message, allowed: Set[str], *, absent_means_all: bool = Fals
     `*` means all that are allowed; so does an absent mask when `absent_means_all`, otherwise it means those that the resource
     has set. Raises InvalidArgument(INVALID_UPDATE_MASK) that names each path which cannot be updated.
     """
-    mask: FieldMask = getattr(request, "update_mask")
+    mask: FieldMask = field_of(request, "update_mask")
     paths = set(mask.paths)
     if paths == {"*"} or (not paths and absent_means_all):
         return set(allowed)
@@ -98,7 +98,7 @@ def masked(request: Message, allowed: Set[str], *, absent_means_all: bool = Fals
 
 def request_key(request: Message, method: str) -> RequestKey | None:
     """The request's `request_id` with what it was sent for (contract rule 7); None when it has none."""
-    text: str = getattr(request, "request_id")
+    text: str = field_of(request, "request_id")
     if not text:
         return None
     try:
@@ -115,6 +115,11 @@ def canonical(request: Message, *without: str) -> bytes:
     for field in without:
         copy.ClearField(field)
     return copy.SerializeToString(deterministic=True)
+
+
+def field_of(message: Message, name: str) -> Any:
+    """The field of a message whose type is not known here, only that it has the field."""
+    return getattr(message, name)
 
 
 def _resource(request: Message) -> Message:

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.errors import InvalidArgument, Reason
-from stationmaster_server.wire.fields import canonical
+from stationmaster_server.wire.fields import canonical, field_of
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
@@ -34,8 +34,8 @@ class PageTokens:
 
         Raises InvalidArgument(PAGE_TOKEN_INVALID) for a token that was not made here for these arguments.
         """
-        size: int = getattr(request, "page_size")
-        token: str = getattr(request, "page_token")
+        size: int = field_of(request, "page_size")
+        token: str = field_of(request, "page_token")
         if size < 0:
             raise InvalidArgument.field("page_size", "must not be negative")
         return PageRequest(min(size or DEFAULT_SIZE, MAX_SIZE), self._open(request, token) if token else None)
