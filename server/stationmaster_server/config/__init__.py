@@ -1,0 +1,40 @@
+"""Settings of the server: `load` reads them once, everything else gets plain values by constructor."""
+
+from stationmaster_server.config.load import SettingsError, load
+from stationmaster_server.config.model import (
+    AdminSettings,
+    DatabaseSettings,
+    EventSettings,
+    IdentitySettings,
+    JwtIssuerSettings,
+    LimitSettings,
+    ModelSettings,
+    Profile,
+    ProviderSettings,
+    ServerSettings,
+    Settings,
+    TelemetrySettings,
+    TlsSettings,
+    WorkSettings,
+)
+from stationmaster_server.config.startup import StartupError
+
+__all__ = [
+    "AdminSettings",
+    "DatabaseSettings",
+    "EventSettings",
+    "IdentitySettings",
+    "JwtIssuerSettings",
+    "LimitSettings",
+    "ModelSettings",
+    "Profile",
+    "ProviderSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "StartupError",
+    "TelemetrySettings",
+    "TlsSettings",
+    "WorkSettings",
+    "load",
+]

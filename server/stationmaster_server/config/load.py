@@ -1,0 +1,162 @@
+"""Reads the settings: command line over environment over file over profile. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from stationmaster_server.config.model import Profile, Settings
+from stationmaster_server.config.profiles import PROFILES
+from stationmaster_server.config.startup import StartupError
+
+PREFIX = "STATIONMASTER_"
+CONFIG_VARIABLE = "STATIONMASTER_CONFIG"
+CLIENT_VARIABLES = frozenset(
+    f"{PREFIX}{name}" for name in ("ADDRESS", "SERVER", "API_KEY", "KEY", "KEY_FILE", "CA", "TLS", "TIMEOUT", "OUTPUT")
+)
+"""What the client and the command line read: set on the same machine, none of the server's business."""
+
+# Names that other programs give these settings.
+_PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "DATABASE_URL": ("database", "url"),
+    "ANTHROPIC_API_KEY": ("models", "anthropic", "api_key"),
+    "ANTHROPIC_BASE_URL": ("models", "anthropic", "base_url"),
+    "OPENAI_API_KEY": ("models", "openai", "api_key"),
+    "OPENAI_BASE_URL": ("models", "openai", "base_url"),
+}
+
+
+class SettingsError(StartupError):
+    """Settings that the server cannot start with; the message names each and says what to write."""
+
+    exit_code = 2
+
+
+def load(
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings of this start.
+
+    `overrides` is nested like the file and wins over everything. Raises SettingsError for a setting that is unknown,
+    malformed or impossible with the others.
+    """
+    environ = os.environ if environ is None else environ
+    file_name = config_file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    from_file = _read_file(file_name) if file_name else {}
+    _refuse_unknown(from_file, environ, file_name)
+    given: dict[str, Any] = {}
+    for source in (from_file, _read_plain(environ), _read_environment(environ), overrides or {}):
+        given = _merge(given, source)
+    merged = _merge(_profile_defaults(given.get("profile")), given)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(error))) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
+
+
+def _read_plain(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for variable, path in _PLAIN_VARIABLES.items():
+        if value := environ.get(variable):
+            found = _merge(found, _nest(path, value))
+    return found
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    source = EnvSettingsSource(Settings, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True)
+    source.env_vars = {name.lower(): value for name, value in environ.items()}
+    try:
+        return source()
+    except ValueError as error:
+        raise SettingsError(f"environment: {error}") from None
+
+
+def _profile_defaults(name: object) -> Mapping[str, Any]:
+    try:
+        return PROFILES[Profile(str(name or Profile.DEVELOPMENT))]
+    except ValueError:
+        return {}  # Settings refuses the name and lists the known ones.
+
+
+def _refuse_unknown(from_file: Mapping[str, Any], environ: Mapping[str, str], file_name: Path | None) -> None:
+    known = frozenset(_names(Settings))
+    faults = [
+        f"unknown setting {name!r} in {file_name}{_near(name, known)}"
+        for name in _leaves(from_file)
+        if not _is_known(name, known)
+    ]
+    for variable in environ:
+        upper = variable.upper()
+        if not upper.startswith(PREFIX) or upper == CONFIG_VARIABLE or upper in CLIENT_VARIABLES:
+            continue
+        name = upper.removeprefix(PREFIX).lower().replace("__", ".")
+        if not _is_known(name, known) and not any(other.startswith(f"{name}.") for other in known):
+            variables = frozenset(PREFIX + other.upper().replace(".", "__") for other in known)
+            faults.append(f"unknown environment variable {variable}{_near(upper, variables)}")
+    if faults:
+        raise SettingsError("; ".join(faults))
+
+
+def _is_known(name: str, known: frozenset[str]) -> bool:
+    return name in known or any(name.startswith(f"{other}.") for other in known if other.endswith("issuers"))
+
+
+def _near(name: str, known: frozenset[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _nest(path: tuple[str, ...], value: object) -> dict[str, Any]:
+    nested: Any = value
+    for name in reversed(path):
+        nested = {name: nested}
+    return dict(nested)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        yield f"setting {name}: {message}" if name else message

@@ -1,0 +1,28 @@
+"""What each profile sets, below the settings file and the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from stationmaster_server.config.model import Profile
+
+PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
+    {
+        Profile.DEVELOPMENT: {},
+        Profile.PRODUCTION: {
+            "database": {"pool_size": 24, "system_pool_size": 8, "connect_timeout": "2m"},
+            "server": {"open_reflection": False, "shutdown_grace": "30s"},
+            "telemetry": {"log_format": "json"},
+            "identity": {"local_admin": False},
+            "models": {"demo": False},
+        },
+        Profile.LOW_RESOURCE: {
+            "database": {"pool_size": 4, "system_pool_size": 3},
+            "server": {"max_calls": 2_000, "max_streams": 2_000},
+            "telemetry": {"monitor_interval": "30s"},
+            "work": {"slots": 8},
+        },
+    }
+)

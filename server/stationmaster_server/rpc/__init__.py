@@ -1,0 +1,1 @@
+"""The transport: server assembly, interceptors, errors as statuses, health and reflection."""
