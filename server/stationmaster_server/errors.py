@@ -1,0 +1,162 @@
+"""Every error the product raises on purpose; `rpc/errors.py` turns each into one gRPC status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a call failed, for programs. Equal to the proto enum `ErrorReason` (a test holds them together)."""
+
+    INVALID_FIELD = "INVALID_FIELD"
+    INVALID_NAME = "INVALID_NAME"
+    INVALID_FILTER = "INVALID_FILTER"
+    INVALID_ORDER_BY = "INVALID_ORDER_BY"
+    INVALID_UPDATE_MASK = "INVALID_UPDATE_MASK"
+    PAGE_TOKEN_INVALID = "PAGE_TOKEN_INVALID"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
+    UNKNOWN_METHOD = "UNKNOWN_METHOD"
+    RESOURCE_NOT_FOUND = "RESOURCE_NOT_FOUND"
+    RESOURCE_EXISTS = "RESOURCE_EXISTS"
+    ETAG_MISMATCH = "ETAG_MISMATCH"
+    CONCURRENT_CHANGE = "CONCURRENT_CHANGE"
+    CREDENTIALS_MISSING = "CREDENTIALS_MISSING"
+    CREDENTIALS_INVALID = "CREDENTIALS_INVALID"
+    CREDENTIALS_EXPIRED = "CREDENTIALS_EXPIRED"
+    CREDENTIALS_REVOKED = "CREDENTIALS_REVOKED"
+    SCOPE_MISSING = "SCOPE_MISSING"
+    ROLE_INSUFFICIENT = "ROLE_INSUFFICIENT"
+    USER_DISABLED = "USER_DISABLED"
+    ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
+    SESSION_BUSY = "SESSION_BUSY"
+    SESSION_CLOSED = "SESSION_CLOSED"
+    TURN_FINISHED = "TURN_FINISHED"
+    PERMISSION_ALREADY_RESOLVED = "PERMISSION_ALREADY_RESOLVED"
+    AGENT_IN_USE = "AGENT_IN_USE"
+    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
+    RUNTIME_UNAVAILABLE = "RUNTIME_UNAVAILABLE"
+    LIMIT_REACHED = "LIMIT_REACHED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    RATE_LIMITED = "RATE_LIMITED"
+    QUEUE_FULL = "QUEUE_FULL"
+    SERVER_OVERLOADED = "SERVER_OVERLOADED"
+    LEASE_LOST = "LEASE_LOST"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    CANCELLED = "CANCELLED"
+    DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
+    SERVER_STOPPING = "SERVER_STOPPING"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field of a request that is wrong: its path (`session.display_name`) and what to write instead."""
+
+    field: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """A quota that is used up: its subject (`users/…`) and what would exceed it."""
+
+    subject: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreconditionViolation:
+    """A state that forbids the call: its type (`SESSION_STATE`), subject (`sessions/…`) and what to do."""
+
+    type: str
+    subject: str
+    description: str
+
+
+class StationmasterError(Exception):
+    """An error with a reason for programs and a message for people: what happened, on what, what to do next."""
+
+    def __init__(self, reason: Reason, message: str, *, metadata: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata = metadata or {}
+
+
+class InvalidArgument(StationmasterError):
+    """The request is wrong whatever the state of the system; `violations` names the fields."""
+
+    def __init__(self, reason: Reason, message: str, *violations: FieldViolation) -> None:
+        super().__init__(reason, message)
+        self.violations = violations
+
+    @classmethod
+    def field(cls, field: str, description: str, reason: Reason = Reason.INVALID_FIELD) -> InvalidArgument:
+        """A single wrong field."""
+        return cls(reason, f"{field}: {description}", FieldViolation(field, description))
+
+
+class NotFound(StationmasterError):
+    """The resource does not exist, or belongs to somebody else: the two answer alike (contract rule 10)."""
+
+    def __init__(self, resource_type: str, name: str) -> None:
+        super().__init__(Reason.RESOURCE_NOT_FOUND, f"{resource_type} {name!r} was not found")
+        self.resource_type = resource_type
+        self.resource_name = name
+
+
+class AlreadyExists(StationmasterError):
+    """A resource of this name exists."""
+
+    def __init__(self, resource_type: str, name: str) -> None:
+        super().__init__(Reason.RESOURCE_EXISTS, f"{resource_type} {name!r} exists already")
+        self.resource_type = resource_type
+        self.resource_name = name
+
+
+class PermissionDenied(StationmasterError):
+    """The caller may not do this."""
+
+
+class Unauthenticated(StationmasterError):
+    """The caller is unknown."""
+
+
+class FailedPrecondition(StationmasterError):
+    """The state of the system forbids the call; `violations` says which state and what to do."""
+
+    def __init__(self, reason: Reason, message: str, *violations: PreconditionViolation) -> None:
+        super().__init__(reason, message)
+        self.violations = violations
+
+
+class Aborted(StationmasterError):
+    """Somebody else changed the resource meanwhile: read it again and decide anew."""
+
+
+class ResourceExhausted(StationmasterError):
+    """A quota, a rate or a bound is used up; `retry_after` says when to come again."""
+
+    def __init__(self, reason: Reason, message: str, *violations: QuotaViolation, retry_after: timedelta) -> None:
+        super().__init__(reason, message)
+        self.violations = violations
+        self.retry_after = retry_after
+
+
+class Unavailable(StationmasterError):
+    """Something this server needs is away; the same call may succeed after `retry_after`."""
+
+    def __init__(self, reason: Reason, message: str, *, retry_after: timedelta = timedelta(seconds=1)) -> None:
+        super().__init__(reason, message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(StationmasterError):
+    """The caller's deadline, or a limit of ours, passed before the work was done."""
+
+
+class LeaseLost(Exception):
+    """A worker's lease was taken over: it must stop and write nothing. Never leaves the server."""

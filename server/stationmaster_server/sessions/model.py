@@ -1,0 +1,258 @@
+"""Sessions, turns, messages and permission requests: what they are and which changes of state there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.agents.model import AgentSpec, Limits, OnPermissionTimeout, ToolPolicy
+from stationmaster_server.agents.runtime import Part, ToolCall, Usage
+from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
+
+
+class SessionState(StrEnum):
+    """How a session stands."""
+
+    ACTIVE = "ACTIVE"
+    PROCESSING = "PROCESSING"
+    AWAITING_PERMISSION = "AWAITING_PERMISSION"
+    PAUSED = "PAUSED"
+    TERMINATED = "TERMINATED"
+    ARCHIVED = "ARCHIVED"
+
+
+_S = SessionState
+TRANSITIONS: Mapping[SessionState, frozenset[SessionState]] = {
+    _S.ACTIVE: frozenset({_S.PROCESSING, _S.PAUSED, _S.TERMINATED}),
+    _S.PROCESSING: frozenset({_S.ACTIVE, _S.AWAITING_PERMISSION, _S.PAUSED, _S.TERMINATED}),
+    _S.AWAITING_PERMISSION: frozenset({_S.PROCESSING, _S.ACTIVE, _S.PAUSED, _S.TERMINATED}),
+    _S.PAUSED: frozenset({_S.ACTIVE, _S.TERMINATED}),
+    _S.TERMINATED: frozenset({_S.ARCHIVED}),
+    _S.ARCHIVED: frozenset(),
+}
+BUSY = frozenset({_S.PROCESSING, _S.AWAITING_PERMISSION})
+CLOSED = frozenset({_S.PAUSED, _S.TERMINATED, _S.ARCHIVED})
+ENDED = frozenset({_S.TERMINATED, _S.ARCHIVED})
+
+
+def transition(session_name: str, current: SessionState, wanted: SessionState) -> SessionState:
+    """The one function that decides about a change of state; returns the state wanted.
+
+    Raises:
+        FailedPrecondition: ILLEGAL_TRANSITION, naming both states.
+    """
+    if wanted in TRANSITIONS[current]:
+        return wanted
+    allowed = ", ".join(sorted(TRANSITIONS[current])) or "none: it has ended"
+    error = FailedPrecondition(
+        Reason.ILLEGAL_TRANSITION,
+        f"{session_name} is {current} and cannot become {wanted}",
+        PreconditionViolation("SESSION_STATE", session_name, f"from {current} these states can be reached: {allowed}"),
+    )
+    error.metadata = {"from": str(current), "to": str(wanted)}
+    raise error
+
+
+class TurnState(StrEnum):
+    """How a turn ended, or that it has not."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    AWAITING_PERMISSION = "AWAITING_PERMISSION"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+    INTERRUPTED = "INTERRUPTED"
+    FAILED = "FAILED"
+    LIMITED = "LIMITED"
+    ROLLED_BACK = "ROLLED_BACK"
+
+
+OPEN_TURNS = frozenset({TurnState.QUEUED, TurnState.RUNNING, TurnState.AWAITING_PERMISSION})
+
+
+class BusyPolicy(StrEnum):
+    """What happens to a message while the session is busy."""
+
+    QUEUE = "QUEUE"
+    REJECT = "REJECT"
+    INTERRUPT = "INTERRUPT"
+    ROLLBACK = "ROLLBACK"
+
+
+class RecoveryPolicy(StrEnum):
+    """What happens to a turn whose server died. DEFAULT: resume where no tool call was in flight, else interrupt."""
+
+    DEFAULT = "DEFAULT"
+    RESUME = "RESUME"
+    INTERRUPT = "INTERRUPT"
+
+
+class MessageRole(StrEnum):
+    """Who a message is from."""
+
+    USER = "USER"
+    ASSISTANT = "ASSISTANT"
+    TOOL = "TOOL"
+    SYSTEM = "SYSTEM"
+
+
+class PermissionState(StrEnum):
+    """How a permission request stands."""
+
+    PENDING = "PENDING"
+    ALLOWED = "ALLOWED"
+    DENIED = "DENIED"
+    EXPIRED = "EXPIRED"
+    WITHDRAWN = "WITHDRAWN"
+
+
+class PermissionDecision(StrEnum):
+    """How a permission request is answered."""
+
+    ALLOW_ONCE = "ALLOW_ONCE"
+    ALLOW_FOR_SESSION = "ALLOW_FOR_SESSION"
+    DENY = "DENY"
+
+
+class ToolCallState(StrEnum):
+    """How far a tool call is. RUNNING after a crash means: it was in flight."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A conversation. `last_sequence` is its stream's newest event; `etag` changes with its updatable fields."""
+
+    id: UUID
+    user_id: UUID
+    display_name: str
+    state: SessionState
+    state_reason: str
+    agent_id: str
+    spec: AgentSpec
+    tool_policies: tuple[ToolPolicy, ...]
+    limits: Limits
+    labels: dict[str, str]
+    idle_timeout: timedelta | None
+    parent_session_id: UUID | None
+    parent_message: int | None
+    granted_tools: tuple[str, ...]
+    usage: Usage
+    message_count: int
+    last_sequence: int
+    current_turn_id: UUID | None
+    etag: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a caller asks for: the name of an agent, or a specification of its own."""
+
+    display_name: str = ""
+    agent_id: str = ""
+    spec: AgentSpec | None = None
+    tool_policies: tuple[ToolPolicy, ...] = ()
+    limits: Limits = Limits()
+    labels: Mapping[str, str] | None = None
+    idle_timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A message of the user, and all that is done to answer it."""
+
+    id: UUID
+    session_id: UUID
+    state: TurnState
+    user_message: int
+    recovery: RecoveryPolicy
+    reason: str
+    error_message: str
+    usage: Usage
+    attempts: int
+    step: int
+    first_sequence: int
+    last_sequence: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made a message of the model."""
+
+    model: str
+    usage: Usage
+    latency: timedelta
+    first_token_latency: timedelta
+    prompt_version: str = ""
+    prompt_variant: str = ""
+    audit_event_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. `number` counts from 1 in its session; `first_delta`..`last_delta` are the sequences that it stands for (0: none)."""
+
+    session_id: UUID
+    number: int
+    turn_id: UUID | None
+    role: MessageRole
+    parts: tuple[Part, ...]
+    created_at: datetime
+    interrupted: bool = False
+    provenance: Provenance | None = None
+    first_delta: int = 0
+    last_delta: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A message that matches a search; more score is better."""
+
+    message: Message
+    snippet: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionRequest:
+    """A tool call that waits, or waited, for somebody's permission."""
+
+    id: UUID
+    session_id: UUID
+    turn_id: UUID
+    call: ToolCall
+    state: PermissionState
+    decision: PermissionDecision | None
+    message: str
+    edited_arguments: dict[str, Any] | None
+    resolved_by: UUID | None
+    on_timeout: OnPermissionTimeout
+    created_at: datetime
+    resolved_at: datetime | None
+    expires_at: datetime | None
+
+
+def session_name(session_id: UUID) -> str:
+    """`sessions/{id}`."""
+    return f"sessions/{session_id}"
+
+
+def turn_name(session_id: UUID, turn_id: UUID) -> str:
+    """`sessions/{session}/turns/{turn}`."""
+    return f"sessions/{session_id}/turns/{turn_id}"
+
+
+def permission_name(session_id: UUID, request_id: UUID) -> str:
+    """`sessions/{session}/permissionRequests/{id}`."""
+    return f"sessions/{session_id}/permissionRequests/{request_id}"
