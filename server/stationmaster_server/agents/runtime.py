@@ -1,7 +1,8 @@
 """What a runtime is: it runs one turn and yields what happens; whoever iterates makes each step durable.
 
-A runtime never writes: it yields, and goes on only when its consumer asks for the next event, by which time the last one is durable.
-So a turn that is begun again finds its history and the state of its tool calls as they were after the last event consumed.
+A runtime never writes: it yields, and goes on only when its consumer asks for the next event, by which time the last
+one is durable. So a turn that is begun again finds its history and the state of its tool calls as they were after the
+last event consumed.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class HistoryMessage:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What the policy, or a person, says of one call. `arguments` replace the call's, `message` tells the model why not."""
+    """What the policy, or a person, says of a call. `arguments` replace the call's, `message` tells the model why not."""
 
     effect: Effect
     arguments: dict[str, Any] | None = None
@@ -117,7 +118,8 @@ class TurnInput:
     spec: AgentSpec
     workspace: Path
     history: Sequence[HistoryMessage]
-    """The memory window, ending with the turn's newest message. If that is an assistant's with tool calls, they are still to be run."""
+    """The memory window, ending with the turn's newest message. If that is an assistant's with tool calls, they are
+    still to be run."""
     results: Mapping[str, ToolResult]
     """By call id: results of the newest message's calls that are durable already."""
     rulings: Rulings
@@ -133,6 +135,8 @@ class ModelCallStarted:
     model: str
     estimated_input_tokens: int
     max_output_tokens: int
+    max_cost_micros: int = 0
+    """What the call may cost at most, by these two figures and the model's price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,8 @@ class AnswerCompleted:
     usage: Usage
     latency: timedelta
     first_token_latency: timedelta
+    finish_reason: str = ""
+    """Why the model stopped: `stop`, `length` (cut by max_output_tokens), `tool_call`, `content_filter`, `error`."""
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
@@ -177,7 +183,8 @@ class AnswerCompleted:
 
 @dataclass(frozen=True, slots=True)
 class PermissionNeeded:
-    """These calls may run only if somebody says so. The runtime ends after this event; the turn is run again when all are answered."""
+    """These calls may run only if somebody says so. The runtime ends after this event, before it has run any call of the
+    answer; the turn is run again when all are answered."""
 
     calls: tuple[ToolCall, ...]
 
@@ -231,7 +238,9 @@ class Runtime(Protocol):
     """Runs turns. One object serves many sessions at once."""
 
     def run(self, turn: TurnInput) -> AsyncIterator[TurnEvent]:
-        """Yields what happens, to the turn's end or to a PermissionNeeded. Closing the iterator stops the model call and the tools at once.
+        """Yields what happens, to the turn's end or to a PermissionNeeded.
+
+        Closing the iterator stops the model call and the tools at once.
 
         Raises:
             RuntimeFailure: The turn cannot go on (the provider refuses, the model is unknown).

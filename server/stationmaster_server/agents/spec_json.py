@@ -1,0 +1,106 @@
+"""A specification as the JSON that a column holds, and back. What has its default is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from stationmaster_server.agents.model import (
+    AgentSpec,
+    Effect,
+    Limits,
+    Memory,
+    OnPermissionTimeout,
+    PermissionSettings,
+    RuntimeName,
+    ToolPolicy,
+)
+
+_MICROSECOND = timedelta(microseconds=1)
+_COUNTS = (
+    "max_tokens_per_turn",
+    "max_tokens_per_session",
+    "max_cost_micros_per_turn",
+    "max_cost_micros_per_session",
+    "max_tool_calls_per_turn",
+    "max_tool_calls_per_session",
+)
+
+
+def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
+    """The specification as a JSON object."""
+    document: dict[str, Any] = {
+        "runtime": spec.runtime.value,
+        "model": spec.model,
+        "instructions": spec.instructions,
+        "prompt": spec.prompt,
+        "tools": list(spec.tools),
+        "mcp_servers": list(spec.mcp_servers),
+        "tool_policies": policies_to_json(spec.tool_policies),
+        "permissions": {
+            "deadline_us": spec.permissions.deadline // _MICROSECOND,
+            "on_timeout": spec.permissions.on_timeout.value,
+        },
+        "memory": {"window_pairs": spec.memory.window_pairs, "summarize": spec.memory.summarize},
+        "limits": limits_to_json(spec.limits),
+        "max_output_tokens": spec.max_output_tokens,
+        "temperature": spec.temperature,
+    }
+    return {key: value for key, value in document.items() if value not in ("", [], {}, None)}
+
+
+def spec_from_json(document: Mapping[str, Any]) -> AgentSpec:
+    """The specification that `spec_to_json` made this of; keys of later versions are ignored."""
+    return AgentSpec(
+        runtime=RuntimeName(document.get("runtime", RuntimeName.MODEL)),
+        model=document["model"],
+        instructions=document.get("instructions", ""),
+        prompt=document.get("prompt", ""),
+        tools=tuple(document.get("tools", ())),
+        mcp_servers=tuple(document.get("mcp_servers", ())),
+        tool_policies=policies_from_json(document.get("tool_policies", ())),
+        permissions=_permissions_from_json(document.get("permissions", {})),
+        memory=_memory_from_json(document.get("memory", {})),
+        limits=limits_from_json(document.get("limits", {})),
+        max_output_tokens=document.get("max_output_tokens"),
+        temperature=document.get("temperature"),
+    )
+
+
+def policies_to_json(policies: tuple[ToolPolicy, ...]) -> list[dict[str, str]]:
+    """Rules about tools as a JSON array."""
+    return [{"pattern": policy.pattern, "effect": policy.effect.value} for policy in policies]
+
+
+def policies_from_json(document: Any) -> tuple[ToolPolicy, ...]:
+    """The rules that `policies_to_json` made this of."""
+    return tuple(ToolPolicy(entry["pattern"], Effect(entry["effect"])) for entry in document)
+
+
+def limits_to_json(limits: Limits) -> dict[str, int]:
+    """Limits as a JSON object without those that are not set; the duration in microseconds."""
+    document = {name: getattr(limits, name) for name in _COUNTS}
+    if limits.max_turn_duration is not None:
+        document["max_turn_duration_us"] = limits.max_turn_duration // _MICROSECOND
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def limits_from_json(document: Mapping[str, Any]) -> Limits:
+    """The limits that `limits_to_json` made this of."""
+    microseconds = document.get("max_turn_duration_us")
+    duration = None if microseconds is None else timedelta(microseconds=microseconds)
+    return Limits(**{name: document.get(name) for name in _COUNTS}, max_turn_duration=duration)
+
+
+def _permissions_from_json(document: Mapping[str, Any]) -> PermissionSettings:
+    default = PermissionSettings()
+    return PermissionSettings(
+        timedelta(microseconds=document["deadline_us"]) if "deadline_us" in document else default.deadline,
+        OnPermissionTimeout(document.get("on_timeout", default.on_timeout)),
+    )
+
+
+def _memory_from_json(document: Mapping[str, Any]) -> Memory:
+    default = Memory()
+    return Memory(document.get("window_pairs", default.window_pairs), document.get("summarize", default.summarize))
