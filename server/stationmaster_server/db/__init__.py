@@ -1,1 +1,1 @@
-"""The only way to PostgreSQL: two kinds of transactions, error translation, the schema, migrations, an embedded server."""
+"""The only way to PostgreSQL: transactions, error translation, the schema, migrations, an embedded server."""

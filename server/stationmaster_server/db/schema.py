@@ -1,4 +1,4 @@
-"""What every room's `tables.py` declares its tables with: one metadata, tenant tables, and the security that follows."""
+"""What every room declares its tables with: one metadata, tenant tables, and the security that follows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def system_table(name: str, *items: SchemaItem) -> Table:
     return Table(name, metadata, *items, info={"tenant": False})
 
 
-def timestamp(name: str, *, nullable: bool = False, default_now: bool = False, primary_key: bool = False) -> Column[object]:
+def timestamp(
+    name: str, *, nullable: bool = False, default_now: bool = False, primary_key: bool = False
+) -> Column[object]:
     """A timestamptz column; `default_now` lets the database's clock fill it."""
     default = text("now()") if default_now else None
     return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default, primary_key=primary_key)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Self
 
 import asyncpg
 
-if TYPE_CHECKING:
-    Record = asyncpg.Record
-    DriverConnection = asyncpg.Connection[asyncpg.Record]
-else:
-    DriverConnection = asyncpg.Connection
+from stationmaster_server.db.connection import Connection
+from stationmaster_server.db.errors import CommitFailed, UnauditedChange, translate
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+# Locking a row is no change; inserting, updating and deleting one is.
+_CHANGED = """
+SELECT pg_current_xact_id_if_assigned() IS NOT NULL
+   AND EXISTS (SELECT FROM pg_stat_xact_user_tables WHERE n_tup_ins + n_tup_upd + n_tup_del > 0)
+"""
 
 
 class _Over:
@@ -21,27 +31,29 @@ class _Over:
         raise RuntimeError("this transaction is over: open another one (nothing may outlive its `async with`)")
 
 
-OVER: Any = _Over()
+_OVER: Any = _Over()
 
 
 class Transaction:
-    """An open transaction (or, for reads, statements that each see what is committed).
+    """An open transaction, or, for reads, statements that each see what is committed when they start.
 
-    Its queries are the driver's own coroutines: whatever they raise is translated once, where the transaction ends.
+    Its queries are the driver's own coroutines; whatever leaves the `async with` is translated there, once.
     """
 
-    __slots__ = ("_callbacks", "_connection", "audited")
+    __slots__ = ("_callbacks", "_connection", "_pool", "_tenant", "audited")
 
-    def __init__(self) -> None:
-        self._connection: DriverConnection = OVER
+    def __init__(self, pool: Pool, tenant: Tenant | None) -> None:
+        self._pool = pool
+        self._tenant = tenant
+        self._connection: Connection = _OVER
         self._callbacks: list[Callable[[], None]] | None = None
         self.audited = False
 
-    def fetch(self, sql: str, *args: object) -> Awaitable[list[Record]]:
+    def fetch(self, sql: str, *args: object) -> Awaitable[list[asyncpg.Record]]:
         """All rows."""
         return self._connection.fetch(sql, *args)
 
-    def fetchrow(self, sql: str, *args: object) -> Awaitable[Record | None]:
+    def fetchrow(self, sql: str, *args: object) -> Awaitable[asyncpg.Record | None]:
         """The first row, or None."""
         return self._connection.fetchrow(sql, *args)
 
@@ -58,7 +70,134 @@ class Transaction:
         return self._connection.executemany(sql, rows)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback`, in order of registration, once COMMIT has succeeded; never after a rollback."""
+        """Call `callback`, in the order of these calls, once COMMIT has succeeded; never after a rollback."""
         if self._callbacks is None:
             self._callbacks = []
         self._callbacks.append(callback)
+
+    async def __aenter__(self) -> Self:
+        raise NotImplementedError
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        raise NotImplementedError
+
+    def _run_callbacks(self) -> None:
+        for callback in self._callbacks or ():
+            try:
+                callback()
+            except Exception:
+                # What is committed stays committed: the call succeeded, and the other callbacks have their turn.
+                logger.exception("a callback after a commit failed")
+
+
+class Statements(Transaction):
+    """No transaction block: each statement is one round trip and commits, or reads, by itself."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> Self:
+        connection = self._pool.take(self._tenant) or await self._pool.wait()
+        if connection.tenant != self._tenant and self._tenant is not None:
+            connection.tenant = None
+            try:
+                await connection.execute(_set_tenant(self._tenant))
+            except BaseException as error:
+                self._pool.give(connection)
+                _raise_translated(error, connection)
+                raise
+            connection.tenant = self._tenant
+        self._connection = connection
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection = self._connection
+        self._connection = _OVER
+        self._pool.give(connection)
+        if error is not None:
+            _raise_translated(error, connection)
+        elif self._callbacks is not None:
+            self._run_callbacks()
+
+
+class Block(Transaction):
+    """BEGIN to COMMIT, or to ROLLBACK when anything is raised inside. A tenant's changes must have been audited."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> Self:
+        connection = self._pool.take(self._tenant) or await self._pool.wait()
+        begin = "BEGIN READ WRITE"
+        if connection.tenant != self._tenant and self._tenant is not None:
+            connection.tenant = None  # until COMMIT: a rollback takes the setting back
+            begin = f"{begin}; {_set_tenant(self._tenant)}"
+        try:
+            await connection.execute(begin)
+        except BaseException as error:
+            connection.terminate()
+            self._pool.give(connection)
+            _raise_translated(error, connection)
+            raise
+        self._connection = connection
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection = self._connection
+        if error is not None:
+            self._connection = _OVER
+            await self._roll_back(connection)
+            _raise_translated(error, connection)
+            return
+        # A task of its own: a caller that is cancelled now must not leave it unknown whether COMMIT succeeded.
+        await asyncio.shield(asyncio.create_task(self._commit(connection)))
+
+    async def _commit(self, connection: Connection) -> None:
+        try:
+            if self._tenant is not None and not self.audited and await connection.fetchval(_CHANGED):
+                await connection.execute("ROLLBACK")
+                raise UnauditedChange("a tenant transaction changed rows without writing to the audit trail")
+            if await connection.execute("COMMIT") != "COMMIT":
+                connection.tenant = None
+                raise CommitFailed("a statement had failed inside the transaction; nothing was committed")
+            connection.tenant = self._tenant
+        except (UnauditedChange, CommitFailed):
+            raise
+        except BaseException as error:
+            connection.terminate()
+            _raise_translated(error, connection)
+            raise
+        finally:
+            self._connection = _OVER
+            self._pool.give(connection)
+        if self._callbacks is not None:
+            self._run_callbacks()
+
+    async def _roll_back(self, connection: Connection) -> None:
+        try:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+        except BaseException as error:
+            connection.terminate()  # the server rolls back what lost its client
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._pool.give(connection)
+
+
+def _set_tenant(tenant: Tenant) -> str:
+    # `hex` is what only a UUID has: nothing else can get into this text.
+    return (
+        f"SET stationmaster.organization = '{tenant.organization_id.hex}';"
+        f" SET stationmaster.\"user\" = '{tenant.user_id.hex}'"
+    )
+
+
+def _raise_translated(error: BaseException, connection: Connection) -> None:
+    ours = translate(error, connection_closed=connection.is_closed())
+    if ours is not None:
+        raise ours from error
