@@ -1,0 +1,1 @@
+"""Organizations, users, API keys, tokens, roles and quotas: who may call, and how much."""

@@ -1,0 +1,192 @@
+"""Organizations, users, keys, roles and scopes, quotas, and what identity tells the audit trail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.db.caller import Caller, Role
+from stationmaster_server.db.model import RequestKey, Tenant
+
+__all__ = ["Caller", "RequestKey", "Role", "Tenant"]
+
+PLATFORM_SCOPE = "organizations.admin"
+"""To operate the installation: all organizations. No role and no wildcard holds it; a key has it by name or not at all."""
+
+_WORK = ("sessions", "agents", "tasks", "prompts", "storage", "mcp", "credentials", "permissions")
+_ALL = frozenset({"*"})
+_WORKER = frozenset({*(f"{area}.*" for area in _WORK), "identity.read", "identity.write", "audit.write"})
+_READER = frozenset({*(f"{area}.read" for area in _WORK), "identity.read"})
+
+ROLE_SCOPES: dict[Role, frozenset[str]] = {
+    Role.OWNER: _ALL,
+    Role.ADMIN: _ALL,
+    Role.MEMBER: _WORKER,
+    Role.SERVICE: _WORKER,
+    Role.VIEWER: _READER,
+}
+_RANKS = {Role.OWNER: 4, Role.ADMIN: 3, Role.MEMBER: 2, Role.SERVICE: 2, Role.VIEWER: 1}
+
+
+def rank(role: Role) -> int:
+    """How much a role may, to compare: nobody grants or changes a role above its own."""
+    return _RANKS[role]
+
+
+def allows(scopes: frozenset[str], scope: str) -> bool:
+    """Whether scopes hold one that a method needs. The scope `""` needs nothing but an authenticated caller."""
+    if scope in scopes or not scope:
+        return True
+    return scope != PLATFORM_SCOPE and ("*" in scopes or f"{scope.partition('.')[0]}.*" in scopes)
+
+
+def covers(scopes: frozenset[str], wanted: frozenset[str]) -> bool:
+    """Whether everything that `wanted` holds is held by `scopes`; either may have wildcards."""
+    return not missing(scopes, wanted)
+
+
+def missing(scopes: frozenset[str], wanted: frozenset[str]) -> frozenset[str]:
+    """Those of `wanted` that `scopes` do not hold."""
+    return frozenset(scope for scope in wanted if not allows(scopes, scope))
+
+
+def effective_scopes(role: Role, key_scopes: frozenset[str]) -> frozenset[str]:
+    """What a key may do: its own scopes cut down to those of its user's role; none of its own means the role's."""
+    role_scopes = ROLE_SCOPES[role]
+    if not key_scopes:
+        return role_scopes
+    narrower = {scope for scope in key_scopes if allows(role_scopes, scope)}
+    wider = {scope for scope in role_scopes if allows(key_scopes, scope)}
+    platform = {PLATFORM_SCOPE} & key_scopes if role is Role.OWNER else set()
+    return frozenset(narrower | wider | platform)
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """The border that no data crosses."""
+
+    id: UUID
+    display_name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person or program of an organization."""
+
+    id: UUID
+    organization_id: UUID
+    display_name: str
+    email: str
+    role: Role
+    external_subject: str
+    disabled_at: datetime | None
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key without its secret."""
+
+    id: UUID
+    organization_id: UUID
+    user_id: UUID
+    display_name: str
+    prefix: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a user or an organization may use at once, in a clock hour, in a day (UTC). None: no limit."""
+
+    subject_id: UUID
+    max_concurrent_sessions: int | None = None
+    max_calls_per_hour: int | None = None
+    max_cost_micros_per_day: int | None = None
+    max_storage_bytes: int | None = None
+    max_users: int | None = None
+    revision: int = 0
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of a quota is used."""
+
+    subject_id: UUID
+    concurrent_sessions: int = 0
+    calls_this_hour: int = 0
+    cost_micros_today: int = 0
+    storage_bytes: int = 0
+    users: int = 0
+
+
+class Method(StrEnum):
+    """How a caller was authenticated."""
+
+    API_KEY = "api_key"
+    JWT = "jwt"
+    MTLS = "mtls"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who was authenticated."""
+
+    tenant: Tenant
+    role: Role
+    scopes: frozenset[str]
+    key_id: UUID | None
+    subject: str
+    """`api_key:{prefix}`, `jwt:{sub}` or `mtls:{name}`."""
+
+    def caller(self, *, request_id: str, peer: str, method: str, request_key: RequestKey | None = None) -> Caller:
+        """The caller of one call."""
+        return Caller(
+            self.tenant, self.role, self.scopes, self.key_id, self.subject, request_id, peer, method, request_key
+        )
+
+
+def method_of(caller: Caller) -> Method:
+    """How a caller was authenticated, by its subject."""
+    return Method(caller.subject.partition(":")[0])
+
+
+class Category(StrEnum):
+    """What kind an audit event is of."""
+
+    SECURITY = "security"
+    BUSINESS = "business"
+    COMPLIANCE = "compliance"
+    SYSTEM = "system"
+
+
+class Outcome(StrEnum):
+    """How what an audit event tells of ended."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What is told to the audit trail, besides who did it."""
+
+    action: str
+    resource: str
+    outcome: Outcome = Outcome.ALLOWED
+    category: Category = Category.BUSINESS
+    reason: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    on_behalf_of: str = ""
