@@ -1,0 +1,72 @@
+"""Events, the batches that readers get, and how a body becomes text. Standard library only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to be written; its body belongs to the log from then on.
+
+    Consecutive events of one stream in one flush with equal `kind` and `merge_key` become one, whose `body["text"]`
+    is theirs joined; what else the bodies say must then be equal.
+    """
+
+    kind: str
+    body: dict[str, Any]
+    merge_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A committed event. All watchers of a stream share the object: nobody may change its body."""
+
+    stream_id: UUID
+    sequence: int
+    kind: str
+    body: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a reader gets at once: the events after its cursor, in order, and the cursor to resume from.
+
+    A keepalive has no events; its `last_sequence` is the newest that the stream is known to have.
+    """
+
+    events: Sequence[Event]
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the log, read in one snapshot: every event that is stored after a cursor, up to `covered`.
+
+    Sequences up to `covered` that are not among the events were compacted away: the log says so, so it is no gap.
+    """
+
+    events: list[Event]
+    covered: int
+    full: bool  # there may be more after it
+
+
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_escaped = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+def encode_body(body: dict[str, Any]) -> str:
+    """The body as JSON text. Half a surrogate pair, which UTF-8 cannot carry, is kept as an escape."""
+    text = _compact(body)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _escaped(body)
+    return text

@@ -1,0 +1,1 @@
+"""The durable work engine: one table, one claim, one lease, one way to retry, cancel, time out and report progress."""
