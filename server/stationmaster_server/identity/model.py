@@ -14,7 +14,7 @@ from stationmaster_server.db.model import RequestKey, Tenant
 __all__ = ["Caller", "RequestKey", "Role", "Tenant"]
 
 PLATFORM_SCOPE = "organizations.admin"
-"""To operate the installation: all organizations. No role and no wildcard holds it; a key has it by name or not at all."""
+"""To operate the installation. No role and no wildcard holds it: a key has it by name or not at all."""
 
 _WORK = ("sessions", "agents", "tasks", "prompts", "storage", "mcp", "credentials", "permissions")
 _ALL = frozenset({"*"})

@@ -15,7 +15,7 @@ _deadline: ContextVar[float | None] = ContextVar("stationmaster_deadline", defau
 
 
 def current_caller() -> Caller:
-    """The authenticated caller of this call. A LookupError here means a method outside the authentication interceptor."""
+    """The authenticated caller of this call; a LookupError outside the authentication interceptor."""
     return _caller.get()
 
 

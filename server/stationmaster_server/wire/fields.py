@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from stationmaster_server.db.requests import RequestKey
+from stationmaster_server.db.model import RequestKey
 from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,8 +78,8 @@ def mapping(message: Struct) -> dict[str, Any]:
 def masked(request: Message, allowed: Set[str], *, absent_means_all: bool = False) -> set[str]:
     """The fields that an update changes (AIP-134), by the request's `update_mask`.
 
-    `*` means all that are allowed; so does an absent mask when `absent_means_all`, otherwise it means those that the resource
-    has set. Raises InvalidArgument(INVALID_UPDATE_MASK) that names each path which cannot be updated.
+    `*` means all that are allowed; so does an absent mask when `absent_means_all`, otherwise it means those that the
+    resource has set. Raises InvalidArgument(INVALID_UPDATE_MASK) that names each path which cannot be updated.
     """
     mask: FieldMask = field_of(request, "update_mask")
     paths = set(mask.paths)

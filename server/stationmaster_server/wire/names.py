@@ -26,7 +26,7 @@ def parse(pattern: str, name: str, *, field: str = "name") -> UUID: ...
 @overload
 def parse(pattern: str, name: str, kind: type[A], *, field: str = "name") -> A: ...
 def parse(pattern: str, name: str, kind: type[UUID | str | int] = UUID, *, field: str = "name") -> UUID | str | int:
-    """The id in a name with one variable: a UUID, or what `kind` says (`str`: an id that callers choose; `int`: a number).
+    """The id in a name with one variable: a UUID, or of the `kind` `str` (an id that callers choose) or `int`.
 
     Raises InvalidArgument(INVALID_NAME) on `field` when the name does not have the form of `pattern`.
     """
@@ -57,7 +57,5 @@ def _match(pattern: str, kinds: tuple[type, ...], name: str, field: str) -> tupl
 def _compiled(pattern: str, kinds: tuple[type, ...]) -> re.Pattern[str]:
     segments = iter(kinds)
     literals = _VARIABLE.split(pattern)[::2]
-    parts = [re.escape(literals[0])]
-    for literal in literals[1:]:
-        parts.append(f"({_SEGMENTS[next(segments)]})" + re.escape(literal))
-    return re.compile("".join(parts))
+    parts = [f"({_SEGMENTS[next(segments)]})" + re.escape(literal) for literal in literals[1:]]
+    return re.compile(re.escape(literals[0]) + "".join(parts))

@@ -1,4 +1,4 @@
-"""Page tokens: a cursor that only this system can make and that fits only the request it was made for (contract rule 5)."""
+"""Page tokens: cursors that only this system makes, each for the arguments of one request (contract rule 5)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PageTokens:
         if not hmac.compare_digest(tag, self._tag(request, body)):
             raise InvalidArgument.field(
                 "page_token",
-                "was not made for these arguments; repeat the arguments of the first page, or start again without a token",
+                "was not made for these arguments; repeat those of the first page, or start again without a token",
                 Reason.PAGE_TOKEN_INVALID,
             )
         return tuple(_unpack(kind, value) for kind, value in json.loads(body))
