@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from stationmaster_server.agents.model import AgentSpec, Limits, OnPermissionTimeout, ToolPolicy
 from stationmaster_server.agents.runtime import Part, ToolCall, Usage
+from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 
 
@@ -37,6 +38,7 @@ TRANSITIONS: Mapping[SessionState, frozenset[SessionState]] = {
 BUSY = frozenset({_S.PROCESSING, _S.AWAITING_PERMISSION})
 CLOSED = frozenset({_S.PAUSED, _S.TERMINATED, _S.ARCHIVED})
 ENDED = frozenset({_S.TERMINATED, _S.ARCHIVED})
+_SEES_ALL = frozenset({Role.OWNER, Role.ADMIN})
 
 
 def transition(session_name: str, current: SessionState, wanted: SessionState) -> SessionState:
@@ -160,7 +162,7 @@ class NewSession:
     agent_id: str = ""
     spec: AgentSpec | None = None
     tool_policies: tuple[ToolPolicy, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     labels: Mapping[str, str] | None = None
     idle_timeout: timedelta | None = None
 
@@ -201,7 +203,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. `number` counts from 1 in its session; `first_delta`..`last_delta` are the sequences that it stands for (0: none)."""
+    """One message. `number` counts from 1 in its session.
+
+    `first_delta` to `last_delta` are the sequences of the deltas that it stands for; 0 means none.
+    """
 
     session_id: UUID
     number: int
@@ -256,3 +261,13 @@ def turn_name(session_id: UUID, turn_id: UUID) -> str:
 def permission_name(session_id: UUID, request_id: UUID) -> str:
     """`sessions/{session}/permissionRequests/{id}`."""
     return f"sessions/{session_id}/permissionRequests/{request_id}"
+
+
+def message_name(session_id: UUID, number: int) -> str:
+    """`sessions/{session}/messages/{n}`."""
+    return f"sessions/{session_id}/messages/{number}"
+
+
+def owner_scope(caller: Caller) -> UUID | None:
+    """Whose sessions the caller sees: their own, or (None) all of the organization for owners and admins."""
+    return None if caller.role in _SEES_ALL else caller.tenant.user_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TSVECTOR
 from stationmaster_server.db.schema import tenant_table, timestamp
 
 
-def _usage() -> list[Column[object]]:
+def _usage() -> list[Column[Any]]:
     counters = ("input_tokens", "output_tokens", "cached_input_tokens", "cost_micros", "model_calls", "tool_calls")
     return [
         *(Column(name, BigInteger, nullable=False, server_default=text("0")) for name in counters),
@@ -107,6 +109,14 @@ messages = tenant_table(
 )
 # SearchMessages.
 Index(None, messages.c.search, postgresql_using="gin")
+# The memory window begins with the newest summary, if there is one.
+Index(
+    "messages_summary_idx",
+    messages.c.organization_id,
+    messages.c.session_id,
+    messages.c.number,
+    postgresql_where=messages.c.role == "SYSTEM",
+)
 
 tool_calls = tenant_table(
     "tool_calls",
@@ -148,4 +158,8 @@ Index(None, permission_requests.c.organization_id, permission_requests.c.session
 # The requests of a turn, when it goes on.
 Index(None, permission_requests.c.organization_id, permission_requests.c.turn_id)
 # The sweep of requests whose deadline has passed.
-Index("permission_requests_due_idx", permission_requests.c.expires_at, postgresql_where=permission_requests.c.state == "PENDING")
+Index(
+    "permission_requests_due_idx",
+    permission_requests.c.expires_at,
+    postgresql_where=permission_requests.c.state == "PENDING",
+)

@@ -1,0 +1,167 @@
+"""The queries of sessions. `owner` None means: all of the organization (owners and admins)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from uuid import UUID
+
+from stationmaster_server.agents.runtime import Usage
+from stationmaster_server.agents.spec_json import (
+    limits_from_json,
+    limits_to_json,
+    policies_from_json,
+    policies_to_json,
+    spec_from_json,
+    spec_to_json,
+)
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import NotFound
+from stationmaster_server.sessions.model import Session, SessionState, session_name
+
+
+class Row(Protocol):
+    """A row of a query, by column name."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value of a column."""
+
+
+_COLUMNS = """
+    s.id, s.user_id, s.display_name, s.state, s.state_reason, s.agent_id, s.spec, s.tool_policies, s.limits, s.labels,
+    s.idle_timeout, s.parent_session_id, s.parent_message, s.granted_tools, s.input_tokens, s.output_tokens,
+    s.cached_input_tokens, s.cost_micros, s.cost_estimated, s.model_calls, s.tool_calls, s.message_count,
+    s.current_turn_id, s.version, s.created_at, s.updated_at,
+    (SELECT last_sequence FROM streams
+      WHERE organization_id = s.organization_id AND stream_id = s.id) AS last_sequence"""
+_ONE = f"""SELECT {_COLUMNS} FROM sessions s
+            WHERE s.organization_id = $1 AND s.id = $2 AND ($3::uuid IS NULL OR s.user_id = $3)"""
+
+
+async def insert_session(tx: Transaction, organization_id: UUID, session: Session) -> None:
+    """A new row; its counters start at zero and its times are the database's."""
+    await tx.execute(
+        """INSERT INTO sessions (organization_id, id, user_id, display_name, state, agent_id, spec, tool_policies,
+                                 limits, labels, idle_timeout, parent_session_id, parent_message)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)""",
+        organization_id,
+        session.id,
+        session.user_id,
+        session.display_name,
+        session.state,
+        session.agent_id,
+        spec_to_json(session.spec),
+        policies_to_json(session.tool_policies),
+        limits_to_json(session.limits),
+        session.labels,
+        session.idle_timeout,
+        session.parent_session_id,
+        session.parent_message,
+    )
+
+
+async def get_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
+    """The session. Raises NotFound alike for one that is missing and one that is somebody else's."""
+    return _found(await tx.fetchrow(_ONE, organization_id, session_id, owner), session_id)
+
+
+async def lock_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
+    """The session, with its row locked to the transaction's end. Raises NotFound as `get_session`."""
+    return _found(await tx.fetchrow(f"{_ONE} FOR UPDATE OF s", organization_id, session_id, owner), session_id)
+
+
+async def set_state(
+    tx: Transaction,
+    organization_id: UUID,
+    session_id: UUID,
+    state: SessionState,
+    *,
+    reason: str = "",
+    current_turn_id: UUID | None = None,
+) -> None:
+    """Write a state that `transition` allowed, with the turn that runs in it."""
+    await tx.execute(
+        """UPDATE sessions SET state = $3, state_reason = $4, current_turn_id = $5, updated_at = now()
+            WHERE organization_id = $1 AND id = $2""",
+        organization_id,
+        session_id,
+        state,
+        reason,
+        current_turn_id,
+    )
+
+
+async def add_usage(tx: Transaction, organization_id: UUID, session_id: UUID, usage: Usage) -> None:
+    """Count what a step of a turn used."""
+    await tx.execute(
+        """UPDATE sessions
+              SET input_tokens = input_tokens + $3, output_tokens = output_tokens + $4,
+                  cached_input_tokens = cached_input_tokens + $5, cost_micros = cost_micros + $6,
+                  cost_estimated = cost_estimated OR $7, model_calls = model_calls + $8, tool_calls = tool_calls + $9
+            WHERE organization_id = $1 AND id = $2""",
+        organization_id,
+        session_id,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_input_tokens,
+        usage.cost_micros,
+        usage.cost_estimated,
+        usage.model_calls,
+        usage.tool_calls,
+    )
+
+
+async def grant_tool(tx: Transaction, organization_id: UUID, session_id: UUID, tool: str) -> None:
+    """Somebody allowed the tool for the rest of the session."""
+    await tx.execute(
+        """UPDATE sessions SET granted_tools = array_append(granted_tools, $3)
+            WHERE organization_id = $1 AND id = $2 AND NOT granted_tools @> ARRAY[$3]""",
+        organization_id,
+        session_id,
+        tool,
+    )
+
+
+def _found(row: Row | None, session_id: UUID) -> Session:
+    if row is None:
+        raise NotFound("session", session_name(session_id))
+    return to_session(row)
+
+
+def to_session(row: Row) -> Session:
+    """The session in a row of the columns above."""
+    return Session(
+        id=row["id"],
+        user_id=row["user_id"],
+        display_name=row["display_name"],
+        state=SessionState(row["state"]),
+        state_reason=row["state_reason"],
+        agent_id=row["agent_id"],
+        spec=spec_from_json(row["spec"]),
+        tool_policies=policies_from_json(row["tool_policies"]),
+        limits=limits_from_json(row["limits"]),
+        labels=row["labels"],
+        idle_timeout=row["idle_timeout"],
+        parent_session_id=row["parent_session_id"],
+        parent_message=row["parent_message"],
+        granted_tools=tuple(row["granted_tools"]),
+        usage=Usage(
+            row["input_tokens"],
+            row["output_tokens"],
+            row["cached_input_tokens"],
+            row["cost_micros"],
+            row["cost_estimated"],
+            row["model_calls"],
+            row["tool_calls"],
+        ),
+        message_count=row["message_count"],
+        last_sequence=row["last_sequence"] or 0,
+        current_turn_id=row["current_turn_id"],
+        etag=etag(row["version"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def etag(version: int) -> str:
+    """A version as clients see it."""
+    return f'"{version}"'
