@@ -80,11 +80,8 @@ def _upgrade(connection: Connection) -> None:
 def _pending(connection: Connection) -> list[str]:
     scripts = ScriptDirectory.from_config(_config())
     applied = MigrationContext.configure(connection).get_current_heads()
-    unknown = [revision for revision in applied if revision not in {s.revision for s in scripts.walk_revisions()}]
-    if unknown:
-        raise NotMigrated(
-            f"the database has revision {unknown[0]}, which this program does not know: update the program"
-        )
     connection.rollback()
-    steps = [script.revision for script in scripts.iterate_revisions("heads", applied or "base") if script is not None]
-    return steps[::-1]
+    unknown = set(applied).difference(script.revision for script in scripts.walk_revisions())
+    if unknown:
+        raise NotMigrated(f"the database has revision {unknown.pop()}, which is newer than this program: update it")
+    return [script.revision for script in scripts.iterate_revisions("heads", applied or "base")][::-1]

@@ -27,6 +27,6 @@ END $$
 
 
 def roles_ddl() -> Iterator[str]:
-    """Make the roles when they are missing, and grant them. They belong to the whole PostgreSQL, not to one database."""
+    """Make the roles (of the whole PostgreSQL, not of one database) when they are missing, and grant them."""
     for role in (APP_ROLE, SYSTEM_ROLE):
         yield _ROLE_DDL.format(role=role)

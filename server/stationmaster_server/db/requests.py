@@ -1,0 +1,82 @@
+"""Request ids: a repeat of a mutation gets the first answer and changes nothing (contract rule 7).
+
+In the transaction of the change: `recall` first, the change, `remember` last.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from stationmaster_server.db.model import RequestKey, Tenant
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import InvalidArgument, Reason
+
+__all__ = ["RequestKey", "forget_old", "recall", "remember"]
+
+T = TypeVar("T")
+
+# Of two racing repeats the second waits here until the first has ended; then it either finds its row, or has the id.
+_CLAIM = """
+INSERT INTO request_ids AS known (organization_id, user_id, request_id, method, fingerprint)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (organization_id, user_id, request_id) DO UPDATE
+   SET method = excluded.method, fingerprint = excluded.fingerprint, answer = NULL, created_at = now()
+ WHERE known.created_at < now() - interval '24 hours'
+RETURNING true
+"""
+
+_ANSWER = """
+SELECT method, fingerprint, answer FROM request_ids WHERE organization_id = $1 AND user_id = $2 AND request_id = $3
+"""
+
+_REMEMBER = """
+UPDATE request_ids SET answer = $4 WHERE organization_id = $1 AND user_id = $2 AND request_id = $3
+"""
+
+
+async def recall(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer_type: type[T]) -> T | None:
+    """The first answer to this request, or None: go on. To be the first statement of the transaction.
+
+    InvalidArgument when the id was used for another request.
+    """
+    if key is None:
+        return None
+    identity = (tenant.organization_id, tenant.user_id, key.request_id)
+    if await tx.fetchval(_CLAIM, *identity, key.method, key.fingerprint):
+        return None
+    row = await tx.fetchrow(_ANSWER, *identity)
+    if row is None or row["answer"] is None:
+        raise RuntimeError(f"{key.method} recalled request id {key.request_id} and committed without remember()")
+    if row["method"] != key.method or row["fingerprint"] != key.fingerprint:
+        raise InvalidArgument.field(
+            "request_id", "was used for another request within the last 24 hours", Reason.REQUEST_ID_REUSED
+        )
+    tx.audited = True  # with the first answer
+    answer: T = _adapter(answer_type).validate_python(row["answer"])
+    return answer
+
+
+async def remember(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer: object) -> None:
+    """Keep the answer (a dataclass of JSON-like fields) for repeats of the request within 24 hours."""
+    if key is None:
+        return
+    document = _adapter(type(answer)).dump_python(answer, mode="json")
+    await tx.execute(_REMEMBER, tenant.organization_id, tenant.user_id, key.request_id, document)
+
+
+async def forget_old(tx: Transaction) -> int:
+    """Delete the ids that have expired; returns how many. For a system transaction, from time to time."""
+    tag = await tx.execute("DELETE FROM request_ids WHERE created_at < now() - interval '24 hours'")
+    return int(tag.rpartition(" ")[2])
+
+
+def _adapter(answer_type: type[Any]) -> TypeAdapter[Any]:
+    known = _adapters.get(answer_type)
+    if known is None:
+        known = _adapters[answer_type] = TypeAdapter(answer_type)
+    return known
+
+
+_adapters: dict[type[Any], TypeAdapter[Any]] = {}
