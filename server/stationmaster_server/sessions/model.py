@@ -11,7 +11,6 @@ from uuid import UUID
 
 from stationmaster_server.agents.model import AgentSpec, Limits, OnPermissionTimeout, ToolPolicy
 from stationmaster_server.agents.runtime import Part, ToolCall, Usage
-from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 
 
@@ -38,7 +37,6 @@ TRANSITIONS: Mapping[SessionState, frozenset[SessionState]] = {
 BUSY = frozenset({_S.PROCESSING, _S.AWAITING_PERMISSION})
 CLOSED = frozenset({_S.PAUSED, _S.TERMINATED, _S.ARCHIVED})
 ENDED = frozenset({_S.TERMINATED, _S.ARCHIVED})
-_SEES_ALL = frozenset({Role.OWNER, Role.ADMIN})
 
 
 def transition(session_name: str, current: SessionState, wanted: SessionState) -> SessionState:
@@ -266,8 +264,3 @@ def permission_name(session_id: UUID, request_id: UUID) -> str:
 def message_name(session_id: UUID, number: int) -> str:
     """`sessions/{session}/messages/{n}`."""
     return f"sessions/{session_id}/messages/{number}"
-
-
-def owner_scope(caller: Caller) -> UUID | None:
-    """Whose sessions the caller sees: their own, or (None) all of the organization for owners and admins."""
-    return None if caller.role in _SEES_ALL else caller.tenant.user_id
