@@ -1,0 +1,86 @@
+"""Opens the channel: retries, keepalive, limits and encryption."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from stationmaster_client.connection import ConfigurationError, Connection, Tls
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+# AIP-194: UNAVAILABLE only. A stream is retried up to its first message; after that, resuming is `stream.py`'s part.
+SERVICE_CONFIG: dict[str, Any] = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    # A client whose calls keep failing stops retrying them, so that a server in trouble is not buried.
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
+}
+
+
+def client_version() -> str:
+    """The version of the installed distribution."""
+    try:
+        return version("stationmaster")
+    except PackageNotFoundError:
+        return "0"
+
+
+def options() -> list[tuple[str, Any]]:
+    """The channel's options."""
+    return [
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+        ("grpc.enable_retries", 1),
+        ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # A connection that broke without a word is noticed while a stream is open.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A restarted server is found within seconds; the default waits for up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 3_000),
+        ("grpc.primary_user_agent", f"stationmaster-python/{client_version()}"),
+    ]
+
+
+def open_channel(connection: Connection) -> aio.Channel:
+    """Open a channel; it connects with the first call. Raises ConfigurationError when a TLS file cannot be read."""
+    if connection.tls is None:
+        return aio.insecure_channel(connection.target, options=options())
+    settings = options()
+    if connection.tls.server_name:
+        settings.append(("grpc.ssl_target_name_override", connection.tls.server_name))
+    return aio.secure_channel(connection.target, _credentials(connection.tls), options=settings)
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    if (tls.certificate is None) != (tls.key is None):
+        raise ConfigurationError("TLS: certificate and key are needed together")
+    return grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.certificate))
+
+
+def _read(file: Path | None) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"TLS: {file} cannot be read: {error.strerror}") from error

@@ -1,0 +1,78 @@
+"""`Client`: the async client."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from grpc import aio
+from stationmaster.v1 import identity_pb2, identity_pb2_grpc
+
+from stationmaster_client.agents import Agents
+from stationmaster_client.audit import Audit
+from stationmaster_client.calls import DEFAULT_TIMEOUT, Calls
+from stationmaster_client.channel import open_channel
+from stationmaster_client.connection import Connection, Tls, resolve
+from stationmaster_client.health import Health
+from stationmaster_client.identity import Keys, Organizations, Quotas, Users
+from stationmaster_client.permissions import Permissions
+from stationmaster_client.sessions import Sessions
+
+
+class Client:
+    """A connection to a server. Safe to share between the tasks of one event loop; make one per loop."""
+
+    def __init__(self, connection: Connection, *, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
+        """Most callers want `Client.connect`."""
+        self.connection = connection
+        self._calls = calls = Calls(open_channel(connection), connection.api_key, timeout)
+        self._identity = identity_pb2_grpc.IdentityServiceStub(calls.channel)
+        self.sessions = Sessions(calls)
+        self.permissions = Permissions(calls)
+        self.agents = Agents(calls)
+        self.organizations = Organizations(calls)
+        self.users = Users(calls)
+        self.keys = Keys(calls)
+        self.quotas = Quotas(calls)
+        self.audit = Audit(calls)
+        self.health = Health(calls)
+
+    @classmethod
+    def connect(
+        cls,
+        target: str | None = None,
+        api_key: str | None = None,
+        *,
+        context: str | None = None,
+        tls: Tls | None = None,
+        insecure: bool | None = None,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> Self:
+        """Make a client for `async with`; what is not given is found (see `connection.resolve`).
+
+        `timeout` is the deadline of calls with one answer; `deadline` sets another. The first call connects.
+        Raises ConfigurationError.
+        """
+        return cls(resolve(target, api_key, context=context, tls=tls, insecure=insecure), timeout=timeout)
+
+    @property
+    def channel(self) -> aio.Channel:
+        """The gRPC channel, for the generated stubs."""
+        return self._calls.channel
+
+    async def whoami(self) -> identity_pb2.WhoAmIResponse:
+        """Tell who the caller is, what it may do and how it was authenticated."""
+        return await self._calls.unary(self._identity.WhoAmI, identity_pb2.WhoAmIRequest())
+
+    async def aclose(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        await self._calls.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,201 @@
+"""`SyncClient`: the async client behind blocking calls.
+
+There is no second implementation: each line below takes a method, with its types, and runs it in a private event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
+
+from stationmaster_client.agents import Agents
+from stationmaster_client.audit import Audit
+from stationmaster_client.calls import DEFAULT_TIMEOUT
+from stationmaster_client.client import Client
+from stationmaster_client.connection import Connection, Tls, resolve
+from stationmaster_client.health import Health
+from stationmaster_client.identity import Keys, Organizations, Quotas, Users
+from stationmaster_client.permissions import Permissions
+from stationmaster_client.portal import Portal
+from stationmaster_client.sessions import Sessions
+
+F = TypeVar("F")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Face(Generic[F]):
+    """A part of the client, seen from blocking code."""
+
+    def __init__(self, portal: Portal, part: F) -> None:
+        self._portal = portal
+        self._part = part
+
+
+def blocking(method: Callable[Concatenate[F, P], Awaitable[T]]) -> Callable[Concatenate[Face[F], P], T]:
+    """The method, waiting for its answer."""
+
+    def call(self: Face[F], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._portal.call(lambda: method(self._part, *args, **kwargs))
+
+    call.__doc__ = method.__doc__
+    return call
+
+
+def iterating(method: Callable[Concatenate[F, P], AsyncIterable[T]]) -> Callable[Concatenate[Face[F], P], Iterator[T]]:
+    """The method, giving a plain iterator. A loop that is left early closes the stream."""
+
+    def iterate(self: Face[F], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._portal.iterate(lambda: aiter(method(self._part, *args, **kwargs)))
+
+    iterate.__doc__ = method.__doc__
+    return iterate
+
+
+class SyncSessions(Face[Sessions]):
+    """See `Sessions`."""
+
+    create = blocking(Sessions.create)
+    get = blocking(Sessions.get)
+    list = iterating(Sessions.list)
+    update = blocking(Sessions.update)
+    pause = blocking(Sessions.pause)
+    resume = blocking(Sessions.resume)
+    fork = blocking(Sessions.fork)
+    terminate = blocking(Sessions.terminate)
+    archive = blocking(Sessions.archive)
+    watch = iterating(Sessions.watch)
+    send = iterating(Sessions.send)
+    ask = blocking(Sessions.ask)
+    messages = iterating(Sessions.messages)
+    search = iterating(Sessions.search)
+    turn = blocking(Sessions.turn)
+    turns = iterating(Sessions.turns)
+    cancel = blocking(Sessions.cancel)
+
+
+class SyncPermissions(Face[Permissions]):
+    """See `Permissions`."""
+
+    list = iterating(Permissions.list)
+    allow = blocking(Permissions.allow)
+    deny = blocking(Permissions.deny)
+
+
+class SyncAgents(Face[Agents]):
+    """See `Agents`."""
+
+    create = blocking(Agents.create)
+    get = blocking(Agents.get)
+    list = iterating(Agents.list)
+    update = blocking(Agents.update)
+    delete = blocking(Agents.delete)
+    models = iterating(Agents.models)
+
+
+class SyncOrganizations(Face[Organizations]):
+    """See `Organizations`."""
+
+    create = blocking(Organizations.create)
+    get = blocking(Organizations.get)
+    list = iterating(Organizations.list)
+
+
+class SyncUsers(Face[Users]):
+    """See `Users`."""
+
+    create = blocking(Users.create)
+    get = blocking(Users.get)
+    list = iterating(Users.list)
+    update = blocking(Users.update)
+    disable = blocking(Users.disable)
+
+
+class SyncKeys(Face[Keys]):
+    """See `Keys`."""
+
+    create = blocking(Keys.create)
+    list = iterating(Keys.list)
+    revoke = blocking(Keys.revoke)
+
+
+class SyncQuotas(Face[Quotas]):
+    """See `Quotas`."""
+
+    get = blocking(Quotas.get)
+    set = blocking(Quotas.set)
+    usage = blocking(Quotas.usage)
+
+
+class SyncAudit(Face[Audit]):
+    """See `Audit`."""
+
+    get = blocking(Audit.get)
+    list = iterating(Audit.list)
+    watch = iterating(Audit.watch)
+
+
+class SyncHealth(Face[Health]):
+    """See `Health`."""
+
+    check = blocking(Health.check)
+    services = blocking(Health.services)
+
+
+class SyncClient(Face[Client]):
+    """A connection to a server, for code without an event loop. Safe to share between threads."""
+
+    def __init__(self, connection: Connection, *, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
+        """Most callers want `SyncClient.connect`."""
+        portal = Portal()
+
+        async def made() -> Client:
+            return Client(connection, timeout=timeout)
+
+        try:
+            client = portal.call(made)
+        except BaseException:
+            portal.close()
+            raise
+        super().__init__(portal, client)
+        self.connection = connection
+        self.sessions = SyncSessions(portal, client.sessions)
+        self.permissions = SyncPermissions(portal, client.permissions)
+        self.agents = SyncAgents(portal, client.agents)
+        self.organizations = SyncOrganizations(portal, client.organizations)
+        self.users = SyncUsers(portal, client.users)
+        self.keys = SyncKeys(portal, client.keys)
+        self.quotas = SyncQuotas(portal, client.quotas)
+        self.audit = SyncAudit(portal, client.audit)
+        self.health = SyncHealth(portal, client.health)
+
+    @classmethod
+    def connect(
+        cls,
+        target: str | None = None,
+        api_key: str | None = None,
+        *,
+        context: str | None = None,
+        tls: Tls | None = None,
+        insecure: bool | None = None,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> Self:
+        """Make a client for `with`; see `Client.connect`."""
+        return cls(resolve(target, api_key, context=context, tls=tls, insecure=insecure), timeout=timeout)
+
+    whoami = blocking(Client.whoami)
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        self._portal.call(self._part.aclose)
+        self._portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
