@@ -33,7 +33,7 @@ class Cluster:
     @property
     def pgdata(self) -> Path:
         """PostgreSQL's own folder."""
-        return self.folder / "postgres"
+        return self.folder / "data"
 
     @property
     def log(self) -> Path:
@@ -78,7 +78,7 @@ def prepare(folder: Path, *, minimum_free_bytes: int) -> Cluster:
 
     EmbeddedPostgresError when the folder cannot be used, is of another PostgreSQL version, or the disk is full.
     """
-    account = choose_account(folder / "postgres")
+    account = choose_account(folder / "data")
     _check_folder(folder, account, minimum_free_bytes)
     cluster = Cluster(folder, account, reachable_binaries(account, folder))
     if cluster.pgdata.exists():
@@ -89,18 +89,26 @@ def prepare(folder: Path, *, minimum_free_bytes: int) -> Cluster:
     return cluster
 
 
-def make_folder(folder: Path) -> None:
-    """Make the data folder; nobody but us may list it, and as root the PostgreSQL account may pass through."""
+def make_folder(data_folder: Path) -> Path:
+    """The folder `postgres` of a data folder, made where needed.
+
+    Nobody but us may list either; for root, the account of PostgreSQL may pass through.
+    """
+    folder = data_folder / "postgres"
+    passing = 0o011 if os.geteuid() == 0 else 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        (folder / "start.lock").touch(mode=0o600)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700 | passing)
+        if passing and data_folder.stat().st_uid == 0:
+            data_folder.chmod(data_folder.stat().st_mode | passing)
+        for name in ("start.lock", "servers.lock", "supervisor.lock"):
+            (folder / name).touch(mode=0o600)
     except OSError as error:
         raise EmbeddedPostgresError(
-            f"the data folder {folder} cannot be written ({error.strerror}): make it writable for this account,"
+            f"the data folder {data_folder} cannot be written ({error.strerror}): make it writable for this account,"
             " or choose another one"
         ) from error
+    return folder.resolve()
 
 
 def _check_folder(folder: Path, account: Account, minimum_free_bytes: int) -> None:
@@ -130,7 +138,7 @@ def _check_version(cluster: Cluster) -> None:
 def _initialize(cluster: Cluster) -> None:
     """Make the cluster aside and rename it, so that one that exists is complete."""
     login, superuser = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    partial, password_file = cluster.folder / "postgres.partial", cluster.folder / "superuser-password"
+    partial, password_file = cluster.folder / "data.partial", cluster.folder / "superuser-password"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
     cluster.account.own(partial)
