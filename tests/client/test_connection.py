@@ -60,7 +60,7 @@ def test_a_context_is_chosen_by_name(env: dict[str, str]) -> None:
 
 
 def test_an_unknown_context_is_an_error_that_names_the_known_ones(env: dict[str, str]) -> None:
-    with pytest.raises(ConfigurationError, match="'x'.*production, test"):
+    with pytest.raises(ConfigurationError, match=r"'x'.*production, test"):
         resolve(context="x", environ=env)
 
 
