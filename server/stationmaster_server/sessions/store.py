@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -14,6 +16,7 @@ from stationmaster_server.agents.spec_json import (
     spec_from_json,
     spec_to_json,
 )
+from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.sessions.model import Session, SessionState, session_name
@@ -37,12 +40,13 @@ _ONE = f"""SELECT {_COLUMNS} FROM sessions s
             WHERE s.organization_id = $1 AND s.id = $2 AND ($3::uuid IS NULL OR s.user_id = $3)"""
 
 
-async def insert_session(tx: Transaction, organization_id: UUID, session: Session) -> None:
-    """A new row; its counters start at zero and its times are the database's."""
-    await tx.execute(
+async def insert_session(tx: Transaction, organization_id: UUID, session: Session) -> Session:
+    """A new row; returns the session with its times, which are the database's."""
+    moment = await tx.fetchval(
         """INSERT INTO sessions (organization_id, id, user_id, display_name, state, agent_id, spec, tool_policies,
                                  limits, labels, idle_timeout, parent_session_id, parent_message)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)""",
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+           RETURNING created_at""",
         organization_id,
         session.id,
         session.user_id,
@@ -57,6 +61,7 @@ async def insert_session(tx: Transaction, organization_id: UUID, session: Sessio
         session.parent_session_id,
         session.parent_message,
     )
+    return replace(session, etag=etag(1), created_at=moment, updated_at=moment)
 
 
 async def get_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
@@ -67,6 +72,28 @@ async def get_session(tx: Transaction, organization_id: UUID, session_id: UUID, 
 async def lock_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
     """The session, with its row locked to the transaction's end. Raises NotFound as `get_session`."""
     return _found(await tx.fetchrow(f"{_ONE} FOR UPDATE OF s", organization_id, session_id, owner), session_id)
+
+
+async def update_session(tx: Transaction, organization_id: UUID, session: Session) -> Session:
+    """Write the fields that callers change, of a session whose row is locked; returns it with its new etag."""
+    row = await tx.fetchrow(
+        """UPDATE sessions
+              SET display_name = $3, spec = $4, tool_policies = $5, limits = $6, labels = $7, idle_timeout = $8,
+                  version = version + 1, updated_at = now()
+            WHERE organization_id = $1 AND id = $2
+            RETURNING version, updated_at""",
+        organization_id,
+        session.id,
+        session.display_name,
+        spec_to_json(session.spec),
+        policies_to_json(session.tool_policies),
+        limits_to_json(session.limits),
+        session.labels,
+        session.idle_timeout,
+    )
+    if row is None:
+        raise NotFound("session", session_name(session.id))
+    return replace(session, etag=etag(row["version"]), updated_at=row["updated_at"])
 
 
 async def set_state(
@@ -119,6 +146,48 @@ async def grant_tool(tx: Transaction, organization_id: UUID, session_id: UUID, t
         session_id,
         tool,
     )
+
+
+_LISTING = Listing(
+    {
+        "state": Field("s.state", SessionState),
+        "agent": Field("CASE s.agent_id WHEN '' THEN '' ELSE 'agents/' || s.agent_id END", str),
+        "user": Field("'users/' || s.user_id", str),
+        "display_name": Field("s.display_name", str),
+        "parent_session": Field("COALESCE('sessions/' || s.parent_session_id, '')", str),
+        "create_time": Field("s.created_at", datetime),
+        "update_time": Field("s.updated_at", datetime),
+        "labels": Field("s.labels", dict),
+    },
+    key="s.id",
+    default_order="create_time desc",
+    order_fields=("state", "agent", "user", "display_name", "parent_session", "create_time", "update_time"),
+)
+
+
+async def list_sessions(
+    tx: Transaction,
+    organization_id: UUID,
+    owner: UUID | None,
+    filter_text: str,
+    order_by: str,
+    page: PageRequest,
+    *,
+    archived: bool = False,
+) -> Page[Session]:
+    """A page of the sessions that `owner` sees; archived ones only when asked for. Raises InvalidArgument."""
+    clause = _LISTING.sql(filter_text, order_by, page, start=4)
+    rows = await tx.fetch(
+        f"""SELECT {_COLUMNS}, {clause.cursor_sql} FROM sessions s
+             WHERE s.organization_id = $1 AND ($2::uuid IS NULL OR s.user_id = $2)
+               AND ($3 OR s.state <> 'ARCHIVED') AND {clause.where_sql}
+             ORDER BY {clause.order_sql}""",
+        organization_id,
+        owner,
+        archived,
+        *clause.args,
+    )
+    return clause.page(rows, to_session)
 
 
 def _found(row: Row | None, session_id: UUID) -> Session:

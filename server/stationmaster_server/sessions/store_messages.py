@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
+from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import NotFound
+from stationmaster_server.errors import InvalidArgument, NotFound, Reason
 from stationmaster_server.sessions.message_json import (
     parts_from_json,
     parts_to_json,
@@ -131,6 +133,82 @@ async def window(
     """
     rows = await tx.fetch(_WINDOW, organization_id, session_id, max(pairs, 1) - 1, summary)
     return [to_message(row) for row in rows]
+
+
+async def copy_messages(tx: Transaction, organization_id: UUID, source: UUID, target: UUID, up_to: int) -> int:
+    """Copy the messages of one session up to a number into another that is new; returns how many.
+
+    They keep number, time and provenance; turns and sequences are the source's and are not copied.
+    """
+    count: int = await tx.fetchval(
+        """
+        WITH copied AS (
+            INSERT INTO messages (organization_id, session_id, number, role, parts, text, interrupted, provenance,
+                                  created_at)
+            SELECT organization_id, $3, number, role, parts, text, interrupted, provenance, created_at
+              FROM messages
+             WHERE organization_id = $1 AND session_id = $2 AND number <= $4
+            RETURNING number
+        )
+        UPDATE sessions
+           SET message_count = (SELECT count(*) FROM copied),
+               last_message = COALESCE((SELECT max(number) FROM copied), 0)
+         WHERE organization_id = $1 AND id = $3
+        RETURNING message_count
+        """,
+        organization_id,
+        source,
+        target,
+        up_to,
+    )
+    return count
+
+
+async def message_at(tx: Transaction, organization_id: UUID, session_id: UUID, up_to: int) -> Message | None:
+    """The newest message whose number is at most `up_to`; None when there is none."""
+    row = await tx.fetchrow(
+        f"""SELECT {COLUMNS} FROM messages WHERE organization_id = $1 AND session_id = $2 AND number <= $3
+            ORDER BY number DESC LIMIT 1""",
+        organization_id,
+        session_id,
+        up_to,
+    )
+    return None if row is None else to_message(row)
+
+
+# Numbers grow with time, so the order by time is the order of the primary key.
+_LISTING = Listing(
+    {
+        "role": Field("role", MessageRole),
+        "turn": Field("COALESCE('sessions/' || session_id || '/turns/' || turn_id, '')", str),
+        "create_time": Field("created_at", datetime),
+        "number": Field("number", int),
+    },
+    key="number",
+    key_type=int,
+    default_order="number",
+    order_fields=("number",),
+)
+_ORDERS = {"": "number", "create_time": "number", "create_time desc": "number desc"}
+
+
+async def list_messages(
+    tx: Transaction, organization_id: UUID, session_id: UUID, filter_text: str, order_by: str, page: PageRequest
+) -> Page[Message]:
+    """A page of a session's messages. Raises InvalidArgument."""
+    order = _ORDERS.get(" ".join(order_by.split()))
+    if order is None:
+        raise InvalidArgument.field("order_by", "expected `create_time` or `create_time desc`", Reason.INVALID_ORDER_BY)
+    clause = _LISTING.sql(filter_text, order, page, start=3)
+    rows = await tx.fetch(
+        f"""SELECT {COLUMNS}, {clause.cursor_sql} FROM messages
+             WHERE organization_id = $1 AND session_id = $2 AND {clause.where_sql}
+             ORDER BY {clause.order_sql}""",
+        organization_id,
+        session_id,
+        *clause.args,
+    )
+    return clause.page(rows, to_message)
 
 
 def to_message(row: Row) -> Message:
