@@ -7,7 +7,7 @@ last event consumed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -237,7 +237,7 @@ TurnEvent = (
 class Runtime(Protocol):
     """Runs turns. One object serves many sessions at once."""
 
-    def run(self, turn: TurnInput) -> AsyncIterator[TurnEvent]:
+    def run(self, turn: TurnInput) -> AsyncGenerator[TurnEvent, None]:
         """Yields what happens, to the turn's end or to a PermissionNeeded.
 
         Closing the iterator stops the model call and the tools at once.

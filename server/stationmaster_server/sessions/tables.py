@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Computed,
+    Date,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -79,6 +80,9 @@ turns = tenant_table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("step", Integer, nullable=False, server_default=text("1")),
     Column("active_time", Interval, nullable=False, server_default=text("'0'")),
+    # Cost set aside for the model call under way, and the day of whose quota it is.
+    Column("reserved_micros", BigInteger, nullable=False, server_default=text("0")),
+    Column("reserved_on", Date),
     Column("first_sequence", BigInteger, nullable=False, server_default=text("0")),
     Column("last_sequence", BigInteger, nullable=False, server_default=text("0")),
     *_usage(),

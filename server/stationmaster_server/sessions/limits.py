@@ -1,0 +1,73 @@
+"""Limits of turns and sessions: which one a turn is about to break."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from stationmaster_server.agents.model import Limits
+from stationmaster_server.agents.runtime import Usage
+
+T = TypeVar("T", int, timedelta)
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A limit by its name, its value, and what would be used."""
+
+    limit: str
+    limit_value: int
+    used_value: int
+
+
+def lowest(one: Limits, other: Limits) -> Limits:
+    """Of each limit the lower one; None means no limit."""
+    return Limits(
+        max_tokens_per_turn=_lower(one.max_tokens_per_turn, other.max_tokens_per_turn),
+        max_tokens_per_session=_lower(one.max_tokens_per_session, other.max_tokens_per_session),
+        max_cost_micros_per_turn=_lower(one.max_cost_micros_per_turn, other.max_cost_micros_per_turn),
+        max_cost_micros_per_session=_lower(one.max_cost_micros_per_session, other.max_cost_micros_per_session),
+        max_tool_calls_per_turn=_lower(one.max_tool_calls_per_turn, other.max_tool_calls_per_turn),
+        max_tool_calls_per_session=_lower(one.max_tool_calls_per_session, other.max_tool_calls_per_session),
+        max_turn_duration=_lower(one.max_turn_duration, other.max_turn_duration),
+    )
+
+
+def output_tokens_left(limits: Limits, session: Usage, turn: Usage, input_tokens: int) -> int | None:
+    """How many tokens a model call with so much input may still put out; None means any number."""
+    left = [
+        limit - used.total_tokens - input_tokens
+        for limit, used in ((limits.max_tokens_per_turn, turn), (limits.max_tokens_per_session, session))
+        if limit is not None
+    ]
+    return max(min(left), 0) if left else None
+
+
+def before_model_call(limits: Limits, session: Usage, turn: Usage, call: Usage) -> Breach | None:
+    """The limit that a model call would break which uses `call`; `session` includes `turn`."""
+    return _first(
+        ("max_tokens_per_turn", limits.max_tokens_per_turn, turn.total_tokens + call.total_tokens),
+        ("max_tokens_per_session", limits.max_tokens_per_session, session.total_tokens + call.total_tokens),
+        ("max_cost_micros_per_turn", limits.max_cost_micros_per_turn, turn.cost_micros + call.cost_micros),
+        ("max_cost_micros_per_session", limits.max_cost_micros_per_session, session.cost_micros + call.cost_micros),
+    )
+
+
+def before_tool_call(limits: Limits, session: Usage, turn: Usage) -> Breach | None:
+    """The limit that one more tool call would break; `session` includes `turn`."""
+    return _first(
+        ("max_tool_calls_per_turn", limits.max_tool_calls_per_turn, turn.tool_calls + 1),
+        ("max_tool_calls_per_session", limits.max_tool_calls_per_session, session.tool_calls + 1),
+    )
+
+
+def _first(*checks: tuple[str, int | None, int]) -> Breach | None:
+    for name, limit, used in checks:
+        if limit is not None and used > limit:
+            return Breach(name, limit, used)
+    return None
+
+
+def _lower(one: T | None, other: T | None) -> T | None:
+    return min((value for value in (one, other) if value is not None), default=None)

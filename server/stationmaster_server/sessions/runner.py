@@ -1,0 +1,186 @@
+"""The worker's side of a turn: begins or resumes it under the lease, and hands it to an execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from stationmaster_server.agents.model import Effect, RuntimeName, strictest
+from stationmaster_server.agents.prices import Prices
+from stationmaster_server.agents.runtime import HistoryMessage, Ruling, Rulings, Runtime, Text, ToolCall, TurnInput
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.events.model import NewEvent
+from stationmaster_server.identity.model import AuditEntry, Category
+from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions.begun import Begun
+from stationmaster_server.sessions.execution import Execution
+from stationmaster_server.sessions.limits import lowest
+from stationmaster_server.sessions.model import (
+    OPEN_TURNS,
+    Message,
+    MessageRole,
+    PermissionRequest,
+    PermissionState,
+    Session,
+    Turn,
+    TurnState,
+    turn_name,
+)
+from stationmaster_server.sessions.recovery import Recovery, decide, partial_answer
+from stationmaster_server.sessions.turn_ending import Ending, Partial, end_turn
+from stationmaster_server.sessions.turn_services import TurnServices, system_caller
+from stationmaster_server.work.model import Cancelled, Succeeded
+from stationmaster_server.work.worker import Run
+
+SERVER_DIED = "the server that ran the turn died"
+
+
+class TurnRunner:
+    """The handler of work items of kind `turn`."""
+
+    def __init__(
+        self,
+        services: TurnServices,
+        runtimes: Mapping[RuntimeName, Runtime],
+        prices: Prices,
+        workspace_of: Callable[[UUID], Path],
+    ) -> None:
+        self._services = services
+        self._runtimes = runtimes
+        self._prices = prices
+        self._workspace_of = workspace_of
+
+    async def __call__(self, run: Run) -> None:
+        """Run the turn of the item. The item is completed in the transaction of the turn's last step.
+
+        Raises:
+            LeaseLost: Another worker has taken the turn over.
+        """
+        begun = await self._begin(run)
+        if begun is not None:
+            runtime = self._runtimes[begun.session.spec.runtime]
+            await Execution(self._services, runtime, self._prices, run, begun).execute()
+
+    async def _begin(self, run: Run) -> Begun | None:
+        item = run.item
+        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        session_id = UUID(item.payload["session_id"])
+        turn = await self._take_over(run, caller, session_id)
+        if turn.state not in OPEN_TURNS:
+            await self._give_up(run)
+            return None
+        died = turn.state is TurnState.RUNNING
+        partial = await partial_answer(self._services.log, caller.tenant, turn) if died else Partial()
+        async with self._services.database.tenant(caller.tenant) as tx:
+            session = await store.lock_session(tx, item.organization_id, session_id, None)
+            turn = await turn_store.get_turn(tx, item.organization_id, session_id, turn.id)
+            if turn.state in OPEN_TURNS:
+                return await self._start(tx, run, caller, session, turn, partial, died=died)
+        await self._give_up(run)
+        return None
+
+    async def _take_over(self, run: Run, caller: Caller, session_id: UUID) -> Turn:
+        """From here on the stream takes the turn's events under this lease only."""
+        async with self._services.database.system() as tx:
+            await self._services.queue.verify(tx, run)
+            await self._services.log.set_fence(tx, run.item.organization_id, session_id, run.lease_token)
+            return await turn_store.get_turn(tx, run.item.organization_id, session_id, run.item.subject_id)
+
+    async def _give_up(self, run: Run) -> None:
+        """The turn was ended before its worker began it."""
+        async with self._services.database.system() as tx:
+            await self._services.queue.complete(tx, run, Cancelled())
+
+    async def _start(
+        self, tx: Transaction, run: Run, caller: Caller, session: Session, turn: Turn, partial: Partial, *, died: bool
+    ) -> Begun | None:
+        organization_id = caller.tenant.organization_id
+        results, in_flight = await turn_store.tool_results(tx, organization_id, turn.id, turn.step)
+        if died and decide(turn.recovery, call_in_flight=bool(in_flight), attempts=turn.attempts) is Recovery.INTERRUPT:
+            ending = Ending(TurnState.INTERRUPTED, "INTERRUPTED", SERVER_DIED)
+            await end_turn(tx, self._services, caller, session, turn, ending, partial=partial, fence=run.lease_token)
+            await self._services.queue.complete(tx, run, Succeeded())
+            return None
+        past = await turn_store.past_of(tx, caller.tenant, turn.id)
+        if past.reservation is not None:
+            # The provider has very likely charged for the call that was cut: what was set aside counts as spent.
+            await self._services.quotas.settle(tx, past.reservation, past.reservation.amount_micros)
+            await turn_store.set_reservation(tx, organization_id, turn.id, None)
+        resumed = turn.state is not TurnState.QUEUED
+        started, number = await self._first_message(tx, organization_id, turn, past.input_text)
+        started.append(events.turn_started(turn.id, turn.attempts + 1, resumed=resumed))
+        if partial.first_delta:
+            started.append(events.answer_restarted(turn.id, turn.step, partial.first_delta, partial.last_delta))
+        appended = await self._services.log.append(tx, organization_id, session.id, started, fence=run.lease_token)
+        await turn_store.start_turn(
+            tx, organization_id, turn.id, user_message=number, first_sequence=appended[0].sequence
+        )
+        await self._services.audit.write(tx, caller, _audit_entry(session, turn, resumed=resumed))
+        memory = session.spec.memory
+        history = await store_messages.window(
+            tx, organization_id, session.id, memory.window_pairs, summary=memory.summarize
+        )
+        answers = await permission_store.of_turn(tx, organization_id, turn.id, turn.step)
+        pending = _has_calls(history[-1], turn)
+        turn_input = TurnInput(
+            organization_id=organization_id,
+            user_id=session.user_id,
+            session_id=session.id,
+            turn_id=turn.id,
+            spec=session.spec,
+            workspace=self._workspace_of(session.id),
+            history=[HistoryMessage(str(message.role).lower(), message.parts) for message in history],
+            results=results if pending else {},
+            rulings=rulings(session, answers),
+            step=turn.step + 1 if pending else turn.step,
+        )
+        return Begun(caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), past.active_time)
+
+    async def _first_message(
+        self, tx: Transaction, organization_id: UUID, turn: Turn, text: str
+    ) -> tuple[list[NewEvent], int]:
+        """The user's message of a turn that waited is stored when the turn begins, behind all that was before it."""
+        if turn.user_message:
+            return [], turn.user_message
+        message = await store_messages.append_message(tx, organization_id, user_message(turn, text))
+        return [events.message_added(message)], message.number
+
+
+def user_message(turn: Turn, text: str) -> Message:
+    """The message that starts a turn, before it has a number."""
+    return Message(turn.session_id, 0, turn.id, MessageRole.USER, (Text(text),), turn.created_at)
+
+
+def rulings(session: Session, answers: Sequence[PermissionRequest]) -> Rulings:
+    """What the policies of the agent and the session, the session's grants and people's answers say of a call."""
+    policies = session.spec.tool_policies + session.tool_policies
+    answered = {answer.call.call_id: answer for answer in answers}
+
+    def rule(call: ToolCall, default: Effect) -> Ruling:
+        answer = answered.get(call.call_id)
+        if answer is not None:
+            if answer.state is PermissionState.ALLOWED:
+                return Ruling(Effect.ALLOW, answer.edited_arguments)
+            return Ruling(Effect.DENY, message=answer.message or "The user did not allow this call.")
+        effect = strictest(policies, call.tool, default)
+        if effect is Effect.ASK and call.tool in session.granted_tools:
+            return Ruling(Effect.ALLOW)
+        return Ruling(effect, message="The policy does not allow this tool." if effect is Effect.DENY else "")
+
+    return rule
+
+
+def _has_calls(newest: Message, turn: Turn) -> bool:
+    mine = newest.turn_id == turn.id and newest.role is MessageRole.ASSISTANT
+    return mine and any(isinstance(part, ToolCall) for part in newest.parts)
+
+
+def _audit_entry(session: Session, turn: Turn, *, resumed: bool) -> AuditEntry:
+    return AuditEntry(
+        action="turn.resume" if resumed else "turn.start",
+        resource=turn_name(session.id, turn.id),
+        category=Category.BUSINESS,
+        details={"attempt": turn.attempts + 1, "model": session.spec.model},
+    )

@@ -1,0 +1,237 @@
+"""The steps of a turn: each is one transaction under the worker's lease, and nothing else is awaited in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from stationmaster_server.agents.runtime import (
+    AnswerCompleted,
+    Part,
+    ToolCall,
+    ToolCallFinished,
+    ToolResult,
+    Usage,
+)
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.events.model import NewEvent
+from stationmaster_server.identity.model import AuditEntry, Category, Outcome
+from stationmaster_server.identity.quotas import Reservation
+from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions.begun import Begun
+from stationmaster_server.sessions.model import (
+    BusyPolicy,
+    Message,
+    MessageRole,
+    Provenance,
+    Session,
+    SessionState,
+    Turn,
+    TurnState,
+    transition,
+    turn_name,
+)
+from stationmaster_server.sessions.turn_ending import Ending, Partial, end_turn
+from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.work.model import Succeeded, Suspended
+from stationmaster_server.work.worker import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Makes the steps of one attempt durable. Every method raises LeaseLost when another worker has taken over."""
+
+    services: TurnServices
+    run: Run
+    begun: Begun
+
+    async def reserve(self, turn: Turn, cost_micros: int) -> Reservation | None:
+        """Set the cost of a model call aside, before it is made. Raises ResourceExhausted(QUOTA_EXCEEDED)."""
+        if cost_micros <= 0:
+            return None
+        reservation = await self.services.quotas.reserve_cost(self.begun.caller, cost_micros)
+        async with self.services.database.system(autocommit=True) as tx:
+            await turn_store.set_reservation(tx, self._organization_id, turn.id, reservation)
+        return reservation
+
+    async def answered(
+        self, turn: Turn, answer: AnswerCompleted, partial: Partial, reservation: Reservation | None, took: timedelta
+    ) -> None:
+        """The model's answer becomes a message; without tool calls in it, the turn is complete."""
+        async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            session = await self._locked_session(tx)
+            audit_id = await self._audit(tx, turn, "turn.answer", model=answer.model)
+            message = await store_messages.append_message(
+                tx, self._organization_id, _answer(turn, answer, partial, audit_id)
+            )
+            await self._count(tx, turn, turn.step, answer.usage, took, reservation)
+            added = events.message_added(message)
+            if answer.calls:
+                await self._append(tx, added)
+            else:
+                await self._end(tx, session, turn, Ending(TurnState.COMPLETED), (added,))
+
+    async def tool_started(self, turn: Turn, call: ToolCall) -> None:
+        """A call is about to run: should the server die now, it is known to have been in flight."""
+        async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            await self._append(tx, events.tool_call_started(turn.id, call))
+            await turn_store.start_tool_call(tx, self._organization_id, turn, turn.step, call)
+            await self._audit(tx, turn, "tool.call", tool=call.tool, call_id=call.call_id)
+
+    async def tool_finished(self, turn: Turn, finished: ToolCallFinished) -> None:
+        """A call's result is durable: it is never asked for again."""
+        async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            await self._append(tx, events.tool_call_finished(turn.id, finished.result, finished.duration))
+            await turn_store.finish_tool_call(tx, self._organization_id, turn, turn.step, finished.result)
+            await self._audit(
+                tx,
+                turn,
+                "tool.result",
+                tool=finished.result.tool,
+                call_id=finished.result.call_id,
+                error=finished.result.is_error,
+            )
+
+    async def tools_completed(self, turn: Turn, results: Sequence[ToolResult], took: timedelta) -> None:
+        """The results become the tool message, and the next step begins."""
+        async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            await self._locked_session(tx)
+            parts: tuple[Part, ...] = tuple(results)
+            message = await store_messages.append_message(
+                tx,
+                self._organization_id,
+                Message(turn.session_id, 0, turn.id, MessageRole.TOOL, parts, turn.created_at),
+            )
+            await self._append(tx, events.message_added(message))
+            await self._count(tx, turn, turn.step + 1, Usage(tool_calls=len(results)), took, None)
+            await self._audit(tx, turn, "turn.tools", calls=len(results))
+
+    async def ask(self, turn: Turn, calls: Sequence[ToolCall], took: timedelta) -> None:
+        """Permission is asked for, and the worker let go: the item is suspended until every request is answered.
+
+        A turn that was stopped meanwhile ends instead.
+        """
+        settings = self.begun.session.spec.permissions
+        async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            session = await self._locked_session(tx)
+            if session.state is not SessionState.PROCESSING or session.current_turn_id != turn.id:
+                await self._end(tx, session, turn, await self._asked(tx, turn))
+                return
+            requests = [
+                await permission_store.insert(tx, self._organization_id, session, turn, call, settings)
+                for call in calls
+            ]
+            state = transition(turn_name(session.id, turn.id), session.state, SessionState.AWAITING_PERMISSION)
+            await store.set_state(tx, self._organization_id, session.id, state, current_turn_id=turn.id)
+            await turn_store.set_turn_state(tx, self._organization_id, turn.id, TurnState.AWAITING_PERMISSION)
+            await turn_store.add_active_time(tx, self._organization_id, turn.id, took)
+            await self._append(
+                tx,
+                *(events.permission_requested(request) for request in requests),
+                events.session_state_changed(session.state, state, "", turn_id=turn.id),
+            )
+            await self._audit(tx, turn, "permission.request", tools=[call.tool for call in calls])
+            await self.services.queue.complete(tx, self.run, Suspended())
+
+    async def finish(
+        self,
+        turn: Turn,
+        ending: Ending,
+        before: Sequence[NewEvent],
+        partial: Partial,
+        used: Usage,
+        reservation: Reservation | None,
+        took: timedelta,
+    ) -> None:
+        """The turn ends otherwise than by an answer; what it brought is kept."""
+        async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            session = await self._locked_session(tx)
+            await self._count(tx, turn, turn.step, used, took, reservation)
+            await self._end(tx, session, turn, ending, before, partial)
+
+    async def asked_ending(self, turn: Turn) -> Ending:
+        """How whoever stopped the turn wants it to end."""
+        async with self.services.database.tenant(self.begun.caller.tenant, read=True) as tx:
+            return await self._asked(tx, turn)
+
+    async def _asked(self, tx: Transaction, turn: Turn) -> Ending:
+        asked, reason = await turn_store.get_ending(tx, self._organization_id, turn.id)
+        return Ending(TurnState.ROLLED_BACK if asked == BusyPolicy.ROLLBACK else TurnState.CANCELLED, reason)
+
+    @property
+    def _organization_id(self) -> UUID:
+        return self.begun.caller.tenant.organization_id
+
+    async def _locked_session(self, tx: Transaction) -> Session:
+        return await store.lock_session(tx, self._organization_id, self.begun.session.id, None)
+
+    async def _append(self, tx: Transaction, *appended: NewEvent) -> None:
+        await self.services.log.append(
+            tx, self._organization_id, self.begun.session.id, appended, fence=self.run.lease_token
+        )
+
+    async def _count(
+        self, tx: Transaction, turn: Turn, step: int, used: Usage, took: timedelta, reservation: Reservation | None
+    ) -> None:
+        await turn_store.next_step(tx, self._organization_id, turn.id, step, used, took)
+        await store.add_usage(tx, self._organization_id, turn.session_id, used)
+        if reservation is not None:
+            await self.services.quotas.settle(tx, reservation, used.cost_micros)
+            await turn_store.set_reservation(tx, self._organization_id, turn.id, None)
+
+    async def _end(
+        self,
+        tx: Transaction,
+        session: Session,
+        turn: Turn,
+        ending: Ending,
+        before: Sequence[NewEvent] = (),
+        partial: Partial | None = None,
+    ) -> None:
+        await end_turn(
+            tx,
+            self.services,
+            self.begun.caller,
+            session,
+            turn,
+            ending,
+            before=before,
+            partial=partial,
+            fence=self.run.lease_token,
+        )
+        await self.services.queue.complete(tx, self.run, Succeeded())
+
+    async def _audit(self, tx: Transaction, turn: Turn, action: str, **details: object) -> UUID:
+        return await self.services.audit.write(
+            tx,
+            self.begun.caller,
+            AuditEntry(
+                action=action,
+                resource=turn_name(turn.session_id, turn.id),
+                outcome=Outcome.ALLOWED,
+                category=Category.BUSINESS,
+                details=details,
+            ),
+        )
+
+
+def _answer(turn: Turn, answer: AnswerCompleted, partial: Partial, audit_event_id: UUID) -> Message:
+    return Message(
+        session_id=turn.session_id,
+        number=0,
+        turn_id=turn.id,
+        role=MessageRole.ASSISTANT,
+        parts=tuple(answer.parts),
+        created_at=turn.created_at,
+        provenance=Provenance(
+            model=answer.model,
+            usage=answer.usage,
+            latency=answer.latency,
+            first_token_latency=answer.first_token_latency,
+            audit_event_id=audit_event_id,
+        ),
+        first_delta=partial.first_delta,
+        last_delta=partial.last_delta,
+    )

@@ -1,0 +1,151 @@
+"""How a turn ends: its messages are made whole, its requests withdrawn, its session is free for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from stationmaster_server.agents.runtime import Part, Text, ToolCall, ToolResult
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.events.model import NewEvent
+from stationmaster_server.identity.model import AuditEntry, Category, Outcome
+from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions.model import (
+    BUSY,
+    Message,
+    MessageRole,
+    Session,
+    SessionState,
+    Turn,
+    TurnState,
+    transition,
+    turn_name,
+)
+from stationmaster_server.sessions.turn_services import TurnServices
+
+UNFINISHED_CALL = "The call did not finish: the turn was stopped before it ended."
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a turn ends; `reason` is an ErrorReason's name or what somebody said, `message` the same for people."""
+
+    state: TurnState
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What an answer that was cut had brought, and the sequences of its deltas."""
+
+    text: str = ""
+    first_delta: int = 0
+    last_delta: int = 0
+
+
+async def end_turn(
+    tx: Transaction,
+    services: TurnServices,
+    caller: Caller,
+    session: Session,
+    turn: Turn,
+    ending: Ending,
+    *,
+    before: Sequence[NewEvent] = (),
+    partial: Partial | None = None,
+    fence: UUID | None = None,
+) -> None:
+    """End the turn, in a transaction that holds the lock of its session's row.
+
+    `before` are events of the same step; `fence` is the worker's lease token, None where no worker runs the turn.
+    Raises LeaseLost.
+    """
+    organization_id = caller.tenant.organization_id
+    appended = list(before)
+    if ending.state is TurnState.ROLLED_BACK:
+        await store_messages.delete_turn_messages(tx, organization_id, session.id, turn.id)
+    elif ending.state is not TurnState.COMPLETED:
+        appended += await _keep_partial_work(tx, organization_id, turn, partial)
+    for request in await permission_store.withdraw(tx, organization_id, turn.id):
+        appended.append(events.permission_resolved(request))
+    appended += await _free_session(tx, organization_id, session, turn)
+    appended.append(events.turn_finished(turn, ending.state, ending.reason, ending.message))
+    stored = await services.log.append(tx, organization_id, session.id, appended, fence=fence)
+    await turn_store.finish_turn(
+        tx, organization_id, turn.id, ending.state, ending.reason, ending.message, stored[-1].sequence
+    )
+    await services.audit.write(tx, caller, _audit_entry(session, turn, ending))
+
+
+async def _keep_partial_work(
+    tx: Transaction, organization_id: UUID, turn: Turn, partial: Partial | None
+) -> list[NewEvent]:
+    """The text so far becomes a message; calls without a result get one, for a model accepts no call without."""
+    if partial is not None and partial.text:
+        kept = Message(
+            session_id=turn.session_id,
+            number=0,
+            turn_id=turn.id,
+            role=MessageRole.ASSISTANT,
+            parts=(Text(partial.text),),
+            created_at=turn.created_at,
+            interrupted=True,
+            first_delta=partial.first_delta,
+            last_delta=partial.last_delta,
+        )
+        return [events.message_added(await store_messages.append_message(tx, organization_id, kept))]
+    newest = await store_messages.last_message(tx, organization_id, turn.session_id)
+    calls = _calls(newest, turn) if newest is not None else []
+    if not calls:
+        return []
+    results, _ = await turn_store.tool_results(tx, organization_id, turn.id, turn.step)
+    parts: list[Part] = [
+        results.get(call.call_id, ToolResult(call.call_id, call.tool, UNFINISHED_CALL, is_error=True)) for call in calls
+    ]
+    tools = Message(
+        session_id=turn.session_id,
+        number=0,
+        turn_id=turn.id,
+        role=MessageRole.TOOL,
+        parts=tuple(parts),
+        created_at=turn.created_at,
+        interrupted=True,
+    )
+    return [events.message_added(await store_messages.append_message(tx, organization_id, tools))]
+
+
+def _calls(message: Message, turn: Turn) -> list[ToolCall]:
+    if message.turn_id != turn.id or message.role is not MessageRole.ASSISTANT:
+        return []
+    return [part for part in message.parts if isinstance(part, ToolCall)]
+
+
+async def _free_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:
+    """The session goes to the next turn that waits, or is ACTIVE again; one that was paused or ended stays so."""
+    if session.current_turn_id != turn.id:
+        return []
+    waiting = [other for other in await turn_store.open_turns(tx, organization_id, session.id) if other.id != turn.id]
+    next_turn_id = waiting[0].id if waiting else None
+    state = session.state
+    if state in BUSY:
+        wanted = SessionState.PROCESSING if waiting else SessionState.ACTIVE
+        state = wanted if wanted is state else transition(turn_name(session.id, turn.id), state, wanted)
+    await store.set_state(
+        tx, organization_id, session.id, state, reason=session.state_reason, current_turn_id=next_turn_id
+    )
+    return [] if state is session.state else [events.session_state_changed(session.state, state, "", turn_id=turn.id)]
+
+
+def _audit_entry(session: Session, turn: Turn, ending: Ending) -> AuditEntry:
+    failed = ending.state in (TurnState.FAILED, TurnState.INTERRUPTED, TurnState.LIMITED)
+    return AuditEntry(
+        action="turn.finish",
+        resource=turn_name(session.id, turn.id),
+        outcome=Outcome.FAILED if failed else Outcome.ALLOWED,
+        category=Category.BUSINESS,
+        reason=ending.reason,
+        details={"state": str(ending.state), "model": session.spec.model},
+    )

@@ -1,0 +1,39 @@
+"""What the modules of turns share: built once by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.db.caller import Caller, Role
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.events.log import EventLog
+from stationmaster_server.identity.quotas import Quotas
+from stationmaster_server.work.queue import WorkQueue
+
+
+@dataclass(frozen=True, slots=True)
+class TurnServices:
+    """The engines that turns stand on."""
+
+    database: Database
+    log: EventLog
+    queue: WorkQueue
+    audit: AuditLog
+    quotas: Quotas
+
+
+def system_caller(organization_id: UUID, user_id: UUID, request_id: str) -> Caller:
+    """The system itself, acting for the owner of a session; `request_id` is that of the call that began it."""
+    return Caller(
+        tenant=Tenant(organization_id, user_id),
+        role=Role.SERVICE,
+        scopes=frozenset(),
+        key_id=None,
+        subject="system",
+        request_id=request_id,
+        peer="",
+        method="",
+    )

@@ -1,0 +1,264 @@
+"""Turns as callers see them: a message is sent, a turn is cancelled, turns are listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from stationmaster_server.agents.runtime import Usage
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
+from stationmaster_server.events.model import NewEvent
+from stationmaster_server.identity.model import AuditEntry, Category
+from stationmaster_server.sessions import events, store, store_messages, turn_store
+from stationmaster_server.sessions.model import (
+    BUSY,
+    CLOSED,
+    OPEN_TURNS,
+    BusyPolicy,
+    RecoveryPolicy,
+    Session,
+    SessionState,
+    Turn,
+    TurnState,
+    owner_scope,
+    session_name,
+    transition,
+    turn_name,
+)
+from stationmaster_server.sessions.runner import user_message
+from stationmaster_server.sessions.turn_ending import Ending, end_turn
+from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.work.model import NewWork
+
+KIND = "turn"
+
+
+@dataclass(frozen=True, slots=True)
+class SendRequest:
+    """A message, and what happens to it while the session is busy and when its server dies."""
+
+    text: str
+    busy_policy: BusyPolicy = BusyPolicy.QUEUE
+    recovery: RecoveryPolicy = RecoveryPolicy.DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The turn that a message started, and the sequence after which its events come."""
+
+    turn_id: UUID
+    after_sequence: int
+
+
+class Turns:
+    """Starts, stops and lists turns."""
+
+    def __init__(self, services: TurnServices) -> None:
+        self._services = services
+
+    async def send(self, caller: Caller, session_id: UUID, request: SendRequest) -> Started:
+        """Start a turn, or put it into the session's queue.
+
+        Raises NotFound, FailedPrecondition(SESSION_BUSY, SESSION_CLOSED), ResourceExhausted(QUEUE_FULL).
+        """
+        async with self._services.database.tenant(caller.tenant) as tx:
+            again = await recall(tx, caller.tenant, caller.request_key, Started)
+            if again is not None:
+                return again
+            session = await store.lock_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
+            if session.state in CLOSED:
+                raise _closed(session)
+            if session.state in BUSY:
+                started = await self._send_while_busy(tx, caller, session, request)
+            else:
+                started = await self._send_now(tx, caller, session, request)
+            await remember(tx, caller.tenant, caller.request_key, started)
+            return started
+
+    async def cancel(self, caller: Caller, session_id: UUID, turn_id: UUID) -> Turn:
+        """Ask for a turn's end; one that no worker runs ends at once, another within a second.
+
+        Raises NotFound, FailedPrecondition(TURN_FINISHED).
+        """
+        organization_id = caller.tenant.organization_id
+        async with self._services.database.tenant(caller.tenant) as tx:
+            again = await recall(tx, caller.tenant, caller.request_key, Turn)
+            if again is not None:
+                return again
+            session = await store.lock_session(tx, organization_id, session_id, owner_scope(caller))
+            turn = await turn_store.get_turn(tx, organization_id, session_id, turn_id)
+            if turn.state not in OPEN_TURNS:
+                raise _finished(turn)
+            await self._stop(tx, caller, session, turn, "CANCEL", "")
+            turn = await turn_store.get_turn(tx, organization_id, session_id, turn_id)
+            await remember(tx, caller.tenant, caller.request_key, turn)
+            return turn
+
+    async def stop_all(self, tx: Transaction, caller: Caller, session: Session, ending: str, reason: str) -> None:
+        """Stop every open turn of a session that is paused or terminated, in a transaction that has locked it.
+
+        Call it after the session's new state is written; `session` has that state.
+        """
+        for turn in reversed(await turn_store.open_turns(tx, caller.tenant.organization_id, session.id)):
+            await self._stop(tx, caller, session, turn, ending, reason)
+
+    async def get_turn(self, caller: Caller, session_id: UUID, turn_id: UUID) -> Turn:
+        """One turn. Raises NotFound."""
+        organization_id = caller.tenant.organization_id
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            await store.get_session(tx, organization_id, session_id, owner_scope(caller))
+            return await turn_store.get_turn(tx, organization_id, session_id, turn_id)
+
+    async def list_turns(
+        self, caller: Caller, session_id: UUID, filter_text: str, order_by: str, page: PageRequest
+    ) -> Page[Turn]:
+        """A page of a session's turns. Raises NotFound, InvalidArgument."""
+        organization_id = caller.tenant.organization_id
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            await store.get_session(tx, organization_id, session_id, owner_scope(caller))
+            return await turn_store.list_turns(tx, organization_id, session_id, filter_text, order_by, page)
+
+    async def _send_now(self, tx: Transaction, caller: Caller, session: Session, request: SendRequest) -> Started:
+        organization_id = caller.tenant.organization_id
+        turn = _new_turn(session, request)
+        message = await store_messages.append_message(tx, organization_id, user_message(turn, request.text))
+        state = transition(session_name(session.id), session.state, SessionState.PROCESSING)
+        await store.set_state(tx, organization_id, session.id, state, current_turn_id=turn.id)
+        appended = [
+            events.message_added(message),
+            events.session_state_changed(session.state, state, "", turn_id=turn.id),
+        ]
+        return await self._queue(tx, caller, session, turn, message.number, request, appended)
+
+    async def _send_while_busy(
+        self, tx: Transaction, caller: Caller, session: Session, request: SendRequest
+    ) -> Started:
+        if request.busy_policy is BusyPolicy.REJECT:
+            raise _busy(session)
+        organization_id = caller.tenant.organization_id
+        before = await turn_store.open_turns(tx, organization_id, session.id)
+        turn = _new_turn(session, request)
+        started = await self._queue(tx, caller, session, turn, 0, request, [events.turn_queued(turn.id, len(before))])
+        if request.busy_policy is not BusyPolicy.QUEUE:
+            for other in reversed(before):
+                await self._stop(tx, caller, session, other, request.busy_policy, "")
+        return started
+
+    async def _queue(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        session: Session,
+        turn: Turn,
+        number: int,
+        request: SendRequest,
+        appended: list[NewEvent],
+    ) -> Started:
+        organization_id = caller.tenant.organization_id
+        stored = await self._services.log.append(tx, organization_id, session.id, appended)
+        first = stored[0].sequence
+        await turn_store.insert_turn(
+            tx, organization_id, turn, session.user_id, request.text, user_message=number, first_sequence=first
+        )
+        await self._services.queue.submit(
+            tx,
+            NewWork(
+                organization_id=organization_id,
+                user_id=session.user_id,
+                kind=KIND,
+                subject_id=turn.id,
+                payload={"session_id": str(session.id), "request_id": caller.request_id},
+                concurrency_key=str(session.id),
+            ),
+            claim_here=True,
+        )
+        await self._services.audit.write(tx, caller, _sent(session, turn, request))
+        return Started(turn.id, first - 1)
+
+    async def _stop(
+        self, tx: Transaction, caller: Caller, session: Session, turn: Turn, ending: str, reason: str
+    ) -> None:
+        """A turn that runs is asked to end; its worker sees to it. Any other ends here."""
+        organization_id = caller.tenant.organization_id
+        await self._services.queue.cancel(tx, organization_id, turn.id)
+        entry = AuditEntry(
+            action="turn.cancel",
+            resource=turn_name(session.id, turn.id),
+            category=Category.BUSINESS,
+            reason=reason,
+            details={"ending": ending},
+        )
+        await self._services.audit.write(tx, caller, entry)
+        if turn.state is TurnState.RUNNING:
+            await turn_store.set_ending(tx, organization_id, turn.id, ending, reason)
+            return
+        state = TurnState.ROLLED_BACK if ending == BusyPolicy.ROLLBACK else TurnState.CANCELLED
+        current = await store.get_session(tx, organization_id, session.id, None)
+        await end_turn(tx, self._services, caller, current, turn, Ending(state, reason))
+
+
+def _new_turn(session: Session, request: SendRequest) -> Turn:
+    return Turn(
+        id=new_id(),
+        session_id=session.id,
+        state=TurnState.QUEUED,
+        user_message=0,
+        recovery=request.recovery,
+        reason="",
+        error_message="",
+        usage=Usage(),
+        attempts=0,
+        step=1,
+        first_sequence=0,
+        last_sequence=0,
+        created_at=datetime.now(UTC),
+        started_at=None,
+        finished_at=None,
+    )
+
+
+def _sent(session: Session, turn: Turn, request: SendRequest) -> AuditEntry:
+    return AuditEntry(
+        action="message.send",
+        resource=turn_name(session.id, turn.id),
+        category=Category.BUSINESS,
+        details={"size_bytes": len(request.text.encode()), "busy_policy": str(request.busy_policy)},
+    )
+
+
+def _busy(session: Session) -> FailedPrecondition:
+    name = session_name(session.id)
+    error = FailedPrecondition(
+        Reason.SESSION_BUSY,
+        f"{name} is {session.state} and the busy policy is REJECT",
+        PreconditionViolation("SESSION_STATE", name, "wait for its turn to end, or send with another busy policy"),
+    )
+    error.metadata = {"session": name, "state": str(session.state)}
+    return error
+
+
+def _closed(session: Session) -> FailedPrecondition:
+    name = session_name(session.id)
+    hint = "resume it with ResumeSession" if session.state is SessionState.PAUSED else "fork it with ForkSession"
+    error = FailedPrecondition(
+        Reason.SESSION_CLOSED,
+        f"{name} is {session.state} and takes no message",
+        PreconditionViolation("SESSION_STATE", name, hint),
+    )
+    error.metadata = {"session": name, "state": str(session.state)}
+    return error
+
+
+def _finished(turn: Turn) -> FailedPrecondition:
+    name = turn_name(turn.session_id, turn.id)
+    return FailedPrecondition(
+        Reason.TURN_FINISHED,
+        f"{name} has ended already: {turn.state}",
+        PreconditionViolation("TURN_STATE", name, "only a turn that has not ended can be cancelled"),
+    )
