@@ -14,8 +14,8 @@ class AuditWriter(Protocol):
 
     async def write(
         self, tx: Transaction, caller: Caller, entry: AuditEntry, *, organization_id: UUID | None = None
-    ) -> None:
-        """In the transaction of the change; to the caller's organization unless another is named."""
+    ) -> UUID:
+        """In the change's transaction, to the caller's organization unless another is named; returns the event's id."""
         ...
 
     async def write_refusal(self, caller: Caller, entry: AuditEntry) -> None:

@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import NullValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from stationmaster_server.db.model import RequestKey
@@ -133,7 +132,7 @@ def _resource(request: Message) -> Message:
 
 def _is_set(message: Message, path: str) -> bool:
     head, _, rest = path.partition(".")
-    field: FieldDescriptor = message.DESCRIPTOR.fields_by_name[head]
+    field = message.DESCRIPTOR.fields_by_name[head]
     if rest:
         return message.HasField(head) and _is_set(getattr(message, head), rest)
     return message.HasField(head) if field.has_presence else bool(getattr(message, head))
@@ -141,7 +140,7 @@ def _is_set(message: Message, path: str) -> bool:
 
 def _to_value(value: Any) -> Value:
     if value is None:
-        return Value(null_value=0)
+        return Value(null_value=NullValue.NULL_VALUE)
     if isinstance(value, bool):
         return Value(bool_value=value)
     if isinstance(value, int | float):

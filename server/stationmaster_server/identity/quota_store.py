@@ -1,0 +1,188 @@
+"""The queries of quotas and of what is used of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.identity.model import Quota, Usage
+
+_QUOTA = (
+    "subject_id, max_concurrent_sessions, max_calls_per_hour, max_cost_micros_per_day, max_storage_bytes, max_users,"
+    " revision, updated_at"
+)
+# The locks of subjects; any number of our own.
+_LOCK_SEED = 0x51554F54
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What is used of the counted quotas, reserved included."""
+
+    sessions: int = 0
+    cost_micros: int = 0
+    storage_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to add to the counters of a subject."""
+
+    sessions: int = 0
+    cost_reserved: int = 0
+    cost_settled: int = 0
+    storage_reserved: int = 0
+    storage_used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Calls that a server may admit without asking again, until the hour ends."""
+
+    calls: int
+    hour_ends_in: timedelta
+
+
+async def get_quotas(tx: Transaction, organization_id: UUID, subjects: Sequence[UUID]) -> dict[UUID, Quota]:
+    """The quotas of those subjects that have one."""
+    sql = f"SELECT {_QUOTA} FROM quotas WHERE organization_id = $1 AND subject_id = ANY($2::uuid[])"
+    return {row["subject_id"]: _quota(row) for row in await tx.fetch(sql, organization_id, list(subjects))}
+
+
+async def lock_quota(tx: Transaction, organization_id: UUID, subject_id: UUID) -> Quota:
+    """The quota of a subject, perhaps one without limits, that nobody else sets until this transaction ends."""
+    await lock_subjects(tx, [subject_id])
+    return (await get_quotas(tx, organization_id, [subject_id])).get(subject_id, Quota(subject_id))
+
+
+async def put_quota(tx: Transaction, organization_id: UUID, quota: Quota) -> Quota:
+    """Write a quota, with a new revision."""
+    sql = f"""
+    INSERT INTO quotas AS q (organization_id, subject_id, max_concurrent_sessions, max_calls_per_hour,
+                             max_cost_micros_per_day, max_storage_bytes, max_users)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    ON CONFLICT (organization_id, subject_id) DO UPDATE
+    SET max_concurrent_sessions = excluded.max_concurrent_sessions, max_calls_per_hour = excluded.max_calls_per_hour,
+        max_cost_micros_per_day = excluded.max_cost_micros_per_day, max_storage_bytes = excluded.max_storage_bytes,
+        max_users = excluded.max_users, revision = q.revision + 1, updated_at = now()
+    RETURNING {_QUOTA}
+    """
+    row = await tx.fetchrow(
+        sql,
+        organization_id,
+        quota.subject_id,
+        quota.max_concurrent_sessions,
+        quota.max_calls_per_hour,
+        quota.max_cost_micros_per_day,
+        quota.max_storage_bytes,
+        quota.max_users,
+    )
+    return _quota(row)
+
+
+async def lock_subjects(tx: Transaction, subjects: Sequence[UUID]) -> None:
+    """Let one transaction at a time use what these subjects have left; a user stands before its organization."""
+    locks = ", ".join(
+        f"pg_advisory_xact_lock(hashtextextended(${n}, {_LOCK_SEED}))" for n in range(1, len(subjects) + 1)
+    )
+    await tx.execute(f"SELECT {locks}", *(str(subject) for subject in subjects))
+
+
+async def get_used(tx: Transaction, organization_id: UUID, subjects: Sequence[UUID]) -> dict[UUID, Used]:
+    """What these subjects use."""
+    sql = """
+    SELECT subject_id, sum(sessions)::bigint AS sessions,
+           coalesce(sum(cost_reserved + cost_settled) FILTER (WHERE day = current_date), 0)::bigint AS cost_micros,
+           sum(storage_reserved + storage_used)::bigint AS storage_bytes
+    FROM quota_usage WHERE organization_id = $1 AND subject_id = ANY($2::uuid[]) GROUP BY subject_id
+    """
+    used = dict.fromkeys(subjects, Used())
+    for row in await tx.fetch(sql, organization_id, list(subjects)):
+        used[row["subject_id"]] = Used(row["sessions"], row["cost_micros"], row["storage_bytes"])
+    return used
+
+
+# Every connection adds to a shard of its own (nearly: sixteen for all), so adding waits for nobody.
+_ADD = """
+INSERT INTO quota_usage AS u (organization_id, subject_id, shard, day, sessions, cost_reserved, cost_settled,
+                              storage_reserved, storage_used)
+SELECT $1, subject_id, pg_backend_pid() % 16, current_date, $3::bigint,
+       CASE WHEN coalesce($8::date, current_date) = current_date THEN $4::bigint ELSE 0 END, $5::bigint, $6::bigint,
+       $7::bigint
+FROM unnest($2::uuid[]) WITH ORDINALITY AS subjects(subject_id, position) ORDER BY position
+ON CONFLICT (organization_id, subject_id, shard) DO UPDATE
+SET sessions = u.sessions + excluded.sessions,
+    day = excluded.day,
+    cost_reserved = CASE WHEN u.day = excluded.day THEN u.cost_reserved ELSE 0 END + excluded.cost_reserved,
+    cost_settled = CASE WHEN u.day = excluded.day THEN u.cost_settled ELSE 0 END + excluded.cost_settled,
+    storage_reserved = u.storage_reserved + excluded.storage_reserved,
+    storage_used = u.storage_used + excluded.storage_used
+RETURNING u.day
+"""
+
+
+async def add(
+    tx: Transaction, organization_id: UUID, subjects: Sequence[UUID], change: Change, reserved_on: date | None = None
+) -> date:
+    """Add to the counters, and return the day it is; a reservation of another day than today is gone with that day."""
+    day: date = await tx.fetchval(
+        _ADD,
+        organization_id,
+        list(subjects),
+        change.sessions,
+        change.cost_reserved,
+        change.cost_settled,
+        change.storage_reserved,
+        change.storage_used,
+        reserved_on,
+    )
+    return day
+
+
+# A twentieth of what is left, so that servers hold back less as the limit comes near. The row's hour never goes back.
+_TAKE = """
+INSERT INTO quota_calls AS c (organization_id, subject_id, hour, taken, last_block)
+SELECT $1, $2, date_trunc('hour', now()), block, block
+FROM (SELECT greatest(1, least($4::bigint, $3::bigint / 20)) AS block) AS first
+ON CONFLICT (organization_id, subject_id) DO UPDATE
+SET hour = greatest(c.hour, excluded.hour),
+    taken = CASE WHEN c.hour < excluded.hour THEN excluded.taken
+                 ELSE c.taken + greatest(1, least($4, ($3 - c.taken) / 20)) END,
+    last_block = CASE WHEN c.hour < excluded.hour THEN excluded.last_block
+                      ELSE greatest(1, least($4, ($3 - c.taken) / 20)) END
+WHERE c.hour < excluded.hour OR c.taken < $3
+RETURNING c.last_block, extract(epoch FROM c.hour + interval '1 hour' - clock_timestamp())::float8 AS ends_in
+"""
+
+
+_HOUR_LEFT = """
+SELECT extract(epoch FROM date_trunc('hour', clock_timestamp()) + interval '1 hour' - clock_timestamp())::float8
+"""
+
+
+async def take_calls(tx: Transaction, organization_id: UUID, subject_id: UUID, *, limit: int, largest: int) -> Block:
+    """Take some calls of this hour; none when `limit` are taken."""
+    row = await tx.fetchrow(_TAKE, organization_id, subject_id, limit, largest) if limit > 0 else None
+    if row is None:
+        return Block(0, timedelta(seconds=await tx.fetchval(_HOUR_LEFT)))
+    return Block(row["last_block"], timedelta(seconds=row["ends_in"]))
+
+
+async def get_usage(tx: Transaction, organization_id: UUID, subject_id: UUID) -> Usage:
+    """All that a subject uses; its users too if it is the organization."""
+    sql = """
+    SELECT coalesce((SELECT taken FROM quota_calls WHERE organization_id = $1 AND subject_id = $2
+                     AND hour = date_trunc('hour', now())), 0) AS calls,
+           (SELECT count(*) FROM users WHERE organization_id = $1 AND $1 = $2 AND disabled_at IS NULL) AS users
+    """
+    row: Any = await tx.fetchrow(sql, organization_id, subject_id)
+    used = (await get_used(tx, organization_id, [subject_id]))[subject_id]
+    return Usage(subject_id, used.sessions, row["calls"], used.cost_micros, used.storage_bytes, row["users"])
+
+
+def _quota(row: Any) -> Quota:
+    return Quota(**dict(row.items()))

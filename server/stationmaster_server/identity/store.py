@@ -1,0 +1,125 @@
+"""The queries of organizations and users. Every one names the organization, whatever row-level security does."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import AlreadyExists
+from stationmaster_server.identity.model import Organization, Role, User
+
+ORGANIZATION = "o.organization_id, o.display_name, o.created_at"
+USER = (
+    "u.id, u.organization_id, u.display_name, u.email, u.role, u.external_subject, u.disabled_at, u.revision,"
+    " u.created_at, u.updated_at"
+)
+_CONFLICTS = {"users_email_key": "email", "users_external_subject_key": "external_subject"}
+
+
+async def insert_organization(tx: Transaction, organization_id: UUID, display_name: str) -> Organization:
+    """A new organization."""
+    sql = f"INSERT INTO organizations AS o (organization_id, display_name) VALUES ($1, $2) RETURNING {ORGANIZATION}"
+    return organization_of(await tx.fetchrow(sql, organization_id, display_name))
+
+
+async def get_organization(tx: Transaction, organization_id: UUID) -> Organization | None:
+    """One organization."""
+    row = await tx.fetchrow(f"SELECT {ORGANIZATION} FROM organizations o WHERE organization_id = $1", organization_id)
+    return None if row is None else organization_of(row)
+
+
+async def any_organization(tx: Transaction) -> bool:
+    """Whether the installation has one."""
+    return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM organizations)"))
+
+
+async def lock_organization(tx: Transaction, organization_id: UUID) -> bool:
+    """Let one transaction at a time change who owns an organization and how many users it has; False: none such."""
+    sql = "SELECT TRUE FROM organizations WHERE organization_id = $1 FOR NO KEY UPDATE"
+    return bool(await tx.fetchval(sql, organization_id))
+
+
+async def insert_user(tx: Transaction, user: User) -> User:
+    """A new user; its revision and times are the database's. AlreadyExists when its email or subject is taken."""
+    sql = f"""
+    INSERT INTO users AS u (organization_id, id, display_name, email, role, external_subject)
+    VALUES ($1, $2, $3, $4, $5, $6) RETURNING {USER}
+    """
+    try:
+        row = await tx.fetchrow(
+            sql, user.organization_id, user.id, user.display_name, user.email, user.role.value, user.external_subject
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise _taken(error, user) from error
+    return user_of(row)
+
+
+async def get_user(tx: Transaction, organization_id: UUID, user_id: UUID) -> User | None:
+    """One user."""
+    row = await tx.fetchrow(
+        f"SELECT {USER} FROM users u WHERE organization_id = $1 AND id = $2", organization_id, user_id
+    )
+    return None if row is None else user_of(row)
+
+
+async def lock_user(tx: Transaction, organization_id: UUID, user_id: UUID) -> User | None:
+    """One user, that nobody else changes until this transaction ends."""
+    sql = f"SELECT {USER} FROM users u WHERE organization_id = $1 AND id = $2 FOR NO KEY UPDATE"
+    row = await tx.fetchrow(sql, organization_id, user_id)
+    return None if row is None else user_of(row)
+
+
+async def update_user(tx: Transaction, user: User) -> User:
+    """Write a user's fields, with a new revision. AlreadyExists when its email or subject is taken."""
+    sql = f"""
+    UPDATE users u
+    SET display_name = $3, email = $4, role = $5, external_subject = $6, disabled_at = $7,
+        revision = u.revision + 1, updated_at = now()
+    WHERE organization_id = $1 AND id = $2 RETURNING {USER}
+    """
+    fields = (user.display_name, user.email, user.role.value, user.external_subject, user.disabled_at)
+    try:
+        row = await tx.fetchrow(sql, user.organization_id, user.id, *fields)
+    except asyncpg.UniqueViolationError as error:
+        raise _taken(error, user) from error
+    return user_of(row)
+
+
+async def count_users(tx: Transaction, organization_id: UUID) -> int:
+    """Users that are not disabled."""
+    sql = "SELECT count(*) FROM users WHERE organization_id = $1 AND disabled_at IS NULL"
+    return int(await tx.fetchval(sql, organization_id))
+
+
+async def count_owners(tx: Transaction, organization_id: UUID) -> int:
+    """Owners that are not disabled."""
+    sql = "SELECT count(*) FROM users WHERE organization_id = $1 AND role = $2 AND disabled_at IS NULL"
+    return int(await tx.fetchval(sql, organization_id, Role.OWNER.value))
+
+
+async def organization_of_user(tx: Transaction, user_id: UUID) -> UUID | None:
+    """The organization of a user, for operators (a system transaction)."""
+    organization_id: UUID | None = await tx.fetchval("SELECT organization_id FROM users WHERE id = $1", user_id)
+    return organization_id
+
+
+def organization_of(row: Any) -> Organization:
+    """An organization of a row with the columns ORGANIZATION."""
+    return Organization(*row)
+
+
+def user_of(row: Any) -> User:
+    """A user of a row with the columns USER."""
+    values = dict(row.items())
+    values["role"] = Role(values["role"])
+    return User(**values)
+
+
+def _taken(error: asyncpg.UniqueViolationError, user: User) -> Exception:
+    field = _CONFLICTS.get(error.constraint_name or "")
+    if field is None:
+        return error
+    return AlreadyExists("User", f"{field}={getattr(user, field)}")
