@@ -60,9 +60,7 @@ class TlsSettings(Group):
     key: Path | None = None
     """PEM file with the server's private key."""
     client_ca: Path | None = None
-    """PEM file with the authorities whose client certificates are accepted (mutual TLS)."""
-    require_client_certificate: bool = False
-    """Refuse connections without a client certificate."""
+    """PEM file with the authorities of client certificates; with it, every client must show one (mutual TLS)."""
 
     @property
     def enabled(self) -> bool:
@@ -75,8 +73,6 @@ class TlsSettings(Group):
             raise ValueError("certificate and key are needed together")
         if self.client_ca is not None and self.certificate is None:
             raise ValueError("client_ca needs certificate and key")
-        if self.require_client_certificate and self.client_ca is None:
-            raise ValueError("require_client_certificate needs client_ca")
         return self
 
 
@@ -114,6 +110,8 @@ class ServerSettings(Group):
     """After about so long (jittered by a tenth) a client is asked to connect anew, which rebalances servers."""
     max_connection_age_grace: Duration = timedelta(minutes=5)
     """How long calls of such a connection may go on."""
+    drain_delay: Duration = timedelta()
+    """How long the server answers NOT_SERVING to health checks, and goes on, before it stops."""
     shutdown_grace: Duration = timedelta(seconds=20)
     """How long calls and work may go on once the server was told to stop."""
 
@@ -286,5 +284,5 @@ class Settings(BaseSettings):
                 "server.tls.key, or server.allow_plaintext = true if something in front of the server encrypts"
             )
         if self.profile is Profile.PRODUCTION and self.database.url is None:
-            raise ValueError("database.url is needed by the profile production (an embedded PostgreSQL serves one host only)")
+            raise ValueError("the profile production needs database.url (an embedded PostgreSQL serves one host only)")
         return self

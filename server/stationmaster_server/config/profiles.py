@@ -13,7 +13,7 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
         Profile.DEVELOPMENT: {},
         Profile.PRODUCTION: {
             "database": {"pool_size": 24, "system_pool_size": 8, "connect_timeout": "2m"},
-            "server": {"open_reflection": False, "shutdown_grace": "30s"},
+            "server": {"open_reflection": False, "drain_delay": "5s", "shutdown_grace": "30s"},
             "telemetry": {"log_format": "json"},
             "identity": {"local_admin": False},
             "models": {"demo": False},

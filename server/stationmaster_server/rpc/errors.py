@@ -29,7 +29,20 @@ class UnknownMethod(StationmasterError):
     """No such service or method is served here."""
 
     def __init__(self, method: str) -> None:
-        super().__init__(Reason.UNKNOWN_METHOD, f"{method} is not a method of this server; reflection lists those that are")
+        super().__init__(
+            Reason.UNKNOWN_METHOD, f"{method} is not a method of this server; reflection lists those that are"
+        )
+
+
+class MessageTooLarge(StationmasterError):
+    """A request message is larger than the server takes."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            Reason.MESSAGE_TOO_LARGE,
+            f"the message has {size_bytes} bytes and the server takes {limit_bytes}; send large content in chunks",
+            metadata={"size_bytes": str(size_bytes), "limit_bytes": str(limit_bytes)},
+        )
 
 
 class Internal(StationmasterError):
@@ -51,6 +64,7 @@ STATUS_CODES: Mapping[type[StationmasterError], grpc.StatusCode] = MappingProxyT
         errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
         errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+        MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
         UnknownMethod: grpc.StatusCode.UNIMPLEMENTED,
         Internal: grpc.StatusCode.INTERNAL,
     }
@@ -64,12 +78,7 @@ class Status:
     code: grpc.StatusCode
     message: str
     details: bytes
-    """A serialised `google.rpc.Status`."""
-
-    @property
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """The trailer that carries the details."""
-        return ((DETAILS_KEY, self.details),)
+    """A serialised `google.rpc.Status`, for the trailer `DETAILS_KEY`."""
 
 
 def code_of(error: StationmasterError) -> grpc.StatusCode:
@@ -129,7 +138,9 @@ def _add_violations(status: status_pb2.Status, error: StationmasterError) -> Non
         case errors.FailedPrecondition(violations=preconditions) if preconditions:
             failure = error_details_pb2.PreconditionFailure()
             for unmet in preconditions:
-                failure.violations.add(type=unmet.type, subject=_cut(unmet.subject), description=_cut(unmet.description))
+                failure.violations.add(
+                    type=unmet.type, subject=_cut(unmet.subject), description=_cut(unmet.description)
+                )
             _append_within_limit(status, failure, failure.violations)
         case errors.ResourceExhausted(violations=quotas) if quotas:
             quota = error_details_pb2.QuotaFailure()

@@ -1,0 +1,1 @@
+"""Keeps faults from spreading: circuit breakers and rate limits."""

@@ -1,0 +1,98 @@
+"""Stops calling what keeps failing, and tries it again after a pause."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from stationmaster_server.errors import Reason, Unavailable
+
+T = TypeVar("T")
+
+
+class State(StrEnum):
+    """Where a breaker stands."""
+
+    CLOSED = "closed"
+    """Calls pass."""
+    OPEN = "open"
+    """Calls are refused until the pause is over."""
+    HALF_OPEN = "half_open"
+    """One call is let through to see whether it works again."""
+
+
+class CircuitBreaker:
+    """Opens after `failures` faults in a row; after `pause` one trial call closes it or opens it again.
+
+    Only errors that `counts` says are faults of the other side are counted: a refused argument proves that it lives. A
+    cancelled call counts neither way.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        failures: int = 5,
+        pause: timedelta = timedelta(seconds=30),
+        counts: Callable[[Exception], bool] = lambda error: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._limit = failures
+        self._pause = pause.total_seconds()
+        self._counts = counts
+        self._clock = clock
+        self._failed = 0
+        self._opened_at = 0.0
+        self._state = State.CLOSED
+
+    @property
+    def state(self) -> State:
+        """Where it stands now."""
+        return self._state
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work` unless the breaker is open; then raise Unavailable with the time that is left of the pause."""
+        trial = self._admit()
+        settled = False
+        try:
+            result = await work()
+            settled = True
+        except Exception as error:
+            settled = True
+            if self._counts(error):
+                self._fail()
+            else:
+                self._succeed()
+            raise
+        finally:
+            if trial and not settled:  # cancelled: the next call is the trial
+                self._state = State.OPEN
+        self._succeed()
+        return result
+
+    def _admit(self) -> bool:
+        if self._state is State.CLOSED:
+            return False
+        left = self._opened_at + self._pause - self._clock()
+        if self._state is State.HALF_OPEN or left > 0:
+            raise Unavailable(
+                Reason.MODEL_UNAVAILABLE if self.name.startswith("model:") else Reason.SERVER_OVERLOADED,
+                f"{self.name} failed {self._failed} times in a row and is left alone for a while",
+                retry_after=timedelta(seconds=max(left, 1.0)),
+            )
+        self._state = State.HALF_OPEN
+        return True
+
+    def _fail(self) -> None:
+        self._failed += 1
+        if self._state is State.HALF_OPEN or self._failed >= self._limit:
+            self._state = State.OPEN
+            self._opened_at = self._clock()
+
+    def _succeed(self) -> None:
+        self._failed = 0
+        self._state = State.CLOSED

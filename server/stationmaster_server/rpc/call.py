@@ -1,0 +1,64 @@
+"""One call on its way through the interceptors."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypeAlias
+
+import grpc
+from grpc.aio import ServicerContext
+from opentelemetry.trace import Span
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.rpc.method import Method
+
+Context: TypeAlias = "ServicerContext[Any, Any]"
+"""What grpc tells of a call."""
+
+
+class Call:
+    """What the interceptors learn about a call and tell each other."""
+
+    __slots__ = (
+        "caller",
+        "code",
+        "context",
+        "entered",
+        "error",
+        "metadata",
+        "method",
+        "reason",
+        "remaining",
+        "request_id",
+        "span",
+        "started",
+    )
+
+    def __init__(self, method: Method, context: Context) -> None:
+        self.method = method
+        self.context = context
+        self.metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
+        self.started = time.perf_counter()
+        self.entered = 0
+        """How many interceptors it has reached."""
+        self.request_id = ""
+        self.caller: Caller | None = None
+        self.remaining: float | None = None
+        """Seconds that the caller's deadline leaves; None when it set none."""
+        self.code = grpc.StatusCode.OK
+        self.reason = ""
+        """The ErrorReason, once the call has failed."""
+        self.error: BaseException | None = None
+        """What it failed with, when nobody expected that."""
+        self.span: Span | None = None
+        """Its span, when traces are on."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the call has taken so far."""
+        return time.perf_counter() - self.started
+
+    def text(self, key: str) -> str:
+        """The metadata value of a key as text; empty when there is none."""
+        value = self.metadata.get(key, "")
+        return value if isinstance(value, str) else value.decode(errors="replace")

@@ -1,0 +1,81 @@
+"""Refuses calls that come too fast, of all callers together and of each one; counted in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.errors import QuotaViolation, Reason, ResourceExhausted
+from stationmaster_server.resilience.rate_limit import TokenBucket, TokenBuckets
+from stationmaster_server.rpc.call import Call
+from stationmaster_server.rpc.interceptors.base import Before, Interceptor
+from stationmaster_server.rpc.method import Method
+
+
+class ServerRate(Interceptor):
+    """The rate of all calls together. Comes before authentication, so that refusing is cheap."""
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self._bucket = bucket
+
+    def before(self, method: Method) -> Before:
+        """Return what takes a token."""
+        bucket = self._bucket
+
+        def take(call: Call) -> None:
+            if wait := bucket.take():
+                raise _too_fast("server", "the server takes no more calls a second", wait)
+
+        return take
+
+
+class CallerRate(Interceptor):
+    """The rate of each user. Comes after authentication."""
+
+    def __init__(self, buckets: TokenBuckets[UUID]) -> None:
+        self._buckets = buckets
+
+    def before(self, method: Method) -> Before | None:
+        """Return what takes a token of the caller; None where there is no caller."""
+        if method.open:
+            return None
+        buckets = self._buckets
+
+        def take(call: Call) -> None:
+            if call.caller is None:
+                return
+            user = call.caller.tenant.user_id
+            if wait := buckets.take(user):
+                raise _too_fast(f"users/{user}", "you call faster than the server takes it", wait)
+
+        return take
+
+
+class CallQuota(Interceptor):
+    """The calls per hour of each user and organization, counted across servers."""
+
+    def __init__(self, take_call: Callable[[Caller], Awaitable[None] | None]) -> None:
+        self._take_call = take_call
+
+    def before(self, method: Method) -> Before | None:
+        """Return what takes a call of the caller's quota; None where there is no caller."""
+        if method.open:
+            return None
+        take_call = self._take_call
+
+        def take(call: Call) -> Awaitable[None] | None:
+            return None if call.caller is None else take_call(call.caller)
+
+        return take
+
+
+def _too_fast(subject: str, message: str, wait_seconds: float) -> ResourceExhausted:
+    wait = timedelta(seconds=wait_seconds)
+    return ResourceExhausted(
+        Reason.RATE_LIMITED,
+        f"{message}; come again shortly",
+        QuotaViolation(subject, "calls per second"),
+        retry_after=wait,
+    )

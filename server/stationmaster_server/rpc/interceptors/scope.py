@@ -1,0 +1,29 @@
+"""Refuses a method that is outside the caller's scopes, before anything is read."""
+
+from __future__ import annotations
+
+from stationmaster_server.errors import PermissionDenied, Reason
+from stationmaster_server.identity.model import allows
+from stationmaster_server.rpc.call import Call
+from stationmaster_server.rpc.interceptors.base import Before, Interceptor
+from stationmaster_server.rpc.method import Method
+
+
+class Scopes(Interceptor):
+    """Compares the caller's scopes with the `(stationmaster.v1.scope)` of the method."""
+
+    def before(self, method: Method) -> Before | None:
+        """Return the comparison; None for a method that any caller may call."""
+        needed = method.scope
+        if not needed or method.open:
+            return None
+
+        def check(call: Call) -> None:
+            if call.caller is None or not allows(call.caller.scopes, needed):
+                raise PermissionDenied(
+                    Reason.SCOPE_MISSING,
+                    f"{method.name} needs the scope {needed}; ask an administrator for a key that has it",
+                    metadata={"scope": needed},
+                )
+
+        return check

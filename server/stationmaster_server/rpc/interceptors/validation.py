@@ -1,0 +1,48 @@
+"""Checks every request message against the rules in its proto (protovalidate)."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from protovalidate import Validator, Violation
+
+from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
+from stationmaster_server.rpc.interceptors.base import Each, Interceptor
+from stationmaster_server.rpc.method import Method
+
+
+class Validation(Interceptor):
+    """One validator for all messages: it compiles a message's rules once, here, when the method is registered."""
+
+    def __init__(self) -> None:
+        self._validator = Validator()
+
+    def each(self, method: Method) -> Each | None:
+        """Return the check; None for messages of others. A rule that does not compile stops the start."""
+        if method.open:
+            return None
+        collect = self._validator.collect_violations
+        collect(method.request_type())
+
+        def check(request: Message) -> None:
+            if violations := collect(request):
+                found = [FieldViolation(_path(violation), _text(violation)) for violation in violations]
+                first = found[0]
+                more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+                raise InvalidArgument(Reason.INVALID_FIELD, f"{first.field}: {first.description}{more}", *found)
+
+        return check
+
+
+def _path(violation: Violation) -> str:
+    """The field's path as people write it: `agent.spec.tools[1]`."""
+    field = violation.proto.field
+    parts: list[str] = []
+    for element in field.elements if field else ():
+        subscript = element.subscript
+        key = "" if subscript is None else f"[{subscript.value}]"
+        parts.append(f"{element.field_name}{key}")
+    return ".".join(parts) or "request"
+
+
+def _text(violation: Violation) -> str:
+    return violation.proto.message or violation.proto.rule_id

@@ -1,0 +1,38 @@
+"""OpenTelemetry traces: off unless a collector is configured, and then without cost to what is not sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from opentelemetry.trace import Tracer
+
+from stationmaster_server.config import StartupError
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """A tracer that sends to the collector, and how to send the rest and stop."""
+
+    tracer: Tracer
+    shutdown: Callable[[], None]
+
+
+def set_up(endpoint: str | None, *, sample_ratio: float, service_instance: str) -> Tracing | None:
+    """Return tracing, or None without an endpoint. Raises StartupError when the extra `otel` is missing."""
+    if endpoint is None:
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+    except ImportError:
+        raise StartupError("telemetry.otlp_endpoint needs the extra: pip install 'stationmaster[otel]'") from None
+    resource = Resource.create({"service.name": "stationmaster", "service.instance.id": service_instance})
+    provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
+    provider.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://")))
+    )
+    return Tracing(provider.get_tracer("stationmaster_server"), provider.shutdown)
