@@ -229,7 +229,7 @@ class SessionServiceServicer:
         """Streams a session's events: those after `after_sequence`, then new ones as they are committed, until the session is terminated
         or the caller goes away. An idle stream sends keepalives.
 
-        Errors: NOT_FOUND, OUT_OF_RANGE never: a cursor past the newest event waits for it. UNAVAILABLE (SERVER_STOPPING).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor past the newest event), UNAVAILABLE (SERVER_STOPPING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

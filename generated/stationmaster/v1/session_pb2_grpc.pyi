@@ -91,7 +91,7 @@ class SessionServiceStub:
     """Streams a session's events: those after `after_sequence`, then new ones as they are committed, until the session is terminated
     or the caller goes away. An idle stream sends keepalives.
 
-    Errors: NOT_FOUND, OUT_OF_RANGE never: a cursor past the newest event waits for it. UNAVAILABLE (SERVER_STOPPING).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor past the newest event), UNAVAILABLE (SERVER_STOPPING).
     """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListMessagesRequest, _session_pb2.ListMessagesResponse]
     """Lists a session's messages, oldest first by default. Filter by `role`, `turn`, `create_time`; order by `create_time`.
@@ -194,7 +194,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Streams a session's events: those after `after_sequence`, then new ones as they are committed, until the session is terminated
     or the caller goes away. An idle stream sends keepalives.
 
-    Errors: NOT_FOUND, OUT_OF_RANGE never: a cursor past the newest event waits for it. UNAVAILABLE (SERVER_STOPPING).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor past the newest event), UNAVAILABLE (SERVER_STOPPING).
     """
     ListMessages: _aio.UnaryUnaryMultiCallable[_session_pb2.ListMessagesRequest, _session_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Lists a session's messages, oldest first by default. Filter by `role`, `turn`, `create_time`; order by `create_time`.
@@ -360,7 +360,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams a session's events: those after `after_sequence`, then new ones as they are committed, until the session is terminated
         or the caller goes away. An idle stream sends keepalives.
 
-        Errors: NOT_FOUND, OUT_OF_RANGE never: a cursor past the newest event waits for it. UNAVAILABLE (SERVER_STOPPING).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (a cursor past the newest event), UNAVAILABLE (SERVER_STOPPING).
         """
 
     @_abc_1.abstractmethod
