@@ -1,6 +1,6 @@
 """One builder for each kind of event: what the stream of a session says. `convert_events.py` makes messages of it.
 
-A body is JSON whose fields are those of the kind's message in event.proto, and `turn`, the turn's id, where there is one.
+A body is JSON: the fields of the kind's message in event.proto, and `turn`, the turn's id, where there is one.
 """
 
 from __future__ import annotations

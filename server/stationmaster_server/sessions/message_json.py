@@ -51,7 +51,7 @@ def _part_from_json(document: Mapping[str, Any]) -> Part:
         case {"tool_call": call}:
             return call_from_json(call)
         case {"tool_result": result}:
-            return ToolResult(result["call_id"], result["tool"], result["content"], result["is_error"])
+            return result_from_json(result)
     raise ValueError(f"a message has a part of no known kind: {sorted(document)}")
 
 
@@ -68,6 +68,11 @@ def call_from_json(document: Mapping[str, Any]) -> ToolCall:
 def result_to_json(result: ToolResult) -> dict[str, Any]:
     """A tool's answer as a JSON object."""
     return {"call_id": result.call_id, "tool": result.tool, "content": result.content, "is_error": result.is_error}
+
+
+def result_from_json(document: Mapping[str, Any]) -> ToolResult:
+    """The answer that `result_to_json` made this of."""
+    return ToolResult(document["call_id"], document["tool"], document["content"], document["is_error"])
 
 
 def usage_to_json(usage: Usage) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -67,6 +67,18 @@ async def insert_session(tx: Transaction, organization_id: UUID, session: Sessio
 async def get_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
     """The session. Raises NotFound alike for one that is missing and one that is somebody else's."""
     return _found(await tx.fetchrow(_ONE, organization_id, session_id, owner), session_id)
+
+
+async def require_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> None:
+    """Raises NotFound as `get_session`, and reads nothing else."""
+    known = await tx.fetchval(
+        "SELECT true FROM sessions WHERE organization_id = $1 AND id = $2 AND ($3::uuid IS NULL OR user_id = $3)",
+        organization_id,
+        session_id,
+        owner,
+    )
+    if not known:
+        raise NotFound("session", session_name(session_id))
 
 
 async def lock_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
@@ -146,6 +158,22 @@ async def grant_tool(tx: Transaction, organization_id: UUID, session_id: UUID, t
         session_id,
         tool,
     )
+
+
+async def lock_idle(tx: Transaction, default_timeout: timedelta | None, limit: int) -> list[tuple[UUID, Session]]:
+    """ACTIVE sessions past their time to live, longest idle first, with their organizations; their rows are locked.
+
+    `default_timeout` is for those that have none of their own; None: they live on. Rows that somebody else has locked
+    are left out. For a system transaction.
+    """
+    rows = await tx.fetch(
+        f"""SELECT s.organization_id, {_COLUMNS} FROM sessions s
+             WHERE s.state = 'ACTIVE' AND s.updated_at < now() - COALESCE(s.idle_timeout, $1)
+             ORDER BY s.updated_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED""",
+        default_timeout,
+        limit,
+    )
+    return [(row["organization_id"], to_session(row)) for row in rows]
 
 
 _LISTING = Listing(

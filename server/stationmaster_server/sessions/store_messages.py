@@ -78,7 +78,7 @@ async def delete_turn_messages(tx: Transaction, organization_id: UUID, session_i
         WITH gone AS (
             DELETE FROM messages
              WHERE organization_id = $1 AND session_id = $2 AND turn_id = $3
-               AND number >= (SELECT user_message FROM turns WHERE organization_id = $1 AND id = $3)
+               AND number >= (SELECT NULLIF(user_message, 0) FROM turns WHERE organization_id = $1 AND id = $3)
             RETURNING number
         ), session AS (
             UPDATE sessions
@@ -164,14 +164,13 @@ async def copy_messages(tx: Transaction, organization_id: UUID, source: UUID, ta
     return count
 
 
-async def message_at(tx: Transaction, organization_id: UUID, session_id: UUID, up_to: int) -> Message | None:
-    """The newest message whose number is at most `up_to`; None when there is none."""
+async def get_message(tx: Transaction, organization_id: UUID, session_id: UUID, number: int) -> Message | None:
+    """The message of this number; None when there is none."""
     row = await tx.fetchrow(
-        f"""SELECT {COLUMNS} FROM messages WHERE organization_id = $1 AND session_id = $2 AND number <= $3
-            ORDER BY number DESC LIMIT 1""",
+        f"SELECT {COLUMNS} FROM messages WHERE organization_id = $1 AND session_id = $2 AND number = $3",
         organization_id,
         session_id,
-        up_to,
+        number,
     )
     return None if row is None else to_message(row)
 

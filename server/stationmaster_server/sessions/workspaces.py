@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
-
-logger = logging.getLogger(__name__)
 
 
 class Workspaces:
@@ -31,6 +28,11 @@ class Workspaces:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
+    def discard(self, session_id: UUID) -> None:
+        """Remove a folder that turned out not to be needed. One with files in it stays."""
+        with suppress(OSError):
+            self.path(session_id).rmdir()
+
     @contextmanager
     def allocated(self, session_id: UUID) -> Iterator[Path]:
         """A new, empty folder for the body, which commits the session; gone again when the body raises."""
@@ -39,7 +41,5 @@ class Workspaces:
         try:
             yield path
         except BaseException:
-            # A folder that is not empty belongs to a session whose COMMIT was answered late: it stays.
-            with suppress(OSError):
-                path.rmdir()
+            self.discard(session_id)
             raise

@@ -1,0 +1,271 @@
+"""Sessions: how they come to be, change, fork and end; their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Protocol
+from uuid import UUID
+
+from stationmaster_server.agents.model import AgentSpec
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import Aborted, FailedPrecondition, PreconditionViolation, Reason
+from stationmaster_server.identity.model import AuditEntry
+from stationmaster_server.sessions import events, store, store_messages
+from stationmaster_server.sessions.message_search import search_messages
+from stationmaster_server.sessions.model import (
+    ENDED,
+    Message,
+    NewSession,
+    SearchHit,
+    Session,
+    SessionState,
+    owner_scope,
+    session_name,
+    transition,
+)
+from stationmaster_server.sessions.opening import fork_point, forked, opened
+from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.sessions.turns import Turns
+from stationmaster_server.sessions.workspaces import Workspaces
+
+STOPS_TURNS = frozenset({SessionState.PAUSED, SessionState.TERMINATED})
+
+
+class Agents(Protocol):
+    """What sessions need of agents; `agents.service.AgentService` is the one there is."""
+
+    async def resolve(self, tx: Transaction, organization_id: UUID, agent_id: str) -> AgentSpec:
+        """The specification of an agent as it is now. Raises NotFound, FailedPrecondition."""
+        ...
+
+    def check(self, spec: AgentSpec) -> None:
+        """Whether this server can run it. Raises FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
+        ...
+
+
+class SessionService:
+    """The rules of sessions. Every change is one transaction with its event and its audit row."""
+
+    def __init__(
+        self,
+        services: TurnServices,
+        turns: Turns,
+        agents: Agents,
+        workspaces: Workspaces,
+        close_executors: Callable[[UUID], Awaitable[None]],
+    ) -> None:
+        self._services = services
+        self._turns = turns
+        self._agents = agents
+        self._workspaces = workspaces
+        self._close_executors = close_executors
+
+    async def create(self, caller: Caller, new: NewSession) -> Session:
+        """Create a session with its workspace: all or nothing.
+
+        Raises NotFound (the agent), FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
+        """
+        session_id = new_id()
+        if new.spec is not None:
+            self._agents.check(new.spec)
+
+        async def build(tx: Transaction) -> Session:
+            spec = new.spec or await self._agents.resolve(tx, caller.tenant.organization_id, new.agent_id)
+            return opened(session_id, caller.tenant.user_id, new, spec)
+
+        return await self._open(caller, session_id, build)
+
+    async def fork(
+        self, caller: Caller, session_id: UUID, *, up_to: int | None = None, display_name: str = ""
+    ) -> Session:
+        """Make a session of the caller from another's messages up to a number (None: all) and its specification.
+
+        Permissions that were granted for the session are not taken over. Raises NotFound, InvalidArgument,
+        ResourceExhausted(QUOTA_EXCEEDED).
+        """
+        child_id = new_id()
+        organization_id = caller.tenant.organization_id
+
+        async def build(tx: Transaction) -> Session:
+            parent = await store.get_session(tx, organization_id, session_id, owner_scope(caller))
+            point = await fork_point(tx, organization_id, session_id, up_to)
+            return forked(child_id, caller.tenant.user_id, parent, point, display_name)
+
+        return await self._open(caller, child_id, build)
+
+    async def get(self, caller: Caller, session_id: UUID) -> Session:
+        """One session. Raises NotFound."""
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            return await store.get_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
+
+    async def list(
+        self, caller: Caller, filter_text: str, order_by: str, page: PageRequest, *, archived: bool = False
+    ) -> Page[Session]:
+        """A page of the sessions that the caller sees. Raises InvalidArgument."""
+        organization_id, owner = caller.tenant.organization_id, owner_scope(caller)
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            return await store.list_sessions(tx, organization_id, owner, filter_text, order_by, page, archived=archived)
+
+    async def update(self, caller: Caller, session_id: UUID, changes: dict[str, Any], etag: str = "") -> Session:
+        """Change fields, by their names in `Session`. A turn that runs goes on with what it started with.
+
+        Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(SESSION_CLOSED and those of the specification).
+        """
+        if "spec" in changes:
+            self._agents.check(changes["spec"])
+        organization_id = caller.tenant.organization_id
+        async with self._services.database.tenant(caller.tenant) as tx:
+            again = await recall(tx, caller.tenant, caller.request_key, Session)
+            if again is not None:
+                return again
+            session = await store.lock_session(tx, organization_id, session_id, owner_scope(caller))
+            _check_open(session)
+            _check_etag(session, etag)
+            session = await store.update_session(tx, organization_id, replace(session, **changes))
+            stored = await self._services.log.append(tx, organization_id, session_id, [events.session_updated(changes)])
+            await self._audit(tx, caller, session, "session.update", details={"paths": sorted(changes)})
+            session = replace(session, last_sequence=stored[-1].sequence)
+            await remember(tx, caller.tenant, caller.request_key, session)
+            return session
+
+    async def pause(self, caller: Caller, session_id: UUID, reason: str = "") -> Session:
+        """Take no message until it is resumed; open turns are cancelled. Raises NotFound, FailedPrecondition."""
+        return await self._become(caller, session_id, SessionState.PAUSED, "session.pause", reason)
+
+    async def resume(self, caller: Caller, session_id: UUID) -> Session:
+        """Take messages again. Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION)."""
+        return await self._become(caller, session_id, SessionState.ACTIVE, "session.resume")
+
+    async def terminate(self, caller: Caller, session_id: UUID, reason: str = "") -> Session:
+        """End it for good; open turns are cancelled and its place in the quota is free. Raises as `pause`."""
+        session = await self._become(caller, session_id, SessionState.TERMINATED, "session.terminate", reason)
+        await self._close_executors(session_id)
+        return session
+
+    async def archive(self, caller: Caller, session_id: UUID) -> Session:
+        """Put a terminated session away. Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION)."""
+        return await self._become(caller, session_id, SessionState.ARCHIVED, "session.archive")
+
+    async def list_messages(
+        self, caller: Caller, session_id: UUID, filter_text: str, order_by: str, page: PageRequest
+    ) -> Page[Message]:
+        """A page of a session's messages. Raises NotFound, InvalidArgument."""
+        organization_id = caller.tenant.organization_id
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            await store.require_session(tx, organization_id, session_id, owner_scope(caller))
+            return await store_messages.list_messages(tx, organization_id, session_id, filter_text, order_by, page)
+
+    async def search(self, caller: Caller, session_id: UUID | None, query: str, page: PageRequest) -> Page[SearchHit]:
+        """Messages that match, best first, of one session or of all that the caller sees. Raises NotFound."""
+        organization_id, owner = caller.tenant.organization_id, owner_scope(caller)
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            if session_id is not None:
+                await store.require_session(tx, organization_id, session_id, owner)
+            return await search_messages(tx, organization_id, owner, session_id, query, page)
+
+    async def _open(
+        self, caller: Caller, session_id: UUID, build: Callable[[Transaction], Awaitable[Session]]
+    ) -> Session:
+        """The workspace first, outside the transaction; it goes away with a transaction that fails."""
+        with self._workspaces.allocated(session_id):
+            async with self._services.database.tenant(caller.tenant) as tx:
+                session = await recall(tx, caller.tenant, caller.request_key, Session)
+                if session is None:
+                    session = await self._insert(tx, caller, await build(tx))
+                    await remember(tx, caller.tenant, caller.request_key, session)
+        if session.id != session_id:
+            self._workspaces.discard(session_id)
+        return session
+
+    async def _insert(self, tx: Transaction, caller: Caller, session: Session) -> Session:
+        organization_id, parent = caller.tenant.organization_id, session.parent_session_id
+        session = await store.insert_session(tx, organization_id, session)
+        if parent is not None:
+            count = await store_messages.copy_messages(
+                tx, organization_id, parent, session.id, session.parent_message or 0
+            )
+            session = replace(session, message_count=count)
+        await self._services.log.create_stream(tx, organization_id, session.id)
+        stored = await self._services.log.append(tx, organization_id, session.id, [events.session_created(parent)])
+        details = {"agent": session.agent_id, "model": session.spec.model}
+        if parent is not None:
+            details["parent"] = session_name(parent)
+        await self._audit(tx, caller, session, "session.fork" if parent else "session.create", details=details)
+        # Last: with a limit, others of the same user wait from here to the commit.
+        await self._services.quotas.open_session(tx, caller)
+        return replace(session, last_sequence=stored[-1].sequence)
+
+    async def _become(
+        self, caller: Caller, session_id: UUID, wanted: SessionState, action: str, reason: str = ""
+    ) -> Session:
+        organization_id, owner = caller.tenant.organization_id, owner_scope(caller)
+        async with self._services.database.tenant(caller.tenant) as tx:
+            again = await recall(tx, caller.tenant, caller.request_key, Session)
+            if again is not None:
+                return again
+            session = await store.lock_session(tx, organization_id, session_id, owner)
+            transition(session_name(session_id), session.state, wanted)
+            await change_state(tx, self._services, session, organization_id, wanted, reason)
+            await self._audit(tx, caller, session, action, reason=reason, details={"from": str(session.state)})
+            if wanted in STOPS_TURNS:
+                stopped = replace(session, state=wanted, state_reason=reason)
+                await self._turns.stop_all(tx, caller, stopped, "CANCEL", reason)
+            if wanted is SessionState.TERMINATED:
+                await self._services.quotas.close_session(tx, Tenant(organization_id, session.user_id))
+            session = await store.get_session(tx, organization_id, session_id, owner)
+            await remember(tx, caller.tenant, caller.request_key, session)
+            return session
+
+    async def _audit(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        session: Session,
+        action: str,
+        *,
+        reason: str = "",
+        details: dict[str, Any],
+    ) -> None:
+        owner = "" if session.user_id == caller.tenant.user_id else f"users/{session.user_id}"
+        entry = AuditEntry(action, session_name(session.id), reason=reason, details=details, on_behalf_of=owner)
+        await self._services.audit.write(tx, caller, entry)
+
+
+async def change_state(
+    tx: Transaction,
+    services: TurnServices,
+    session: Session,
+    organization_id: UUID,
+    wanted: SessionState,
+    reason: str = "",
+) -> None:
+    """Write a state that `transition` allowed, and its event, of a session whose row is locked."""
+    await store.set_state(
+        tx, organization_id, session.id, wanted, reason=reason, current_turn_id=session.current_turn_id
+    )
+    changed = events.session_state_changed(session.state, wanted, reason)
+    await services.log.append(tx, organization_id, session.id, [changed])
+
+
+def _check_open(session: Session) -> None:
+    if session.state in ENDED:
+        name = session_name(session.id)
+        raise FailedPrecondition(
+            Reason.SESSION_CLOSED,
+            f"{name} is {session.state}: it can be read and forked, not changed",
+            PreconditionViolation("SESSION_STATE", name, "fork it to go on from it"),
+        )
+
+
+def _check_etag(session: Session, etag: str) -> None:
+    if etag and etag != session.etag:
+        raise Aborted(
+            Reason.ETAG_MISMATCH,
+            f"{session_name(session.id)} was changed meanwhile: its etag is {session.etag}, not {etag}; read it again",
+        )
