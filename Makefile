@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
 PYTEST_FLAGS ?= -n logical --maxprocesses 4
-SOURCES := server clients tests scripts $(wildcard benchmarks)
+SOURCES := server clients tests scripts benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long check format generate bench lock clean
+.PHONY: help setup demo serve test test-long check check-style check-types check-imports check-contract format generate bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,13 +51,21 @@ test: setup ## run the tests that finish in minutes
 test-long: setup ## run the tests that take long (load, crashes, leaks)
 	@$(BIN)/pytest $(PYTEST_FLAGS) -m long
 
-check: setup ## run every gate but the tests: style, types, architecture, contract
+check: check-style check-types check-imports check-contract ## run every gate but the tests (make -k check goes on past a failure)
+
+check-style: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+check-types: setup
 	$(BIN)/mypy $(wildcard $(SOURCES))
+
+check-imports: setup
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/buf lint
+
+check-contract: setup
 	$(BIN)/python scripts/generate.py --check
+	$(BIN)/buf lint
 
 format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix-only --quiet
