@@ -7,7 +7,7 @@ last event consumed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -93,7 +93,7 @@ class HistoryMessage:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What the policy, or a person, says of a call. `arguments` replace the call's, `message` tells the model why not."""
+    """What the policy, or a person, says of a call. `arguments` replace the call's; `message` is told to the model."""
 
     effect: Effect
     arguments: dict[str, Any] | None = None
@@ -125,6 +125,9 @@ class TurnInput:
     rulings: Rulings
     step: int = 1
     """The number of the next model call of the turn, from 1."""
+    output_budget: Callable[[int], int | None] | None = None
+    """Of the estimated input tokens of the next call: how many output tokens the limits leave it; None for any number.
+    A call is never given more, so that a reserved budget is one that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +186,11 @@ class AnswerCompleted:
 
 @dataclass(frozen=True, slots=True)
 class PermissionNeeded:
-    """These calls may run only if somebody says so. The runtime ends after this event, before it has run any call of the
-    answer; the turn is run again when all are answered."""
+    """These calls may run only if somebody says so.
+
+    The runtime ends after this event, before any call of the answer has run. The turn is run again when all are
+    answered.
+    """
 
     calls: tuple[ToolCall, ...]
 

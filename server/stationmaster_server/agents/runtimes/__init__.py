@@ -1,0 +1,1 @@
+"""What runs turns: one module for each runtime, and the steps they are made of."""

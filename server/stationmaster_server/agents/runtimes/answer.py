@@ -1,0 +1,195 @@
+"""One answer of a model: asked for, streamed, asked for again when the provider breaks off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+)
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.settings import ModelSettings
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from stationmaster_server.agents.prices import Prices
+from stationmaster_server.agents.runtime import AnswerCompleted, AnswerRestarted, TextDelta, ThinkingDelta, Usage
+from stationmaster_server.agents.runtimes import usage
+from stationmaster_server.agents.runtimes.failures import (
+    MODEL_ERRORS,
+    broken_off,
+    left_alone,
+    translate,
+)
+from stationmaster_server.agents.runtimes.messages import answer_parts
+from stationmaster_server.agents.runtimes.retries import ProviderFailure, Retries
+from stationmaster_server.errors import Unavailable
+from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
+
+AnswerEvent = TextDelta | ThinkingDelta | AnswerRestarted | AnswerCompleted
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that a model is asked with. `tools` are the tools by their wire names."""
+
+    step: int
+    model_id: str
+    model: Model
+    breaker: CircuitBreaker
+    messages: list[ModelMessage]
+    parameters: ModelRequestParameters
+    settings: ModelSettings
+    tools: Mapping[str, str]
+    known_calls: frozenset[str]
+    estimated_input_tokens: int
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What the attempts came to so far; `characters` are those of the attempt under way."""
+
+    begun: float = field(default_factory=time.perf_counter)
+    first_delta: float = 0.0
+    characters: int = 0
+    wasted: Usage = field(default_factory=Usage)
+
+
+async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGenerator[AnswerEvent, None]:
+    """Yields the deltas of the answer, then the answer. Closing the iterator ends the request at once.
+
+    Raises:
+        ProviderFailure: The provider refuses, or still fails after the last attempt.
+    """
+    progress, step = _Progress(), question.step
+    async for attempt in _attempts(retries):
+        with attempt:
+            if progress.characters:
+                progress.characters = 0
+                yield AnswerRestarted(step)
+            async with AsyncExitStack() as stack:
+                stream = await _open(question, stack)
+                try:
+                    async for event in stream:
+                        delta = _delta(event, step)
+                        if delta is not None:
+                            if not progress.first_delta:
+                                progress.first_delta = time.perf_counter()
+                            progress.characters += len(delta.text)
+                            yield delta
+                    response = _whole(stream, question.model_id)
+                except (*MODEL_ERRORS, ProviderFailure) as error:
+                    progress.wasted += _wasted(stream, question, progress, prices)
+                    await _fail(question, error)
+                    raise
+            yield _completed(question, response, progress, prices)
+
+
+def _attempts(retries: Retries) -> AsyncRetrying:
+    first, longest = retries.first_wait.total_seconds(), retries.longest_wait.total_seconds()
+    backoff = wait_exponential_jitter(initial=first, max=longest, jitter=first)
+
+    def wait(state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome is not None else None
+        return max(backoff(state), failure.retry_after if isinstance(failure, ProviderFailure) else 0)
+
+    def again(error: BaseException) -> bool:
+        # A provider that wants to be left alone for longer than we would wait is not waited for.
+        return isinstance(error, ProviderFailure) and error.retryable and error.retry_after <= longest
+
+    return AsyncRetrying(
+        stop=stop_after_attempt(retries.attempts), wait=wait, retry=retry_if_exception(again), reraise=True
+    )
+
+
+async def _open(question: Question, stack: AsyncExitStack) -> StreamedResponse:
+    """Sends the request and returns when its answer begins; the circuit breaker counts what goes wrong until then."""
+
+    async def enter() -> StreamedResponse:
+        try:
+            return await stack.enter_async_context(
+                model_request_stream(
+                    question.model,
+                    question.messages,
+                    model_settings=question.settings,
+                    model_request_parameters=question.parameters,
+                    instrument=False,
+                )
+            )
+        except MODEL_ERRORS as error:
+            raise translate(error, question.model_id) from None
+
+    try:
+        return await question.breaker.call(enter)
+    except Unavailable as refused:
+        raise left_alone(question.model_id, refused.retry_after) from None
+
+
+async def _fail(question: Question, error: Exception) -> None:
+    """Has the circuit breaker count a failure after the answer had begun, and raises it."""
+    failure = error if isinstance(error, ProviderFailure) else translate(error, question.model_id)
+
+    async def fail() -> None:
+        raise failure from None
+
+    try:
+        await question.breaker.call(fail)
+    except Unavailable:
+        raise failure from None
+
+
+def _delta(event: ModelResponseStreamEvent, step: int) -> TextDelta | ThinkingDelta | None:
+    """The text in an event of the stream, if it brings any. The hot path: the most frequent first."""
+    if isinstance(event, PartDeltaEvent):
+        delta = event.delta
+        if isinstance(delta, TextPartDelta):
+            return TextDelta(step, delta.content_delta) if delta.content_delta else None
+        if isinstance(delta, ThinkingPartDelta) and delta.content_delta:
+            return ThinkingDelta(step, delta.content_delta)
+    elif isinstance(event, PartStartEvent):
+        part = event.part
+        if isinstance(part, TextPart) and part.content:
+            return TextDelta(step, part.content)
+        if isinstance(part, ThinkingPart) and part.content:
+            return ThinkingDelta(step, part.content)
+    return None
+
+
+def _whole(stream: StreamedResponse, model_id: str) -> ModelResponse:
+    """The answer, if the provider said that it is whole: a connection that ends early may look like its end."""
+    response = stream.get()
+    if response.finish_reason is None:
+        raise broken_off(model_id, "the answer broke off")
+    return response
+
+
+def _wasted(stream: StreamedResponse, question: Question, progress: _Progress, prices: Prices) -> Usage:
+    return usage.of_broken_answer(
+        stream.usage, progress.characters, question.model_id, question.estimated_input_tokens, prices
+    )
+
+
+def _completed(question: Question, response: ModelResponse, progress: _Progress, prices: Prices) -> AnswerCompleted:
+    now = time.perf_counter()
+    used = usage.of_answer(response, question.model_id, question.estimated_input_tokens, prices)
+    return AnswerCompleted(
+        step=question.step,
+        model=question.model_id,
+        parts=answer_parts(response, question.tools, question.known_calls),
+        usage=progress.wasted + used,
+        latency=timedelta(seconds=now - progress.begun),
+        first_token_latency=timedelta(seconds=(progress.first_delta or now) - progress.begun),
+        finish_reason=response.finish_reason or "",
+    )

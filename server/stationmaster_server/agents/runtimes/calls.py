@@ -1,0 +1,165 @@
+"""Deciding about the calls of an answer, and running those that are allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from stationmaster_server.agents.model import Effect
+from stationmaster_server.agents.runtime import (
+    Rulings,
+    ToolCall,
+    ToolCallFinished,
+    ToolCallProgress,
+    ToolCallStarted,
+    ToolResult,
+    TurnInput,
+)
+from stationmaster_server.agents.tools.tool import Tool, ToolContext, ToolError
+
+MAX_RESULT_BYTES = 256 * 1024
+CUT_MARK = "\n[cut here: the result is longer than 256 KiB]"
+_INVALID_JSON = "INVALID_JSON"
+# How long a cancelled tool may take to let go.
+_LET_GO = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to a call: it runs (`tool`), waits for somebody (`asks`), or is refused (`refusal`)."""
+
+    call: ToolCall
+    tool: Tool | None = None
+    asks: bool = False
+    refusal: str = ""
+
+
+def decide(call: ToolCall, tools: Mapping[str, Tool], rulings: Rulings) -> Decision:
+    """Decides about one call. What cannot run at all is refused without asking anybody."""
+    tool = tools.get(call.tool)
+    if tool is None:
+        offered = ", ".join(tools) or "none"
+        return Decision(call, refusal=f"There is no tool {call.tool!r} here. Tools: {offered}.")
+    if fault := _fault(call, tool):
+        return Decision(call, refusal=fault)
+    ruling = rulings(call, tool.effect)
+    if ruling.effect is Effect.DENY:
+        return Decision(call, refusal=ruling.message or f"The call of {call.tool} was denied.")
+    if ruling.effect is Effect.ASK:
+        return Decision(call, asks=True)
+    if ruling.arguments is not None:
+        call = replace(call, arguments=ruling.arguments)
+        if fault := _fault(call, tool):
+            return Decision(call, refusal=fault)
+    return Decision(call, tool)
+
+
+def invalid_json(call: ToolCall) -> str | None:
+    """The text that the model sent as arguments, when it is no JSON object."""
+    text = call.arguments.get(_INVALID_JSON)
+    return text if len(call.arguments) == 1 and isinstance(text, str) else None
+
+
+def _fault(call: ToolCall, tool: Tool) -> str:
+    if (text := invalid_json(call)) is not None:
+        return f"The arguments are not a JSON object: {text[:200]!r}"
+    try:
+        tool.check(call.arguments)
+    except ToolError as error:
+        return str(error)
+    return ""
+
+
+async def run(
+    decision: Decision, turn: TurnInput, deadline: timedelta
+) -> AsyncGenerator[ToolCallStarted | ToolCallProgress | ToolCallFinished, None]:
+    """Runs, or refuses, a call about which is decided. Closing the iterator cancels the tool."""
+    call, tool = decision.call, decision.tool
+    if tool is None:
+        yield ToolCallFinished(ToolResult(call.call_id, call.tool, decision.refusal, is_error=True), timedelta(0))
+        return
+    yield ToolCallStarted(call)
+    begun = time.perf_counter()
+    reports = _Reports(call.call_id)
+    task = asyncio.create_task(_bounded(tool, call, _context(turn, call, reports), deadline), name=call.tool)
+    task.add_done_callback(lambda _: reports.wake())
+    try:
+        ended = False
+        while not ended:
+            await reports.wait()
+            ended = task.done()
+            while reports.waiting:
+                yield reports.waiting.popleft()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_LET_GO)
+    yield ToolCallFinished(task.result(), timedelta(seconds=time.perf_counter() - begun))
+
+
+class _Reports:
+    """The progress that a tool told and nobody was told yet."""
+
+    def __init__(self, call_id: str) -> None:
+        self.waiting: deque[ToolCallProgress] = deque(maxlen=100)
+        self._call_id = call_id
+        self._event = asyncio.Event()
+
+    def add(self, message: str, fraction: float | None = None) -> None:
+        self.waiting.append(ToolCallProgress(self._call_id, message, fraction))
+        self._event.set()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event.clear()
+
+
+def _context(turn: TurnInput, call: ToolCall, reports: _Reports) -> ToolContext:
+    return ToolContext(
+        turn.organization_id,
+        turn.user_id,
+        turn.session_id,
+        turn.turn_id,
+        call.call_id,
+        turn.workspace,
+        reports.add,
+    )
+
+
+async def _bounded(tool: Tool, call: ToolCall, context: ToolContext, deadline: timedelta) -> ToolResult:
+    """The tool's answer within the deadline; what goes wrong is told to the model and ends nothing."""
+    try:
+        async with asyncio.timeout(deadline.total_seconds()) as limit:
+            content = await tool.run(context, call.arguments)
+    except ToolError as error:
+        return _error(call, str(error))
+    except TimeoutError:
+        if not limit.expired():
+            return _error(call, f"{call.tool} ran out of time.")
+        return _error(call, f"{call.tool} did not finish within {deadline.total_seconds():g} seconds.")
+    except Exception:  # noqa: BLE001 - a tool's fault ends its call, never the turn
+        _log.exception("tool %s failed in session %s", call.tool, context.session_id)
+        return _error(call, f"{call.tool} failed with an internal error.")
+    return ToolResult(call.call_id, call.tool, cut(content))
+
+
+def _error(call: ToolCall, message: str) -> ToolResult:
+    return ToolResult(call.call_id, call.tool, cut(message), is_error=True)
+
+
+def cut(content: str) -> str:
+    """The content, or its beginning and a mark when it is longer than 256 KiB, without what no text column takes."""
+    encoded = content.replace("\0", "\ufffd").encode(errors="replace")
+    if len(encoded) <= MAX_RESULT_BYTES:
+        return encoded.decode()
+    return encoded[: MAX_RESULT_BYTES - len(CUT_MARK)].decode(errors="ignore") + CUT_MARK

@@ -1,0 +1,164 @@
+"""The turn loop: ask the model, decide about its tool calls, run them, ask again, until an answer has no calls.
+
+What comes next follows from the history and the results alone, so a turn goes on, on any server, from the last event
+that became durable. Calls run one after another, in their order, and none before all that need somebody's permission
+have it: what a person is asked about has not happened in part while they read the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import timedelta
+
+from pydantic_ai.messages import InstructionPart
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
+from stationmaster_server.agents.providers import ModelClient
+from stationmaster_server.agents.runtime import (
+    AnswerCompleted,
+    HistoryMessage,
+    ModelCallStarted,
+    PermissionNeeded,
+    RuntimeFailure,
+    ToolCall,
+    ToolCallFinished,
+    ToolCallProgress,
+    ToolCallStarted,
+    ToolResult,
+    ToolsCompleted,
+    TurnEvent,
+    TurnInput,
+)
+from stationmaster_server.agents.runtimes import calls
+from stationmaster_server.agents.runtimes.answer import Question, ask
+from stationmaster_server.agents.runtimes.messages import Conversation
+from stationmaster_server.agents.runtimes.retries import Retries
+from stationmaster_server.agents.runtimes.toolnames import by_wire_name
+from stationmaster_server.agents.tools.tool import Tool
+from stationmaster_server.errors import Reason
+
+# A turn of a model that never stops calling tools ends here, whatever its limits say.
+MAX_STEPS = 1_000
+
+CallEvent = PermissionNeeded | ToolCallStarted | ToolCallProgress | ToolCallFinished | ToolsCompleted
+
+
+class TurnLoop:
+    """One run of a turn with one model client."""
+
+    def __init__(
+        self,
+        turn: TurnInput,
+        client: ModelClient,
+        tools: Mapping[str, Tool],
+        prices: Prices,
+        *,
+        retries: Retries,
+        tool_deadline: timedelta,
+    ) -> None:
+        self._turn = turn
+        self._client = client
+        self._tools = tools
+        self._prices = prices
+        self._retries = retries
+        self._tool_deadline = tool_deadline
+        self._wire_names = by_wire_name(tools)
+        self._definitions, self._tool_tokens = _definitions(self._wire_names, tools)
+        self._conversation = Conversation(turn.history, {name: wire for wire, name in self._wire_names.items()})
+
+    async def run(self) -> AsyncGenerator[TurnEvent, None]:
+        """Yields what happens; see `Runtime.run`."""
+        step, newest = self._turn.step, self._turn.history[-1]
+        waiting = tuple(part for part in newest.parts if isinstance(part, ToolCall))
+        results = dict(self._turn.results)
+        if newest.role == "assistant" and not waiting:
+            return
+        while True:
+            if waiting:
+                async with aclosing(self._run_calls(waiting, results)) as events:
+                    async for event in events:
+                        yield event
+                        if isinstance(event, PermissionNeeded):
+                            return
+            question = self._question(step)
+            yield self._started(question)
+            async with aclosing(ask(question, self._prices, self._retries)) as answer:
+                async for said in answer:
+                    yield said
+                    if isinstance(said, AnswerCompleted):
+                        self._conversation.append(HistoryMessage("assistant", said.parts))
+                        waiting, results = said.calls, {}
+            if not waiting:
+                return
+            step += 1
+
+    async def _run_calls(
+        self, waiting: tuple[ToolCall, ...], results: dict[str, ToolResult]
+    ) -> AsyncGenerator[CallEvent, None]:
+        """Gets every call its result; ends with ToolsCompleted, or with PermissionNeeded before anything ran."""
+        open_calls = [call for call in waiting if call.call_id not in results]
+        decisions = [calls.decide(call, self._tools, self._turn.rulings) for call in open_calls]
+        asking = tuple(decision.call for decision in decisions if decision.asks)
+        if asking:
+            yield PermissionNeeded(asking)
+            return
+        for decision in decisions:
+            async with aclosing(calls.run(decision, self._turn, self._tool_deadline)) as events:
+                async for event in events:
+                    if isinstance(event, ToolCallFinished):
+                        results[event.result.call_id] = event.result
+                    yield event
+        answers = tuple(results[call.call_id] for call in waiting)
+        self._conversation.append(HistoryMessage("tool", answers))
+        yield ToolsCompleted(answers)
+
+    def _question(self, step: int) -> Question:
+        if step > MAX_STEPS:
+            raise RuntimeFailure(Reason.LIMIT_REACHED, f"the turn took more than {MAX_STEPS} model calls")
+        conversation, client, spec = self._conversation, self._client, self._turn.spec
+        instructions = "\n\n".join(filter(None, (spec.instructions, *conversation.system)))
+        estimate = conversation.estimated_tokens + estimate_tokens(instructions) + self._tool_tokens
+        return Question(
+            step=step,
+            model_id=spec.model,
+            model=client.model,
+            breaker=client.breaker,
+            messages=conversation.messages,
+            parameters=ModelRequestParameters(
+                function_tools=self._definitions,
+                instruction_parts=[InstructionPart(instructions)] if instructions else [],
+            ),
+            settings=self._settings(estimate),
+            tools=self._wire_names,
+            known_calls=frozenset(conversation.known_calls),
+            estimated_input_tokens=estimate,
+        )
+
+    def _settings(self, estimated_input_tokens: int) -> ModelSettings:
+        spec, budget = self._turn.spec, self._turn.output_budget
+        most = spec.max_output_tokens or self._client.max_output_tokens
+        left = budget(estimated_input_tokens) if budget is not None else None
+        settings = ModelSettings(max_tokens=most if left is None else max(1, min(most, left)), cache=True)
+        if spec.temperature is not None:
+            settings["temperature"] = spec.temperature
+        return settings
+
+    def _started(self, question: Question) -> ModelCallStarted:
+        most = question.settings["max_tokens"]
+        cost, _ = self._prices.cost(question.model_id, Tokens(question.estimated_input_tokens, most))
+        return ModelCallStarted(question.step, question.model_id, question.estimated_input_tokens, most, cost)
+
+
+def _definitions(wire_names: Mapping[str, str], tools: Mapping[str, Tool]) -> tuple[list[ToolDefinition], int]:
+    """What the model is told of the tools, and about how many tokens that takes."""
+    definitions = [
+        ToolDefinition(
+            name=wire, parameters_json_schema=dict(tools[name].parameters), description=tools[name].description
+        )
+        for wire, name in wire_names.items()
+    ]
+    return definitions, sum(estimate_tokens(repr(definition)) for definition in definitions)

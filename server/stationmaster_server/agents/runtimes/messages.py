@@ -1,0 +1,179 @@
+"""The history as the model layer takes it, and its answers as the history keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    ModelResponsePart,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+
+from stationmaster_server.agents.prices import estimate_tokens
+from stationmaster_server.agents.runtime import HistoryMessage, Part, Text, Thinking, ToolCall, ToolResult
+from stationmaster_server.agents.runtimes.toolnames import wire_name
+
+NO_RESULT = "The call was interrupted before it had a result."
+_TOKENS_OF_A_MESSAGE = 4
+# The model layer wants moments and sends none of them.
+_WHENEVER = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Conversation:
+    """A conversation in the model layer's messages, which grows as the turn goes on.
+
+    Every call has a result right behind it, as providers demand: one that was never run gets a word about that, and a
+    result without a call is left out.
+    """
+
+    def __init__(self, history: Iterable[HistoryMessage], wire_names: Mapping[str, str]) -> None:
+        self.messages: list[ModelMessage] = []
+        self.system: list[str] = []
+        self.known_calls: set[str] = set()
+        self.estimated_tokens = 0
+        self._wire_names = wire_names
+        self._open: dict[str, ToolCall] = {}
+        for message in history:
+            self.append(message)
+
+    def append(self, message: HistoryMessage) -> None:
+        """Adds a message."""
+        self.estimated_tokens += sum(_estimate(part) for part in message.parts) + _TOKENS_OF_A_MESSAGE
+        match message.role:
+            case "assistant":
+                self._close()
+                self._add_answer(message.parts)
+            case "tool":
+                self._add_results(message.parts)
+            case "system":
+                self.system.extend(part.text for part in message.parts if isinstance(part, Text))
+            case _:
+                self._close()
+                self._add_prompt(message.parts)
+
+    def _add_prompt(self, parts: Sequence[Part]) -> None:
+        texts = [part.text for part in parts if isinstance(part, Text)]
+        if texts:
+            prompt = UserPromptPart(texts[0] if len(texts) == 1 else "\n\n".join(texts), timestamp=_WHENEVER)
+            self.messages.append(ModelRequest([prompt]))
+
+    def _add_answer(self, parts: Sequence[Part]) -> None:
+        shown = [converted for part in parts if (converted := self._answer_part(part)) is not None]
+        if shown:
+            self.messages.append(ModelResponse(shown, timestamp=_WHENEVER))
+            self._open = {part.call_id: part for part in parts if isinstance(part, ToolCall)}
+
+    def _answer_part(self, part: Part) -> ModelResponsePart | None:
+        match part:
+            case Text(text) if text:
+                return TextPart(text)
+            case ToolCall(call_id, tool, arguments):
+                self.known_calls.add(call_id)
+                return ToolCallPart(self._wire_name(tool), arguments, call_id)
+            case Thinking(text, signature) if signature:
+                return _thinking_part(text, signature)
+        # An empty text; thinking that was cut off before it was signed, which its provider would refuse.
+        return None
+
+    def _add_results(self, parts: Sequence[Part]) -> None:
+        results = [part for part in parts if isinstance(part, ToolResult) and part.call_id in self._open]
+        returned = [self._return_part(result) for result in results]
+        for result in results:
+            self._open.pop(result.call_id, None)
+        if returned:
+            self.messages.append(ModelRequest(returned))
+
+    def _close(self) -> None:
+        if self._open:
+            lost = [ToolResult(call.call_id, call.tool, NO_RESULT, is_error=True) for call in self._open.values()]
+            self._add_results(lost)
+
+    def _return_part(self, result: ToolResult) -> ToolReturnPart:
+        return ToolReturnPart(
+            self._wire_name(result.tool),
+            result.content,
+            result.call_id,
+            timestamp=_WHENEVER,
+            outcome="failed" if result.is_error else "success",
+        )
+
+    def _wire_name(self, tool: str) -> str:
+        return self._wire_names.get(tool) or wire_name(tool)
+
+
+def _estimate(part: Part) -> int:
+    match part:
+        case Text(text) | Thinking(text):
+            return estimate_tokens(text)
+        case ToolCall():
+            return estimate_tokens(repr(part.arguments))
+        case ToolResult():
+            return estimate_tokens(part.content)
+
+
+def answer_parts(
+    response: ModelResponse, tools: Mapping[str, str], known_calls: frozenset[str]
+) -> tuple[Text | Thinking | ToolCall, ...]:
+    """The parts of an answer; `tools` are the tools by their wire names.
+
+    Calls get ids that no known call has: some servers count from zero in every answer. Arguments that are no JSON
+    object become `{"INVALID_JSON": text}` (see `calls.invalid_json`).
+    """
+    parts: list[Text | Thinking | ToolCall] = []
+    taken = set(known_calls)
+    for part in response.parts:
+        match part:
+            case TextPart(content=content) if content:
+                parts.append(Text(content))
+            case ThinkingPart():
+                parts.append(Thinking(part.content, _signature(part)))
+            case ToolCallPart():
+                tool = tools.get(part.tool_name, part.tool_name)
+                parts.append(ToolCall(_fresh(part.tool_call_id, taken), tool, part.args_as_dict()))
+    return tuple(parts)
+
+
+def _fresh(call_id: str, taken: set[str]) -> str:
+    wanted, number = call_id or "call", 1
+    fresh = wanted
+    while fresh in taken:
+        number += 1
+        fresh = f"{wanted}-{number}"
+    taken.add(fresh)
+    return fresh
+
+
+def _signature(part: ThinkingPart) -> str:
+    """What the provider wants to see again, and which one: another one would refuse it."""
+    kept = {
+        "provider": part.provider_name,
+        "id": part.id,
+        "signature": part.signature,
+        "details": part.provider_details,
+    }
+    return json.dumps({key: value for key, value in kept.items() if value}, separators=(",", ":"))
+
+
+def _thinking_part(text: str, signature: str) -> ThinkingPart | None:
+    try:
+        kept = json.loads(signature)
+    except ValueError:
+        return None
+    if not isinstance(kept, dict) or not kept.get("provider"):
+        return None
+    return ThinkingPart(
+        text,
+        id=kept.get("id"),
+        signature=kept.get("signature"),
+        provider_name=kept["provider"],
+        provider_details=kept.get("details"),
+    )
