@@ -14,23 +14,24 @@ from stationmaster_client.connection import ConfigurationError, Connection, Tls
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
-# AIP-194: UNAVAILABLE only. A stream is retried up to its first message; after that, resuming is `stream.py`'s part.
-SERVICE_CONFIG: dict[str, Any] = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    # A client whose calls keep failing stops retrying them, so that a server in trouble is not buried.
-    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
-}
+DEFAULT_ATTEMPTS = 5
+"""gRPC makes at most so many."""
+
+
+def service_config(attempts: int) -> dict[str, Any]:
+    """How calls are retried (AIP-194: UNAVAILABLE only), and when a client stops so that it buries nobody.
+
+    A stream is retried up to its first message; after that, resuming is `stream.py`'s part.
+    """
+    policy = {
+        "maxAttempts": attempts,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    method = {"name": [{}], **({"retryPolicy": policy} if attempts > 1 else {})}
+    return {"methodConfig": [method], "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5}}
 
 
 def client_version() -> str:
@@ -41,10 +42,10 @@ def client_version() -> str:
         return "0"
 
 
-def options() -> list[tuple[str, Any]]:
+def options(attempts: int = DEFAULT_ATTEMPTS) -> list[tuple[str, Any]]:
     """The channel's options."""
     return [
-        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps(service_config(attempts))),
         ("grpc.enable_retries", 1),
         ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -61,11 +62,11 @@ def options() -> list[tuple[str, Any]]:
     ]
 
 
-def open_channel(connection: Connection) -> aio.Channel:
-    """Open a channel; it connects with the first call. Raises ConfigurationError when a TLS file cannot be read."""
+def open_channel(connection: Connection, attempts: int = DEFAULT_ATTEMPTS) -> aio.Channel:
+    """Make a channel; it connects with the first call. Raises ConfigurationError when a TLS file cannot be read."""
     if connection.tls is None:
-        return aio.insecure_channel(connection.target, options=options())
-    settings = options()
+        return aio.insecure_channel(connection.target, options=options(attempts))
+    settings = options(attempts)
     if connection.tls.server_name:
         settings.append(("grpc.ssl_target_name_override", connection.tls.server_name))
     return aio.secure_channel(connection.target, _credentials(connection.tls), options=settings)

@@ -12,7 +12,7 @@ from stationmaster.v1 import identity_pb2, identity_pb2_grpc
 from stationmaster_client.agents import Agents
 from stationmaster_client.audit import Audit
 from stationmaster_client.calls import DEFAULT_TIMEOUT, Calls
-from stationmaster_client.channel import open_channel
+from stationmaster_client.channel import DEFAULT_ATTEMPTS, open_channel
 from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
@@ -23,10 +23,12 @@ from stationmaster_client.sessions import Sessions
 class Client:
     """A connection to a server. Safe to share between the tasks of one event loop; make one per loop."""
 
-    def __init__(self, connection: Connection, *, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, connection: Connection, *, timeout: timedelta = DEFAULT_TIMEOUT, attempts: int = DEFAULT_ATTEMPTS
+    ) -> None:
         """Most callers want `Client.connect`."""
         self.connection = connection
-        self._calls = calls = Calls(open_channel(connection), connection.api_key, timeout)
+        self._calls = calls = Calls(open_channel(connection, attempts), connection.api_key, timeout)
         self._identity = identity_pb2_grpc.IdentityServiceStub(calls.channel)
         self.sessions = Sessions(calls)
         self.permissions = Permissions(calls)
@@ -48,13 +50,15 @@ class Client:
         tls: Tls | None = None,
         insecure: bool | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
+        attempts: int = DEFAULT_ATTEMPTS,
     ) -> Self:
         """Make a client for `async with`; what is not given is found (see `connection.resolve`).
 
-        `timeout` is the deadline of calls with one answer; `deadline` sets another. The first call connects.
-        Raises ConfigurationError.
+        `timeout` is the deadline of calls with one answer; `deadline` sets another. `attempts` (1 to 5) is how often a
+        call is tried while the server is UNAVAILABLE. The first call connects. Raises ConfigurationError.
         """
-        return cls(resolve(target, api_key, context=context, tls=tls, insecure=insecure), timeout=timeout)
+        connection = resolve(target, api_key, context=context, tls=tls, insecure=insecure)
+        return cls(connection, timeout=timeout, attempts=attempts)
 
     @property
     def channel(self) -> aio.Channel:

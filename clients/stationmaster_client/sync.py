@@ -13,6 +13,7 @@ from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 from stationmaster_client.agents import Agents
 from stationmaster_client.audit import Audit
 from stationmaster_client.calls import DEFAULT_TIMEOUT
+from stationmaster_client.channel import DEFAULT_ATTEMPTS
 from stationmaster_client.client import Client
 from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.health import Health
@@ -147,12 +148,14 @@ class SyncHealth(Face[Health]):
 class SyncClient(Face[Client]):
     """A connection to a server, for code without an event loop. Safe to share between threads."""
 
-    def __init__(self, connection: Connection, *, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, connection: Connection, *, timeout: timedelta = DEFAULT_TIMEOUT, attempts: int = DEFAULT_ATTEMPTS
+    ) -> None:
         """Most callers want `SyncClient.connect`."""
         portal = Portal()
 
         async def made() -> Client:
-            return Client(connection, timeout=timeout)
+            return Client(connection, timeout=timeout, attempts=attempts)
 
         try:
             client = portal.call(made)
@@ -181,9 +184,11 @@ class SyncClient(Face[Client]):
         tls: Tls | None = None,
         insecure: bool | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
+        attempts: int = DEFAULT_ATTEMPTS,
     ) -> Self:
         """Make a client for `with`; see `Client.connect`."""
-        return cls(resolve(target, api_key, context=context, tls=tls, insecure=insecure), timeout=timeout)
+        connection = resolve(target, api_key, context=context, tls=tls, insecure=insecure)
+        return cls(connection, timeout=timeout, attempts=attempts)
 
     whoami = blocking(Client.whoami)
 

@@ -1,0 +1,1 @@
+"""The command line `stationmaster`. Modules here import gRPC only inside functions: `--help` must not wait for it."""

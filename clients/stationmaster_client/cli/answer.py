@@ -1,0 +1,79 @@
+"""Asks a person for a permission, and gives the answer to the server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from stationmaster_client.cli.terminal import ask
+
+if TYPE_CHECKING:
+    from stationmaster.v1 import event_pb2
+
+    from stationmaster_client.cli.command import Run
+
+_QUESTION = "  [y]es, for the [s]ession, [n]o, [e]dit? "
+
+
+async def ask_permission(run: Run, request: str, call: event_pb2.ToolCall) -> None:
+    """Show the call and resolve the request as the person says. Raises Left when it says nothing."""
+    from stationmaster_client import errors
+
+    arguments = _show(run, call)
+    try:
+        await _resolve(run, request, arguments)
+    except errors.FailedPrecondition as error:
+        if error.reason != "PERMISSION_ALREADY_RESOLVED":
+            raise
+        run.out.note("  somebody else has answered already", "yellow")
+
+
+def _show(run: Run, call: event_pb2.ToolCall) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict
+    from rich.panel import Panel
+    from rich.text import Text
+
+    arguments: dict[str, Any] = MessageToDict(call.arguments)
+    body = Text()
+    for key, value in arguments.items():
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        body.append(f"{key}: ", "dim")
+        body.append(f"{shown}\n")
+    body.rstrip()
+    title = Text(f" {call.tool} asks for permission ", "bold")
+    run.out.errors.print(Panel(body, title=title, title_align="left", border_style="yellow"))
+    return arguments
+
+
+async def _resolve(run: Run, request: str, arguments: dict[str, Any]) -> None:
+    permissions = run.client.permissions
+    while True:
+        answer = ask(_QUESTION).strip().lower()
+        if answer in ("y", "yes"):
+            await permissions.allow(request)
+        elif answer in ("s", "session"):
+            await permissions.allow(request, for_session=True)
+        elif answer in ("n", "no"):
+            await permissions.deny(request, ask("  what to tell the model (may be empty): "))
+        elif answer in ("e", "edit"):
+            if (edited := _edit(run, arguments)) is None:
+                continue
+            await permissions.allow(request, arguments=edited)
+        else:
+            continue
+        return
+
+
+def _edit(run: Run, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """Ask for new arguments; None when they are not a JSON object."""
+    run.out.note(f"  now: {json.dumps(arguments, ensure_ascii=False)}")
+    text = ask("  JSON: ").strip()
+    try:
+        edited = json.loads(text)
+    except ValueError as error:
+        run.out.note(f"  not JSON: {error}", "red")
+        return None
+    if not isinstance(edited, dict):
+        run.out.note('  a JSON object is needed, such as {"path": "notes.txt"}', "red")
+        return None
+    return edited

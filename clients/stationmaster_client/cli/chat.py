@@ -1,0 +1,164 @@
+"""stationmaster chat: talk to an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stationmaster_client.cli import resolve
+from stationmaster_client.cli.command import Run
+from stationmaster_client.cli.errors import CommandError, ExitCode
+from stationmaster_client.cli.output import plain
+from stationmaster_client.cli.terminal import Left, ask, on_interrupt
+from stationmaster_client.cli.transcript import Transcript
+
+if TYPE_CHECKING:
+    from stationmaster.v1 import event_pb2, session_pb2
+
+    from stationmaster_client.sources import TurnStream
+
+PATIENCE = timedelta(minutes=5)
+
+
+class Permissions(StrEnum):
+    """What to do when a tool asks for permission."""
+
+    ASK = "ask"
+    ALLOW = "allow"
+    DENY = "deny"
+    STOP = "stop"
+
+
+async def chat(
+    run: Run,
+    session: Annotated[
+        str,
+        typer.Argument(help="A session to go on with: its id, the end of it, or - for the last.", metavar="[SESSION]"),
+    ] = "",
+    message: Annotated[str, typer.Option("--message", "-m", help="Say this, print the answer, end. - reads it.")] = "",
+    agent: Annotated[str, typer.Option("--agent", "-a", help="A new session of this agent.")] = "",
+    model: Annotated[str, typer.Option("--model", help="A new session of this model, with all tools.")] = "demo",
+    permissions: Annotated[
+        Permissions | None,
+        typer.Option(
+            "--permissions", help="When a tool asks: ask here (at a terminal the default), allow, deny, or stop."
+        ),
+    ] = None,
+) -> None:
+    """Talk to an agent. Ctrl-C cancels its turn, a second one leaves; Ctrl-D ends."""
+    policy = permissions or (Permissions.ASK if run.out.interactive else Permissions.STOP)
+    text = sys.stdin.read() if message == "-" else message
+    if not text and (run.out.as_json or not sys.stdin.isatty()):
+        raise CommandError("there is no terminal to talk at: say something with -m (-m - reads it from a pipe)")
+    found = await _session(run, session, agent, model)
+    conversation = Conversation(run, found.name, policy)
+    if text:
+        _judge(await conversation.turn(text))
+        return
+    run.out.note(f"{found.name} · {found.agent or found.spec.model} · Ctrl-C cancels a turn, Ctrl-D ends")
+    while True:
+        try:
+            text = ask("\n» ").strip()
+        except Left:
+            run.out.note(f"\nGo on later: stationmaster chat {resolve.short(found.name)}")
+            return
+        if text:
+            await conversation.turn(text)
+
+
+async def _session(run: Run, session: str, agent: str, model: str) -> session_pb2.Session:
+    from stationmaster.v1 import agent_pb2
+
+    if session:
+        return await run.client.sessions.get(await resolve.session(run.client, session))
+    if agent:
+        return await run.client.sessions.create(agent)
+    return await run.client.sessions.create(spec=agent_pb2.AgentSpec(model=model, tools=["*"]))
+
+
+class Conversation:
+    """Turns of one session, shown as they run."""
+
+    def __init__(self, run: Run, session: str, policy: Permissions) -> None:
+        self._run = run
+        self._session = session
+        self._policy = policy
+        self._cancelling: asyncio.Task[None] | None = None
+
+    async def turn(self, text: str) -> event_pb2.TurnFinished | None:
+        """Say something, show the answer and return how it ended. Raises CommandError at an unanswered permission."""
+        run = self._run
+        transcript = Transcript(run.out.errors if run.out.as_json else run.out.console)
+        stream = run.client.sessions.send(
+            self._session, text, patience=PATIENCE, on_interruption=transcript.interrupted
+        )
+        with on_interrupt(lambda: self._cancel(stream, transcript)):
+            async with stream as events:
+                async for event in events:
+                    if run.out.as_json:
+                        run.out.json(event, line=True)
+                    else:
+                        transcript.show(event)
+                    if event.HasField("permission_requested"):
+                        await self._permission(event.permission_requested, stream, transcript)
+                    elif event.HasField("turn_finished"):
+                        return event.turn_finished
+        return None
+
+    def _cancel(self, stream: TurnStream, transcript: Transcript) -> None:
+        """Cancel the turn; its stream then ends by itself."""
+        transcript.line("cancelling; once more leaves", "yellow")
+        if stream.turn and self._cancelling is None:
+            self._cancelling = asyncio.create_task(self._cancel_turn(stream.turn))
+
+    async def _cancel_turn(self, turn: str) -> None:
+        from stationmaster_client import errors
+
+        try:
+            await self._run.client.sessions.cancel(turn)
+        except errors.FailedPrecondition:
+            return  # It has ended meanwhile.
+        finally:
+            self._cancelling = None
+
+    async def _permission(
+        self, requested: event_pb2.PermissionRequested, stream: TurnStream, transcript: Transcript
+    ) -> None:
+        from stationmaster_client.cli.answer import ask_permission
+
+        transcript.end_line()
+        name, call = requested.permission_request, requested.call
+        if self._policy is Permissions.ALLOW:
+            await self._run.client.permissions.allow(name)
+        elif self._policy is Permissions.DENY:
+            await self._run.client.permissions.deny(name)
+        elif self._policy is Permissions.ASK:
+            try:
+                await ask_permission(self._run, name, call)
+            except Left:
+                self._cancel(stream, transcript)
+        else:
+            raise CommandError(
+                f"{call.tool} waits for permission. Answer with: stationmaster permissions allow {name}\n"
+                f"then go on with: stationmaster chat {resolve.short(self._session)} (or give --permissions)",
+                ExitCode.CONFLICT,
+            )
+
+
+def _judge(finished: event_pb2.TurnFinished | None) -> None:
+    """A turn that did not come to its end is a failure of a command that says one thing."""
+    from stationmaster.v1 import event_pb2
+
+    if finished is None or finished.state == event_pb2.TURN_STATE_COMPLETED:
+        return
+    codes = {
+        event_pb2.TURN_STATE_LIMITED: ExitCode.EXHAUSTED,
+        event_pb2.TURN_STATE_CANCELLED: ExitCode.INTERRUPTED,
+    }
+    state = plain(event_pb2.TurnState.Name(finished.state), "TURN_STATE")
+    raise CommandError(f"the turn ended {state} ({finished.reason})", codes.get(finished.state, ExitCode.UNEXPECTED))

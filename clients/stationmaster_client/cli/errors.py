@@ -1,0 +1,92 @@
+"""Exit codes, and failures as people read them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stationmaster_client.connection import Connection
+    from stationmaster_client.errors import StationmasterError
+
+
+class ExitCode(IntEnum):
+    """What the process ends with; scripts rely on it (docs/guides/command-line.md)."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DENIED = 4
+    CONFLICT = 5
+    EXHAUSTED = 6
+    UNAVAILABLE = 7
+    DEADLINE = 8
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """A command cannot go on; the message says why and what to do instead."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.USAGE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+_CODES = {
+    "INVALID_ARGUMENT": ExitCode.USAGE,
+    "OUT_OF_RANGE": ExitCode.USAGE,
+    "NOT_FOUND": ExitCode.NOT_FOUND,
+    "PERMISSION_DENIED": ExitCode.DENIED,
+    "UNAUTHENTICATED": ExitCode.DENIED,
+    "ALREADY_EXISTS": ExitCode.CONFLICT,
+    "ABORTED": ExitCode.CONFLICT,
+    "FAILED_PRECONDITION": ExitCode.CONFLICT,
+    "RESOURCE_EXHAUSTED": ExitCode.EXHAUSTED,
+    "UNAVAILABLE": ExitCode.UNAVAILABLE,
+    "DEADLINE_EXCEEDED": ExitCode.DEADLINE,
+}
+
+_HINTS = {
+    "AGENT_IN_USE": "Terminate its sessions first, or delete it with --force.",
+    "CREDENTIALS_EXPIRED": "Ask for a new key: stationmaster keys create.",
+    "CREDENTIALS_INVALID": "Is the key one of this server's? Set STATIONMASTER_API_KEY.",
+    "CREDENTIALS_MISSING": "Set STATIONMASTER_API_KEY, or name a context of ~/.config/stationmaster/client.toml.",
+    "CREDENTIALS_REVOKED": "Ask for a new key: stationmaster keys create.",
+    "ETAG_MISMATCH": "Somebody changed it meanwhile. Look at it again and repeat the change.",
+    "MODEL_UNAVAILABLE": "See which models there are: stationmaster agents models.",
+    "SCOPE_MISSING": "Use a key with this scope; yours are listed by: stationmaster whoami.",
+    "SESSION_BUSY": "Wait for its turn, or cancel it: stationmaster sessions cancel.",
+    "SESSION_CLOSED": "Resume it (stationmaster sessions resume), or fork it (stationmaster sessions fork).",
+}
+
+
+def exit_code(error: StationmasterError) -> ExitCode:
+    """The exit code that a failed call ends the command with."""
+    return _CODES.get(error.code.name, ExitCode.UNEXPECTED)
+
+
+def explain(error: StationmasterError, connection: Connection | None) -> Iterator[str]:
+    """Lines that say what happened, what to do about it, and what to quote when asking for help."""
+    if error.code.name == "UNAVAILABLE" and not error.reason and connection is not None:
+        yield f"The server at {connection.target} cannot be reached: {_shorter(error.message)}"
+        yield f"Is it running (stationmaster-server serve)? The address came from: {connection.source}."
+        return
+    yield error.message
+    for violation in error.violations:
+        line = f"{violation.subject}: {violation.description}" if violation.subject else violation.description
+        if line not in error.message:
+            yield f"  {line}"
+    if hint := _HINTS.get(error.reason):
+        yield hint
+    elif error.retry_after is not None:
+        yield f"Try again in {error.retry_after.total_seconds():.0f} s."
+    request = f", request {error.request_id}" if error.request_id else ""
+    yield f"({error.reason or error.code.name}{request})"
+
+
+def _shorter(text: str) -> str:
+    """The cause at the end of gRPC's text, after the list of addresses tried."""
+    return text.rpartition(": ")[2]

@@ -1,0 +1,71 @@
+"""`stationmaster`: the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from stationmaster_client.cli import (
+    agents,
+    audit,
+    keys,
+    organizations,
+    permissions,
+    quota,
+    session_contents,  # noqa: F401 - adds its commands to those of sessions
+    sessions,
+    users,
+)
+from stationmaster_client.cli.chat import chat
+from stationmaster_client.cli.command import command
+from stationmaster_client.cli.status import status, whoami
+
+app = typer.Typer(
+    help="Talk to agents, and look after a Stationmaster server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 not found, 4 denied, 5 conflict, 6 quota or rate, "
+    "7 unavailable, 8 deadline, 130 interrupted.",
+)
+command(app, "chat")(chat)
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(permissions.app, name="permissions")
+app.add_typer(agents.app, name="agents")
+app.add_typer(users.app, name="users")
+app.add_typer(keys.app, name="keys")
+app.add_typer(quota.app, name="quota")
+app.add_typer(organizations.app, name="organizations")
+app.add_typer(audit.app, name="audit")
+command(app, "whoami")(whoami)
+command(app, "status")(status)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"stationmaster {version('stationmaster')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Talk to agents, and look after a Stationmaster server."""
+
+
+def main() -> None:
+    """Run the command line."""
+    # gRPC's core writes its own log to standard error, which is ours to keep readable.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    app()
+
+
+if __name__ == "__main__":
+    main()

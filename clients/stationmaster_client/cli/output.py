@@ -1,0 +1,126 @@
+"""What commands print: protobuf JSON with --json, else tables and colour for people."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+
+class Output:
+    """Standard output for what was asked for, standard error for everything else."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    @cached_property
+    def console(self) -> Console:
+        """Standard output for people."""
+        return self._console(stderr=False)
+
+    @cached_property
+    def errors(self) -> Console:
+        """Standard error."""
+        return self._console(stderr=True)
+
+    def _console(self, *, stderr: bool) -> Console:
+        from rich.console import Console
+
+        console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+        if not console.is_terminal:
+            # Piped into a program, a line stays one line.
+            console.width = 400
+        return console
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json
+
+    def json(self, message: Message, *, line: bool = False) -> None:
+        """Print a message as protobuf JSON: indented, or on one line in a stream."""
+        from google.protobuf.json_format import MessageToJson
+
+        text = MessageToJson(
+            message,
+            indent=None if line else 2,
+            ensure_ascii=False,
+            always_print_fields_with_no_presence=True,
+        )
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def print(self, *parts: RenderableType, style: str | None = None) -> None:
+        """Print for people."""
+        self.console.print(*parts, style=style, soft_wrap=True)
+
+    def note(self, text: str, style: str = "dim") -> None:
+        """Say something that is not the result."""
+        self.errors.print(text, style=style, soft_wrap=True)
+
+    def error(self, lines: Iterable[str]) -> None:
+        """Say what went wrong."""
+        for number, line in enumerate(lines):
+            prefix = "error: " if number == 0 else "       "
+            self.errors.print(prefix + line, style="bold red" if number == 0 else None, soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str) -> None:
+        """Print rows under column heads; `empty` when there are none. A column that ends in `#` holds numbers."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        for column in columns:
+            table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left")
+        for row in rows:
+            table.add_row(*row)
+        if table.row_count:
+            self.console.print(table)
+        else:
+            self.note(empty)
+
+    def details(self, pairs: Iterable[tuple[str, str | Text]]) -> None:
+        """Print fields and their values; empty ones are left out."""
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
+        table.add_column()
+        for name, value in pairs:
+            if value:
+                table.add_row(name, value)
+        self.console.print(table)
+
+
+def age(time: Timestamp) -> str:
+    """How long ago, roughly."""
+    if not time.ByteSize():
+        return ""
+    seconds = (datetime.now(UTC) - time.ToDatetime(UTC)).total_seconds()
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "now" if seconds < 1 else f"{seconds:.0f} s ago"
+
+
+def moment(time: Timestamp) -> str:
+    """Date and time, in this machine's zone."""
+    return f"{time.ToDatetime(UTC).astimezone():%Y-%m-%d %H:%M:%S}" if time.ByteSize() else ""
+
+
+def dollars(micros: int) -> str:
+    """Money, from millionths of a dollar."""
+    return f"${micros / 1_000_000:,.4f}" if micros else ""
+
+
+def plain(enum_name: str, prefix: str) -> str:
+    """`active` from `SESSION_STATE_ACTIVE`."""
+    return enum_name.removeprefix(prefix + "_").replace("_", " ").lower()

@@ -1,0 +1,115 @@
+"""stationmaster quota: how much a user or an organization may use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stationmaster_client.cli import resolve
+from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.errors import CommandError
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from stationmaster.v1 import identity_pb2
+
+app = typer.Typer(help="How much may be used, and is.", no_args_is_help=True)
+
+Owner = Annotated[
+    str, typer.Argument(help="A user (name, email, me) or organization (yours) or organizations/ID.", metavar="OWNER")
+]
+_UNLIMITED = "none"
+# What a quota limits, and the field of its usage that counts it.
+_LIMITS = {
+    "max_concurrent_sessions": ("sessions at once", "concurrent_sessions"),
+    "max_calls_per_hour": ("calls an hour", "calls_this_hour"),
+    "max_cost_micros_per_day": ("dollars a day", "cost_micros_today"),
+    "max_storage_bytes": ("bytes stored", "storage_bytes"),
+    "max_users": ("users", "users"),
+}
+
+
+def _option(name: str, text: str) -> Any:
+    return typer.Option(f"--{name}", metavar=f"N|{_UNLIMITED}", help=text)
+
+
+@command(app, "get")
+async def get(run: Run, owner: Owner = "me") -> None:
+    """Show a quota and how much of it is used."""
+    name = await resolve.owner(run.client, owner)
+    quota = await run.client.quotas.get(name)
+    if run.out.as_json:
+        run.out.json(quota)
+    else:
+        _show(run, quota, await run.client.quotas.usage(name))
+
+
+@command(app, "usage")
+async def usage(run: Run, owner: Owner = "me") -> None:
+    """Show how much is used."""
+    name = await resolve.owner(run.client, owner)
+    used = await run.client.quotas.usage(name)
+    if run.out.as_json:
+        run.out.json(used)
+    else:
+        _show(run, await run.client.quotas.get(name), used)
+
+
+@command(app, "set")
+async def set_quota(
+    run: Run,
+    owner: Owner,
+    sessions: Annotated[str, _option("sessions", "Sessions at once.")] = "",
+    calls: Annotated[str, _option("calls", "Calls in any hour.")] = "",
+    dollars: Annotated[str, _option("dollars", "Cost in any day.")] = "",
+    storage: Annotated[str, _option("storage", "Bytes stored.")] = "",
+    users: Annotated[str, _option("users", "Users; of organizations only.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
+) -> None:
+    """Set limits; those that are not named stay, and 'none' lifts one."""
+    from stationmaster_client.identity import quota_name
+
+    name = await resolve.owner(run.client, owner)
+    quota = await run.client.quotas.get(name)
+    quota.name = quota_name(name)
+    wanted = dict(zip(_LIMITS, (sessions, calls, dollars, storage, users), strict=True))
+    paths = [field for field, text in wanted.items() if text]
+    if not paths:
+        raise CommandError("nothing to set: give --sessions, --calls, --dollars, --storage or --users")
+    for field in paths:
+        if wanted[field] == _UNLIMITED:
+            _by_name(quota).ClearField(field)
+        else:
+            setattr(quota, field, _number(field, wanted[field]))
+    changed = await run.client.quotas.set(quota, paths, validate_only=dry_run)
+    if run.out.as_json:
+        run.out.json(changed)
+    else:
+        _show(run, changed, await run.client.quotas.usage(name))
+
+
+def _by_name(message: Message) -> Message:
+    """The message as its base class, whose fields are named by any text."""
+    return message
+
+
+def _number(field: str, text: str) -> int:
+    try:
+        return round(float(text) * 1_000_000) if field == "max_cost_micros_per_day" else int(text)
+    except ValueError:
+        raise CommandError(f"{text!r} is not a number; 'none' lifts a limit") from None
+
+
+def _show(run: Run, quota: identity_pb2.Quota, used: identity_pb2.QuotaUsage) -> None:
+    def amount(field: str, value: int) -> str:
+        return f"{value / 1_000_000:,.2f}" if "micros" in field else f"{value:,}"
+
+    rows = []
+    for field, (title, counter) in _LIMITS.items():
+        if field == "max_users" and quota.name.startswith("users/"):
+            continue
+        limit = amount(field, getattr(quota, field)) if _by_name(quota).HasField(field) else _UNLIMITED
+        rows.append((title, amount(counter, getattr(used, counter)), limit))
+    run.out.print(quota.name, style="bold")
+    run.out.table(("WHAT", "USED#", "LIMIT#"), rows, empty="")

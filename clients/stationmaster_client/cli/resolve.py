@@ -1,0 +1,77 @@
+"""Full names from what people type: names, ids, and ends of ids."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from stationmaster_client.cli.errors import CommandError, ExitCode
+from stationmaster_client.names import full, last
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+
+    from stationmaster_client import Client
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHORTEST = 4
+
+
+def short(name: str) -> str:
+    """The last group of the id: short, and all of it random, which the beginning of a UUIDv7 is not."""
+    return last(name).rpartition("-")[2]
+
+
+async def session(client: Client, text: str) -> str:
+    """A session's name; `-` is the one that changed last."""
+    newest_first = client.sessions.list(order_by="update_time desc", page_size=1 if text == "-" else 1000)
+    if text == "-":
+        async for found in newest_first:
+            return found.name
+        raise CommandError("there is no session yet", ExitCode.NOT_FOUND)
+    return await _one(newest_first, "sessions", text)
+
+
+async def user(client: Client, text: str) -> str:
+    """A user's name, also from the email address; `me` is the caller."""
+    if text == "me":
+        return (await client.whoami()).user.name
+    if "@" in text:
+        async for found in client.users.list(filter=f'email = "{text}"'):
+            return found.name
+        raise CommandError(f"no user has the email address {text!r}", ExitCode.NOT_FOUND)
+    return await _one(client.users.list(page_size=1000), "users", text)
+
+
+async def key(client: Client, text: str) -> str:
+    """An API key's name."""
+    return await _one(client.keys.list(page_size=1000), "apiKeys", text)
+
+
+async def permission(client: Client, text: str) -> str:
+    """A permission request's name, among those that wait for an answer."""
+    if "/permissionRequests/" in text:
+        return text
+    pending = client.permissions.list(filter="state = PENDING", page_size=1000)
+    return await _one(pending, "permissionRequests", text)
+
+
+async def owner(client: Client, text: str) -> str:
+    """Who has a quota: `me`, `organization` (the caller's), or a name."""
+    if text == "organization":
+        return (await client.whoami()).organization.name
+    return text if text.startswith("organizations/") else await user(client, text)
+
+
+async def _one(items: AsyncIterable[Any], collection: str, text: str) -> str:
+    """The item that is meant. Nothing is asked of the server when the text is a whole name or id."""
+    if "/" in text or _UUID.fullmatch(text):
+        return full(collection, text)
+    if len(text) < _SHORTEST:
+        raise CommandError(f"{text!r} is too short: give at least {_SHORTEST} characters of the id's end")
+    found = [item.name async for item in items if item.name.endswith(text)]
+    if not found:
+        raise CommandError(f"nothing in {collection}/ ends in {text!r}", ExitCode.NOT_FOUND)
+    if len(found) > 1:
+        raise CommandError("\n".join([f"{text!r} can mean any of these:", *(f"  {name}" for name in found)]))
+    return str(found[0])

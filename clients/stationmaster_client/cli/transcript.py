@@ -1,0 +1,160 @@
+"""A conversation's events as people read them, printed as they come."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from stationmaster_client.cli.output import dollars, plain
+
+if TYPE_CHECKING:
+    from google.protobuf.struct_pb2 import Struct
+    from rich.console import Console
+    from stationmaster.v1 import event_pb2
+
+    from stationmaster_client import Interruption
+
+_LINE = 100
+
+
+class Transcript:
+    """Prints events to a terminal. Text streams; everything else has a line of its own."""
+
+    def __init__(self, console: Console, *, everything: bool = False) -> None:
+        """`everything`: also what the session and its users did, for those who only watch."""
+        self._console = console
+        self._everything = everything
+        self._said = ""
+        self._open_line = False
+        self._interrupted = False
+
+    def show(self, event: event_pb2.Event) -> None:
+        """Print one event."""
+        if self._interrupted:
+            self._interrupted = False
+            self.line("↻ connected again", "green")
+        kind = event.WhichOneof("payload") or ""
+        show = getattr(self, f"_{kind}", None)
+        if show is not None:
+            show(getattr(event, kind))
+
+    def interrupted(self, interruption: Interruption) -> None:
+        """Say once that the connection is lost; the next event tells that it is back."""
+        if not self._interrupted:
+            self._interrupted = True
+            self.line(f"⚡ connection lost, going on after event {interruption.after_sequence}", "yellow")
+
+    def line(self, text: str, style: str = "dim") -> None:
+        """Print a line of its own."""
+        self.end_line()
+        self._console.print(text, style=style, soft_wrap=True)
+
+    def end_line(self) -> None:
+        """End the line of streamed text, if one is open."""
+        if self._open_line:
+            self._console.print()
+            self._open_line = False
+
+    def _write(self, text: str, style: str | None = None) -> None:
+        if text:
+            self._console.print(text, style=style, end="", soft_wrap=True)
+            self._open_line = not text.endswith("\n")
+
+    def _text_delta(self, delta: event_pb2.TextDelta) -> None:
+        self._said += delta.text
+        self._write(delta.text)
+
+    def _thinking_delta(self, delta: event_pb2.ThinkingDelta) -> None:
+        self._write(delta.text, "dim italic")
+
+    def _answer_restarted(self, restarted: event_pb2.AnswerRestarted) -> None:
+        self._said = ""
+        self.line("↺ the answer was cut off and is given again", "yellow")
+
+    def _message_added(self, added: event_pb2.MessageAdded) -> None:
+        from stationmaster.v1 import event_pb2
+
+        message = added.message
+        text = "".join(part.text for part in message.parts)
+        if message.role == event_pb2.MESSAGE_ROLE_USER and self._everything:
+            self.line(f"» {text}", "bold cyan")
+        if message.role == event_pb2.MESSAGE_ROLE_ASSISTANT:
+            # Deltas that were compacted before they were read are in the message.
+            if not text.startswith(self._said):
+                self.end_line()
+                self._said = ""
+            self._write(text[len(self._said) :])
+            self._said = ""
+            self.end_line()
+            if message.interrupted:
+                self.line("(cut off)", "yellow")
+
+    def _tool_call_started(self, started: event_pb2.ToolCallStarted) -> None:
+        self.line(f"⚙ {started.call.tool} {arguments(started.call.arguments)}", "cyan")
+
+    def _tool_call_progress(self, progress: event_pb2.ToolCallProgress) -> None:
+        share = f"{progress.fraction:.0%} " if progress.HasField("fraction") else ""
+        self.line(f"  … {share}{progress.message}")
+
+    def _tool_call_finished(self, finished: event_pb2.ToolCallFinished) -> None:
+        took = f"{finished.duration.ToMilliseconds():,} ms"
+        text = shorten(finished.result.content)
+        if finished.result.is_error:
+            self.line(f"  ✗ {text} ({took})", "red")
+        else:
+            self.line(f"  ✓ {text} ({took})", "green")
+
+    def _permission_requested(self, requested: event_pb2.PermissionRequested) -> None:
+        if self._everything:
+            call = requested.call
+            self.line(f"? {call.tool} {arguments(call.arguments)} waits for permission", "bold yellow")
+            self.line(f"  answer: stationmaster permissions allow {requested.permission_request}")
+
+    def _permission_resolved(self, resolved: event_pb2.PermissionResolved) -> None:
+        from stationmaster.v1 import event_pb2
+
+        state = plain(event_pb2.PermissionState.Name(resolved.state), "PERMISSION_STATE")
+        told = f": {resolved.message}" if resolved.message else ""
+        self.line(f"  permission {state}{told}")
+
+    def _turn_queued(self, queued: event_pb2.TurnQueued) -> None:
+        if queued.position:
+            self.line(f"… waits for {queued.position} turns before it")
+
+    def _turn_started(self, started: event_pb2.TurnStarted) -> None:
+        if started.attempt > 1:
+            self.line(f"↻ taken up again by a server (attempt {started.attempt})", "yellow")
+
+    def _limit_reached(self, limit: event_pb2.LimitReached) -> None:
+        self.line(f"■ {limit.limit} is {limit.limit_value:,}; {limit.used_value:,} would be used", "red")
+
+    def _session_state_changed(self, changed: event_pb2.SessionStateChanged) -> None:
+        if self._everything:
+            why = f" ({changed.reason})" if changed.reason else ""
+            self.line(f"· {changed.from_state.lower()} → {changed.to_state.lower()}{why}")
+
+    def _turn_finished(self, finished: event_pb2.TurnFinished) -> None:
+        from stationmaster.v1 import event_pb2
+
+        if finished.state != event_pb2.TURN_STATE_COMPLETED:
+            state = plain(event_pb2.TurnState.Name(finished.state), "TURN_STATE")
+            why = finished.message or finished.reason
+            self.line(f"■ the turn was {state}{f': {why}' if why else ''}", "yellow")
+        usage = finished.usage
+        tokens = usage.input_tokens + usage.output_tokens
+        parts = [f"{tokens:,} tokens" if tokens else "", dollars(usage.cost_micros)]
+        if any(parts):
+            self.line(" · ".join(filter(None, parts)))
+
+
+def arguments(struct: Struct) -> str:
+    """A call's arguments on one line."""
+    from google.protobuf.json_format import MessageToDict
+
+    return shorten(json.dumps(MessageToDict(struct), ensure_ascii=False))
+
+
+def shorten(text: str) -> str:
+    """The first line, cut to what fits."""
+    line, *rest = text.strip().splitlines() or [""]
+    return f"{line[:_LINE]} …" if rest or len(line) > _LINE else line
