@@ -106,7 +106,8 @@ async def last_message(tx: Transaction, organization_id: UUID, session_id: UUID)
 
 
 # Reads backwards from the newest message to the first of the window and no further; a summary has an index of its own.
-_WINDOW = f"""
+# COALESCE stands inside the subquery: under row-level security only what is leakproof becomes an index condition.
+WINDOW = f"""
 SELECT {COLUMNS} FROM (
     (SELECT {COLUMNS} FROM messages
       WHERE organization_id = $1 AND session_id = $2 AND role = 'SYSTEM' AND $4
@@ -114,10 +115,10 @@ SELECT {COLUMNS} FROM (
     UNION ALL
     (SELECT {COLUMNS} FROM messages
       WHERE organization_id = $1 AND session_id = $2 AND role <> 'SYSTEM'
-        AND number >= COALESCE(
+        AND number >= (SELECT COALESCE(
             (SELECT number FROM messages
               WHERE organization_id = $1 AND session_id = $2 AND role = 'USER'
-              ORDER BY number DESC OFFSET $3 LIMIT 1), 0))
+              ORDER BY number DESC OFFSET $3 LIMIT 1), 0)))
 ) AS shown
 ORDER BY role <> 'SYSTEM', number
 """
@@ -131,7 +132,7 @@ async def window(
     A pair is a message of the user with all that answers it, so no tool call is parted from its result. The newest pair
     may still lack its answer.
     """
-    rows = await tx.fetch(_WINDOW, organization_id, session_id, max(pairs, 1) - 1, summary)
+    rows = await tx.fetch(WINDOW, organization_id, session_id, max(pairs, 1) - 1, summary)
     return [to_message(row) for row in rows]
 
 
