@@ -35,6 +35,7 @@ audit_queue = tenant_table(
     "audit_queue",
     Column("ordinal", BigInteger, Identity(always=True), primary_key=True),
     Column("event_id", Uuid, nullable=False),
+    timestamp("created_at"),
     # The sequencer's oldest rows, over all organizations.
     Index("audit_queue_ordinal_idx", "ordinal"),
 )
@@ -42,7 +43,7 @@ audit_queue = tenant_table(
 # The last sequence of each organization.
 audit_heads = tenant_table("audit_heads", Column("last_sequence", BigInteger, nullable=False))
 
-# The place of each event, in the order of commits, from 1 without holes.
+# The place of each event, in the order of commits, from 1 without holes; `created_at` is the event's, to find it by.
 audit_positions = tenant_table(
     "audit_positions",
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),

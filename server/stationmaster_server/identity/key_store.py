@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from stationmaster_server.db.listing import Clause, Page
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.identity.model import ApiKey, Role
 
@@ -81,6 +82,27 @@ async def revoke_key(tx: Transaction, organization_id: UUID, key_id: UUID) -> Ap
     return None if row is None else key_of(row)
 
 
+async def list_keys(tx: Transaction, organization_id: UUID, user_id: UUID | None, clause: Clause) -> Page[ApiKey]:
+    """A page of an organization's keys, or of one user's; the clause's placeholders start at 3."""
+    sql = f"""
+    SELECT {KEY}, {clause.cursor_sql} FROM api_keys k
+    WHERE k.organization_id = $1 AND ($2::uuid IS NULL OR k.user_id = $2) AND {clause.where_sql}
+    ORDER BY {clause.order_sql}
+    """
+    return clause.page(await tx.fetch(sql, organization_id, user_id, *clause.args), key_of)
+
+
+async def all_keys(tx: Transaction) -> list[ApiKey]:
+    """The keys of every organization, oldest first (a system transaction)."""
+    return [key_of(row) for row in await tx.fetch(f"SELECT {KEY} FROM api_keys k ORDER BY k.id")]
+
+
+async def organization_of_key(tx: Transaction, key_id: UUID) -> UUID | None:
+    """The organization of a key (a system transaction)."""
+    organization_id: UUID | None = await tx.fetchval("SELECT organization_id FROM api_keys WHERE id = $1", key_id)
+    return organization_id
+
+
 async def notify(tx: Transaction, payload: str) -> None:
     """Tell every server, with the commit. Administrators' changes only: no call of the hot paths does this."""
     await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
@@ -138,9 +160,18 @@ async def touch_keys(tx: Transaction, keys: Collection[tuple[UUID, UUID]]) -> No
 
 def key_of(row: Any) -> ApiKey:
     """A key of a row with the columns KEY."""
-    values = dict(row.items())
-    values["scopes"] = tuple(values["scopes"])
-    return ApiKey(**values)
+    return ApiKey(
+        id=row["id"],
+        organization_id=row["organization_id"],
+        user_id=row["user_id"],
+        display_name=row["display_name"],
+        prefix=row["prefix"],
+        scopes=tuple(row["scopes"]),
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        last_used_at=row["last_used_at"],
+        created_at=row["created_at"],
+    )
 
 
 def _principal(row: Any) -> Principal:

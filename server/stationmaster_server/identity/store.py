@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from stationmaster_server.db.listing import Clause, Page
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists
 from stationmaster_server.identity.model import Organization, Role, User
@@ -16,6 +17,7 @@ USER = (
     "u.id, u.organization_id, u.display_name, u.email, u.role, u.external_subject, u.disabled_at, u.revision,"
     " u.created_at, u.updated_at"
 )
+_BOOTSTRAP_LOCK = 0x424F4F54  # any number of our own
 _CONFLICTS = {"users_email_key": "email", "users_external_subject_key": "external_subject"}
 
 
@@ -34,6 +36,11 @@ async def get_organization(tx: Transaction, organization_id: UUID) -> Organizati
 async def any_organization(tx: Transaction) -> bool:
     """Whether the installation has one."""
     return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM organizations)"))
+
+
+async def lock_bootstrap(tx: Transaction) -> None:
+    """Let one server at a time look whether the installation is new (a system transaction)."""
+    await tx.execute("SELECT pg_advisory_xact_lock($1)", _BOOTSTRAP_LOCK)
 
 
 async def lock_organization(tx: Transaction, organization_id: UUID) -> bool:
@@ -106,16 +113,56 @@ async def organization_of_user(tx: Transaction, user_id: UUID) -> UUID | None:
     return organization_id
 
 
+async def find_user(tx: Transaction, user_id: UUID) -> User | None:
+    """A user of any organization (a system transaction)."""
+    row = await tx.fetchrow(f"SELECT {USER} FROM users u WHERE id = $1", user_id)
+    return None if row is None else user_of(row)
+
+
+async def oldest_owner(tx: Transaction) -> User | None:
+    """The first owner of the installation that is not disabled (a system transaction)."""
+    sql = f"SELECT {USER} FROM users u WHERE role = $1 AND disabled_at IS NULL ORDER BY created_at, id LIMIT 1"
+    row = await tx.fetchrow(sql, Role.OWNER.value)
+    return None if row is None else user_of(row)
+
+
+async def list_organizations(tx: Transaction, organization_id: UUID | None, clause: Clause) -> Page[Organization]:
+    """A page of organizations: that one, or all (a system transaction); the clause's placeholders start at 2."""
+    sql = f"""
+    SELECT {ORGANIZATION}, {clause.cursor_sql} FROM organizations o
+    WHERE ($1::uuid IS NULL OR o.organization_id = $1) AND {clause.where_sql} ORDER BY {clause.order_sql}
+    """
+    return clause.page(await tx.fetch(sql, organization_id, *clause.args), organization_of)
+
+
+async def list_users(tx: Transaction, organization_id: UUID, clause: Clause) -> Page[User]:
+    """A page of an organization's users; the clause's placeholders start at 2."""
+    sql = f"""
+    SELECT {USER}, {clause.cursor_sql} FROM users u
+    WHERE u.organization_id = $1 AND {clause.where_sql} ORDER BY {clause.order_sql}
+    """
+    return clause.page(await tx.fetch(sql, organization_id, *clause.args), user_of)
+
+
 def organization_of(row: Any) -> Organization:
     """An organization of a row with the columns ORGANIZATION."""
-    return Organization(*row)
+    return Organization(row["organization_id"], row["display_name"], row["created_at"])
 
 
 def user_of(row: Any) -> User:
     """A user of a row with the columns USER."""
-    values = dict(row.items())
-    values["role"] = Role(values["role"])
-    return User(**values)
+    return User(
+        id=row["id"],
+        organization_id=row["organization_id"],
+        display_name=row["display_name"],
+        email=row["email"],
+        role=Role(row["role"]),
+        external_subject=row["external_subject"],
+        disabled_at=row["disabled_at"],
+        revision=row["revision"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
 
 
 def _taken(error: asyncpg.UniqueViolationError, user: User) -> Exception:

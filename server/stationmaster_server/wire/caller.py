@@ -6,9 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import timedelta
 
+from google.protobuf.message import Message
+
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.wire.fields import request_key
 
 _caller: ContextVar[Caller] = ContextVar("stationmaster_caller")
 _deadline: ContextVar[float | None] = ContextVar("stationmaster_deadline", default=None)
@@ -17,6 +21,13 @@ _deadline: ContextVar[float | None] = ContextVar("stationmaster_deadline", defau
 def current_caller() -> Caller:
     """The authenticated caller of this call; a LookupError outside the authentication interceptor."""
     return _caller.get()
+
+
+def caller_of(request: Message) -> Caller:
+    """The caller of a mutation, with the request's `request_id` as its `request_key`."""
+    caller = current_caller()
+    key = request_key(request, caller.method)
+    return caller if key is None else replace(caller, request_key=key)
 
 
 def current_deadline() -> float | None:

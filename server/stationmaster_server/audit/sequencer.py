@@ -1,0 +1,79 @@
+"""Gives audit events their places, in the order of their commits, on whichever server is at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from stationmaster_server.audit import store
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import StationmasterError
+
+logger = logging.getLogger(__name__)
+
+BATCH = 5_000
+_GATHER = timedelta(milliseconds=50)
+_LOOK = timedelta(seconds=1)
+
+
+class Sequencer:
+    """Runs on every server; a lock of the database lets one work at a time.
+
+    Woken by what is committed here. What another server left when it died is found by looking every second.
+    """
+
+    def __init__(self, database: Database, *, gather: timedelta = _GATHER, look: timedelta = _LOOK) -> None:
+        self._database = database
+        self._gather = gather.total_seconds()
+        self._look = look.total_seconds()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Say that an event was committed."""
+        self._wake.set()
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._task = asyncio.create_task(self._run(), name="audit sequencer")
+
+    async def close(self) -> None:
+        """Place what is queued, and stop."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        while not self._closing:
+            woken = await self._wait()
+            try:
+                if woken or await self._any_waiting():
+                    await self._place_all()
+            except StationmasterError as error:
+                # Nothing is lost: the queue is in the database, and the next look finds it.
+                logger.warning("audit events could not be placed: %s", error)
+
+    async def _wait(self) -> bool:
+        """Wait to be woken, and then a little, so that many commits share a batch; False: only time has passed."""
+        try:
+            async with asyncio.timeout(self._look):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        if not self._closing:
+            await asyncio.sleep(self._gather)
+        self._wake.clear()
+        return True
+
+    async def _any_waiting(self) -> bool:
+        async with self._database.system(autocommit=True) as tx:
+            return await store.waiting(tx)
+
+    async def _place_all(self) -> None:
+        placed = BATCH
+        while placed == BATCH:
+            async with self._database.system() as tx:
+                placed = (await store.sequence(tx, BATCH)).events
