@@ -7,14 +7,13 @@ have it: what a person is asked about has not happened in part while they read t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 
 from pydantic_ai.messages import InstructionPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import ToolDefinition
 
 from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
 from stationmaster_server.agents.providers import ModelClient
@@ -36,9 +35,8 @@ from stationmaster_server.agents.runtime import (
 from stationmaster_server.agents.runtimes import calls
 from stationmaster_server.agents.runtimes.answer import Question, ask
 from stationmaster_server.agents.runtimes.messages import Conversation
+from stationmaster_server.agents.runtimes.offer import Offer
 from stationmaster_server.agents.runtimes.retries import Retries
-from stationmaster_server.agents.runtimes.toolnames import by_wire_name
-from stationmaster_server.agents.tools.tool import Tool
 from stationmaster_server.errors import Reason
 
 # A turn of a model that never stops calling tools ends here, whatever its limits say.
@@ -54,7 +52,7 @@ class TurnLoop:
         self,
         turn: TurnInput,
         client: ModelClient,
-        tools: Mapping[str, Tool],
+        offer: Offer,
         prices: Prices,
         *,
         retries: Retries,
@@ -62,13 +60,11 @@ class TurnLoop:
     ) -> None:
         self._turn = turn
         self._client = client
-        self._tools = tools
+        self._offer = offer
         self._prices = prices
         self._retries = retries
         self._tool_deadline = tool_deadline
-        self._wire_names = by_wire_name(tools)
-        self._definitions, self._tool_tokens = _definitions(self._wire_names, tools)
-        self._conversation = Conversation(turn.history, {name: wire for wire, name in self._wire_names.items()})
+        self._conversation = Conversation(turn.history, offer.wire_names)
 
     async def run(self) -> AsyncGenerator[TurnEvent, None]:
         """Yields what happens; see `Runtime.run`."""
@@ -101,7 +97,7 @@ class TurnLoop:
     ) -> AsyncGenerator[CallEvent, None]:
         """Gets every call its result; ends with ToolsCompleted, or with PermissionNeeded before anything ran."""
         open_calls = [call for call in waiting if call.call_id not in results]
-        decisions = [calls.decide(call, self._tools, self._turn.rulings) for call in open_calls]
+        decisions = [calls.decide(call, self._offer.tools, self._turn.rulings) for call in open_calls]
         asking = tuple(decision.call for decision in decisions if decision.asks)
         if asking:
             yield PermissionNeeded(asking)
@@ -121,7 +117,7 @@ class TurnLoop:
             raise RuntimeFailure(Reason.LIMIT_REACHED, f"the turn took more than {MAX_STEPS} model calls")
         conversation, client, spec = self._conversation, self._client, self._turn.spec
         instructions = "\n\n".join(filter(None, (spec.instructions, *conversation.system)))
-        estimate = conversation.estimated_tokens + estimate_tokens(instructions) + self._tool_tokens
+        estimate = conversation.estimated_tokens + estimate_tokens(instructions) + self._offer.estimated_tokens
         return Question(
             step=step,
             model_id=spec.model,
@@ -129,11 +125,11 @@ class TurnLoop:
             breaker=client.breaker,
             messages=conversation.messages,
             parameters=ModelRequestParameters(
-                function_tools=self._definitions,
+                function_tools=self._offer.definitions,
                 instruction_parts=[InstructionPart(instructions)] if instructions else [],
             ),
             settings=self._settings(estimate),
-            tools=self._wire_names,
+            tools=self._offer.names,
             known_calls=frozenset(conversation.known_calls),
             estimated_input_tokens=estimate,
         )
@@ -151,14 +147,3 @@ class TurnLoop:
         most = question.settings["max_tokens"]
         cost, _ = self._prices.cost(question.model_id, Tokens(question.estimated_input_tokens, most))
         return ModelCallStarted(question.step, question.model_id, question.estimated_input_tokens, most, cost)
-
-
-def _definitions(wire_names: Mapping[str, str], tools: Mapping[str, Tool]) -> tuple[list[ToolDefinition], int]:
-    """What the model is told of the tools, and about how many tokens that takes."""
-    definitions = [
-        ToolDefinition(
-            name=wire, parameters_json_schema=dict(tools[name].parameters), description=tools[name].description
-        )
-        for wire, name in wire_names.items()
-    ]
-    return definitions, sum(estimate_tokens(repr(definition)) for definition in definitions)

@@ -17,6 +17,7 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
+from pydantic_ai.usage import RequestUsage
 
 from stationmaster_server.agents.prices import estimate_tokens
 from stationmaster_server.agents.runtime import HistoryMessage, Part, Text, Thinking, ToolCall, ToolResult
@@ -26,6 +27,7 @@ NO_RESULT = "The call was interrupted before it had a result."
 _TOKENS_OF_A_MESSAGE = 4
 # The model layer wants moments and sends none of them.
 _WHENEVER = datetime(2026, 1, 1, tzinfo=UTC)
+_NO_USAGE = RequestUsage()
 
 
 class Conversation:
@@ -47,37 +49,51 @@ class Conversation:
 
     def append(self, message: HistoryMessage) -> None:
         """Adds a message."""
-        self.estimated_tokens += sum(_estimate(part) for part in message.parts) + _TOKENS_OF_A_MESSAGE
-        match message.role:
-            case "assistant":
-                self._close()
-                self._add_answer(message.parts)
-            case "tool":
-                self._add_results(message.parts)
-            case "system":
-                self.system.extend(part.text for part in message.parts if isinstance(part, Text))
-            case _:
-                self._close()
-                self._add_prompt(message.parts)
+        role, parts = message.role, message.parts
+        if role == "tool":
+            self._add_results(parts)
+        elif role == "system":
+            self.system.extend(part.text for part in parts if isinstance(part, Text))
+        else:
+            if self._open:
+                self._add_results(())
+            if role == "assistant":
+                self._add_answer(parts)
+            else:
+                self._add_prompt(parts)
+        self._estimate(parts)
+
+    def _estimate(self, parts: Sequence[Part]) -> None:
+        tokens = _TOKENS_OF_A_MESSAGE
+        for part in parts:
+            match part:
+                case Text(text) | Thinking(text):
+                    tokens += estimate_tokens(text)
+                case ToolCall():
+                    tokens += estimate_tokens(repr(part.arguments))
+                case ToolResult():
+                    tokens += estimate_tokens(part.content)
+        self.estimated_tokens += tokens
 
     def _add_prompt(self, parts: Sequence[Part]) -> None:
-        texts = [part.text for part in parts if isinstance(part, Text)]
-        if texts:
-            prompt = UserPromptPart(texts[0] if len(texts) == 1 else "\n\n".join(texts), timestamp=_WHENEVER)
-            self.messages.append(ModelRequest([prompt]))
+        text = "\n\n".join([part.text for part in parts if isinstance(part, Text)])
+        if text:
+            self.messages.append(ModelRequest([UserPromptPart(text, timestamp=_WHENEVER)]))
 
     def _add_answer(self, parts: Sequence[Part]) -> None:
-        shown = [converted for part in parts if (converted := self._answer_part(part)) is not None]
+        shown: list[ModelResponsePart] = []
+        for part in parts:
+            converted = TextPart(part.text) if isinstance(part, Text) and part.text else self._answer_part(part)
+            if converted is not None:
+                shown.append(converted)
         if shown:
-            self.messages.append(ModelResponse(shown, timestamp=_WHENEVER))
-            self._open = {part.call_id: part for part in parts if isinstance(part, ToolCall)}
+            self.messages.append(ModelResponse(shown, usage=_NO_USAGE, timestamp=_WHENEVER))
 
     def _answer_part(self, part: Part) -> ModelResponsePart | None:
         match part:
-            case Text(text) if text:
-                return TextPart(text)
             case ToolCall(call_id, tool, arguments):
                 self.known_calls.add(call_id)
+                self._open[call_id] = part
                 return ToolCallPart(self._wire_name(tool), arguments, call_id)
             case Thinking(text, signature) if signature:
                 return _thinking_part(text, signature)
@@ -85,17 +101,12 @@ class Conversation:
         return None
 
     def _add_results(self, parts: Sequence[Part]) -> None:
-        results = [part for part in parts if isinstance(part, ToolResult) and part.call_id in self._open]
-        returned = [self._return_part(result) for result in results]
-        for result in results:
-            self._open.pop(result.call_id, None)
+        """The results of all open calls, in the order of the calls."""
+        results = {part.call_id: part for part in parts if isinstance(part, ToolResult)}
+        returned = [self._return_part(results.get(call.call_id) or _lost(call)) for call in self._open.values()]
+        self._open.clear()
         if returned:
             self.messages.append(ModelRequest(returned))
-
-    def _close(self) -> None:
-        if self._open:
-            lost = [ToolResult(call.call_id, call.tool, NO_RESULT, is_error=True) for call in self._open.values()]
-            self._add_results(lost)
 
     def _return_part(self, result: ToolResult) -> ToolReturnPart:
         return ToolReturnPart(
@@ -110,14 +121,8 @@ class Conversation:
         return self._wire_names.get(tool) or wire_name(tool)
 
 
-def _estimate(part: Part) -> int:
-    match part:
-        case Text(text) | Thinking(text):
-            return estimate_tokens(text)
-        case ToolCall():
-            return estimate_tokens(repr(part.arguments))
-        case ToolResult():
-            return estimate_tokens(part.content)
+def _lost(call: ToolCall) -> ToolResult:
+    return ToolResult(call.call_id, call.tool, NO_RESULT, is_error=True)
 
 
 def answer_parts(

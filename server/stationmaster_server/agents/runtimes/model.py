@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from stationmaster_server.agents.executors import Counters, Executors
@@ -18,6 +19,11 @@ from stationmaster_server.agents.runtime import RuntimeFailure, TurnEvent, TurnI
 from stationmaster_server.agents.runtimes.retries import Retries
 from stationmaster_server.agents.tools.toolbox import Toolbox
 from stationmaster_server.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from stationmaster_server.agents.runtimes.offer import Offer
+
+_MAX_OFFERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class ModelRuntime:
         self._providers = providers
         self._toolbox = toolbox
         self._prices = prices
+        self._offers: dict[tuple[str, ...], Offer] = {}
         self._clients: Executors[str, ModelClient] = Executors(
             self._make, ModelClient.close, most=self._settings.max_clients, idle=self._settings.idle_client
         )
@@ -58,7 +65,7 @@ class ModelRuntime:
             loop = TurnLoop(
                 turn,
                 client,
-                self._toolbox.offered(turn.spec.tools),
+                self._offer(turn.spec.tools),
                 self._prices,
                 retries=self._settings.retries,
                 tool_deadline=self._settings.tool_deadline,
@@ -83,6 +90,16 @@ class ModelRuntime:
     async def close(self) -> None:
         """Closes every client."""
         await self._clients.close()
+
+    def _offer(self, patterns: tuple[str, ...]) -> Offer:
+        offer = self._offers.get(patterns)
+        if offer is None:
+            from stationmaster_server.agents.runtimes.offer import make_offer
+
+            if len(self._offers) >= _MAX_OFFERS:
+                self._offers.clear()
+            offer = self._offers[patterns] = make_offer(self._toolbox.offered(patterns))
+        return offer
 
     async def _acquire(self, model_id: str) -> ModelClient:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import lru_cache
 
 from stationmaster_server.agents.tools.tool import Tool
 
@@ -14,7 +13,6 @@ class Toolbox:
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = {tool.name: tool for tool in sorted(tools, key=lambda tool: tool.name)}
-        self._offered = lru_cache(maxsize=256)(self._choose)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -23,9 +21,6 @@ class Toolbox:
 
     def offered(self, patterns: tuple[str, ...]) -> Mapping[str, Tool]:
         """The tools that these names and patterns (`*`) choose, by name, in the order of their names."""
-        return self._offered(patterns)
-
-    def _choose(self, patterns: tuple[str, ...]) -> Mapping[str, Tool]:
         return {
             name: tool for name, tool in self._tools.items() if any(fnmatchcase(name, pattern) for pattern in patterns)
         }
