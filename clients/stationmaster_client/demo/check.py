@@ -1,0 +1,111 @@
+"""Compares what was seen live with what the server replays: nothing lost, nothing twice, nothing taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stationmaster.v1 import event_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise and whether it was kept."""
+
+    promise: str
+    kept: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What there is to compare."""
+
+    seen: Sequence[event_pb2.Event]
+    """Everything that the conversation's streams gave, over the crash."""
+    seen_before_kill: int
+    """How many of them came before the server was killed."""
+    replay: Sequence[event_pb2.Event]
+    """What WatchSession gives afterwards, from the beginning."""
+    messages: Sequence[event_pb2.Message]
+    """What ListMessages gives afterwards."""
+    said: Sequence[str]
+    """What the user said."""
+    words: int
+    """How many words the interrupted answer has."""
+
+
+def check(evidence: Evidence) -> list[Check]:
+    """All checks, in the order in which they are shown."""
+    return [_numbers(evidence), _live_order(evidence), _kept(evidence), _prefix(evidence), _messages(evidence)]
+
+
+def _numbers(evidence: Evidence) -> Check:
+    """Every number from 1 is there once: as an event, or in the range that a message stands for."""
+    count = 0
+    numbers: list[int] = [event.sequence for event in evidence.replay]
+    present = set(numbers)
+    newest = max(numbers, default=0)
+    replaced = _replaced(evidence.replay)
+    missing = [number for number in range(1, newest + 1) if number not in present and number not in replaced]
+    count = len(numbers)
+    good = bool(numbers) and not missing and numbers == sorted(present)
+    compacted = newest - count
+    detail = (
+        f"1 to {newest}: {count} events, {compacted} compacted into their message" if good else f"missing {missing}"
+    )
+    return Check("every sequence number is there exactly once", good, detail)
+
+
+def _live_order(evidence: Evidence) -> Check:
+    """Live, too, no event came twice or out of order."""
+    numbers = [event.sequence for event in evidence.seen]
+    good = numbers == sorted(set(numbers))
+    return Check("the live streams gave each event once, in order", good, f"{len(numbers)} events over the crash")
+
+
+def _kept(evidence: Evidence) -> Check:
+    """Durable before delivered: what was seen is replayed byte for byte, or stands in its message."""
+    stored = {event.sequence: event.SerializeToString(deterministic=True) for event in evidence.replay}
+    replaced = _replaced(evidence.replay)
+    lost = [
+        event.sequence
+        for event in evidence.seen
+        if stored.get(event.sequence) != event.SerializeToString(deterministic=True)
+        and not (event.sequence not in stored and event.sequence in replaced)
+    ]
+    detail = f"{len(evidence.seen)} events compared" if not lost else f"differ: {lost}"
+    return Check("what was seen is replayed byte for byte", not lost, detail)
+
+
+def _prefix(evidence: Evidence) -> Check:
+    """The text seen before the kill begins the final answer, which is the one it would have been."""
+    turn = evidence.seen[-1].turn
+    before = "".join(
+        event.text_delta.text for event in evidence.seen[: evidence.seen_before_kill] if event.turn == turn
+    )
+    answer = next((text(message) for message in reversed(evidence.messages) if message.turn == turn), "")
+    whole = answer.split() == [f"word{number}" for number in range(1, evidence.words + 1)]
+    good = bool(before) and answer.startswith(before) and whole
+    detail = f"{len(before.split())} words before, {len(answer.split())} in the end"
+    return Check("what was seen before the kill begins the final answer", good, detail)
+
+
+def _messages(evidence: Evidence) -> Check:
+    """The messages are numbered without holes, and each that was sent is stored once."""
+    numbers = [int(message.name.rpartition("/")[2]) for message in evidence.messages]
+    said = [text(message) for message in evidence.messages if message.role == event_pb2.MESSAGE_ROLE_USER]
+    good = numbers == list(range(1, len(numbers) + 1)) and said == list(evidence.said)
+    return Check("every message is stored once", good, f"{len(numbers)} messages")
+
+
+def text(message: event_pb2.Message) -> str:
+    """The text of a message."""
+    return "".join(part.text for part in message.parts)
+
+
+def _replaced(events: Sequence[event_pb2.Event]) -> set[int]:
+    """The sequences that messages stand for."""
+    ranges = [event.message_added.message.replaces for event in events if event.HasField("message_added")]
+    ranges += [event.answer_restarted.replaces for event in events if event.HasField("answer_restarted")]
+    return {number for one in ranges for number in range(one.first_sequence, one.last_sequence + 1)} - {0}

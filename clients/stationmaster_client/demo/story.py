@@ -1,0 +1,149 @@
+"""The story that the demo tells."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+from stationmaster.v1 import agent_pb2, event_pb2
+
+from stationmaster_client.cli.transcript import Transcript
+from stationmaster_client.client import Client
+from stationmaster_client.demo.check import Check, Evidence, check
+from stationmaster_client.demo.server import DemoFailure, Server
+
+TOOLS = ("files.list", "files.read", "files.write", "files.search", "math.evaluate", "time.now")
+TALK = (
+    "write 07:15 Aurora, platform 4 to timetable.txt",
+    "read timetable.txt",
+    "what is 17*60 + 42",
+)
+WORDS = 120
+KILL_AFTER_WORDS = 45
+LONG = f"/slow 20\n/say {WORDS}"
+
+
+class Story:
+    """The acts, in order; what was seen is kept for the check at the end."""
+
+    def __init__(self, console: Console, server: Server) -> None:
+        self._console = console
+        self._server = server
+        self._seen: list[event_pb2.Event] = []
+        self._seen_before_kill = 0
+        self._restart: asyncio.Task[None] | None = None
+
+    async def tell(self) -> bool:
+        """Tell it all; whether every promise was kept."""
+        began = time.monotonic()
+        self._act("A server with a PostgreSQL of its own")
+        took = await self._server.start()
+        self._fact(f"stationmaster-server serve is SERVING on 127.0.0.1:{self._server.port} after {took:.1f} s")
+        async with Client(self._server.connection) as client:
+            session = await self._prepare(client)
+            self._act("A conversation that uses tools on real files")
+            for text in TALK:
+                await self._turn(client, session, text)
+            self._show_file()
+            self._act("A crash in the middle of an answer")
+            await self._turn(client, session, LONG, during=self._kill_in_time)
+            if self._restart is None:
+                raise DemoFailure("the answer was over before the server was killed")
+            await self._restart
+            self._act("Was anything lost?")
+            checks = check(await self._evidence(client, session))
+        return self._close(checks, time.monotonic() - began)
+
+    async def _prepare(self, client: Client) -> str:
+        self._act("An agent and a session")
+        policies = [agent_pb2.ToolPolicy(pattern=tool, effect=_effect(ask=tool == "files.write")) for tool in TOOLS]
+        spec = agent_pb2.AgentSpec(model="demo", text="You are a helpful clerk.", tools=TOOLS, tool_policies=policies)
+        agent = await client.agents.create("clerk", spec, display_name="The station's clerk")
+        self._fact(f"{agent.name} runs the model demo, with {len(TOOLS)} tools; files.write needs permission")
+        session = await client.sessions.create(agent.name, display_name="The demo")
+        self._fact(session.name)
+        return session.name
+
+    async def _turn(
+        self,
+        client: Client,
+        session: str,
+        text: str,
+        during: Callable[[Transcript, event_pb2.Event], None] | None = None,
+    ) -> None:
+        """Say something, show the answer, give the permissions it asks for, and keep every event."""
+        self._console.print(f"\n» {text}", style="bold cyan")
+        transcript = Transcript(self._console)
+        async with client.sessions.send(session, text, on_interruption=transcript.interrupted) as events:
+            async for event in events:
+                self._seen.append(event)
+                transcript.show(event)
+                if event.HasField("permission_requested"):
+                    await self._permit(client, transcript, event.permission_requested)
+                if during is not None:
+                    during(transcript, event)
+        transcript.end_line()
+        end = self._seen[-1].turn_finished
+        if end.state != event_pb2.TURN_STATE_COMPLETED:
+            raise DemoFailure(f"the turn ended {event_pb2.TurnState.Name(end.state)}: {end.reason} {end.message}")
+
+    async def _permit(self, client: Client, transcript: Transcript, asked: event_pb2.PermissionRequested) -> None:
+        transcript.line(f"  ? {asked.call.tool} asks for permission; the turn waits in the database", "bold yellow")
+        transcript.line("  ✎ the demo answers for you: allow once", "yellow")
+        await client.permissions.allow(asked.permission_request)
+
+    def _show_file(self) -> None:
+        for file in self._server.folder.rglob("timetable.txt"):
+            self._fact(f"on disk, {file.name} holds: {file.read_text().strip()}")
+
+    def _kill_in_time(self, transcript: Transcript, event: event_pb2.Event) -> None:
+        """Kill the server once enough of the answer was seen, and start it again meanwhile."""
+        said = sum(len(seen.text_delta.text.split()) for seen in self._seen if seen.turn == event.turn)
+        if self._restart is not None or said < KILL_AFTER_WORDS:
+            return
+        self._seen_before_kill = len(self._seen)
+        transcript.line(f"☠ kill -9 {self._server.pid}, after event {event.sequence}", "bold red")
+        self._restart = asyncio.create_task(self._kill_and_start(transcript))
+
+    async def _kill_and_start(self, transcript: Transcript) -> None:
+        await self._server.kill()
+        took = await self._server.start()
+        transcript.line(
+            f"✓ started again on the same data, SERVING after {took:.1f} s (pid {self._server.pid})", "green"
+        )
+
+    async def _evidence(self, client: Client, session: str) -> Evidence:
+        newest = (await client.sessions.get(session)).last_sequence
+        replay: list[event_pb2.Event] = []
+        async with client.sessions.watch(session) as events:
+            async for event in events:
+                replay.append(event)
+                if event.sequence >= newest:
+                    break
+        messages = [message async for message in client.sessions.messages(session)]
+        return Evidence(self._seen, self._seen_before_kill, replay, messages, (*TALK, LONG), WORDS)
+
+    def _close(self, checks: list[Check], seconds: float) -> bool:
+        for one in checks:
+            mark = Text("✓ ", "bold green") if one.kept else Text("✗ ", "bold red")
+            self._console.print(Text("  ").join([mark + Text(one.promise), Text(one.detail, "dim")]))
+        good = all(one.kept for one in checks)
+        self._console.print()
+        if good:
+            self._console.print(f"Nothing was lost. All of this took {seconds:.0f} s.", style="bold green")
+            self._console.print("Next: make serve, and in another terminal .venv/bin/stationmaster chat", style="dim")
+        return good
+
+    def _act(self, title: str) -> None:
+        self._console.print()
+        self._console.rule(Text(title, "bold"), align="left", style="dim")
+
+    def _fact(self, text: str) -> None:
+        self._console.print(f"  {text}", style="dim", soft_wrap=True)
+
+
+def _effect(*, ask: bool) -> agent_pb2.ToolEffect.ValueType:
+    return agent_pb2.TOOL_EFFECT_ASK if ask else agent_pb2.TOOL_EFFECT_ALLOW
