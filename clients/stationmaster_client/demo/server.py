@@ -22,6 +22,7 @@ from stationmaster_client.errors import StationmasterError
 
 START_LIMIT_SECONDS = 60.0
 STOP_LIMIT_SECONDS = 15.0
+LOOK_EVERY_SECONDS = 0.05
 
 
 class DemoFailure(Exception):
@@ -50,6 +51,8 @@ class Server:
 
     async def start(self) -> float:
         """Start it and wait until it is SERVING; returns the seconds this took. Raises DemoFailure."""
+        if self._process is not None:
+            await self._process.wait()
         began = time.monotonic()
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -64,7 +67,7 @@ class Server:
             while not await self._serving(client):
                 if time.monotonic() - began > START_LIMIT_SECONDS:
                     raise DemoFailure(f"the server was not SERVING within {START_LIMIT_SECONDS:.0f} s\n{self._tail()}")
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(LOOK_EVERY_SECONDS)
         return time.monotonic() - began
 
     async def _serving(self, client: Client) -> bool:
@@ -74,11 +77,10 @@ class Server:
             return await client.health.check() == "SERVING"
         return False
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """End it at once, as a power cut does: no handler runs, nothing is flushed."""
-        assert self._process is not None  # noqa: S101
-        self._process.kill()
-        await self._process.wait()
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def stop(self) -> None:
         """End it in order, and PostgreSQL with it."""
@@ -88,11 +90,13 @@ class Server:
                 async with asyncio.timeout(STOP_LIMIT_SECONDS):
                     await self._process.wait()
             except TimeoutError:
-                await self.kill()
+                self.kill()
+                await self._process.wait()
         # PostgreSQL's supervisor stops it once no server is left, however that ended.
-        give_up = time.monotonic() + STOP_LIMIT_SECONDS
-        while any(self.folder.rglob("postmaster.pid")) and time.monotonic() < give_up:
-            await asyncio.sleep(0.05)
+        for _ in range(int(STOP_LIMIT_SECONDS / LOOK_EVERY_SECONDS)):
+            if not any(self.folder.rglob("postmaster.pid")):
+                return
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     def _environment(self) -> dict[str, str]:
         """The caller's environment without its settings of Stationmaster; those of the demo instead."""
@@ -120,9 +124,7 @@ async def temporary_server() -> AsyncIterator[Server]:
     """A server that is not started yet; on every way out its processes end and its folder goes."""
     if importlib.util.find_spec("stationmaster_server") is None:
         raise DemoFailure("the server is not installed: pip install 'stationmaster[server]'")
-    folder = Path(tempfile.mkdtemp(prefix="stationmaster-demo-"))
-    # As root, PostgreSQL runs under another uid, which must be able to pass through.
-    folder.chmod(0o755)
+    folder = _fresh_folder()
     server = Server(folder)
     try:
         yield server
@@ -130,6 +132,13 @@ async def temporary_server() -> AsyncIterator[Server]:
         # Shielded: a Ctrl-C on the way out must not leave processes behind.
         await asyncio.shield(server.stop())
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fresh_folder() -> Path:
+    """A new folder below the system's temporary one. As root, PostgreSQL's uid must be able to pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="stationmaster-demo-"))
+    folder.chmod(0o755)
+    return folder
 
 
 def _free_port() -> int:

@@ -38,6 +38,13 @@ class Story:
 
     async def tell(self) -> bool:
         """Tell it all; whether every promise was kept."""
+        try:
+            return await self._tell()
+        finally:
+            if self._restart is not None:
+                self._restart.cancel()
+
+    async def _tell(self) -> bool:
         began = time.monotonic()
         self._act("A server with a PostgreSQL of its own")
         took = await self._server.start()
@@ -106,10 +113,10 @@ class Story:
             return
         self._seen_before_kill = len(self._seen)
         transcript.line(f"☠ kill -9 {self._server.pid}, after event {event.sequence}", "bold red")
-        self._restart = asyncio.create_task(self._kill_and_start(transcript))
+        self._server.kill()
+        self._restart = asyncio.create_task(self._start_again(transcript))
 
-    async def _kill_and_start(self, transcript: Transcript) -> None:
-        await self._server.kill()
+    async def _start_again(self, transcript: Transcript) -> None:
         took = await self._server.start()
         transcript.line(
             f"✓ started again on the same data, SERVING after {took:.1f} s (pid {self._server.pid})", "green"
