@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from stationmaster_server.agents.model import OnPermissionTimeout, PermissionSettings
 from stationmaster_server.agents.runtime import ToolCall
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.sessions.model import (
@@ -20,9 +21,6 @@ from stationmaster_server.sessions.model import (
     Turn,
     permission_name,
 )
-
-if TYPE_CHECKING:
-    import asyncpg
 
 COLUMNS = """id, session_id, turn_id, call_id, tool, arguments, state, decision, message, edited_arguments, resolved_by,
     on_timeout, created_at, resolved_at, expires_at"""
@@ -171,7 +169,7 @@ async def due(tx: Transaction, limit: int) -> list[tuple[UUID, UUID, PermissionR
     return [(row["organization_id"], row["user_id"], to_request(row)) for row in rows]
 
 
-def to_request(row: asyncpg.Record) -> PermissionRequest:
+def to_request(row: Record) -> PermissionRequest:
     """The request in a row of `COLUMNS`."""
     return PermissionRequest(
         id=row["id"],

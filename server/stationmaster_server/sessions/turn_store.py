@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from stationmaster_server.agents.runtime import ToolCall, ToolResult, Usage
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity.quotas import Reservation
 from stationmaster_server.sessions.model import OPEN_TURNS, RecoveryPolicy, ToolCallState, Turn, TurnState, turn_name
-
-if TYPE_CHECKING:
-    import asyncpg
 
 _COLUMNS = """id, session_id, state, user_message, recovery, reason, error_message, attempts, step, first_sequence,
     last_sequence, input_tokens, output_tokens, cached_input_tokens, cost_micros, cost_estimated, model_calls,
@@ -290,7 +287,7 @@ async def tool_results(
     return results, [row["call_id"] for row in rows if row["state"] == ToolCallState.RUNNING]
 
 
-def _turn(row: asyncpg.Record) -> Turn:
+def _turn(row: Record) -> Turn:
     return Turn(
         id=row["id"],
         session_id=row["session_id"],
@@ -310,7 +307,7 @@ def _turn(row: asyncpg.Record) -> Turn:
     )
 
 
-def usage_of(row: asyncpg.Record) -> Usage:
+def usage_of(row: Record) -> Usage:
     """The usage columns of a turn or session."""
     return Usage(
         input_tokens=row["input_tokens"],
