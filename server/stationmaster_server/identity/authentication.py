@@ -168,11 +168,15 @@ class Authenticator:
         entry = AuditEntry("authenticate", resource, Outcome.DENIED, Category.SECURITY, reason.value)
         await self._audit.write_refusal(caller, entry)
 
+    def forget(self) -> None:
+        """Ask the database about every caller anew."""
+        self._keys.forget()
+        self._subjects.forget()
+
     def _heard(self, payload: str | None) -> None:
         # Changes of users and keys are rare: to forget all costs each caller one query.
         if payload is None or not payload.startswith("quota:"):
-            self._keys.forget()
-            self._subjects.forget()
+            self.forget()
 
 
 class _Refused(Exception):

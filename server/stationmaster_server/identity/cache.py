@@ -31,6 +31,9 @@ class Cache(Generic[K, V]):
             asking = self._asking[key] = asyncio.create_task(self._ask(key, find))
         return await asyncio.shield(asking)
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def forget(self) -> None:
         """Believe nothing any more, not even what is being asked just now."""
         self._kept.clear()

@@ -140,7 +140,7 @@ async def find_subject(tx: Transaction, subject: str, organization_id: UUID | No
     sql = """
     SELECT organization_id, id AS user_id, role, disabled_at FROM users
     WHERE external_subject = $1 AND external_subject <> ''
-      AND CASE WHEN $2::uuid IS NULL THEN (SELECT count(*) FROM (SELECT FROM organizations LIMIT 2) some) = 1
+      AND CASE WHEN $2::uuid IS NULL THEN (SELECT count(*) FROM (SELECT FROM organizations LIMIT 2) AS few) = 1
                ELSE organization_id = $2 END
     """
     row = await tx.fetchrow(sql, subject, organization_id)

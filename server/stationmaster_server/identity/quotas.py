@@ -164,9 +164,13 @@ class Quotas:
         message = f"the quota of {subject} is used up: {description}"
         raise ResourceExhausted(Reason.QUOTA_EXCEEDED, message, violation, retry_after=retry_after)
 
+    def forget(self) -> None:
+        """Ask the database for every limit anew."""
+        self._limits.forget()
+
     def _heard(self, payload: str | None) -> None:
         if payload is None or payload.startswith("quota:"):
-            self._limits.forget()
+            self.forget()
 
 
 def subject_name(subject_id: UUID, organization_id: UUID) -> str:
