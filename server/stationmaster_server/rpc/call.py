@@ -23,12 +23,12 @@ class Call:
         "caller",
         "code",
         "context",
+        "deadline",
         "entered",
         "error",
         "metadata",
         "method",
         "reason",
-        "remaining",
         "request_id",
         "span",
         "started",
@@ -43,8 +43,8 @@ class Call:
         """How many interceptors it has reached."""
         self.request_id = ""
         self.caller: Caller | None = None
-        self.remaining: float | None = None
-        """Seconds that the caller's deadline leaves; None when it set none."""
+        self.deadline: float | None = None
+        """The `time.monotonic()` at which the caller's deadline passes; None when it set none."""
         self.code = grpc.StatusCode.OK
         self.reason = ""
         """The ErrorReason, once the call has failed."""

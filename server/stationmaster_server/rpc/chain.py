@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from stationmaster_server.db.ids import new_id
 from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 from stationmaster_server.rpc.call import Call, Context
 from stationmaster_server.rpc.errors import DETAILS_KEY, MessageTooLarge, Status, UnknownMethod, to_status
 from stationmaster_server.rpc.interceptors import errors
 from stationmaster_server.rpc.interceptors.base import After, Before, Each, Interceptor
-from stationmaster_server.rpc.interceptors.request_id import KEY as REQUEST_ID_KEY
+from stationmaster_server.rpc.interceptors.request_id import KEY, RequestIds
 from stationmaster_server.rpc.method import Handler, Method
-from stationmaster_server.rpc.time_limit import OpenStreams, in_time
+from stationmaster_server.rpc.open_streams import OpenStreams
 from stationmaster_server.wire.caller import calling, until
 
 Parse = Callable[[bytes], Any]
@@ -40,8 +38,9 @@ class Chain:
     caller may call the method, and so that bytes that are no message get a clear answer.
     """
 
-    def __init__(self, interceptors: Sequence[Interceptor], *, max_message_bytes: int) -> None:
-        self._interceptors = tuple(interceptors)
+    def __init__(self, ids: RequestIds, interceptors: Sequence[Interceptor], *, max_message_bytes: int) -> None:
+        self._ids = ids
+        self._interceptors = (ids, *interceptors)
         self._max_message_bytes = max_message_bytes
         self._streams = OpenStreams()
 
@@ -57,7 +56,7 @@ class Chain:
 
     def unknown_methods(self) -> grpc.GenericRpcHandler:
         """Return the handler of whatever no service serves."""
-        return _UnknownMethods()
+        return _UnknownMethods(self._ids)
 
     def end_streams(self) -> None:
         """End every stream with UNAVAILABLE: the server stops."""
@@ -120,8 +119,10 @@ def _answer_once(
         try:
             await run.enter(call)
             request = run.read(raw)
-            with _told(call):
-                return await in_time(call, behaviour(request, context))
+            if call.caller is None:  # an open method: nobody asks who calls
+                return await behaviour(request, context)
+            with calling(call.caller), until(call.deadline):
+                return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 - the edge: nothing may leave untranslated
             await _abort(call, error)
         except asyncio.CancelledError:
@@ -140,9 +141,9 @@ def _answer_many(
         call = Call(run.method, context)
         try:
             await run.enter(call)
-            request = run.read(raw)
-            with _told(call):
-                await streams.run(call, _send(behaviour(request, context), context))
+            work = _send(behaviour(run.read(raw), context), context)
+            with until(call.deadline), nullcontext() if call.caller is None else calling(call.caller):
+                await streams.run(work)
         except Exception as error:  # noqa: BLE001 - the edge: nothing may leave untranslated
             await _abort(call, error)
         except asyncio.CancelledError:
@@ -164,14 +165,6 @@ async def _send(answers: Any, context: Context) -> None:
             await context.write(answer)
 
 
-@contextmanager
-def _told(call: Call) -> Iterator[None]:
-    """Let `wire.caller` tell the servicer who calls and until when."""
-    until_when = None if call.remaining is None else time.monotonic() + call.remaining
-    with until(until_when), nullcontext() if call.caller is None else calling(call.caller):
-        yield
-
-
 async def _abort(call: Call, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):  # the servicer ended the call itself
         call.code = grpc.StatusCode.UNKNOWN
@@ -181,18 +174,21 @@ async def _abort(call: Call, error: Exception) -> NoReturn:
 
 
 def _trailers(request_id: str, status: Status) -> tuple[tuple[str, str | bytes], ...]:
-    return ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status.details))
+    return ((KEY, request_id), (DETAILS_KEY, status.details))
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):
     """Answers UNIMPLEMENTED with details, without reading a message and without remembering the name."""
+
+    def __init__(self, ids: RequestIds) -> None:
+        self._ids = ids
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """Return a handler for any name."""
         path = handler_call_details.method
 
         async def refuse(requests: object, context: Context) -> None:
-            request_id = str(new_id())
+            request_id = self._ids.new()
             status = to_status(UnknownMethod(path[:200]), request_id)
             await context.abort(status.code, status.message, _trailers(request_id, status))
 

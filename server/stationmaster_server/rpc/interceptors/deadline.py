@@ -1,6 +1,12 @@
-"""Honours the caller's deadline: the work stops when it passes."""
+"""Refuses what comes too late, and tells the servicer how long it has.
+
+The work itself is stopped by grpc, which cancels the handler at the deadline even when the client is silent; what it
+does not do is tell downstream calls: `wire.caller.current_deadline` is for them.
+"""
 
 from __future__ import annotations
+
+import time
 
 from stationmaster_server.errors import DeadlineExceeded, Reason
 from stationmaster_server.rpc.call import Call
@@ -9,7 +15,7 @@ from stationmaster_server.rpc.method import Method
 
 
 class Deadlines(Interceptor):
-    """Reads what is left of the deadline; the chain runs the servicer under it and tells `wire.caller` about it."""
+    """Reads the deadline that the caller set, if any."""
 
     def before(self, method: Method) -> Before:
         """Return what reads it."""
@@ -18,13 +24,8 @@ class Deadlines(Interceptor):
 
 def _read(call: Call) -> None:
     remaining: float | None = call.context.time_remaining()  # None without a deadline, whatever the stubs say
-    if remaining is not None and remaining <= 0:
-        raise passed()
-    call.remaining = remaining
-
-
-def passed() -> DeadlineExceeded:
-    """The refusal of a call whose time is over."""
-    return DeadlineExceeded(
-        Reason.DEADLINE_EXCEEDED, "the deadline of the call passed before the work was done; it was stopped"
-    )
+    if remaining is None:
+        return
+    if remaining <= 0:
+        raise DeadlineExceeded(Reason.DEADLINE_EXCEEDED, "the deadline had passed before the call was begun")
+    call.deadline = time.monotonic() + remaining
