@@ -15,6 +15,9 @@ _MAX_PAYLOAD_BYTES = 7999  # PostgreSQL's limit is below 8000
 _ORIGIN_LENGTH = 12
 _ID_LENGTH = 24  # 16 bytes in base64
 
+# Gets the streams that were written to; None: notifications may have been missed, it may be any stream.
+Wake = Callable[[list[UUID] | None], None]
+
 
 class Bus(Protocol):
     """Tells other servers which streams have new events, and hears it from them (never from itself)."""
@@ -27,7 +30,7 @@ class Bus(Protocol):
         """Tell after the commit; does nothing when the flush's statement has told already."""
         ...
 
-    async def start(self, wake: Callable[[list[UUID]], None]) -> None:
+    def listen(self, wake: Wake) -> None:
         """Call `wake` with the streams that another server wrote to."""
         ...
 
@@ -48,11 +51,13 @@ class PostgresBus:
     async def publish(self, streams: Iterable[UUID]) -> None:
         """Nothing: the notification went with the commit."""
 
-    async def start(self, wake: Callable[[list[UUID]], None]) -> None:
-        """Listen; what this server wrote itself it has fanned out already."""
+    def listen(self, wake: Wake) -> None:
+        """To be called before the listener starts. What this server wrote itself it has fanned out already."""
 
-        def heard(payload: str) -> None:
-            if not payload.startswith(self._origin):
+        def heard(payload: str | None) -> None:
+            if payload is None:
+                wake(None)
+            elif not payload.startswith(self._origin):
                 wake(_ids(payload[_ORIGIN_LENGTH:]))
 
         self._listener.add(CHANNEL, heard)

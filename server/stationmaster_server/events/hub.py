@@ -143,9 +143,9 @@ class Hub:
         else:
             channel.deliver(Chunk(events[0].sequence, events, events[-1].sequence), self._loop.time())
 
-    def wake(self, streams: Iterable[UUID]) -> None:
-        """Have the log read for those of the streams that are watched here."""
-        watched = self._channels.keys() & streams
+    def wake(self, streams: Iterable[UUID] | None) -> None:
+        """Have the log read for those of the streams (None: all) that are watched here."""
+        watched = set(self._channels) if streams is None else self._channels.keys() & streams
         if watched:
             self.behind |= watched
             self.work.set()

@@ -16,9 +16,9 @@ from stationmaster_server.errors import InvalidArgument, LeaseLost, NotFound, St
 from stationmaster_server.events import store
 from stationmaster_server.events.bus import Bus
 from stationmaster_server.events.hub import Hub
-from stationmaster_server.events.model import Batch, Event, NewEvent, Page, encode_body
+from stationmaster_server.events.model import Batch, Event, NewEvent, Page
 from stationmaster_server.events.reader import follow
-from stationmaster_server.events.store import Cursor
+from stationmaster_server.events.store import Cursor, encode_body
 from stationmaster_server.events.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -37,11 +37,10 @@ class LogSettings:
 
 
 class EventLog:
-    """Durable streams of events. Start it before use; close it before the database."""
+    """Durable streams of events. Make it before the bus begins to listen; close it before the database."""
 
     def __init__(self, database: Database, bus: Bus, settings: LogSettings | None = None) -> None:
         self._database = database
-        self._bus = bus
         self._settings = settings or LogSettings()
         self._hub = Hub()
         self._writer = Writer(
@@ -52,15 +51,15 @@ class EventLog:
             give_up_after=self._settings.give_up_after,
         )
         self._tasks: list[asyncio.Task[None]] = []
+        bus.listen(self._hub.wake)
 
     async def start(self) -> None:
-        """Begin to write, to listen and to look."""
+        """Begin to write and to look."""
         self._writer.start()
         self._tasks = [
             asyncio.create_task(self._catch_up(), name="event hub"),
             asyncio.create_task(self._tick(), name="event ticker"),
         ]
-        await self._bus.start(self._hub.wake)
 
     async def close(self) -> None:
         """Flush what producers wrote, then end every reader."""

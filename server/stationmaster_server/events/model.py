@@ -1,8 +1,7 @@
-"""Events, the batches that readers get, and how a body becomes text. Standard library only."""
+"""Events and what readers get. Standard library only."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,18 +54,3 @@ class Page:
     events: list[Event]
     covered: int
     full: bool  # there may be more after it
-
-
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_escaped = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
-
-
-def encode_body(body: dict[str, Any]) -> str:
-    """The body as JSON text. Half a surrogate pair, which UTF-8 cannot carry, is kept as an escape."""
-    text = _compact(body)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return _escaped(body)
-    return text

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.events.model import Event, NewEvent, encode_body
-from stationmaster_server.events.store import Group, Written
+from stationmaster_server.events.model import Event, NewEvent
+from stationmaster_server.events.store import Group, Written, encode_body
 
 # A reply that piles up during an outage must still fit into a message of 4 MiB.
 _MERGED_CHARACTERS = 65_536

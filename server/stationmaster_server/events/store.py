@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
+
+from pydantic_core import to_json
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import Event, Page
@@ -38,6 +41,14 @@ class Written(NamedTuple):
 
     before: int
     at: datetime | None
+
+
+def encode_body(body: dict[str, Any]) -> str:
+    """The body as JSON text. Half a surrogate pair, which UTF-8 cannot carry, is kept as an escape."""
+    try:
+        return to_json(body).decode()
+    except ValueError:
+        return json.dumps(body, separators=(",", ":"))
 
 
 async def create_stream(tx: Transaction, organization_id: UUID, stream_id: UUID) -> None:

@@ -29,7 +29,8 @@ from stationmaster_server.events.pending import Flush, Pending, StreamWrites
 logger = logging.getLogger(__name__)
 
 # Whether the statement was committed is not known after these; the flush is repeated under its id.
-_UNCERTAIN = (Unavailable, DeadlineExceeded, Aborted)
+# (The driver's internal error is what a backend that died between two statements looks like, now and then.)
+_UNCERTAIN = (Unavailable, DeadlineExceeded, Aborted, asyncpg.InternalClientError)
 # A stream whose row somebody's transaction holds is tried again after a pause that doubles.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
 _OUTAGE_PAUSE, _LONGEST_OUTAGE_PAUSE = 0.05, 1.0
@@ -82,19 +83,16 @@ class Writer:
         """Queue an event; the future has its sequence once it is durable."""
         if self._closing:
             raise Unavailable(Reason.SERVER_STOPPING, "the server is stopping")
-        if self._pending.size >= self._queue_size:
-            self._full()
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._pending.add(organization_id, stream_id, fence, event, future)
-        self._wake.set()
-        return future
-
-    def _full(self) -> None:
-        self._room.clear()
         if self._pending.size >= self._queue_size * _HARD_FACTOR:
             raise ResourceExhausted(
                 Reason.SERVER_OVERLOADED, "too many events wait to be written", retry_after=timedelta(seconds=1)
             )
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pending.add(organization_id, stream_id, fence, event, future)
+        self._wake.set()
+        if self._pending.size >= self._queue_size:
+            self._room.clear()
+        return future
 
     def notify(self, stream_id: UUID) -> None:
         """Tell other servers of a stream with the next flush, at once when idle."""
@@ -113,10 +111,11 @@ class Writer:
             pause = _FIRST_PAUSE
             while self._pending:
                 flush = self._pending.take()
-                self._room.set()
                 locked = await self._write_out(flush)
+                self._pending.put_back(locked)
+                if self._pending.size < self._queue_size:
+                    self._room.set()
                 if locked:
-                    self._pending.put_back(locked)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
                 else:
@@ -129,8 +128,10 @@ class Writer:
         except _UNCERTAIN as error:
             self._give_up(flush, error)
             return []
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-            return await self._without_the_culprit(flush, error)
+        except Exception:
+            # Whatever it is, the writer lives on: what the database refuses for its content, or a bug of ours.
+            logger.exception("a flush of events was refused")
+            return await self._without_the_culprit(flush)
         await self._bus.publish(flush.streams)
         return locked
 
@@ -177,10 +178,9 @@ class Writer:
                 group.fail(_lease_lost(group))
         return locked
 
-    async def _without_the_culprit(self, flush: Flush, error: Exception) -> list[StreamWrites]:
-        """The database refuses the statement for its content: halve it until only the culprit fails."""
+    async def _without_the_culprit(self, flush: Flush) -> list[StreamWrites]:
+        """Halve a flush that was refused until only the culprit fails."""
         if len(flush.groups) <= 1:
-            logger.error("events were refused by the database", exc_info=error)
             for group in flush.groups:
                 group.fail(lambda: StationmasterError(Reason.INTERNAL, "the event could not be stored"))
             return []
@@ -188,11 +188,11 @@ class Writer:
         halves = (flush.groups[:middle], flush.groups[middle:])
         return [group for half in halves for group in await self._write_out(Flush(half, flush.streams))]
 
-    def _give_up(self, flush: Flush, error: StationmasterError) -> None:
+    def _give_up(self, flush: Flush, error: Exception) -> None:
         """Fail the flush and what queued behind it: were that written later, a stream would miss its middle."""
         logger.error("events are given up after %s s without the database", self._give_up_after)
         for group in [*flush.groups, *self._pending.take().groups]:
-            group.fail(lambda: Unavailable(Reason.DATABASE_UNAVAILABLE, error.message))
+            group.fail(lambda: Unavailable(Reason.DATABASE_UNAVAILABLE, str(error)))
 
 
 def _lease_lost(group: StreamWrites) -> Callable[[], LeaseLost]:
