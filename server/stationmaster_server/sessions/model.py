@@ -49,6 +49,11 @@ def transition(session_name: str, current: SessionState, wanted: SessionState) -
     """
     if wanted in TRANSITIONS[current]:
         return wanted
+    raise illegal_transition(session_name, current, wanted)
+
+
+def illegal_transition(session_name: str, current: SessionState, wanted: SessionState) -> FailedPrecondition:
+    """The refusal of a change of state; it says which ones there are."""
     allowed = ", ".join(sorted(TRANSITIONS[current])) or "none: it has ended"
     error = FailedPrecondition(
         Reason.ILLEGAL_TRANSITION,
@@ -56,7 +61,7 @@ def transition(session_name: str, current: SessionState, wanted: SessionState) -
         PreconditionViolation("SESSION_STATE", session_name, f"from {current} these states can be reached: {allowed}"),
     )
     error.metadata = {"from": str(current), "to": str(wanted)}
-    raise error
+    return error
 
 
 class TurnState(StrEnum):

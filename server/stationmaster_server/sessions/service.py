@@ -25,6 +25,7 @@ from stationmaster_server.sessions.model import (
     SearchHit,
     Session,
     SessionState,
+    illegal_transition,
     owner_scope,
     session_name,
     transition,
@@ -210,7 +211,7 @@ class SessionService:
             if again is not None:
                 return again
             session = await store.lock_session(tx, organization_id, session_id, owner)
-            transition(session_name(session_id), session.state, wanted)
+            _check_change(session, wanted)
             await change_state(tx, self._services, session, organization_id, wanted, reason)
             await self._audit(tx, caller, session, action, reason=reason, details={"from": str(session.state)})
             if wanted in STOPS_TURNS:
@@ -261,6 +262,14 @@ def _check_open(session: Session) -> None:
             f"{name} is {session.state}: it can be read and forked, not changed",
             PreconditionViolation("SESSION_STATE", name, "fork it to go on from it"),
         )
+
+
+def _check_change(session: Session, wanted: SessionState) -> None:
+    """What the table allows, but a busy session becomes ACTIVE only when its turn ends, never by a caller's word."""
+    name = session_name(session.id)
+    if wanted is SessionState.ACTIVE and session.state is not SessionState.PAUSED:
+        raise illegal_transition(name, session.state, wanted)
+    transition(name, session.state, wanted)
 
 
 def _check_etag(session: Session, etag: str) -> None:
