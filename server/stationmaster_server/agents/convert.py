@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from typing import Any
 
 from stationmaster.v1 import agent_pb2 as pb
 
@@ -13,11 +14,13 @@ from stationmaster_server.agents.model import (
     Limits,
     Memory,
     ModelInfo,
+    NewAgent,
     OnPermissionTimeout,
     PermissionSettings,
     RuntimeName,
     ToolPolicy,
 )
+from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.wire.fields import duration, span, timestamp
 
 AGENT_NAME = "agents/{agent}"
@@ -57,6 +60,25 @@ def agent_to_proto(agent: Agent) -> pb.Agent:
         create_time=timestamp(agent.created_at),
         update_time=timestamp(agent.updated_at),
     )
+
+
+def new_agent(agent_id: str, message: pb.Agent) -> NewAgent:
+    """What an agent is to be made of."""
+    return NewAgent(agent_id, spec_from_proto(message.spec), message.display_name, message.description)
+
+
+def agent_changes(message: pb.Agent, fields: Set[str]) -> dict[str, Any]:
+    """The new values of these fields, by their names in `Agent`.
+
+    Raises:
+        InvalidArgument: `spec` is to change to none.
+    """
+    if "spec" in fields and not message.HasField("spec"):
+        raise InvalidArgument.field("agent.spec", "is required when the update mask names it")
+    changes: dict[str, Any] = {field: getattr(message, field) for field in fields - {"spec"}}
+    if "spec" in fields:
+        changes["spec"] = spec_from_proto(message.spec)
+    return changes
 
 
 def model_to_proto(model: ModelInfo) -> pb.Model:

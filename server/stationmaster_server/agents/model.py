@@ -115,6 +115,16 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
+class NewAgent:
+    """What an agent is made of."""
+
+    agent_id: str
+    spec: AgentSpec
+    display_name: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model that this server knows. Prices in millionths of a US dollar per million tokens."""
 

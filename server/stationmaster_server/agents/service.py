@@ -1,0 +1,242 @@
+"""Agents: the rules."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.agents import store
+from stationmaster_server.agents.model import Agent, AgentSpec, ModelInfo, NewAgent, RuntimeName
+from stationmaster_server.agents.providers import Providers
+from stationmaster_server.agents.spec_json import spec_to_json
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PreconditionViolation,
+    Reason,
+)
+from stationmaster_server.identity.model import AuditEntry
+
+LISTING = Listing(
+    {
+        "agent_id": Field("a.agent_id", str),
+        "display_name": Field("a.display_name", str),
+        "model": Field("a.model", str),
+        "create_time": Field("a.created_at", datetime),
+        "update_time": Field("a.updated_at", datetime),
+    },
+    key="a.agent_id",
+    key_type=str,
+    default_order="create_time desc",
+)
+UPDATABLE = frozenset({"display_name", "description", "spec"})
+
+SessionsUsing = Callable[[Transaction, Caller, str], Awaitable[int]]
+
+_PROVIDER_FILTER = re.compile(r"""\s*(?:provider\s*[=:]\s*)?["']?([A-Za-z0-9_.-]+)["']?\s*""")
+
+
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    """What is remembered of a deletion."""
+
+    agent_id: str
+
+
+class AgentService:
+    """Agents of an organization, and the models they may name.
+
+    `sessions_using` counts the sessions that are not terminated and name an agent: sessions stand above agents.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        audit: AuditLog,
+        providers: Providers,
+        runtimes: Set[RuntimeName],
+        sessions_using: SessionsUsing,
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self._providers = providers
+        self._runtimes = runtimes
+        self._sessions_using = sessions_using
+
+    async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
+        """Creates an agent. Raises AlreadyExists, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
+        self.check(new.spec)
+        now, uid = datetime.now(UTC), new_id()
+        agent = Agent(new.agent_id, uid, new.display_name, new.description, new.spec, "", now, now)
+        agent = replace(agent, etag=_etag(agent, str(uid)))
+        tenant = caller.tenant
+        if validate_only:
+            await self._require_free(caller, agent.agent_id)
+            return agent
+        async with self._database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Agent)
+            if again is not None:
+                return again
+            agent = await store.insert(tx, tenant.organization_id, agent)
+            await self._write_audit(tx, caller, "agent.create", agent.agent_id, {"model": agent.spec.model})
+            await remember(tx, tenant, caller.request_key, agent)
+            return agent
+
+    async def get(self, caller: Caller, agent_id: str) -> Agent:
+        """One agent. Raises NotFound."""
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return _found(await store.get(tx, caller.tenant.organization_id, agent_id), agent_id)
+
+    async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[Agent]:
+        """A page of agents, newest first by default. Raises InvalidArgument."""
+        clause = LISTING.sql(filter_text, order_by, page, start=2)
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return await store.list_agents(tx, caller.tenant.organization_id, clause)
+
+    async def update(
+        self, caller: Caller, agent_id: str, changes: dict[str, Any], etag: str = "", *, validate_only: bool = False
+    ) -> Agent:
+        """Changes fields, by their names in `Agent`. Sessions keep the specification they started with.
+
+        Raises:
+            NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
+        """
+        if "spec" in changes:
+            self.check(changes["spec"])
+        tenant = caller.tenant
+        if validate_only:
+            return _changed(_unchanged_since(await self.get(caller, agent_id), etag), changes)
+        async with self._database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Agent)
+            if again is not None:
+                return again
+            agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
+            agent = _changed(_unchanged_since(agent, etag), changes)
+            agent = await store.update(tx, tenant.organization_id, agent)
+            details = {"paths": sorted(changes), "model": agent.spec.model}
+            await self._write_audit(tx, caller, "agent.update", agent_id, details)
+            await remember(tx, tenant, caller.request_key, agent)
+            return agent
+
+    async def delete(self, caller: Caller, agent_id: str, etag: str = "", *, force: bool = False) -> None:
+        """Deletes an agent. Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(AGENT_IN_USE)."""
+        tenant = caller.tenant
+        async with self._database.tenant(tenant) as tx:
+            if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
+                return
+            agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
+            _unchanged_since(agent, etag)
+            used_by = await self._sessions_using(tx, caller, agent_id)
+            if used_by and not force:
+                raise _in_use(agent_id, used_by)
+            await store.delete(tx, tenant.organization_id, agent_id)
+            await self._write_audit(tx, caller, "agent.delete", agent_id, {"sessions": used_by})
+            await remember(tx, tenant, caller.request_key, _Deleted(agent_id))
+
+    async def list_models(self, filter_text: str, page: PageRequest) -> Page[ModelInfo]:
+        """A page of the models that this server knows, by provider and id. Raises InvalidArgument(INVALID_FILTER)."""
+        provider = _provider_in(filter_text)
+        models = await asyncio.to_thread(self._providers.models)
+        left = [
+            model
+            for model in models
+            if provider in ("", model.provider) and (page.after is None or _key(model) > page.after)
+        ]
+        shown = left[: page.size]
+        return Page(shown, _key(shown[-1]) if len(left) > page.size else None)
+
+    async def resolve(self, tx: Transaction, organization_id: UUID, agent_id: str) -> AgentSpec:
+        """The specification of an agent as it is now, for a session that begins.
+
+        Raises:
+            NotFound, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
+        """
+        agent = _found(await store.get(tx, organization_id, agent_id), agent_id)
+        self.check(agent.spec)
+        return agent.spec
+
+    def check(self, spec: AgentSpec) -> None:
+        """Whether this server can run it. Raises FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
+        if spec.runtime not in self._runtimes:
+            raise _cannot_run("RUNTIME", spec.runtime.value, f"runtime {spec.runtime} is not installed on this server")
+        if spec.prompt:
+            raise _cannot_run(
+                "PROMPT", spec.prompt, "this server serves no prompts yet: write the instructions as text"
+            )
+        if spec.mcp_servers:
+            raise _cannot_run("MCP", spec.mcp_servers[0], "this server reaches no MCP servers yet: leave them out")
+        if spec.runtime is RuntimeName.MODEL:
+            self._providers.check(spec.model)
+
+    async def _require_free(self, caller: Caller, agent_id: str) -> None:
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            if await store.get(tx, caller.tenant.organization_id, agent_id) is not None:
+                raise AlreadyExists("Agent", f"agents/{agent_id}")
+
+    async def _write_audit(
+        self, tx: Transaction, caller: Caller, action: str, agent_id: str, details: dict[str, Any]
+    ) -> None:
+        await self._audit.write(tx, caller, AuditEntry(action, f"agents/{agent_id}", details=details))
+
+
+def _found(agent: Agent | None, agent_id: str) -> Agent:
+    if agent is None:
+        raise NotFound("Agent", f"agents/{agent_id}")
+    return agent
+
+
+def _unchanged_since(agent: Agent, etag: str) -> Agent:
+    if etag and etag != agent.etag:
+        raise Aborted(Reason.ETAG_MISMATCH, f"agents/{agent.agent_id} changed meanwhile: read it again and decide anew")
+    return agent
+
+
+def _changed(agent: Agent, changes: dict[str, Any]) -> Agent:
+    changed = replace(agent, **changes)
+    return replace(changed, etag=_etag(changed, agent.etag))
+
+
+def _etag(agent: Agent, before: str) -> str:
+    """A hash of the content and the etag before it: an agent that is changed back has another one."""
+    content = json.dumps([before, agent.display_name, agent.description, spec_to_json(agent.spec)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _in_use(agent_id: str, used_by: int) -> FailedPrecondition:
+    advice = f"{used_by} sessions are not terminated; terminate them, or delete with force"
+    violation = PreconditionViolation("AGENT", f"agents/{agent_id}", advice)
+    return FailedPrecondition(Reason.AGENT_IN_USE, f"agents/{agent_id} is in use: {advice}", violation)
+
+
+def _cannot_run(kind: str, subject: str, why: str) -> FailedPrecondition:
+    return FailedPrecondition(Reason.RUNTIME_UNAVAILABLE, why, PreconditionViolation(kind, subject, why))
+
+
+def _key(model: ModelInfo) -> tuple[str, str]:
+    return model.provider, model.model_id
+
+
+def _provider_in(filter_text: str) -> str:
+    if not filter_text.strip():
+        return ""
+    match = _PROVIDER_FILTER.fullmatch(filter_text)
+    if match is None:
+        raise InvalidArgument.field("filter", 'expected a provider: provider = "anthropic"', Reason.INVALID_FILTER)
+    return match[1]
