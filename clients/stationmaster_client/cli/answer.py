@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from stationmaster_client.cli.output import clean
 from stationmaster_client.cli.terminal import ask
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def _show(run: Run, call: event_pb2.ToolCall) -> dict[str, Any]:
     body = Text()
     for key, value in arguments.items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        body.append(f"{key}: ", "dim")
-        body.append(f"{shown}\n")
+        body.append(f"{clean(key)}: ", "dim")
+        body.append(f"{clean(shown)}\n")
     body.rstrip()
-    title = Text(f" {call.tool} asks for permission ", "bold")
+    title = Text(f" {clean(call.tool)} asks for permission ", "bold")
     run.out.errors.print(Panel(body, title=title, title_align="left", border_style="yellow"))
     return arguments
 

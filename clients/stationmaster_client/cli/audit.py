@@ -9,7 +9,7 @@ import typer
 from stationmaster_client.cli.command import Run, command
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
-from stationmaster_client.cli.output import moment, plain
+from stationmaster_client.cli.output import clean, moment, plain
 from stationmaster_client.cli.transcript import Transcript, arguments
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def tail(
 def _text(cell: str | Text) -> Text:
     from rich.text import Text
 
-    return Text(cell) if isinstance(cell, str) else cell
+    return Text(clean(cell)) if isinstance(cell, str) else cell
 
 
 def _row(event: audit_pb2.AuditEvent) -> tuple[str | Text, ...]:

@@ -97,6 +97,7 @@ class Conversation:
         stream = run.client.sessions.send(
             self._session, text, patience=PATIENCE, on_interruption=transcript.interrupted
         )
+        finished = None
         with on_interrupt(lambda: self._cancel(stream, transcript)):
             async with stream as events:
                 async for event in events:
@@ -107,8 +108,9 @@ class Conversation:
                     if event.HasField("permission_requested"):
                         await self._permission(event.permission_requested, stream, transcript)
                     elif event.HasField("turn_finished"):
-                        return event.turn_finished
-        return None
+                        finished = event.turn_finished
+        transcript.end_line()
+        return finished
 
     def _cancel(self, stream: TurnStream, transcript: Transcript) -> None:
         """Cancel the turn; its stream then ends by itself."""

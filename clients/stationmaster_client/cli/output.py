@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.text import Text
 
 
@@ -59,19 +59,19 @@ class Output:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    def print(self, *parts: RenderableType, style: str | None = None) -> None:
+    def print(self, text: str | Text = "", style: str | None = None) -> None:
         """Print for people."""
-        self.console.print(*parts, style=style, soft_wrap=True)
+        self.console.print(clean(text) if isinstance(text, str) else text, style=style, soft_wrap=True)
 
     def note(self, text: str, style: str = "dim") -> None:
         """Say something that is not the result."""
-        self.errors.print(text, style=style, soft_wrap=True)
+        self.errors.print(clean(text), style=style, soft_wrap=True)
 
     def error(self, lines: Iterable[str]) -> None:
         """Say what went wrong."""
         for number, line in enumerate(lines):
             prefix = "error: " if number == 0 else "       "
-            self.errors.print(prefix + line, style="bold red" if number == 0 else None, soft_wrap=True)
+            self.errors.print(clean(prefix + line), style="bold red" if number == 0 else None, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str) -> None:
         """Print rows under column heads; `empty` when there are none. A column that ends in `#` holds numbers."""
@@ -81,7 +81,7 @@ class Output:
         for column in columns:
             table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in row))
         if table.row_count:
             self.console.print(table)
         else:
@@ -96,8 +96,22 @@ class Output:
         table.add_column()
         for name, value in pairs:
             if value:
-                table.add_row(name, value)
+                table.add_row(name, clean(value) if isinstance(value, str) else value)
         self.console.print(table)
+
+
+# What steers a terminal or hides text in it: control characters (but tab and newline) and marks of writing direction.
+_STEERING = {
+    code: "\N{REPLACEMENT CHARACTER}"
+    for codes in (range(0x20), range(0x7F, 0xA0), range(0x202A, 0x202F), range(0x2066, 0x206A))
+    for code in codes
+    if chr(code) not in "\t\n"
+}
+
+
+def clean(text: str) -> str:
+    """Text of models, tools and users, made safe for a terminal: it can neither move the cursor nor hide itself."""
+    return text.replace("\r\n", "\n").translate(_STEERING)
 
 
 def age(time: Timestamp) -> str:

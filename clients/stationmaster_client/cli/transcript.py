@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from stationmaster_client.cli.output import dollars, plain
+from stationmaster_client.cli.output import clean, dollars, plain
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
@@ -47,7 +47,7 @@ class Transcript:
     def line(self, text: str, style: str = "dim") -> None:
         """Print a line of its own."""
         self.end_line()
-        self._console.print(text, style=style, soft_wrap=True)
+        self._console.print(clean(text), style=style, soft_wrap=True)
 
     def end_line(self) -> None:
         """End the line of streamed text, if one is open."""
@@ -56,9 +56,15 @@ class Transcript:
             self._open_line = False
 
     def _write(self, text: str, style: str | None = None) -> None:
-        if text:
-            self._console.print(text, style=style, end="", soft_wrap=True)
-            self._open_line = not text.endswith("\n")
+        if not text:
+            return
+        if style:
+            self._console.print(clean(text), style=style, end="", soft_wrap=True)
+        else:
+            # Not through rich, which would change tabs.
+            self._console.file.write(clean(text))
+            self._console.file.flush()
+        self._open_line = not text.endswith("\n")
 
     def _text_delta(self, delta: event_pb2.TextDelta) -> None:
         self._said += delta.text

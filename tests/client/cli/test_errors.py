@@ -1,0 +1,92 @@
+"""Failures: a meaningful exit code, an explanation on standard error, and nothing on standard output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from stationmaster.v1 import session_pb2
+from stationmaster_client import errors
+from stationmaster_client.cli.errors import ExitCode, exit_code
+
+from tests.client.cli.program import Program
+from tests.client.stand_in import SESSION, serving
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("INVALID_ARGUMENT", 2),
+        ("NOT_FOUND", 3),
+        ("PERMISSION_DENIED", 4),
+        ("UNAUTHENTICATED", 4),
+        ("ALREADY_EXISTS", 5),
+        ("ABORTED", 5),
+        ("FAILED_PRECONDITION", 5),
+        ("RESOURCE_EXHAUSTED", 6),
+        ("UNAVAILABLE", 7),
+        ("DEADLINE_EXCEEDED", 8),
+        ("INTERNAL", 1),
+        ("DATA_LOSS", 1),
+    ],
+)
+def test_the_exit_code_tells_what_kind_of_failure_it_was(name: str, code: int) -> None:
+    assert exit_code(errors.CLASSES[grpc.StatusCode[name]]("no")) == code
+
+
+async def test_a_failure_tells_the_reason_what_to_do_and_the_request_id(tmp_path: Path) -> None:
+    async def send(request: session_pb2.PauseSessionRequest, context: Any) -> session_pb2.Session:
+        status = status_pb2.Status(code=9, message="the session runs a turn")
+        for detail in (
+            error_details_pb2.ErrorInfo(reason="SESSION_BUSY", domain="stationmaster"),
+            error_details_pb2.RequestInfo(request_id="request-7"),
+        ):
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            status.details.append(packed)
+        context.set_trailing_metadata(((errors.DETAILS_KEY, status.SerializeToString()),))
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, status.message)
+        raise AssertionError
+
+    async with serving(PauseSession=send) as target:
+        result = await Program(tmp_path, target)("sessions", "pause", SESSION, "--json")
+    assert (result.code, result.out) == (5, "")
+    assert result.err.splitlines() == [
+        "error: the session runs a turn",
+        "       Wait for its turn, or cancel it: stationmaster sessions cancel.",
+        "       (SESSION_BUSY, request request-7)",
+    ]
+
+
+async def test_a_server_that_is_not_there_is_named_with_where_its_address_came_from(tmp_path: Path) -> None:
+    result = await Program(tmp_path, "127.0.0.1:1")("whoami")
+    assert (result.code, result.out) == (ExitCode.UNAVAILABLE, "")
+    assert "127.0.0.1:1 cannot be reached" in result.err
+    assert "environment" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sessions", "nothing"),
+        ("sessions", "create"),
+        ("sessions", "get", "abc"),
+        ("permissions", "allow", SESSION + "/permissionRequests/1", "--arguments", "no json"),
+        ("agents", "create", "helper"),
+        ("agents", "create", "--file", "/nowhere.json"),
+        ("chat", "--json"),
+        ("whoami", "--context", "nowhere"),
+    ],
+)
+async def test_a_command_that_is_wrong_ends_with_2_before_anything_is_asked(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    result = await Program(tmp_path, "127.0.0.1:1")(*arguments)
+    assert (result.code, result.out) == (ExitCode.USAGE, "")
+    assert result.err
+    assert "Traceback" not in result.err
