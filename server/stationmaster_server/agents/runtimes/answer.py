@@ -99,7 +99,7 @@ async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGene
 
 def _attempts(retries: Retries) -> AsyncRetrying:
     first, longest = retries.first_wait.total_seconds(), retries.longest_wait.total_seconds()
-    backoff = wait_exponential_jitter(initial=first, max=longest, jitter=first)
+    backoff = wait_exponential_jitter(multiplier=first, max=longest, jitter=first)
 
     def wait(state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome is not None else None
