@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from stationmaster_server.db.errors import NotMigrated, unavailable
+from stationmaster_server.db.errors import NotMigrated, translate, unavailable
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.schema import APP_ROLE, SYSTEM_ROLE
 
@@ -50,6 +50,11 @@ class Opening:
                 f"the database login cannot take the role {self.role}: {error}. Run `stationmaster-server migrate`"
                 f" with a login that may create roles, or GRANT {self.role} to this one"
             ) from error
+        except asyncpg.PostgresError as error:
+            ours = translate(error)
+            if ours is None:
+                raise
+            raise ours from error
 
     async def _open(self) -> Connection:
         connection: Connection = await asyncpg.connect(

@@ -26,6 +26,7 @@ _TOKEN = re.compile(
         (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
       | (?P<operator><=|>=|!=|=|<|>|:)
       | (?P<punctuation>[()\-](?![0-9.]))
+      | (?P<moment>\d{4}-\d\d-\d\d[Tt][0-9:.+\-Zz]+)
       | (?P<word>[^\s()"'=<>!:]+)
     )""",
     re.VERBOSE | re.DOTALL,
@@ -112,7 +113,7 @@ class _Parser:
         field, key = self._field(name)
         operator = self._take("operator", "expected one of = != < <= > >= :")
         value = self._peek()
-        if value.kind not in ("string", "word"):
+        if value.kind not in ("string", "moment", "word"):
             raise self._error(value, "expected a value")
         self._next += 1
         if field.type is dict:
@@ -169,7 +170,8 @@ class _Parser:
         while position < end:
             match = _TOKEN.match(self._text, position)
             if match is None:
-                raise self._error(_Token("", "", position), "cannot be read")
+                start = end - len(self._text[position:end].lstrip())
+                raise self._error(_Token("", "", start), "cannot be read")
             kind = match.lastgroup or ""
             tokens.append(_Token(kind, match.group(kind), match.start(kind)))
             position = match.end()

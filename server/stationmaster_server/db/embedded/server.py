@@ -46,7 +46,7 @@ _LOOK_EVERY = 1.0
 
 
 class Membership:
-    """One server's use of an embedded PostgreSQL, blocking: `join`, then `leave`, which the end of the process is too."""
+    """One server's use of an embedded PostgreSQL, blocking: `join`, then `leave`, as the end of the process does."""
 
     def __init__(self, cluster: Cluster, lock: TextIO, plan: str) -> None:
         self.cluster = cluster

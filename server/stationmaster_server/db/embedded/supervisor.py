@@ -23,7 +23,7 @@ from typing import Any, TextIO
 LOOK_EVERY = 0.2  # seconds between looks whether PostgreSQL still runs
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before PostgreSQL is started again
 HEALTHY_AFTER = 10.0  # seconds of running after which the pauses begin anew
-TRIES = 6  # starts that may fail before the first success
+TRIES = 5  # starts that may fail before the first success
 STOP_LIMIT = 30.0
 LOG_LIMIT = 16 << 20
 
@@ -97,6 +97,9 @@ class Supervisor:
         with (self.folder / "supervisor.lock").open("a") as mine:
             if not lock_within(mine, fcntl.LOCK_EX, 2.0):
                 return  # another one is there
+            mine.truncate(0)
+            mine.write(f"{os.getpid()}\n")  # for people who look
+            mine.flush()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, lambda *_: self.unused.set())
             threading.Thread(target=self._wait_until_unused, daemon=True).start()

@@ -1,0 +1,54 @@
+"""Monthly partitions: made ahead of time by engines, which own no table, through a function that runs as the owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stationmaster_server.db.schema import SYSTEM_ROLE
+from stationmaster_server.db.transaction import Transaction
+
+_FUNCTION = """
+CREATE FUNCTION stationmaster_ensure_partitions(parent text, months_ahead integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+DECLARE
+  first timestamp;
+  partition text;
+  made integer := 0;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(format('public.%I', parent))) THEN
+    RAISE EXCEPTION '% is not partitioned', parent USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('stationmaster_partitions'));
+  FOR ahead IN 0 .. months_ahead LOOP
+    first := date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead);
+    partition := parent || to_char(first, '_YYYY_MM');
+    CONTINUE WHEN to_regclass(format('public.%I', partition)) IS NOT NULL;
+    BEGIN
+      EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)', partition, parent,
+                     first || '+00', first + interval '1 month' || '+00');
+      made := made + 1;
+    EXCEPTION WHEN check_violation THEN
+      -- Rows of the month came before its partition: they, and those to come, stay in the default partition.
+      RAISE WARNING 'the rows of % are in the default partition', partition;
+    END;
+  END LOOP;
+  RETURN made;
+END $$
+"""
+
+
+def partitions_ddl() -> Iterator[str]:
+    """The function, for the system role alone."""
+    yield _FUNCTION
+    signature = "stationmaster_ensure_partitions(text, integer)"
+    yield f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC"
+    yield f"GRANT EXECUTE ON FUNCTION {signature} TO {SYSTEM_ROLE}"
+
+
+async def ensure_partitions(tx: Transaction, table: str, months_ahead: int) -> int:
+    """Make the partitions of this month and the next ones where they are missing; returns how many were made.
+
+    For a system transaction, at start and at least once a month. Aborted when readers hold the table for too long.
+    """
+    made: int = await tx.fetchval("SELECT stationmaster_ensure_partitions($1, $2)", table, months_ahead)
+    return made
