@@ -247,8 +247,9 @@ async def change_state(
     reason: str = "",
 ) -> None:
     """Write a state that `transition` allowed, and its event, of a session whose row is locked."""
+    kept = session.state_reason if wanted is SessionState.ARCHIVED else reason
     await store.set_state(
-        tx, organization_id, session.id, wanted, reason=reason, current_turn_id=session.current_turn_id
+        tx, organization_id, session.id, wanted, reason=kept, current_turn_id=session.current_turn_id
     )
     changed = events.session_state_changed(session.state, wanted, reason)
     await services.log.append(tx, organization_id, session.id, [changed])
