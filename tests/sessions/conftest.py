@@ -68,7 +68,7 @@ async def rooms(database: Database, tmp_path: Path) -> AsyncIterator[Rooms]:
         listener = Listener(database)
         log = EventLog(database, PostgresBus(listener), LogSettings(look=timedelta(seconds=60)))
         audit = AuditLog(database)
-        services = TurnServices(database, log, WorkQueue(), audit, Quotas(database, listener, audit))
+        services = TurnServices(database, log, WorkQueue(database), audit, Quotas(database, listener, audit))
         await listener.start()
         stack.push_async_callback(listener.stop)
         await log.start()

@@ -16,6 +16,7 @@ from stationmaster_server.agents.spec_json import (
     spec_from_json,
     spec_to_json,
 )
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
@@ -84,6 +85,17 @@ async def require_session(tx: Transaction, organization_id: UUID, session_id: UU
 async def lock_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
     """The session, with its row locked to the transaction's end. Raises NotFound as `get_session`."""
     return _found(await tx.fetchrow(f"{_ONE} FOR UPDATE OF s", organization_id, session_id, owner), session_id)
+
+
+async def sessions_using(tx: Transaction, caller: Caller, agent_id: str) -> int:
+    """How many sessions of the organization name the agent and have not ended."""
+    count: int = await tx.fetchval(
+        """SELECT count(*) FROM sessions
+            WHERE organization_id = $1 AND agent_id = $2 AND agent_id <> '' AND state NOT IN ('TERMINATED', 'ARCHIVED')""",
+        caller.tenant.organization_id,
+        agent_id,
+    )
+    return count
 
 
 async def update_session(tx: Transaction, organization_id: UUID, session: Session) -> Session:
