@@ -14,12 +14,14 @@ class Source:
     def __init__(self) -> None:
         self.asked = 0
         self.answer: str | None = "first"
+        self.was_asked = asyncio.Event()
         self.release = asyncio.Event()
         self.release.set()
 
     async def find(self, key: str) -> str | None:
         """The answer that stood when the question came."""
         self.asked += 1
+        self.was_asked.set()
         answer = self.answer
         await self.release.wait()
         return answer
@@ -50,8 +52,7 @@ async def test_an_answer_that_was_under_way_when_all_was_forgotten_is_not_kept()
     source, cache = Source(), Cache[str, str](timedelta(minutes=1))
     source.release.clear()
     asking = asyncio.create_task(cache.get("key", source.find))
-    while not source.asked:
-        await asyncio.sleep(0)
+    await source.was_asked.wait()
     cache.forget()
     source.answer = "second"
     source.release.set()

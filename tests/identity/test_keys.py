@@ -212,9 +212,7 @@ async def test_a_key_has_no_more_than_its_creator(server: Server, owner: Caller)
     assert (await server.create_key(narrow, None, "sessions.read")).key.scopes == ("sessions.read",)
 
 
-async def test_no_one_but_an_operator_makes_an_operators_key(
-    server: Server, owner: Caller, operator: Caller
-) -> None:
+async def test_no_one_but_an_operator_makes_an_operators_key(server: Server, owner: Caller, operator: Caller) -> None:
     with pytest.raises(PermissionDenied):
         await server.create_key(owner, None, "*", "organizations.admin")
     created = await server.create_key(operator, None, "*", "organizations.admin")

@@ -98,6 +98,7 @@ class ApiKeys:
             user = await store.get_user(tx, organization_id, key.user_id)
             if user is not None and not is_self(caller, user.id):
                 require_above(caller, user.role, "revoke a key of a user")
+            tx.audited = key.revoked_at is not None  # revoked already: nothing to tell
             if key.revoked_at is None:
                 key = await revoke_key(tx, self._audit, caller, key)
             await remember(tx, caller.tenant, caller.request_key, key)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from datetime import timedelta
 
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.identity import quota_store
 from stationmaster_server.identity.model import Quota, Tenant
 
@@ -36,7 +36,7 @@ class LimitCache:
         self._database = database
         self._lifetime = lifetime.total_seconds()
         self._kept: dict[Tenant, Limits] = {}
-        self._loading: dict[Tenant, asyncio.Task[Limits]] = {}
+        self._generation = 0
 
     def peek(self, tenant: Tenant) -> Limits | None:
         """What is known without asking."""
@@ -44,35 +44,30 @@ class LimitCache:
         return limits if limits is not None and time.monotonic() < limits.fresh_until else None
 
     async def of(self, tenant: Tenant) -> Limits:
-        """The limits of a tenant; callers that ask at the same time share one query."""
+        """The limits of a tenant."""
+        limits = self.peek(tenant)
+        if limits is None:
+            async with self._database.system(autocommit=True) as tx:
+                limits = await self.within(tx, tenant)
+        return limits
+
+    async def within(self, tx: Transaction, tenant: Tenant) -> Limits:
+        """The limits of a tenant, for whoever has a transaction open: to wait for a second connection may deadlock."""
         limits = self.peek(tenant)
         if limits is not None:
             return limits
-        loading = self._loading.get(tenant)
-        if loading is None:
-            loading = asyncio.create_task(self._load(tenant))
-            self._loading[tenant] = loading
-        return await asyncio.shield(loading)
+        fresh_until, generation = time.monotonic() + self._lifetime, self._generation
+        subjects = (tenant.user_id, tenant.organization_id)
+        quotas = await quota_store.get_quotas(tx, tenant.organization_id, subjects)
+        user, organization = (quotas.get(subject, Quota(subject)) for subject in subjects)
+        limits = Limits(user, organization, fresh_until)
+        if generation == self._generation:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[tenant] = limits
+        return limits
 
     def forget(self) -> None:
         """Believe nothing any more, not even what is being read just now."""
         self._kept.clear()
-        self._loading.clear()
-
-    async def _load(self, tenant: Tenant) -> Limits:
-        task = asyncio.current_task()
-        fresh_until = time.monotonic() + self._lifetime
-        subjects = (tenant.user_id, tenant.organization_id)
-        try:
-            async with self._database.system(autocommit=True) as tx:
-                quotas = await quota_store.get_quotas(tx, tenant.organization_id, subjects)
-            user, organization = (quotas.get(subject, Quota(subject)) for subject in subjects)
-            limits = Limits(user, organization, fresh_until)
-            if self._loading.get(tenant) is task:
-                if len(self._kept) >= _MOST_KEPT:
-                    self._kept.clear()
-                self._kept[tenant] = limits
-            return limits
-        finally:
-            if self._loading.get(tenant) is task:
-                del self._loading[tenant]
+        self._generation += 1

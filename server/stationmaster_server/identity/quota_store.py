@@ -86,10 +86,18 @@ async def put_quota(tx: Transaction, organization_id: UUID, quota: Quota) -> Quo
 
 async def lock_subjects(tx: Transaction, subjects: Sequence[UUID]) -> None:
     """Let one transaction at a time use what these subjects have left; a user stands before its organization."""
-    locks = ", ".join(
-        f"pg_advisory_xact_lock(hashtextextended(${n}, {_LOCK_SEED}))" for n in range(1, len(subjects) + 1)
-    )
-    await tx.execute(f"SELECT {locks}", *(str(subject) for subject in subjects))
+    locks = ", ".join(f"pg_advisory_xact_lock({_lock_key(subject)})" for subject in subjects)
+    await tx.execute(f"SAVEPOINT quota; SELECT {locks}")
+
+
+async def unlock_subjects(tx: Transaction) -> None:
+    """Undo `lock_subjects`, when nothing was written since."""
+    await tx.execute("ROLLBACK TO SAVEPOINT quota")
+
+
+def _lock_key(subject: UUID) -> int:
+    """A number of 64 bits with sign, of the random half of the id."""
+    return ((subject.int ^ _LOCK_SEED) & (1 << 64) - 1) - (1 << 63)
 
 
 async def get_used(tx: Transaction, organization_id: UUID, subjects: Sequence[UUID]) -> dict[UUID, Used]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import NoReturn
 from uuid import UUID
 
 from stationmaster_server.db.engine import Database
@@ -39,6 +39,28 @@ class _Kind:
     limit: Callable[[Quota], int | None]
     used: Callable[[Used], int]
     retry_after: Callable[[], timedelta]
+
+
+class QuotaExceeded(ResourceExhausted):
+    """A refusal, with what the audit trail is to be told of it."""
+
+    def __init__(
+        self, message: str, violation: QuotaViolation, retry_after: timedelta, caller: Caller, entry: AuditEntry
+    ):
+        super().__init__(Reason.QUOTA_EXCEEDED, message, violation, retry_after=retry_after)
+        self.caller = caller
+        self.entry = entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Excess:
+    """What was too much."""
+
+    name: str
+    limit: int
+    used: int
+    wanted: int
+    retry_after: timedelta
 
 
 def _until_midnight() -> timedelta:
@@ -76,16 +98,20 @@ class Quotas:
             if quota.max_calls_per_hour is None:
                 continue
             wait = await self._calls.take(tenant.organization_id, quota)
-            if wait is not None:
-                for other in taken:
-                    self._calls.give_back(other)
-                limit = quota.max_calls_per_hour
-                await self._refuse(caller, quota, "max_calls_per_hour", limit, limit, 1, wait)
-            taken.append(quota)
+            if wait is None:
+                taken.append(quota)
+                continue
+            for other in taken:
+                self._calls.give_back(other)
+            limit = quota.max_calls_per_hour
+            async with self.telling():
+                excess = _Excess("max_calls_per_hour", limit, limit, 1, wait)
+                raise _exceeded(caller, quota, tenant.organization_id, excess)
 
     async def open_session(self, tx: Transaction, caller: Caller) -> None:
-        """Count a session that this transaction creates; call it late: others of a limited subject wait for the end."""
-        await self._use(tx, caller, _SESSIONS, 1, Change(sessions=1))
+        """Count a session that this tenant's transaction creates; call it late: others may wait for its end."""
+        async with self.telling():
+            await self._use(tx, caller, _SESSIONS, 1, Change(sessions=1))
 
     async def close_session(self, tx: Transaction, tenant: Tenant) -> None:
         """Count a session out that this transaction terminates or archives; `tenant` has the user who opened it."""
@@ -96,7 +122,7 @@ class Quotas:
         limits = await self._limits.of(caller.tenant)
         if amount_micros <= 0 or (_COST.limit(limits.user) is None and _COST.limit(limits.organization) is None):
             return Reservation(caller.tenant, 0, None)
-        async with self._database.system() as tx:
+        async with self.telling(), self._database.system() as tx:
             day = await self._use(tx, caller, _COST, amount_micros, Change(cost_reserved=amount_micros))
         return Reservation(caller.tenant, amount_micros, day)
 
@@ -107,70 +133,85 @@ class Quotas:
             await self._add(tx, reservation.tenant, change, reservation.day)
 
     async def reserve_storage(self, tx: Transaction, caller: Caller, size_bytes: int) -> None:
-        """Set bytes aside before they are taken."""
-        await self._use(tx, caller, _STORAGE, size_bytes, Change(storage_reserved=size_bytes))
+        """Set bytes aside before they are taken, in a tenant's transaction."""
+        async with self.telling():
+            await self._use(tx, caller, _STORAGE, size_bytes, Change(storage_reserved=size_bytes))
 
     async def settle_storage(self, tx: Transaction, tenant: Tenant, reserved_bytes: int, used_bytes: int) -> None:
         """Replace reserved bytes by those that are used now; a deletion reserves none and uses less than none."""
         await self._add(tx, tenant, Change(storage_reserved=-reserved_bytes, storage_used=used_bytes))
 
     async def add_user(self, tx: Transaction, caller: Caller, organization_id: UUID) -> None:
-        """Check that the organization may have one more user; others that add one wait for this transaction's end."""
+        """Check that the organization may have one more user; others that add one wait for this transaction's end.
+
+        To be called under `telling`.
+        """
         quota = (await quota_store.get_quotas(tx, organization_id, [organization_id])).get(organization_id)
         if quota is None or quota.max_users is None:
             return
         await store.lock_organization(tx, organization_id)
         used = await store.count_users(tx, organization_id)
         if used >= quota.max_users:
-            await self._refuse(caller, quota, "max_users", quota.max_users, used, 1, _SOON, organization_id)
+            raise _exceeded(caller, quota, organization_id, _Excess("max_users", quota.max_users, used, 1, _SOON))
+
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[None]:
+        """Puts a refusal that leaves the body into the audit trail first.
+
+        Inside a tenant's transaction or none, never inside a system one, whose pool the trail's writer shares.
+        """
+        try:
+            yield
+        except QuotaExceeded as refusal:
+            await self._audit.write_refusal(refusal.caller, refusal.entry)
+            raise
+
+    def forget(self) -> None:
+        """Ask the database for every limit anew."""
+        self._limits.forget()
 
     async def _use(self, tx: Transaction, caller: Caller, kind: _Kind, wanted: int, change: Change) -> date:
-        limits = await self._limits.of(caller.tenant)
-        limited = [(q, limit) for q in (limits.user, limits.organization) if (limit := kind.limit(q)) is not None]
+        limits = await self._limits.within(tx, caller.tenant)
+        limited = [quota for quota in (limits.user, limits.organization) if kind.limit(quota) is not None]
         if limited:
-            subjects = [quota.subject_id for quota, _ in limited]
+            subjects = [quota.subject_id for quota in limited]
             await quota_store.lock_subjects(tx, subjects)
-            used = await quota_store.get_used(tx, caller.tenant.organization_id, subjects)
-            for quota, limit in limited:
-                now = kind.used(used[quota.subject_id])
-                if now + wanted > limit:
-                    await self._refuse(caller, quota, kind.name, limit, now, wanted, kind.retry_after())
+            try:
+                await self._check(tx, caller, kind, wanted, limited)
+            except QuotaExceeded:
+                # The refusal is written before this transaction ends: nobody is to wait for that.
+                await quota_store.unlock_subjects(tx)
+                raise
         return await self._add(tx, caller.tenant, change)
+
+    async def _check(self, tx: Transaction, caller: Caller, kind: _Kind, wanted: int, limited: Sequence[Quota]) -> None:
+        organization_id = caller.tenant.organization_id
+        used = await quota_store.get_used(tx, organization_id, [quota.subject_id for quota in limited])
+        for quota in limited:
+            limit, now = kind.limit(quota), kind.used(used[quota.subject_id])
+            if limit is not None and now + wanted > limit:
+                excess = _Excess(kind.name, limit, now, wanted, kind.retry_after())
+                raise _exceeded(caller, quota, organization_id, excess)
 
     @staticmethod
     async def _add(tx: Transaction, tenant: Tenant, change: Change, reserved_on: date | None = None) -> date:
         subjects = (tenant.user_id, tenant.organization_id)
         return await quota_store.add(tx, tenant.organization_id, subjects, change, reserved_on)
 
-    async def _refuse(
-        self,
-        caller: Caller,
-        quota: Quota,
-        name: str,
-        limit: int,
-        used: int,
-        wanted: int,
-        retry_after: timedelta,
-        organization_id: UUID | None = None,
-    ) -> NoReturn:
-        subject = subject_name(quota.subject_id, organization_id or caller.tenant.organization_id)
-        description = f"{name} is {limit}; {used} are used and {wanted} more were asked for"
-        details = {"quota": name, "limit": limit, "used": used, "wanted": wanted}
-        entry = AuditEntry(
-            "quota.refuse", f"{subject}/quota", Outcome.DENIED, Category.SECURITY, Reason.QUOTA_EXCEEDED.value, details
-        )
-        await self._audit.write_refusal(caller, entry)
-        violation = QuotaViolation(subject, description)
-        message = f"the quota of {subject} is used up: {description}"
-        raise ResourceExhausted(Reason.QUOTA_EXCEEDED, message, violation, retry_after=retry_after)
-
-    def forget(self) -> None:
-        """Ask the database for every limit anew."""
-        self._limits.forget()
-
     def _heard(self, payload: str | None) -> None:
         if payload is None or payload.startswith("quota:"):
             self.forget()
+
+
+def _exceeded(caller: Caller, quota: Quota, organization_id: UUID, excess: _Excess) -> QuotaExceeded:
+    subject = subject_name(quota.subject_id, organization_id)
+    description = f"{excess.name} is {excess.limit}; {excess.used} are used and {excess.wanted} more were asked for"
+    details = {"quota": excess.name, "limit": excess.limit, "used": excess.used, "wanted": excess.wanted}
+    entry = AuditEntry(
+        "quota.refuse", f"{subject}/quota", Outcome.DENIED, Category.SECURITY, Reason.QUOTA_EXCEEDED.value, details
+    )
+    message = f"the quota of {subject} is used up: {description}"
+    return QuotaExceeded(message, QuotaViolation(subject, description), excess.retry_after, caller, entry)
 
 
 def subject_name(subject_id: UUID, organization_id: UUID) -> str:

@@ -134,7 +134,7 @@ class IdentityService:
         home = organization_id or caller.tenant.organization_id
         require_administrator(caller, "create users")
         require_above(caller, new.role, "create a user")
-        async with self._change(caller, home) as tx:
+        async with self._quotas.telling(), self._change(caller, home) as tx:
             if (first := await recall(tx, caller.tenant, caller.request_key, User)) is not None:
                 return first
             if await store.get_organization(tx, home) is None:
@@ -175,8 +175,8 @@ class IdentityService:
             _check_change(caller, user, changes)
             if changes.get("role", user.role) is not Role.OWNER:
                 await self._keep_an_owner(tx, user)
-            # A revision and an audit event of no change would tell of something that did not happen.
             changed = {name: value for name, value in changes.items() if getattr(user, name) != value}
+            tx.audited = not changed  # nothing changed: nothing to tell
             if changed:
                 user = await store.update_user(tx, replace(user, **changed))
                 await self._wrote(tx, caller, "user.update", user, {"changed": sorted(changed), "role": user.role.name})
@@ -191,6 +191,7 @@ class IdentityService:
             user = await self._lock(tx, caller, user_id)
             require_administrator(caller, "disable users")
             require_above(caller, user.role, "disable a user")
+            tx.audited = user.disabled_at is not None  # disabled already: nothing to tell
             if user.disabled_at is None:
                 await self._keep_an_owner(tx, user)
                 user = await store.update_user(tx, replace(user, disabled_at=datetime.now(UTC)))
