@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import httpx2
 from pydantic_ai.models import Model
+from pydantic_ai.providers import Provider
 
 from stationmaster_server.agents.demo.model import DemoModel
 from stationmaster_server.agents.providers import Protocol, ProviderSettings
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 Closing = Callable[[], Awaitable[None]]
 
@@ -47,25 +52,32 @@ def _anthropic(provider: ProviderSettings, model_name: str) -> tuple[Model, Clos
 
 def _openai(provider: ProviderSettings, model_name: str) -> tuple[Model, Closing]:
     from openai import AsyncOpenAI
-    from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
     client = AsyncOpenAI(
         api_key=provider.api_key, base_url=provider.base_url, max_retries=0, timeout=_timeout(provider)
     )
-    return OpenAIChatModel(model_name, provider=OpenAIProvider(openai_client=client)), client.close
+    return _chat_model(provider, model_name, OpenAIProvider(openai_client=client)), client.close
 
 
 def _openai_compatible(provider: ProviderSettings, model_name: str) -> tuple[Model, Closing]:
     from openai import AsyncOpenAI
-    from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
     # Never the environment's key: it is not this server's. Its library wants one even where none is needed.
     key = provider.api_key or "none"
     client = AsyncOpenAI(api_key=key, base_url=provider.base_url, max_retries=0, timeout=_timeout(provider))
-    reached = OpenAICompatibleProvider(provider.name, openai_client=client)
-    return OpenAIChatModel(model_name, provider=reached), client.close
+    return _chat_model(
+        provider, model_name, OpenAICompatibleProvider(provider.name, openai_client=client)
+    ), client.close
+
+
+def _chat_model(provider: ProviderSettings, model_name: str, reached: Provider[AsyncOpenAI]) -> Model:
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.profiles.openai import OpenAIModelProfile
+
+    profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=provider.tells_end)
+    return OpenAIChatModel(model_name, provider=reached, profile=profile)
 
 
 def _google(provider: ProviderSettings, model_name: str) -> tuple[Model, Closing]:

@@ -45,6 +45,8 @@ class ProviderSettings:
     connect_timeout: timedelta = timedelta(seconds=10)
     silence_timeout: timedelta = timedelta(minutes=2)
     """How long an answer under way may bring nothing."""
+    tells_end: bool = True
+    """Whether answers end with a finish reason (openai, openai-compatible): one without it has broken off then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class Providers:
         )
 
 
-_EXAMPLE = "anthropic:claude-sonnet-4-5"
+_EXAMPLE = "anthropic:claude-sonnet-5"
 _LIBRARIES = {
     Protocol.ANTHROPIC: ("anthropic", "anthropic"),
     Protocol.OPENAI: ("openai", "openai"),

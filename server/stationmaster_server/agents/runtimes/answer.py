@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -33,6 +33,7 @@ from stationmaster_server.agents.runtimes.failures import (
     left_alone,
     translate,
 )
+from stationmaster_server.agents.runtimes.guard import Guarded
 from stationmaster_server.agents.runtimes.messages import answer_parts
 from stationmaster_server.agents.runtimes.retries import ProviderFailure, Retries
 from stationmaster_server.errors import Unavailable
@@ -75,13 +76,12 @@ async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGene
     """
     progress, step = _Progress(), question.step
     async for attempt in _attempts(retries):
-        with attempt:
-            if progress.characters:
-                progress.characters = 0
-                yield AnswerRestarted(step)
-            async with AsyncExitStack() as stack:
-                stream = await _open(question, stack)
-                try:
+        if progress.characters:
+            progress.characters = 0
+            yield AnswerRestarted(step)
+        with attempt, _guarded(question):
+            async with _stream(question) as stream:
+                with _paid(stream, question, progress, prices):
                     async for event in stream:
                         delta = _delta(event, step)
                         if delta is not None:
@@ -90,11 +90,30 @@ async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGene
                             progress.characters += len(delta.text)
                             yield delta
                     response = _whole(stream, question.model_id)
-                except (*MODEL_ERRORS, ProviderFailure) as error:
-                    progress.wasted += _wasted(stream, question, progress, prices)
-                    await _fail(question, error)
-                    raise
-            yield _completed(question, response, progress, prices)
+    yield _completed(question, response, progress, prices)
+
+
+@contextmanager
+def _guarded(question: Question) -> Iterator[None]:
+    """The circuit breaker counts what goes wrong inside, and failures are told as ours."""
+    try:
+        with Guarded(question.breaker):
+            try:
+                yield
+            except MODEL_ERRORS as error:
+                raise translate(error, question.model_id) from None
+    except Unavailable as refused:
+        raise left_alone(question.model_id, refused.retry_after) from None
+
+
+def _stream(question: Question) -> AbstractAsyncContextManager[StreamedResponse]:
+    return model_request_stream(
+        question.model,
+        question.messages,
+        model_settings=question.settings,
+        model_request_parameters=question.parameters,
+        instrument=False,
+    )
 
 
 def _attempts(retries: Retries) -> AsyncRetrying:
@@ -112,42 +131,6 @@ def _attempts(retries: Retries) -> AsyncRetrying:
     return AsyncRetrying(
         stop=stop_after_attempt(retries.attempts), wait=wait, retry=retry_if_exception(again), reraise=True
     )
-
-
-async def _open(question: Question, stack: AsyncExitStack) -> StreamedResponse:
-    """Sends the request and returns when its answer begins; the circuit breaker counts what goes wrong until then."""
-
-    async def enter() -> StreamedResponse:
-        try:
-            return await stack.enter_async_context(
-                model_request_stream(
-                    question.model,
-                    question.messages,
-                    model_settings=question.settings,
-                    model_request_parameters=question.parameters,
-                    instrument=False,
-                )
-            )
-        except MODEL_ERRORS as error:
-            raise translate(error, question.model_id) from None
-
-    try:
-        return await question.breaker.call(enter)
-    except Unavailable as refused:
-        raise left_alone(question.model_id, refused.retry_after) from None
-
-
-async def _fail(question: Question, error: Exception) -> None:
-    """Has the circuit breaker count a failure after the answer had begun, and raises it."""
-    failure = error if isinstance(error, ProviderFailure) else translate(error, question.model_id)
-
-    async def fail() -> None:
-        raise failure from None
-
-    try:
-        await question.breaker.call(fail)
-    except Unavailable:
-        raise failure from None
 
 
 def _delta(event: ModelResponseStreamEvent, step: int) -> TextDelta | ThinkingDelta | None:
@@ -175,10 +158,16 @@ def _whole(stream: StreamedResponse, model_id: str) -> ModelResponse:
     return response
 
 
-def _wasted(stream: StreamedResponse, question: Question, progress: _Progress, prices: Prices) -> Usage:
-    return usage.of_broken_answer(
-        stream.usage, progress.characters, question.model_id, question.estimated_input_tokens, prices
-    )
+@contextmanager
+def _paid(stream: StreamedResponse, question: Question, progress: _Progress, prices: Prices) -> Iterator[None]:
+    """What an answer used that breaks off inside is not forgotten."""
+    try:
+        yield
+    except (*MODEL_ERRORS, ProviderFailure):
+        progress.wasted += usage.of_broken_answer(
+            stream.usage, progress.characters, question.model_id, question.estimated_input_tokens, prices
+        )
+        raise
 
 
 def _completed(question: Question, response: ModelResponse, progress: _Progress, prices: Prices) -> AnswerCompleted:

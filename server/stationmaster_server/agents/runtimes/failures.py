@@ -58,9 +58,10 @@ def translate(error: Exception, model_id: str) -> ProviderFailure:
             return ProviderFailure(Reason.INTERNAL, f"the request for {model_id} could not be made")
         case UnexpectedModelBehavior():
             return broken_off(model_id, "its answer made no sense")
-    if isinstance(error, _RETRYABLE) or _status(error) >= 500:
+    # An error of no kind at all is a stream that ended without its end.
+    if isinstance(error, _RETRYABLE) or _status(error) >= 500 or type(error) is ModelAPIError:
         after = error.retry_after or 0 if isinstance(error, ModelAPIError) else 0
-        return broken_off(model_id, detail.removeprefix(": ") or "it does not answer", after)
+        return broken_off(model_id, detail.removeprefix(": ") or "the answer broke off", after)
     return _final(f"the provider of {model_id} failed{detail}")
 
 

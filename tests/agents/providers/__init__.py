@@ -1,0 +1,1 @@
+"""Whole conversations through the providers' own libraries, with servers that speak their protocols."""
