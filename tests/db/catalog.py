@@ -8,7 +8,7 @@ import asyncpg
 from sqlalchemy import MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
-from stationmaster_server.db.migrate import sqlalchemy_url
+from stationmaster_server.db.migrations.run import sqlalchemy_url
 
 _OURS = "NOT IN ('alembic_version', 'alembic_version_pkc')"
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import asyncpg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from stationmaster_server.db.all_tables import load
 from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
 from stationmaster_server.db.errors import NotMigrated
-from stationmaster_server.db.migrate import migrate, pending
+from stationmaster_server.db.migrate import migrate, pending, revisions
+from stationmaster_server.db.migrations.run import FOLDER
 from stationmaster_server.db.partitions import partitions_ddl
 from stationmaster_server.db.roles import roles_ddl
 from stationmaster_server.db.schema import security_ddl
@@ -35,6 +40,38 @@ async def test_the_migrated_schema_equals_the_declared_one(database_url: str, em
     for kind, facts in declared.items():
         assert facts
         assert migrated[kind] == facts, kind
+
+
+def test_revisions_are_those_that_alembic_finds_in_one_line() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    scripts = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions("base", "heads")]
+    assert scripts[::-1] == revisions()
+
+
+async def test_a_start_that_has_nothing_to_migrate_imports_neither_alembic_nor_sqlalchemy(database_url: str) -> None:
+    program = f"""
+import asyncio, sys
+from datetime import timedelta
+from stationmaster_server.db import listener, listing, partitions, requests
+from stationmaster_server.db.embedded import server
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.migrate import migrate
+
+async def main():
+    await migrate({database_url!r})
+    database = await Database.connect(
+        {database_url!r}, pool_size=1, system_pool_size=1, connect_timeout=timedelta(seconds=10)
+    )
+    await database.close()
+
+asyncio.run(main())
+print(sorted({{"alembic", "sqlalchemy"}} & set(sys.modules)))
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 async def test_migrating_twice_changes_nothing(database_url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from stationmaster_server.db.all_tables import load
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.db.partitions import ensure_partitions
+from stationmaster_server.db.partitions import ensure_every_partition, ensure_partitions
 from stationmaster_server.db.schema import partitioned_tables
 
 load()
@@ -25,6 +25,12 @@ async def test_partitions_of_the_months_ahead_are_made_once(database: Database, 
     async with database.system() as tx:
         assert await ensure_partitions(tx, table, 2) == 0
         assert await ensure_partitions(tx, table, 3) == 1
+
+
+async def test_every_partitioned_table_gets_its_partitions_by_one_call(database: Database) -> None:
+    async with database.system() as tx:
+        assert await ensure_every_partition(tx, 1) == 2 * len(partitioned_tables())
+        assert await ensure_every_partition(tx, 1) == 0
 
 
 async def test_rows_go_to_the_partition_of_their_month_and_others_to_the_default(

@@ -6,23 +6,34 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from sqlalchemy import Table
 from stationmaster_server.db.all_tables import load
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.db.schema import APP_ROLE, metadata, tenant_tables
+from stationmaster_server.db.roles import APP_ROLE
+from stationmaster_server.db.schema import metadata, tenant_tables
 from stationmaster_server.db.transaction import Transaction
 
 from tests.fixtures.database import make_tenant
 
 load()
-every_tenant_table = pytest.mark.parametrize("table", tenant_tables(), ids=lambda table: table.name)
 
 
-async def fill(url: str, table: Table, organization_id: UUID) -> None:
-    """One row of the organization with whatever the columns take; foreign keys and checks are off."""
-    connection = await asyncpg.connect(url)
+@pytest_asyncio.fixture
+async def filled(administrator_url: str, tenant: Tenant) -> Tenant:
+    """A tenant with a row in every table."""
+    connection = await asyncpg.connect(administrator_url)
+    await connection.execute("SET session_replication_role = replica")  # no foreign keys
+    for table in tenant_tables():
+        await fill(connection, table, tenant.organization_id)
+    await connection.close()
+    return tenant
+
+
+async def fill(connection: asyncpg.Connection[asyncpg.Record], table: Table, organization_id: UUID) -> None:
+    """One row of the organization with whatever the columns take."""
     columns = await connection.fetch(
         "SELECT attname, atttypid::regtype::text AS type FROM pg_attribute"
         " WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
@@ -30,12 +41,10 @@ async def fill(url: str, table: Table, organization_id: UUID) -> None:
     )
     values = {column["attname"]: any_value(column["type"]) for column in columns}
     values["organization_id"] = f"'{organization_id}'"
-    await connection.execute("SET session_replication_role = replica")
     await connection.execute(
         f"INSERT INTO {table.name} ({', '.join(values)}) OVERRIDING SYSTEM VALUE"
         f" VALUES ({', '.join(values.values())}) ON CONFLICT DO NOTHING"
     )
-    await connection.close()
 
 
 async def count(tx: Transaction, table: Table, tenant: Tenant) -> int:
@@ -60,56 +69,45 @@ def any_value(kind: str) -> str:
     return samples.get(kind, "'1'") + f"::{kind}"
 
 
-@every_tenant_table
-async def test_a_tenant_sees_and_changes_its_own_rows_only(
-    database: Database, administrator_url: str, tenant: Tenant, table: Table
-) -> None:
+async def test_a_tenant_sees_and_changes_its_own_rows_only(database: Database, filled: Tenant) -> None:
     other = await make_tenant(database)
-    await fill(administrator_url, table, tenant.organization_id)
-    async with database.tenant(other, read=True) as tx:
-        assert await count(tx, table, tenant) == 0
-    async with database.tenant(other) as tx:
-        tag = await tx.execute(f"DELETE FROM {table.name} WHERE organization_id = $1", tenant.organization_id)
-        assert tag == "DELETE 0"
-    async with database.tenant(tenant, read=True) as tx:
-        assert await count(tx, table, tenant) >= 1
+    for table in tenant_tables():
+        async with database.tenant(other, read=True) as tx:
+            assert await count(tx, table, filled) == 0, table.name
+        async with database.tenant(other) as tx:
+            tag = await tx.execute(f"DELETE FROM {table.name} WHERE organization_id = $1", filled.organization_id)
+            assert tag == "DELETE 0", table.name
+        async with database.tenant(filled, read=True) as tx:
+            assert await count(tx, table, filled) >= 1, table.name
 
 
-@every_tenant_table
-async def test_a_tenant_cannot_write_a_row_of_another_one(
-    database: Database, administrator_url: str, tenant: Tenant, table: Table
-) -> None:
+async def test_a_tenant_cannot_write_a_row_of_another_one(database: Database, filled: Tenant) -> None:
     other = await make_tenant(database)
-    await fill(administrator_url, table, tenant.organization_id)
-    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
-        async with database.tenant(tenant) as tx:
-            await tx.execute(
-                f"UPDATE {table.name} SET organization_id = $2 WHERE organization_id = $1",
-                tenant.organization_id,
-                other.organization_id,
-            )
+
+    async def give_away(table: Table) -> None:
+        sql = f"UPDATE {table.name} SET organization_id = $2 WHERE organization_id = $1"
+        async with database.tenant(filled) as tx:
+            await tx.execute(sql, filled.organization_id, other.organization_id)
+
+    for table in tenant_tables():
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=f'row-level security .* "{table.name}"'):
+            await give_away(table)
 
 
-@every_tenant_table
-async def test_without_a_tenant_the_role_of_the_server_sees_no_row(
-    database_url: str, administrator_url: str, tenant: Tenant, table: Table
-) -> None:
-    await fill(administrator_url, table, tenant.organization_id)
+async def test_without_a_tenant_the_role_of_the_server_sees_no_row(database_url: str, filled: Tenant) -> None:
     connection = await asyncpg.connect(database_url, server_settings={"role": APP_ROLE})
     for _ in range(2):
-        assert await connection.fetchval(f"SELECT count(*) FROM {table.name}") == 0
+        for table in tenant_tables():
+            assert await connection.fetchval(f"SELECT count(*) FROM {table.name}") == 0, table.name
         # Once set, a setting is reset to the empty text, not to NULL.
         await connection.execute("SET stationmaster.organization = ''")
     await connection.close()
 
 
-@every_tenant_table
-async def test_the_engines_see_the_rows_of_every_tenant(
-    database: Database, administrator_url: str, tenant: Tenant, table: Table
-) -> None:
-    await fill(administrator_url, table, tenant.organization_id)
+async def test_the_engines_see_the_rows_of_every_tenant(database: Database, filled: Tenant) -> None:
     async with database.system() as tx:
-        assert await count(tx, table, tenant) >= 1
+        for table in tenant_tables():
+            assert await count(tx, table, filled) >= 1, table.name
 
 
 async def test_what_is_no_tenants_is_closed_to_tenants(database: Database, tenant: Tenant) -> None:

@@ -12,7 +12,7 @@ import asyncpg
 
 from stationmaster_server.db.errors import NotMigrated, translate, unavailable
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.db.schema import APP_ROLE, SYSTEM_ROLE
+from stationmaster_server.db.roles import APP_ROLE, SYSTEM_ROLE
 
 if TYPE_CHECKING:
     _DriverConnection = asyncpg.Connection[asyncpg.Record]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stationmaster_server.db.schema import SYSTEM_ROLE
+from stationmaster_server.db.roles import SYSTEM_ROLE
 from stationmaster_server.db.transaction import Transaction
 
 _FUNCTION = """
@@ -51,4 +51,14 @@ async def ensure_partitions(tx: Transaction, table: str, months_ahead: int) -> i
     For a system transaction, at start and at least once a month. Aborted when readers hold the table for too long.
     """
     made: int = await tx.fetchval("SELECT stationmaster_ensure_partitions($1, $2)", table, months_ahead)
+    return made
+
+
+async def ensure_every_partition(tx: Transaction, months_ahead: int) -> int:
+    """`ensure_partitions` of each table that is partitioned."""
+    made: int = await tx.fetchval(
+        "SELECT coalesce(sum(stationmaster_ensure_partitions(relname, $1)), 0)::int FROM pg_class"
+        " WHERE relkind = 'p' AND relnamespace = 'public'::regnamespace",
+        months_ahead,
+    )
     return made

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stationmaster_server.db.schema import APP_ROLE, SYSTEM_ROLE
+APP_ROLE = "stationmaster_app"
+SYSTEM_ROLE = "stationmaster_system"
 
 # With PostgreSQL 16 being a member and being allowed to SET ROLE became two things.
 _ROLE_DDL = """

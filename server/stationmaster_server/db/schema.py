@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from sqlalchemy import Column, DateTime, MetaData, Table, Uuid, text
 from sqlalchemy.schema import SchemaItem
 
-APP_ROLE = "stationmaster_app"
-SYSTEM_ROLE = "stationmaster_system"
+from stationmaster_server.db.roles import APP_ROLE, SYSTEM_ROLE
 
 metadata = MetaData(
     naming_convention={

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from stationmaster_server.db.all_tables import load
-from stationmaster_server.db.migrate import sqlalchemy_url
+from stationmaster_server.db.migrations.run import sqlalchemy_url
 
 
 def run(connection: Connection) -> None:
