@@ -13,7 +13,7 @@ from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import RequestKey, Tenant
-from stationmaster_server.sessions import store, store_messages
+from stationmaster_server.sessions import events, store, store_messages
 from stationmaster_server.sessions.model import Message, MessageRole, NewSession, Session
 from stationmaster_server.sessions.opening import opened
 
@@ -37,10 +37,10 @@ def colleague(tenant: Tenant) -> Tenant:
 
 
 async def insert(database: Database, tenant: Tenant, **fields: Any) -> Session:
-    """A session without its stream, straight into the table."""
+    """A session, straight into the table."""
     session = replace(opened(new_id(), tenant.user_id, NewSession(), SPEC), **fields)
     async with database.system() as tx:
-        return await store.insert_session(tx, tenant.organization_id, session)
+        return await store.insert_session(tx, tenant.organization_id, session, events.session_created())
 
 
 def message(session_id: UUID, role: MessageRole, *parts: Part, turn_id: UUID | None = None) -> Message:

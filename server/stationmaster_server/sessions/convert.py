@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from stationmaster.v1 import agent_pb2 as agent_pb
@@ -67,6 +68,11 @@ _ON_TIMEOUTS = {
 }
 
 
+# Equal specifications are converted once; whoever takes the message copies it.
+_spec_to_proto = lru_cache(maxsize=256)(spec_to_proto)
+_limits_to_proto = lru_cache(maxsize=256)(limits_to_proto)
+
+
 def session_to_proto(session: Session) -> pb.Session:
     """A session as its message."""
     name = session_name(session.id)
@@ -77,9 +83,9 @@ def session_to_proto(session: Session) -> pb.Session:
         display_name=session.display_name,
         state=_STATES[session.state],
         agent=f"agents/{session.agent_id}" if session.agent_id else "",
-        spec=spec_to_proto(session.spec),
+        spec=_spec_to_proto(session.spec),
         tool_policies=policies_to_proto(session.tool_policies),
-        limits=limits_to_proto(session.limits),
+        limits=_limits_to_proto(session.limits),
         labels=session.labels,
         parent_session=session_name(parent) if parent else "",
         parent_message=parent_message,

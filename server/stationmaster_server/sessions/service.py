@@ -186,21 +186,19 @@ class SessionService:
 
     async def _insert(self, tx: Transaction, caller: Caller, session: Session) -> Session:
         organization_id, parent = caller.tenant.organization_id, session.parent_session_id
-        session = await store.insert_session(tx, organization_id, session)
+        session = await store.insert_session(tx, organization_id, session, events.session_created(parent))
         if parent is not None:
             count = await store_messages.copy_messages(
                 tx, organization_id, parent, session.id, session.parent_message or 0
             )
             session = replace(session, message_count=count)
-        await self._services.log.create_stream(tx, organization_id, session.id)
-        stored = await self._services.log.append(tx, organization_id, session.id, [events.session_created(parent)])
         details = {"agent": session.agent_id, "model": session.spec.model}
         if parent is not None:
             details["parent"] = session_name(parent)
         await self._audit(tx, caller, session, "session.fork" if parent else "session.create", details=details)
         # Last: with a limit, others of the same user wait from here to the commit.
         await self._services.quotas.open_session(tx, caller)
-        return replace(session, last_sequence=stored[-1].sequence)
+        return session
 
     async def _become(
         self, caller: Caller, session_id: UUID, wanted: SessionState, action: str, reason: str = ""
@@ -248,9 +246,7 @@ async def change_state(
 ) -> None:
     """Write a state that `transition` allowed, and its event, of a session whose row is locked."""
     kept = session.state_reason if wanted is SessionState.ARCHIVED else reason
-    await store.set_state(
-        tx, organization_id, session.id, wanted, reason=kept, current_turn_id=session.current_turn_id
-    )
+    await store.set_state(tx, organization_id, session.id, wanted, reason=kept, current_turn_id=session.current_turn_id)
     changed = events.session_state_changed(session.state, wanted, reason)
     await services.log.append(tx, organization_id, session.id, [changed])
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
 
+from stationmaster_server.agents.model import AgentSpec, Limits, ToolPolicy
 from stationmaster_server.agents.runtime import Usage
 from stationmaster_server.agents.spec_json import (
     limits_from_json,
@@ -20,6 +23,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
+from stationmaster_server.events.model import NewEvent
 from stationmaster_server.sessions.model import Session, SessionState, session_name
 
 
@@ -31,7 +35,8 @@ class Row(Protocol):
 
 
 _COLUMNS = """
-    s.id, s.user_id, s.display_name, s.state, s.state_reason, s.agent_id, s.spec, s.tool_policies, s.limits, s.labels,
+    s.id, s.user_id, s.display_name, s.state, s.state_reason, s.agent_id, s.spec::text AS spec,
+    s.tool_policies::text AS tool_policies, s.limits::text AS limits, s.labels,
     s.idle_timeout, s.parent_session_id, s.parent_message, s.granted_tools, s.input_tokens, s.output_tokens,
     s.cached_input_tokens, s.cost_micros, s.cost_estimated, s.model_calls, s.tool_calls, s.message_count,
     s.current_turn_id, s.version, s.created_at, s.updated_at,
@@ -41,13 +46,26 @@ _ONE = f"""SELECT {_COLUMNS} FROM sessions s
             WHERE s.organization_id = $1 AND s.id = $2 AND ($3::uuid IS NULL OR s.user_id = $3)"""
 
 
-async def insert_session(tx: Transaction, organization_id: UUID, session: Session) -> Session:
-    """A new row; returns the session with its times, which are the database's."""
+# A stream that begins is nobody else's yet: no lock to take, no reader to tell. So the session, its stream and the
+# stream's first event are one round trip instead of three.
+_INSERT = """
+WITH stream AS (
+    INSERT INTO streams (organization_id, stream_id, last_sequence) VALUES ($1, $2, 1)
+), event AS (
+    INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
+    VALUES ($1, $2, 1, now(), $14, $15)
+)
+INSERT INTO sessions (organization_id, id, user_id, display_name, state, agent_id, spec, tool_policies, limits, labels,
+                      idle_timeout, parent_session_id, parent_message)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+RETURNING created_at
+"""
+
+
+async def insert_session(tx: Transaction, organization_id: UUID, session: Session, first: NewEvent) -> Session:
+    """A new session, and its stream with its first event; returns it with its times, which are the database's."""
     moment = await tx.fetchval(
-        """INSERT INTO sessions (organization_id, id, user_id, display_name, state, agent_id, spec, tool_policies,
-                                 limits, labels, idle_timeout, parent_session_id, parent_message)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-           RETURNING created_at""",
+        _INSERT,
         organization_id,
         session.id,
         session.user_id,
@@ -61,8 +79,10 @@ async def insert_session(tx: Transaction, organization_id: UUID, session: Sessio
         session.idle_timeout,
         session.parent_session_id,
         session.parent_message,
+        first.kind,
+        first.body,
     )
-    return replace(session, etag=etag(1), created_at=moment, updated_at=moment)
+    return replace(session, last_sequence=1, etag=etag(1), created_at=moment, updated_at=moment)
 
 
 async def get_session(tx: Transaction, organization_id: UUID, session_id: UUID, owner: UUID | None) -> Session:
@@ -91,7 +111,8 @@ async def sessions_using(tx: Transaction, caller: Caller, agent_id: str) -> int:
     """How many sessions of the organization name the agent and have not ended."""
     count: int = await tx.fetchval(
         """SELECT count(*) FROM sessions
-            WHERE organization_id = $1 AND agent_id = $2 AND agent_id <> '' AND state NOT IN ('TERMINATED', 'ARCHIVED')""",
+            WHERE organization_id = $1 AND agent_id = $2 AND agent_id <> ''
+              AND state NOT IN ('TERMINATED', 'ARCHIVED')""",
         caller.tenant.organization_id,
         agent_id,
     )
@@ -236,6 +257,22 @@ def _found(row: Row | None, session_id: UUID) -> Session:
     return to_session(row)
 
 
+# Many sessions share few specifications, and what these make is immutable: it is read from JSON once.
+@lru_cache(maxsize=256)
+def _spec(text: str) -> AgentSpec:
+    return spec_from_json(json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _policies(text: str) -> tuple[ToolPolicy, ...]:
+    return policies_from_json(json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _limits(text: str) -> Limits:
+    return limits_from_json(json.loads(text))
+
+
 def to_session(row: Row) -> Session:
     """The session in a row of the columns above."""
     return Session(
@@ -245,9 +282,9 @@ def to_session(row: Row) -> Session:
         state=SessionState(row["state"]),
         state_reason=row["state_reason"],
         agent_id=row["agent_id"],
-        spec=spec_from_json(row["spec"]),
-        tool_policies=policies_from_json(row["tool_policies"]),
-        limits=limits_from_json(row["limits"]),
+        spec=_spec(row["spec"]),
+        tool_policies=_policies(row["tool_policies"]),
+        limits=_limits(row["limits"]),
         labels=row["labels"],
         idle_timeout=row["idle_timeout"],
         parent_session_id=row["parent_session_id"],
