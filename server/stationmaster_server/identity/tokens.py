@@ -17,7 +17,7 @@ from joserfc.errors import ExpiredTokenError, JoseError
 from stationmaster_server.errors import Reason, Unauthenticated
 from stationmaster_server.identity.jwks import KeySource
 
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
 """Those with a public key. `none` and the shared-secret ones are never accepted."""
 _LONGEST_TOKEN = 16 * 1024
 
