@@ -27,6 +27,7 @@ from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.watching import Watching
 from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
 
 from tests.sessions.builders import make_caller
@@ -68,7 +69,7 @@ async def rooms(database: Database, tmp_path: Path) -> AsyncIterator[Rooms]:
         listener = Listener(database)
         log = EventLog(database, PostgresBus(listener), LogSettings(look=timedelta(seconds=60)))
         audit = AuditLog(database)
-        services = TurnServices(database, log, WorkQueue(database), audit, Quotas(database, listener, audit))
+        services = TurnServices(database, log, WorkQueue(Notifier(database)), audit, Quotas(database, listener, audit))
         await listener.start()
         stack.push_async_callback(listener.stop)
         await log.start()
