@@ -87,10 +87,13 @@ def turn(
     )
 
 
-async def run(runtime: Runtime, turn_input: TurnInput) -> list[TurnEvent]:
-    """All that the turn yields."""
-    async with aclosing(runtime.run(turn_input)) as events:
-        return [event async for event in events]
+async def run(runtime: Runtime, turn_input: TurnInput, seen: list[TurnEvent] | None = None) -> list[TurnEvent]:
+    """All that the turn yields, also in `seen`, for turns that fail."""
+    events = [] if seen is None else seen
+    async with aclosing(runtime.run(turn_input)) as stream:
+        async for event in stream:
+            events.append(event)
+    return events
 
 
 def history_after(turn_input: TurnInput, events: Sequence[TurnEvent]) -> list[HistoryMessage]:
