@@ -88,6 +88,11 @@ class AuditTrail:
         """End the watches."""
         await self._watches.close()
 
+    @property
+    def watched(self) -> int:
+        """How many organizations are watched here."""
+        return self._watches.watched
+
     async def get(self, caller: Caller, event_id: UUID) -> AuditEvent:
         """One event of the caller's organization, or NotFound."""
         async with self._database.tenant(caller.tenant, read=True) as tx:

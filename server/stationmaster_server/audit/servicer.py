@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -41,7 +41,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
 
     async def WatchAuditEvents(
         self, request: pb.WatchAuditEventsRequest, context: Context
-    ) -> AsyncIterator[pb.WatchAuditEventsResponse]:
+    ) -> AsyncGenerator[pb.WatchAuditEventsResponse, None]:
         """Events as they come."""
         after = None if request.only_new else request.after_sequence
         async with aclosing(self._trail.watch(current_caller(), request.filter, after)) as batches:

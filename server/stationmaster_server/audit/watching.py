@@ -70,6 +70,11 @@ class Watches:
         if self._task is not None:
             await self._task
 
+    @property
+    def watched(self) -> int:
+        """How many organizations are watched here."""
+        return len(self._topics)
+
     async def watch(
         self, tenant: Tenant, after: int | None, where_sql: str = "true", args: Sequence[Any] = ()
     ) -> AsyncGenerator[AuditBatch, None]:

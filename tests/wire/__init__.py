@@ -1,0 +1,1 @@
+"""The border between protobuf and the product."""
