@@ -19,7 +19,7 @@ from stationmaster_server.config.startup import StartupError
 PREFIX = "STATIONMASTER_"
 CONFIG_VARIABLE = "STATIONMASTER_CONFIG"
 CLIENT_VARIABLES = frozenset(
-    f"{PREFIX}{name}" for name in ("ADDRESS", "SERVER", "API_KEY", "KEY", "KEY_FILE", "CA", "TLS", "TIMEOUT", "OUTPUT")
+    f"{PREFIX}{name}" for name in ("CONTEXT", "TARGET", "API_KEY", "INSECURE", "TLS_CA", "TLS_CERTIFICATE", "TLS_KEY")
 )
 """What the client and the command line read: set on the same machine, none of the server's business."""
 
@@ -31,6 +31,9 @@ _PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "OPENAI_API_KEY": ("models", "openai", "api_key"),
     "OPENAI_BASE_URL": ("models", "openai", "base_url"),
 }
+
+_OPEN = ("identity.jwt_issuers", "models.compatible")
+"""Settings whose inner names are the user's; what is wrong inside is refused by their types."""
 
 
 class SettingsError(StartupError):
@@ -116,7 +119,7 @@ def _refuse_unknown(from_file: Mapping[str, Any], environ: Mapping[str, str], fi
 
 
 def _is_known(name: str, known: frozenset[str]) -> bool:
-    return name in known or any(name.startswith(f"{other}.") for other in known if other.endswith("issuers"))
+    return name in known or any(name.startswith(f"{other}.") for other in _OPEN)
 
 
 def _near(name: str, known: frozenset[str]) -> str:

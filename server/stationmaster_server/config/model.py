@@ -81,7 +81,7 @@ class ServerSettings(Group):
 
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` or `::` for all."""
-    port: Port = 50051
+    port: Port = 50151
     """Port to listen on."""
     processes: Positive = 1
     """Server processes on this host, sharing the port."""
@@ -210,6 +210,13 @@ class EventSettings(Group):
     """How often an idle stream tells its newest sequence."""
 
 
+class SessionSettings(Group):
+    """Conversations."""
+
+    idle_timeout: Duration | None = timedelta(days=7)
+    """A session that nobody used for so long is paused, unless it says otherwise itself."""
+
+
 class ProviderSettings(Group):
     """A model provider."""
 
@@ -227,6 +234,17 @@ class ModelSettings(Group):
     """Offer the built-in model `demo`, which needs no network."""
     anthropic: ProviderSettings = ProviderSettings()
     openai: ProviderSettings = ProviderSettings()
+    google: ProviderSettings = ProviderSettings()
+    compatible: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], ProviderSettings] = {}
+    """Servers that speak OpenAI's protocol, by the name that stands before the colon of their model ids."""
+
+    @field_validator("compatible")
+    @classmethod
+    def _have_an_address(cls, compatible: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        for name, provider in compatible.items():
+            if provider.base_url is None:
+                raise ValueError(f"{name} needs a base_url")
+        return compatible
 
 
 def default_data_folder() -> Path:
@@ -256,6 +274,7 @@ class Settings(BaseSettings):
     identity: IdentitySettings = IdentitySettings()
     work: WorkSettings = WorkSettings()
     events: EventSettings = EventSettings()
+    sessions: SessionSettings = SessionSettings()
     models: ModelSettings = ModelSettings()
 
     @classmethod

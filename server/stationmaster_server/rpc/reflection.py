@@ -55,6 +55,7 @@ def _describe_v1() -> None:
 
 def _rename(message: descriptor_pb2.DescriptorProto) -> None:
     for field in message.field:
-        field.type_name = field.type_name.replace("v1alpha", "v1")
+        if field.type_name:
+            field.type_name = field.type_name.replace("v1alpha", "v1")
     for nested in message.nested_type:
         _rename(nested)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, cast
 
@@ -37,10 +37,10 @@ class RpcServer:
         self.port = 0
         """The port it listens on, once started."""
 
-    def add(self, register: Register, servicer: object, needs: Iterable[str] = ()) -> None:
-        """Add a servicer by the `add_…Servicer_to_server` of its generated code. `needs`: what it cannot do without."""
+    def add(self, servicer: object, register: Register | None = None, needs: Iterable[str] = ()) -> None:
+        """Add a servicer, by the `add_…_to_server` beside its base class. `needs`: what it cannot do without."""
         recorder = _Recorder()
-        register(servicer, cast("grpc.aio.Server", recorder))
+        (register or _register_of(servicer))(servicer, cast("grpc.aio.Server", recorder))
         for service, handlers in recorder.services.items():
             self._board.add(service, needs)
             self._add_handlers(service, handlers, open_to_all=False)
@@ -72,9 +72,9 @@ class RpcServer:
         self._chain.end_streams()
         await stopping
 
-    async def wait(self) -> None:
-        """Return when the server has stopped."""
-        await self._server.wait_for_termination()
+    async def abort(self) -> None:
+        """Stop at once, whatever is under way."""
+        await self._server.stop(0)
 
     def _add_health(self) -> None:
         recorder = _Recorder()
@@ -100,6 +100,15 @@ class RpcServer:
             return self._server.add_insecure_port(address)
         except RuntimeError:
             raise StartupError(f"cannot listen on {address}; is server.host an address of this machine?") from None
+
+
+def _register_of(servicer: object) -> Register:
+    """Find the function that generated code has for the servicer's base class."""
+    for base in type(servicer).__mro__:
+        register: Register | None = getattr(sys.modules[base.__module__], f"add_{base.__name__}_to_server", None)
+        if register is not None:
+            return register
+    raise TypeError(f"{type(servicer).__name__} extends no generated servicer")
 
 
 class _Recorder:
@@ -138,10 +147,3 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Without it a second server on the port is refused rather than given half of the calls.
         ("grpc.so_reuseport", int(settings.processes > 1)),
     ]
-
-
-async def cancel(task: asyncio.Task[Any]) -> None:
-    """End a task and wait until it has ended."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

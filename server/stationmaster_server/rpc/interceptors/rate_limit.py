@@ -11,6 +11,7 @@ from stationmaster_server.errors import QuotaViolation, Reason, ResourceExhauste
 from stationmaster_server.resilience.rate_limit import TokenBucket, TokenBuckets
 from stationmaster_server.rpc.call import Call
 from stationmaster_server.rpc.interceptors.base import Before, Interceptor
+from stationmaster_server.rpc.interceptors.refusals import Refusals
 from stationmaster_server.rpc.method import Method
 
 
@@ -34,8 +35,9 @@ class ServerRate(Interceptor):
 class CallerRate(Interceptor):
     """The rate of each user. Comes after authentication."""
 
-    def __init__(self, buckets: TokenBuckets[UUID]) -> None:
+    def __init__(self, buckets: TokenBuckets[UUID], refusals: Refusals) -> None:
         self._buckets = buckets
+        self._refusals = refusals
 
     def before(self, method: Method) -> Before | None:
         """Return what takes a token of the caller; None where there is no caller."""
@@ -43,12 +45,15 @@ class CallerRate(Interceptor):
             return None
         buckets = self._buckets
 
-        def take(call: Call) -> None:
+        def take(call: Call) -> Awaitable[None] | None:
             if call.caller is None:
-                return
+                return None
             user = call.caller.tenant.user_id
-            if wait := buckets.take(user):
-                raise _too_fast(f"users/{user}", "you call faster than the server takes it", wait)
+            wait = buckets.take(user)
+            if not wait:
+                return None
+            error = _too_fast(f"users/{user}", "you call faster than the server takes it", wait)
+            return self._refusals.refuse_often(call, error)
 
         return take
 

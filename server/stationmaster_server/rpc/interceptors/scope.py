@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from stationmaster_server.errors import PermissionDenied, Reason
 from stationmaster_server.identity.model import allows
 from stationmaster_server.rpc.call import Call
 from stationmaster_server.rpc.interceptors.base import Before, Interceptor
+from stationmaster_server.rpc.interceptors.refusals import Refusals
 from stationmaster_server.rpc.method import Method
 
 
 class Scopes(Interceptor):
     """Compares the caller's scopes with the `(stationmaster.v1.scope)` of the method."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
 
     def before(self, method: Method) -> Before | None:
         """Return the comparison; None for a method that any caller may call."""
@@ -18,12 +24,11 @@ class Scopes(Interceptor):
         if not needed or method.open:
             return None
 
-        def check(call: Call) -> None:
-            if call.caller is None or not allows(call.caller.scopes, needed):
-                raise PermissionDenied(
-                    Reason.SCOPE_MISSING,
-                    f"{method.name} needs the scope {needed}; ask an administrator for a key that has it",
-                    metadata={"scope": needed},
-                )
+        def check(call: Call) -> Awaitable[None] | None:
+            if call.caller is not None and allows(call.caller.scopes, needed):
+                return None
+            text = f"{method.name} needs the scope {needed}; ask an administrator for a key that has it"
+            error = PermissionDenied(Reason.SCOPE_MISSING, text, metadata={"scope": needed})
+            return self._refusals.refuse(call, error, scope=needed)
 
         return check

@@ -1,0 +1,176 @@
+"""`stationmaster-server doctor`: says what would keep a server from working, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from stationmaster_server.app.agents import provider_settings
+from stationmaster_server.app.database import connect, database_url, place_of
+from stationmaster_server.app.local import PAGE_TOKEN_FILE, make_data_folder
+from stationmaster_server.config import Settings, StartupError, load
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.errors import NotMigrated
+from stationmaster_server.db.migrate import pending
+from stationmaster_server.errors import StationmasterError
+from stationmaster_server.identity.bootstrap import KEY_FILE
+from stationmaster_server.rpc import tls
+from stationmaster_server.rpc.port import claim
+
+_LITTLE_SPACE_BYTES, _NO_SPACE_BYTES = 5 * 1024**3, 512 * 1024**2
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "OK"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    verdict: Verdict
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict:<4}  {self.subject:<12} {self.text}"
+
+
+async def examine(config_file: Path | None, overrides: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
+    """Check everything, tell each finding as it is found; return whether a server would work."""
+    healthy = True
+    async for finding in _all_findings(config_file, overrides):
+        healthy = healthy and finding.verdict is not Verdict.FAIL
+        tell(str(finding))
+    return healthy
+
+
+async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) -> AsyncIterator[Finding]:
+    try:
+        settings = load(config_file, overrides)
+        make_data_folder(settings.data_folder)
+    except StartupError as error:
+        yield Finding(Verdict.FAIL, "settings", str(error))
+        return
+    yield Finding(Verdict.OK, "settings", f"profile {settings.profile}, data folder {settings.data_folder}")
+    for check in (_space, _keys, _ports, _tls, _extras, _providers):
+        for finding in check(settings):
+            yield finding
+    async for finding in _database(settings):
+        yield finding
+
+
+def _space(settings: Settings) -> Iterator[Finding]:
+    free = shutil.disk_usage(settings.data_folder).free
+    text = f"{free / 1024**3:.1f} GiB free at {settings.data_folder}"
+    if free < _NO_SPACE_BYTES:
+        yield Finding(Verdict.FAIL, "disk", f"{text}: make room or set data_folder to another disk")
+    else:
+        yield Finding(Verdict.WARN if free < _LITTLE_SPACE_BYTES else Verdict.OK, "disk", text)
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    for name in (KEY_FILE, PAGE_TOKEN_FILE):
+        file = settings.data_folder / name
+        if not file.exists():
+            continue
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & 0o077:
+            yield Finding(Verdict.FAIL, "keys", f"{file} has mode {mode:04o}, others may read it: chmod 600 {file}")
+        else:
+            yield Finding(Verdict.OK, "keys", f"{file} is private")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    wanted = [("server.port", settings.server.host, settings.server.port)]
+    if settings.admin.enabled:
+        wanted.append(("admin.port", settings.admin.host, settings.admin.port))
+    for name, host, port in wanted:
+        try:
+            claim(host, port, setting=name)
+        except StartupError as error:
+            yield Finding(Verdict.WARN, "ports", f"{error} (or is it this server, running?)")
+        else:
+            yield Finding(Verdict.OK, "ports", f"{name} {port} is free")
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    server = settings.server
+    if not server.tls.enabled:
+        verdict = Verdict.OK if server.loopback else Verdict.WARN
+        yield Finding(verdict, "tls", f"off; {server.host} is {'this host only' if server.loopback else 'plaintext'}")
+        return
+    try:
+        tls.credentials(server.tls)
+    except (StartupError, ValueError) as error:
+        yield Finding(Verdict.FAIL, "tls", str(error))
+    else:
+        yield Finding(Verdict.OK, "tls", "mutual TLS" if server.tls.client_ca else "on")
+
+
+def _extras(settings: Settings) -> Iterator[Finding]:
+    if importlib.util.find_spec("uvloop") is not None:
+        yield Finding(Verdict.OK, "extras", "uvloop is used")
+    else:
+        yield Finding(Verdict.WARN, "extras", "uvloop is missing: calls are a fifth slower")
+    if settings.telemetry.otlp_endpoint:
+        found = importlib.util.find_spec("opentelemetry.sdk") is not None
+        text = "traces go to the collector" if found else "traces need: pip install 'stationmaster[otel]'"
+        yield Finding(Verdict.OK if found else Verdict.FAIL, "extras", text)
+
+
+def _providers(settings: Settings) -> Iterator[Finding]:
+    names = [provider.name for provider in provider_settings(settings.models)]
+    if names:
+        yield Finding(Verdict.OK, "models", f"providers: {', '.join(names)}")
+    else:
+        demo = "only the built-in model demo is there" if settings.models.demo else "there is no model"
+        yield Finding(Verdict.WARN, "models", f"{demo}: set ANTHROPIC_API_KEY, OPENAI_API_KEY or models.compatible")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    async with AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(database_url(settings))
+            lacking = await _lacking(url)
+            if lacking:
+                text = f"{len(lacking)} migrations are pending: stationmaster-server migrate (serve does it too)"
+                yield Finding(Verdict.WARN, "database", text)
+                return
+            database = await connect(url, settings.database)
+        except (StartupError, StationmasterError) as error:
+            yield Finding(Verdict.FAIL, "database", str(error))
+            return
+        stack.push_async_callback(database.close)
+        place = place_of(url) if settings.database.url else f"embedded in {settings.data_folder}"
+        text = f"PostgreSQL {await _version(database)} ({place}), schema up to date, roles granted"
+        yield Finding(Verdict.OK, "database", text)
+
+
+async def _lacking(url: str) -> list[str]:
+    try:
+        return await pending(url)
+    except NotMigrated as error:
+        raise StartupError(str(error)) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"asyncpg", "sqlalchemy"} and not isinstance(error, OSError):
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise StartupError(f"the database at {place_of(url)} cannot be used ({reason}); check database.url") from error
+
+
+async def _version(database: Database) -> str:
+    async with database.system(autocommit=True) as tx:
+        version: str = await tx.fetchval("SHOW server_version")
+    return version.split()[0]

@@ -1,0 +1,43 @@
+"""The engines that the rooms stand on: the event log, the work queue, and its worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from stationmaster_server.config import Settings
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.listener import Listener
+from stationmaster_server.events.bus import PostgresBus
+from stationmaster_server.events.log import EventLog, LogSettings
+from stationmaster_server.work.notifier import Notifier
+from stationmaster_server.work.queue import WorkQueue
+from stationmaster_server.work.run import Handler
+from stationmaster_server.work.worker import Worker, WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engines of this process."""
+
+    log: EventLog
+    queue: WorkQueue
+
+
+async def build_engines(stack: AsyncExitStack, settings: Settings, database: Database, listener: Listener) -> Engines:
+    """Start the event log and make the queue."""
+    log = EventLog(database, PostgresBus(listener), LogSettings(keepalive=settings.events.keepalive))
+    await log.start()
+    stack.push_async_callback(log.close)
+    notifier = Notifier(database)
+    stack.push_async_callback(notifier.close)
+    return Engines(log, WorkQueue(notifier))
+
+
+def build_worker(
+    settings: Settings, database: Database, listener: Listener, engines: Engines, handlers: Mapping[str, Handler]
+) -> Worker:
+    """Make the worker of this process; it starts last and stops first."""
+    limits = WorkerSettings(slots=settings.work.slots, lease=settings.work.lease)
+    return Worker(database, engines.queue, handlers, limits, listener=listener)

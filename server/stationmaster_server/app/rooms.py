@@ -1,0 +1,59 @@
+"""The rooms, put on the server: one service each."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from stationmaster_server.agents.servicer import AgentServicer
+from stationmaster_server.app.agents import build_agents, warm_up
+from stationmaster_server.app.engines import Engines
+from stationmaster_server.app.housekeeping import Housekeeping
+from stationmaster_server.app.sessions import build_sessions
+from stationmaster_server.app.transport import Gate
+from stationmaster_server.app.watchdog import DATABASE
+from stationmaster_server.audit.service import AuditTrail
+from stationmaster_server.audit.servicer import AuditServicer
+from stationmaster_server.config import Settings
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.listener import Listener
+from stationmaster_server.identity.keys import ApiKeys
+from stationmaster_server.identity.quota_settings import QuotaSettings
+from stationmaster_server.identity.service import IdentityService
+from stationmaster_server.identity.servicer import IdentityServicer
+from stationmaster_server.rpc.server import RpcServer
+from stationmaster_server.wire.paging import PageTokens
+from stationmaster_server.work.run import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every room stands on."""
+
+    settings: Settings
+    database: Database
+    listener: Listener
+    gate: Gate
+    engines: Engines
+    tokens: PageTokens
+    chores: Housekeeping
+
+
+async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
+    """Build every room and add its servicer; return the handlers of the rooms' work, by kind."""
+    database, gate, tokens = on.database, on.gate, on.tokens
+    identity = IdentityServicer(
+        IdentityService(database, gate.audit, gate.quotas),
+        ApiKeys(database, gate.audit),
+        QuotaSettings(database, gate.audit),
+        tokens,
+    )
+    trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
+    await trail.start()
+    stack.push_async_callback(trail.close)
+    agents = build_agents(stack, on.settings.models, database, gate)
+    warm_up(stack, on.settings.models, agents)
+    sessions = build_sessions(stack, on.settings, database, gate, on.engines, agents, tokens, on.chores)
+    for servicer in (identity, AuditServicer(trail, tokens), AgentServicer(agents.service, tokens), sessions.servicer):
+        server.add(servicer, needs=(DATABASE,))
+    return sessions.handlers

@@ -1,0 +1,62 @@
+"""The sessions' part, built: the service, the runner of turns, and what looks after both."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+from stationmaster_server.agents.model import RuntimeName
+from stationmaster_server.app.agents import Agents
+from stationmaster_server.app.engines import Engines
+from stationmaster_server.app.housekeeping import Chore, Housekeeping
+from stationmaster_server.app.transport import Gate
+from stationmaster_server.config import Settings
+from stationmaster_server.db.engine import Database
+from stationmaster_server.sessions.idle import IdleSessions
+from stationmaster_server.sessions.permissions import Permissions
+from stationmaster_server.sessions.runner import TurnRunner
+from stationmaster_server.sessions.service import SessionService
+from stationmaster_server.sessions.servicer import SessionServicer
+from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.sessions.turns import KIND, Turns
+from stationmaster_server.sessions.watching import Watching
+from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.wire.paging import PageTokens
+from stationmaster_server.work.run import Handler
+
+WORKSPACES = "workspaces"
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The sessions' servicer, and the handlers of the work that it submits."""
+
+    servicer: SessionServicer
+    handlers: dict[str, Handler]
+
+
+def build_sessions(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    gate: Gate,
+    engines: Engines,
+    agents: Agents,
+    tokens: PageTokens,
+    chores: Housekeeping,
+) -> Sessions:
+    """Build everything about sessions and turns."""
+    services = TurnServices(database, engines.log, engines.queue, gate.audit, gate.quotas)
+    workspaces = Workspaces(settings.data_folder / WORKSPACES)
+    workspaces.prepare()
+    turns, permissions = Turns(services), Permissions(services)
+    service = SessionService(services, turns, agents.service, workspaces, agents.runtime.close_session)
+    runner = TurnRunner(services, {RuntimeName.MODEL: agents.runtime}, agents.prices, workspaces.open)
+    idle = IdleSessions(services, default_timeout=settings.sessions.idle_timeout)
+    idle.start()
+    stack.push_async_callback(idle.close)
+    chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
+    chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
+    servicer = SessionServicer(service, Watching(database, engines.log), turns, permissions, tokens)
+    return Sessions(servicer, {KIND: runner})
