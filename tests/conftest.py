@@ -1,3 +1,3 @@
 """Loads the fixtures; they start the real thing."""
 
-pytest_plugins = ["tests.fixtures.database"]
+pytest_plugins = ["tests.fixtures.database", "tests.sessions.turn_fixtures"]

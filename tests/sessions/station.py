@@ -15,8 +15,7 @@ from stationmaster_server.agents.model import AgentSpec, RuntimeName
 from stationmaster_server.agents.prices import Price, Prices
 from stationmaster_server.agents.providers import Providers
 from stationmaster_server.agents.runtimes.model import ModelRuntime
-from stationmaster_server.agents.tools.builtin import builtin_tools
-from stationmaster_server.agents.tools.toolbox import Toolbox
+from stationmaster_server.agents.tools.builtin import builtin_toolbox
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -44,8 +43,10 @@ from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.sessions.turns import KIND, SendRequest, Started, Turns
 from stationmaster_server.sessions.watching import Watching
 from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
-from stationmaster_server.work.worker import Worker
+from stationmaster_server.work.run import Run
+from stationmaster_server.work.worker import Worker, WorkerSettings
 
 from tests.sessions.conftest import OneAgent
 from tests.waiting import until
@@ -145,9 +146,26 @@ class Station:
 
         return await until(waiting)
 
-    async def kill(self) -> None:
-        """Stop the worker as SIGKILL would: nothing is handed back, nothing is written."""
-        await self.worker.abandon()
+    @property
+    def busy(self) -> int:
+        """How many items the worker holds."""
+        return len(self.worker._held)
+
+    async def kill(self) -> list[Run]:
+        """Stop the worker as SIGKILL would: nothing is handed back, nothing more is written. Returns what it ran."""
+        worker = self.worker
+        if worker._claimer is not None:
+            worker._claimer.cancel()
+            worker._claimer = None
+        await worker._heart.stop()
+        await worker._reaper.stop()
+        runs = list(worker._held.values())
+        for run in runs:
+            run.lost = True
+            if run.task is not None:
+                run.task.cancel()
+        await asyncio.gather(*(run.task for run in runs if run.task), return_exceptions=True)
+        return runs
 
 
 @asynccontextmanager
@@ -164,10 +182,8 @@ async def open_station(
         log = EventLog(database, PostgresBus(listener), LogSettings())
         audit = AuditLog(database)
         quotas = Quotas(database, listener, audit)
-        queue = WorkQueue(database)
+        queue = WorkQueue(Notifier(database))
         services = TurnServices(database, log, queue, audit, quotas)
-        await listener.start()
-        stack.push_async_callback(listener.stop)
         await log.start()
         stack.push_async_callback(log.close)
         await audit.start()
@@ -175,13 +191,15 @@ async def open_station(
         workspaces = Workspaces(folder)
         workspaces.prepare()
         price_table = Prices(prices or {"demo": Price(0, 0)})
-        runtime = ModelRuntime(Providers([]), Toolbox(builtin_tools()), price_table)
+        runtime = ModelRuntime(Providers([], price_table), builtin_toolbox(), price_table)
         stack.push_async_callback(runtime.close)
         turns = Turns(services)
         sessions = SessionService(services, turns, OneAgent(), workspaces, runtime.close_session)
-        runner = TurnRunner(services, {RuntimeName.MODEL: runtime}, price_table, workspaces.path)
-        worker = Worker(database, queue, {KIND: runner}, listener, slots=16, lease=lease)
-        await worker.start()
+        runner = TurnRunner(services, {RuntimeName.MODEL: runtime}, price_table, workspaces.open)
+        worker = Worker(database, queue, {KIND: runner}, WorkerSettings(slots=16, lease=lease), listener=listener)
+        await listener.start()
+        stack.push_async_callback(listener.stop)
+        worker.start()
         stack.push_async_callback(worker.stop, timedelta(seconds=1))
         yield Station(
             caller,

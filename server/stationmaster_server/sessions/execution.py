@@ -36,7 +36,7 @@ from stationmaster_server.sessions.model import TurnState
 from stationmaster_server.sessions.steps import Steps
 from stationmaster_server.sessions.turn_ending import Ending, Partial
 from stationmaster_server.sessions.turn_services import TurnServices
-from stationmaster_server.work.worker import Run
+from stationmaster_server.work.run import Run
 
 
 class Stopped(Exception):
@@ -116,7 +116,7 @@ class Execution:
         return self._interrupted
 
     async def _consume(self) -> None:
-        stream = self._runtime.run(self._begun.input)
+        stream = self._runtime.run(replace(self._begun.input, output_budget=self._output_tokens_left))
         async with aclosing(stream):
             while not self._finished:
                 event = await self._next(stream)
@@ -214,6 +214,9 @@ class Execution:
         self._reservation = self._asked = None
         self._forget_deltas()
         self._finished = not event.calls
+
+    def _output_tokens_left(self, input_tokens: int) -> int | None:
+        return limits.output_tokens_left(self._begun.limits, self._session_used, self._turn.usage, input_tokens)
 
     def _cut_answer(self) -> Usage:
         """What a model call that was stopped has used, as far as one can tell: its provider does not say."""

@@ -152,6 +152,7 @@ class Permissions:
             tx, organization_id, request.id, PermissionState.EXPIRED, None, message=NOBODY_ANSWERED
         )
         if expired is None:
+            tx.audited = True  # somebody else's transaction told of it
             return
         await self._audit(tx, caller, expired, Outcome.DENIED)
         appended = [events.permission_resolved(expired)]

@@ -31,8 +31,9 @@ from stationmaster_server.sessions.model import (
 from stationmaster_server.sessions.recovery import Recovery, decide, partial_answer
 from stationmaster_server.sessions.turn_ending import Ending, Partial, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices, system_caller
-from stationmaster_server.work.model import Cancelled, Succeeded
-from stationmaster_server.work.worker import Run
+from stationmaster_server.work import leases
+from stationmaster_server.work.model import Cancelled, Outcome, Succeeded
+from stationmaster_server.work.run import Run
 
 SERVER_DIED = "the server that ran the turn died"
 
@@ -52,7 +53,7 @@ class TurnRunner:
         self._prices = prices
         self._workspace_of = workspace_of
 
-    async def __call__(self, run: Run) -> None:
+    async def __call__(self, run: Run) -> Outcome:
         """Run the turn of the item. The item is completed in the transaction of the turn's last step.
 
         Raises:
@@ -62,6 +63,7 @@ class TurnRunner:
         if begun is not None:
             runtime = self._runtimes[begun.session.spec.runtime]
             await Execution(self._services, runtime, self._prices, run, begun).execute()
+        return Succeeded()
 
     async def _begin(self, run: Run) -> Begun | None:
         item = run.item
@@ -84,7 +86,7 @@ class TurnRunner:
     async def _take_over(self, run: Run, caller: Caller, session_id: UUID) -> Turn:
         """From here on the stream takes the turn's events under this lease only."""
         async with self._services.database.system() as tx:
-            await self._services.queue.verify(tx, run)
+            await leases.hold(tx, run)
             await self._services.log.set_fence(tx, run.item.organization_id, session_id, run.lease_token)
             return await turn_store.get_turn(tx, run.item.organization_id, session_id, run.item.subject_id)
 

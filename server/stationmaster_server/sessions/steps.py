@@ -36,7 +36,7 @@ from stationmaster_server.sessions.model import (
 from stationmaster_server.sessions.turn_ending import Ending, Partial, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work.model import Succeeded, Suspended
-from stationmaster_server.work.worker import Run
+from stationmaster_server.work.run import Run
 
 
 @dataclass(frozen=True, slots=True)

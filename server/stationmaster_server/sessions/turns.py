@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from stationmaster_server.agents.runtime import Usage
@@ -31,12 +31,15 @@ from stationmaster_server.sessions.model import (
     transition,
     turn_name,
 )
+from stationmaster_server.sessions.recovery import MAX_ATTEMPTS
 from stationmaster_server.sessions.runner import user_message
 from stationmaster_server.sessions.turn_ending import Ending, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices
-from stationmaster_server.work.model import NewWork
+from stationmaster_server.work.model import NewWork, RetryPolicy
 
 KIND = "turn"
+RETRY = RetryPolicy(attempts=2 * MAX_ATTEMPTS, initial=timedelta(milliseconds=10), cap=timedelta(seconds=10), factor=4)
+"""A turn whose server died is taken up again at once; `recovery` ends it before the engine would give up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +175,11 @@ class Turns:
                 organization_id=organization_id,
                 user_id=session.user_id,
                 kind=KIND,
+                item_id=turn.id,
                 subject_id=turn.id,
                 payload={"session_id": str(session.id), "request_id": caller.request_id},
                 concurrency_key=str(session.id),
+                retry=RETRY,
             ),
             claim_here=True,
         )

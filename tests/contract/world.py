@@ -1,0 +1,163 @@
+"""Two organizations on one server: what the one has, the other must not see."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from stationmaster.v1 import (
+    agent_pb2,
+    agent_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+)
+
+from tests.contract.descriptors import Method
+
+TOOL = '/tool files.write {"path": "a.txt", "content": "a"}'
+
+
+@dataclass
+class Caller:
+    """Somebody with a key."""
+
+    channel: grpc.aio.Channel
+    secret: str
+    names: dict[str, str] = field(default_factory=dict)
+    """What it has: one resource's name by the type of resource."""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The metadata that its calls carry."""
+        return (("authorization", f"Bearer {self.secret}"),)
+
+    async def call(self, method: Method, request: Message, *, timeout: float = 10, enough: int = 3) -> list[Any]:
+        """The answers: one, or of a stream the first few."""
+        kind = self.channel.unary_stream if method.streams else self.channel.unary_unary
+        invoke: Any = kind(
+            method.path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=method.response_class.FromString,
+        )
+        started = invoke(request, metadata=self.metadata, timeout=timeout)
+        if not method.streams:
+            return [await started]
+        answers = []
+        try:
+            async for answer in started:
+                answers.append(answer)
+                if len(answers) >= enough:
+                    break
+        finally:
+            started.cancel()
+        return answers
+
+    def stub(self, kind: Any) -> Any:
+        """A generated stub."""
+        return kind(self.channel)
+
+
+def code_of(error: grpc.aio.AioRpcError) -> str:
+    """The status's name."""
+    return str(error.code().name)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """The ErrorReason of a status; empty when it carries none."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    for detail in status.details if status else []:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
+
+
+@asynccontextmanager
+async def connect(target: str, secret: str) -> AsyncIterator[Caller]:
+    """A caller on a channel of its own."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        yield Caller(channel, secret)
+
+
+async def settle(operator: Caller, display_name: str, *, scopes: list[str] | None = None) -> str:
+    """A new organization with an owner; returns the secret of a key of his."""
+    identity: Any = operator.stub(identity_pb2_grpc.IdentityServiceStub)
+    organization = await identity.CreateOrganization(
+        identity_pb2.CreateOrganizationRequest(
+            organization=identity_pb2.Organization(display_name=display_name), owner_display_name="First"
+        ),
+        metadata=operator.metadata,
+    )
+    owner = await identity.CreateUser(
+        identity_pb2.CreateUserRequest(
+            user=identity_pb2.User(display_name="Owner", role=identity_pb2.ROLE_OWNER), organization=organization.name
+        ),
+        metadata=operator.metadata,
+    )
+    return await key_of(operator, owner.name, scopes)
+
+
+async def key_of(caller: Caller, user: str, scopes: list[str] | None = None) -> str:
+    """The secret of a new key of a user."""
+    identity: Any = caller.stub(identity_pb2_grpc.IdentityServiceStub)
+    made = await identity.CreateApiKey(
+        identity_pb2.CreateApiKeyRequest(api_key=identity_pb2.ApiKey(user=user, scopes=scopes or [])),
+        metadata=caller.metadata,
+    )
+    return str(made.secret)
+
+
+async def furnish(caller: Caller) -> None:
+    """Give the caller one resource of every type."""
+    names = caller.names
+    identity: Any = caller.stub(identity_pb2_grpc.IdentityServiceStub)
+    me = await identity.WhoAmI(identity_pb2.WhoAmIRequest(), metadata=caller.metadata)
+    names["stationmaster.dev/Organization"] = me.organization.name
+    member = identity_pb2.User(display_name="Member", role=identity_pb2.ROLE_MEMBER)
+    user = await identity.CreateUser(identity_pb2.CreateUserRequest(user=member), metadata=caller.metadata)
+    names["stationmaster.dev/User"] = user.name
+    names["stationmaster.dev/Quota"] = f"{user.name}/quota"
+    key = await identity.CreateApiKey(
+        identity_pb2.CreateApiKeyRequest(api_key=identity_pb2.ApiKey(user=user.name)), metadata=caller.metadata
+    )
+    names["stationmaster.dev/ApiKey"] = key.api_key.name
+    agents: Any = caller.stub(agent_pb2_grpc.AgentServiceStub)
+    agent_id = f"agent-{uuid.uuid4().hex[:12]}"
+    spec = agent_pb2.AgentSpec(model="demo", tools=["files.*"])
+    agent = await agents.CreateAgent(
+        agent_pb2.CreateAgentRequest(agent_id=agent_id, agent=agent_pb2.Agent(spec=spec)), metadata=caller.metadata
+    )
+    names["stationmaster.dev/Agent"] = agent.name
+    await _furnish_session(caller, agent.name)
+    audit: Any = caller.stub(audit_pb2_grpc.AuditServiceStub)
+    events = await audit.ListAuditEvents(audit_pb2.ListAuditEventsRequest(), metadata=caller.metadata)
+    names["stationmaster.dev/AuditEvent"] = events.audit_events[0].name
+
+
+async def _furnish_session(caller: Caller, agent: str) -> None:
+    sessions: Any = caller.stub(session_pb2_grpc.SessionServiceStub)
+    session = await sessions.CreateSession(
+        session_pb2.CreateSessionRequest(session=session_pb2.Session(agent=agent)), metadata=caller.metadata
+    )
+    caller.names["stationmaster.dev/Session"] = session.name
+    request = session_pb2.SendMessageRequest(session=session.name, text=TOOL, stop_at_permission=True)
+    async with asyncio.timeout(20):
+        async for batch in sessions.SendMessage(request, metadata=caller.metadata):
+            for event in batch.events:
+                if event.WhichOneof("payload") == "permission_requested":
+                    asked = event.permission_requested.permission_request
+                    caller.names["stationmaster.dev/PermissionRequest"] = asked
+                    caller.names["stationmaster.dev/Turn"] = event.turn
+    caller.names["stationmaster.dev/Message"] = f"{session.name}/messages/1"
