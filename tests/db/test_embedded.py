@@ -223,6 +223,23 @@ def test_nobody_gets_in_without_the_password_which_only_its_owner_can_read(folde
         assert password not in (folder / "postgres" / "postgres.log").read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_postgresql_gets_nothing_of_the_environment_of_the_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATIONMASTER_SECRET", "sesame")
+    with joined(folder):
+        processes = [postmaster(folder), int((folder / "postgres" / "supervisor.lock").read_text())]
+        assert not any(b"sesame" in Path(f"/proc/{pid}/environ").read_bytes() for pid in processes)
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_running(folder: Path) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1), EmbeddedPostgres(folder, minimum_free_bytes=0):
+            pass
+    assert not runs(folder)
+
+
 def test_a_path_too_long_for_a_socket_gets_one_elsewhere(folder: Path) -> None:
     with joined(folder / ("deep" * 25)) as member:
         assert not member.cluster.socket_folder.is_relative_to(folder)

@@ -211,6 +211,18 @@ async def test_whoever_waits_too_long_for_a_connection_is_told(single: Database,
                 pass
 
 
+async def test_a_connection_given_to_a_waiter_that_is_cancelled_is_not_lost(single: Database, tenant: Tenant) -> None:
+    pool = single._tenants
+    connection = pool.take() or await pool.wait()
+    waiter = asyncio.create_task(pool.wait())
+    await asyncio.sleep(0)
+    pool.give(connection)
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    assert pool.take() is connection
+    pool.give(connection)
+
+
 async def test_many_callers_share_few_connections(single: Database, tenant: Tenant) -> None:
     async def read() -> str:
         async with single.tenant(tenant, read=True) as tx:

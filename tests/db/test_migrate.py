@@ -39,7 +39,7 @@ async def test_the_migrated_schema_equals_the_declared_one(database_url: str, em
     assert migrated.keys() == declared.keys()
     for kind, facts in declared.items():
         assert facts
-        assert migrated[kind] == facts, kind
+        assert migrated[kind] == facts, f"{kind} differ: run scripts/freeze_schema.py (after a release: add a revision)"
 
 
 def test_revisions_are_those_that_alembic_finds_in_one_line() -> None:

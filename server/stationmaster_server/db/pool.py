@@ -49,11 +49,11 @@ class Pool:
         try:
             async with asyncio.timeout(self._wait_limit):
                 return await future
-        except TimeoutError:
-            raise unavailable("every database connection is busy; try again shortly") from None
-        except asyncio.CancelledError:
+        except (TimeoutError, asyncio.CancelledError) as error:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.give(future.result())
+                self.give(future.result())  # it came in the same instant
+            if isinstance(error, TimeoutError):
+                raise unavailable("every database connection is busy; try again shortly") from None
             raise
 
     def give(self, connection: Connection) -> None:

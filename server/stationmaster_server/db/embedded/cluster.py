@@ -14,6 +14,7 @@ from urllib.parse import quote
 from stationmaster_server.db.embedded.account import Account, choose_account
 from stationmaster_server.db.embedded.binaries import MAJOR_VERSION, reachable_binaries
 from stationmaster_server.db.embedded.errors import EmbeddedPostgresError
+from stationmaster_server.db.embedded.supervisor import ENVIRONMENT
 
 SUPERUSER = "postgres"
 LOGIN = "stationmaster"
@@ -180,7 +181,7 @@ def _run(cluster: Cluster, program: str, *arguments: list[str], sql: str = "") -
         text=True,
         check=False,
         cwd=cluster.folder,
-        env={"LC_ALL": "C", "PATH": os.defpath},
+        env=ENVIRONMENT,
         **cluster.account.arguments,
     )
     with cluster.log.open("a") as log:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -25,8 +26,6 @@ logger = logging.getLogger(__name__)
 SETTINGS: Mapping[str, str] = {
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "max_wal_size": "1GB",
-    "wal_compression": "on",
     "checkpoint_timeout": "15min",
     "jit": "off",
     "random_page_cost": "1.1",
@@ -116,6 +115,7 @@ class Membership:
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                env=supervisor.ENVIRONMENT,
                 check=True,
             )
         give_up = time.monotonic() + 5
@@ -152,14 +152,19 @@ class EmbeddedPostgres:
         self._guard: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> str:
-        joining = asyncio.to_thread(
+        join = partial(
             Membership.join,
             self._data_folder,
             settings=self._settings,
             limit=self._start_limit,
             minimum_free_bytes=self._minimum_free_bytes,
         )
-        member = self._member = await joining
+        joining = asyncio.create_task(asyncio.to_thread(join))
+        try:
+            member = self._member = await asyncio.shield(joining)
+        except asyncio.CancelledError:
+            await asyncio.to_thread((await joining).leave)  # a thread cannot be cancelled
+            raise
         self._guard = asyncio.create_task(_guard(member), name="embedded-postgres")
         return member.cluster.url()
 

@@ -26,6 +26,8 @@ HEALTHY_AFTER = 10.0  # seconds of running after which the pauses begin anew
 TRIES = 5  # starts that may fail before the first success
 STOP_LIMIT = 30.0
 LOG_LIMIT = 16 << 20
+# None of the server's own: its variables may hold keys, and PostgreSQL may run under an account that others use, too.
+ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
 
 
 class Adopted:
@@ -135,7 +137,9 @@ class Supervisor:
         if log.exists() and log.stat().st_size > LOG_LIMIT:
             log.rename(log.with_suffix(".log.1"))
         with log.open("a") as out:
-            return subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **self.account)
+            return subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=ENVIRONMENT, **self.account
+            )
 
     def _stop(self, postgres: subprocess.Popen[bytes] | Adopted) -> None:
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, and what is left
