@@ -99,17 +99,21 @@ class Conversation:
         )
         finished = None
         with on_interrupt(lambda: self._cancel(stream, transcript)):
-            async with stream as events:
-                async for event in events:
-                    if run.out.as_json:
-                        run.out.json(event, line=True)
-                    else:
-                        transcript.show(event)
-                    if event.HasField("permission_requested"):
-                        await self._permission(event.permission_requested, stream, transcript)
-                    elif event.HasField("turn_finished"):
-                        finished = event.turn_finished
-        transcript.end_line()
+            try:
+                async with stream as events:
+                    async for event in events:
+                        if run.out.as_json:
+                            run.out.json(event, line=True)
+                        else:
+                            transcript.show(event)
+                        if event.HasField("permission_requested"):
+                            await self._permission(event.permission_requested, stream, transcript)
+                        elif event.HasField("turn_finished"):
+                            finished = event.turn_finished
+            finally:
+                transcript.end_line()
+                if self._cancelling is not None:
+                    self._cancelling.cancel()
         return finished
 
     def _cancel(self, stream: TurnStream, transcript: Transcript) -> None:
@@ -119,12 +123,13 @@ class Conversation:
             self._cancelling = asyncio.create_task(self._cancel_turn(stream.turn))
 
     async def _cancel_turn(self, turn: str) -> None:
-        from stationmaster_client import errors
+        from stationmaster_client import StationmasterError
 
         try:
             await self._run.client.sessions.cancel(turn)
-        except errors.FailedPrecondition:
-            return  # It has ended meanwhile.
+        except StationmasterError as error:
+            if error.reason != "TURN_FINISHED":
+                self._run.out.note(f"not cancelled: {error}", "yellow")
         finally:
             self._cancelling = None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class Left(Exception):
@@ -17,6 +18,8 @@ def ask(question: str) -> str:
 
     It holds up the event loop, which is well: while a person thinks there is nothing else to do.
     """
+    with suppress(ImportError):
+        importlib.import_module("readline")  # Gives `input` editing and a history.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return input(question)

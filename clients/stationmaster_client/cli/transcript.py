@@ -27,6 +27,7 @@ class Transcript:
         self._said = ""
         self._open_line = False
         self._interrupted = False
+        self._waited = False
 
     def show(self, event: event_pb2.Event) -> None:
         """Print one event."""
@@ -119,6 +120,7 @@ class Transcript:
     def _permission_resolved(self, resolved: event_pb2.PermissionResolved) -> None:
         from stationmaster.v1 import event_pb2
 
+        self._waited = True
         state = plain(event_pb2.PermissionState.Name(resolved.state), "PERMISSION_STATE")
         told = f": {resolved.message}" if resolved.message else ""
         self.line(f"  permission {state}{told}")
@@ -128,8 +130,9 @@ class Transcript:
             self.line(f"… waits for {queued.position} turns before it")
 
     def _turn_started(self, started: event_pb2.TurnStarted) -> None:
-        if started.attempt > 1:
+        if started.attempt > 1 and not self._waited:
             self.line(f"↻ taken up again by a server (attempt {started.attempt})", "yellow")
+        self._waited = False
 
     def _limit_reached(self, limit: event_pb2.LimitReached) -> None:
         self.line(f"■ {limit.limit} is {limit.limit_value:,}; {limit.used_value:,} would be used", "red")
