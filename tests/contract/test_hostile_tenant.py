@@ -1,15 +1,15 @@
-"""Another organization's resource is NOT_FOUND, a key without the scope PERMISSION_DENIED: for every method there is."""
+"""Another organization's resource is NOT_FOUND, a key without the scope is PERMISSION_DENIED: for every method."""
 
 from __future__ import annotations
 
 import grpc
 from google.protobuf.message import Message
-from tests.fixtures.server import RunningServer
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, name_fields, reference
 from tests.contract.samples import put, smallest
 from tests.contract.world import Caller, code_of, connect, key_of, reason_of, settle
+from tests.fixtures.server import RunningServer
 
 
 def type_of(method: Method, path: str) -> str:

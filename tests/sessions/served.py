@@ -1,13 +1,14 @@
-"""Sessions behind a real gRPC server and channel; who calls stands in the call's metadata."""
+"""Sessions behind a real gRPC server and channel; every call is one caller's."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import grpc
-from stationmaster.v1.session_pb2_grpc import SessionServiceStub, add_SessionServiceServicer_to_server
+from stationmaster.v1.session_pb2_grpc import SessionServiceStub
 from stationmaster_server.config import ServerSettings
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.rpc.call import Call
@@ -25,6 +26,9 @@ from stationmaster_server.sessions.servicer import SessionServicer
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.watching import Watching
 from stationmaster_server.wire.paging import PageTokens
+
+if TYPE_CHECKING:
+    from stationmaster.v1.session_pb2_grpc import SessionServiceAsyncStub
 
 
 class Everybody(Interceptor):
@@ -45,12 +49,12 @@ class Everybody(Interceptor):
 @asynccontextmanager
 async def serving(
     caller: Caller, sessions: SessionService, watching: Watching, turns: Turns, permissions: Permissions
-) -> AsyncIterator[SessionServiceStub]:
+) -> AsyncIterator[SessionServiceAsyncStub]:
     """A stub of a server whose every call is the caller's."""
     chain = Chain(RequestIds(), [Everybody(caller), Deadlines(), Validation()], max_message_bytes=4 * 1024 * 1024)
     server = RpcServer(ServerSettings(port=0), chain, HealthBoard())
     servicer = SessionServicer(sessions, watching, turns, permissions, PageTokens(b"secret"))
-    server.add(add_SessionServiceServicer_to_server, servicer)
+    server.add(servicer)
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import grpc
@@ -13,7 +14,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 from stationmaster.v1 import agent_pb2, event_pb2
 from stationmaster.v1 import session_pb2 as pb
-from stationmaster.v1.session_pb2_grpc import SessionServiceStub
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.sessions.permissions import Permissions
@@ -22,17 +22,20 @@ from tests.sessions.builders import converse
 from tests.sessions.conftest import Rooms
 from tests.sessions.served import serving
 
+if TYPE_CHECKING:
+    from stationmaster.v1.session_pb2_grpc import SessionServiceAsyncStub
+
 FIRST = PageRequest(1)
 DEMO = agent_pb2.AgentSpec(model="demo", runtime=agent_pb2.RUNTIME_MODEL)
 
 
 @pytest_asyncio.fixture
-async def stub(rooms: Rooms, caller: Caller) -> AsyncIterator[SessionServiceStub]:
+async def stub(rooms: Rooms, caller: Caller) -> AsyncIterator[SessionServiceAsyncStub]:
     async with serving(caller, rooms.sessions, rooms.watching, rooms.turns, Permissions(rooms.services)) as stub:
         yield stub
 
 
-async def create(stub: SessionServiceStub, **fields: object) -> pb.Session:
+async def create(stub: SessionServiceAsyncStub, **fields: Any) -> pb.Session:
     session = pb.Session(**({"spec": DEMO} | fields))
     return await stub.CreateSession(pb.CreateSessionRequest(session=session))
 
@@ -48,7 +51,7 @@ def reason(error: grpc.aio.AioRpcError) -> str:
     raise AssertionError("no ErrorInfo")
 
 
-async def test_a_session_goes_through_its_life(stub: SessionServiceStub, caller: Caller) -> None:
+async def test_a_session_goes_through_its_life(stub: SessionServiceAsyncStub, caller: Caller) -> None:
     created = await create(
         stub,
         display_name="Birds",
@@ -84,7 +87,7 @@ async def test_a_session_goes_through_its_life(stub: SessionServiceStub, caller:
     assert [event.WhichOneof("payload") for event in events] == ["session_created"] + ["session_state_changed"] * 4
 
 
-async def test_a_session_of_an_agent_names_it(stub: SessionServiceStub) -> None:
+async def test_a_session_of_an_agent_names_it(stub: SessionServiceAsyncStub) -> None:
     created = await stub.CreateSession(pb.CreateSessionRequest(session=pb.Session(agent="agents/helper")))
 
     assert (created.agent, created.spec.text) == ("agents/helper", "help")
@@ -95,7 +98,7 @@ async def test_a_session_of_an_agent_names_it(stub: SessionServiceStub) -> None:
     [pb.Session(), pb.Session(agent="agents/helper", spec=DEMO), pb.Session(spec=DEMO, labels={"Bad Key": "x"})],
     ids=["neither agent nor spec", "both", "a bad label"],
 )
-async def test_a_wrong_request_is_refused(stub: SessionServiceStub, session: pb.Session) -> None:
+async def test_a_wrong_request_is_refused(stub: SessionServiceAsyncStub, session: pb.Session) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.CreateSession(pb.CreateSessionRequest(session=session))
 
@@ -103,7 +106,7 @@ async def test_a_wrong_request_is_refused(stub: SessionServiceStub, session: pb.
     assert reason(caught.value) == "INVALID_FIELD"
 
 
-async def test_an_update_follows_its_mask(stub: SessionServiceStub) -> None:
+async def test_an_update_follows_its_mask(stub: SessionServiceAsyncStub) -> None:
     created = await create(stub, display_name="a", labels={"x": "1"}, idle_timeout=Duration(seconds=9))
     changed = pb.Session(name=created.name, display_name="b", etag=created.etag)
 
@@ -122,7 +125,7 @@ async def test_an_update_follows_its_mask(stub: SessionServiceStub) -> None:
 
 
 @pytest.mark.parametrize("path", ["state", "user", "nothing"])
-async def test_an_update_of_what_cannot_be_updated_is_refused(stub: SessionServiceStub, path: str) -> None:
+async def test_an_update_of_what_cannot_be_updated_is_refused(stub: SessionServiceAsyncStub, path: str) -> None:
     created = await create(stub)
     request = pb.UpdateSessionRequest(session=pb.Session(name=created.name), update_mask=FieldMask(paths=[path]))
 
@@ -132,7 +135,7 @@ async def test_an_update_of_what_cannot_be_updated_is_refused(stub: SessionServi
     assert reason(caught.value) == "INVALID_UPDATE_MASK"
 
 
-async def test_a_specification_cannot_be_taken_away(stub: SessionServiceStub) -> None:
+async def test_a_specification_cannot_be_taken_away(stub: SessionServiceAsyncStub) -> None:
     created = await create(stub)
     request = pb.UpdateSessionRequest(session=pb.Session(name=created.name), update_mask=FieldMask(paths=["spec"]))
 
@@ -142,7 +145,7 @@ async def test_a_specification_cannot_be_taken_away(stub: SessionServiceStub) ->
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_an_illegal_transition_names_both_states_for_programs(stub: SessionServiceStub) -> None:
+async def test_an_illegal_transition_names_both_states_for_programs(stub: SessionServiceAsyncStub) -> None:
     created = await create(stub)
 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -153,7 +156,7 @@ async def test_an_illegal_transition_names_both_states_for_programs(stub: Sessio
 
 
 async def test_a_repeated_request_id_answers_the_same_and_another_request_under_it_is_refused(
-    stub: SessionServiceStub,
+    stub: SessionServiceAsyncStub,
 ) -> None:
     request_id = str(uuid4())
     request = pb.CreateSessionRequest(session=pb.Session(spec=DEMO, display_name="a"), request_id=request_id)
@@ -166,7 +169,7 @@ async def test_a_repeated_request_id_answers_the_same_and_another_request_under_
     assert reason(caught.value) == "REQUEST_ID_REUSED"
 
 
-async def test_a_fork_names_parent_and_message(rooms: Rooms, caller: Caller, stub: SessionServiceStub) -> None:
+async def test_a_fork_names_parent_and_message(rooms: Rooms, caller: Caller, stub: SessionServiceAsyncStub) -> None:
     parent = await create(stub, display_name="Birds")
     session = await rooms.sessions.list(caller, "", "", FIRST)
     await converse(rooms.database, caller.tenant, session.items[0].id, "uaua")
@@ -184,7 +187,7 @@ async def test_a_fork_names_parent_and_message(rooms: Rooms, caller: Caller, stu
 
 
 async def test_lists_page_by_tokens_that_fit_their_request_alone(
-    rooms: Rooms, caller: Caller, stub: SessionServiceStub
+    rooms: Rooms, caller: Caller, stub: SessionServiceAsyncStub
 ) -> None:
     parent = await create(stub)
     session = await rooms.sessions.list(caller, "", "", FIRST)
@@ -211,7 +214,9 @@ async def test_lists_page_by_tokens_that_fit_their_request_alone(
     assert [each.name for each in listed.sessions] == [parent.name]
 
 
-async def test_a_name_that_is_no_name_is_refused_and_one_that_is_nobodys_is_not_found(stub: SessionServiceStub) -> None:
+async def test_a_name_of_no_form_is_refused_and_one_of_nobody_is_not_found(
+    stub: SessionServiceAsyncStub,
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.GetSession(pb.GetSessionRequest(name="sessions/x"))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

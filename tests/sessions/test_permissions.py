@@ -118,7 +118,7 @@ async def test_a_repeated_answer_gets_the_first_one(station: Station) -> None:
 
 async def test_a_turn_goes_on_when_its_last_request_is_answered(station: Station) -> None:
     session_id = await station.create()
-    two = '/tools\n/tool files.write {"path": "a.txt", "content": "1"}\n/tool files.write {"path": "b.txt", "content": "2"}'
+    two = f"/tools\n{WRITE}\n{WRITE.replace('a.txt', 'b.txt')}"
     started = await station.send(session_id, two)
     first, second = await station.asked(session_id)
     await resolve(station, first)
@@ -130,7 +130,7 @@ async def test_a_turn_goes_on_when_its_last_request_is_answered(station: Station
 
 async def test_one_word_for_the_session_answers_all_requests_for_the_tool(station: Station) -> None:
     session_id = await station.create()
-    two = '/tools\n/tool files.write {"path": "a.txt", "content": "1"}\n/tool files.write {"path": "b.txt", "content": "2"}'
+    two = f"/tools\n{WRITE}\n{WRITE.replace('a.txt', 'b.txt')}"
     started = await station.send(session_id, two)
     first, _ = await station.asked(session_id)
     await resolve(station, first, Answer(PermissionDecision.ALLOW_FOR_SESSION))

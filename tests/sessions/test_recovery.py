@@ -11,6 +11,7 @@ from stationmaster_server.agents.runtime import Text
 from stationmaster_server.errors import LeaseLost
 from stationmaster_server.events.model import Event
 from stationmaster_server.sessions import events as session_events
+from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.model import RecoveryPolicy, SessionState, TurnState
 from stationmaster_server.sessions.recovery import MAX_ATTEMPTS, Recovery, decide
 
@@ -92,6 +93,22 @@ async def test_the_stalled_worker_cannot_write_once_its_replacement_has_begun(
             fence=stale.lease_token,
         )
     assert await all_events(other_station, session_id) == before
+
+
+async def test_a_turn_whose_work_has_failed_for_good_does_not_hold_its_session(station: Station) -> None:
+    session_id = await station.create()
+    started = await station.send(session_id, SLOW)
+    await station.events(session_id, started, last="text_delta")
+    await station.kill()
+    async with station.database.system() as tx:
+        dead = "UPDATE work_items SET state = 'DEAD', finished_at = now() - interval '1 minute' WHERE item_id = $1"
+        await tx.execute(dead, started.turn_id)
+    assert await AbandonedTurns(station.services).end_all() == 1
+    turn = await station.turn(session_id, started)
+    assert (turn.state, turn.reason) == (TurnState.FAILED, "INTERNAL")
+    assert (await station.session(session_id)).state is SessionState.ACTIVE
+    assert (await station.messages(session_id))[-1].interrupted
+    assert await AbandonedTurns(station.services).end_all() == 0
 
 
 @given(st.sampled_from(RecoveryPolicy), st.booleans(), st.integers(min_value=1, max_value=MAX_ATTEMPTS * 2))

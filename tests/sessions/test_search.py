@@ -11,7 +11,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.sessions import store
-from stationmaster_server.sessions.message_search import search_messages
+from stationmaster_server.sessions.search_store import search_messages
 from stationmaster_server.sessions.model import MessageRole, SearchHit, SessionState
 
 from tests.fixtures.database import make_tenant

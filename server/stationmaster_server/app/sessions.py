@@ -13,6 +13,7 @@ from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
+from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.idle import IdleSessions
 from stationmaster_server.sessions.permissions import Permissions
 from stationmaster_server.sessions.runner import TurnRunner
@@ -57,6 +58,7 @@ def build_sessions(
     idle.start()
     stack.push_async_callback(idle.close)
     chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
+    chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
     servicer = SessionServicer(service, Watching(database, engines.log), turns, permissions, tokens)
     return Sessions(servicer, {KIND: runner})

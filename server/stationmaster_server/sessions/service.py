@@ -17,7 +17,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions import events, store, store_messages
-from stationmaster_server.sessions.message_search import search_messages
+from stationmaster_server.sessions.search_store import search_messages
 from stationmaster_server.sessions.model import (
     ENDED,
     Message,

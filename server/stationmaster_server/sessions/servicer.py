@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ from stationmaster_server.sessions.permissions import Permissions
 from stationmaster_server.sessions.service import SessionService
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.watching import Watching
-from stationmaster_server.wire.caller import current_caller, time_left
+from stationmaster_server.wire.caller import current_caller
 from stationmaster_server.wire.fields import request_key
 from stationmaster_server.wire.names import parse, parse_pair
 from stationmaster_server.wire.paging import PageTokens
@@ -42,13 +42,22 @@ class SessionServicer(SessionServiceServicer):
     """Sessions over gRPC."""
 
     def __init__(
-        self, sessions: SessionService, watching: Watching, turns: Turns, permissions: Permissions, tokens: PageTokens
+        self,
+        sessions: SessionService,
+        watching: Watching,
+        turns: Turns,
+        permissions: Permissions,
+        tokens: PageTokens,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`stopping`: whether this server ends its streams; gRPC does not tell that from a caller that goes away."""
         self._sessions = sessions
         self._watching = watching
         self._turns = turns
         self._permissions = permissions
         self._tokens = tokens
+        self._stopping = stopping
         self._cancels: set[asyncio.Task[None]] = set()
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.Session:
@@ -129,7 +138,7 @@ class SessionServicer(SessionServiceServicer):
                     )
                     turn = ""
         except (asyncio.CancelledError, GeneratorExit):
-            if request.on_disconnect == pb.ON_DISCONNECT_CANCEL and _caller_is_gone(context):
+            if request.on_disconnect == pb.ON_DISCONNECT_CANCEL and not self._stopping():
                 self._cancel_later(caller, session_id, started.turn_id)
             raise
 
@@ -229,9 +238,3 @@ def _message_number(request: pb.ForkSessionRequest, session_id: UUID) -> int:
     if of != session_id:
         raise InvalidArgument.field("up_to_message", f"must be a message of {request.name}")
     return number
-
-
-def _caller_is_gone(context: Context) -> bool:
-    """Whether the caller closed the call or its deadline has passed, rather than that this server stops."""
-    left = time_left()
-    return bool(context.cancelled()) or (left is not None and not left)

@@ -93,6 +93,8 @@ turns = tenant_table(
 )
 # ListTurns; and the open turns of a session, oldest first.
 Index(None, turns.c.organization_id, turns.c.session_id, turns.c.created_at, turns.c.id)
+# The sweep of turns that are open although their work has ended.
+Index("turns_open_idx", turns.c.created_at, postgresql_where=turns.c.finished_at.is_(None))
 
 messages = tenant_table(
     "messages",

@@ -124,6 +124,18 @@ async def past_of(tx: Transaction, tenant: Tenant, turn_id: UUID) -> Past:
     return Past(row["input_text"], row["active_time"], reservation)
 
 
+async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUID]]:
+    """Turns of all organizations that are open although nothing will run them any more: tenant, session, turn."""
+    rows = await tx.fetch(
+        """SELECT t.organization_id, t.user_id, t.session_id, t.id
+           FROM turns t JOIN work_items w ON w.organization_id = t.organization_id AND w.item_id = t.id
+           WHERE t.finished_at IS NULL AND w.finished_at < now() - interval '5 seconds'
+           ORDER BY t.created_at LIMIT $1""",
+        limit,
+    )
+    return [(Tenant(row["organization_id"], row["user_id"]), row["session_id"], row["id"]) for row in rows]
+
+
 async def start_turn(
     tx: Transaction, organization_id: UUID, turn_id: UUID, *, user_message: int, first_sequence: int
 ) -> None:
