@@ -23,6 +23,7 @@ from stationmaster_server.identity.model import (
     AuditEntry,
     Category,
     Identity,
+    Method,
     Outcome,
     Role,
     Tenant,
@@ -64,7 +65,7 @@ class Authenticator:
         self._database = database
         self._audit = audit
         self._issuers = {issuer.name: issuer for issuer in issuers}
-        self._keys: Cache[str, KeyRecord] = Cache(KEY_LIFETIME)
+        self._keys: Cache[str, _Known] = Cache(KEY_LIFETIME)
         self._subjects: Cache[tuple[str, UUID | None], Principal] = Cache(KEY_LIFETIME)
         self._last_used = LastUsed(database)
         self.refusals: Counter[Reason] = Counter()
@@ -113,19 +114,18 @@ class Authenticator:
 
     async def _by_key(self, secret: str) -> Identity:
         prefix = prefix_of(secret)
-        found = await self._keys.get(prefix, self._find_key) if prefix is not None else None
+        known = await self._keys.get(prefix, self._find_key) if prefix is not None else None
         # Unknown keys are compared as well: all refusals take the same way.
-        matches = hmac.compare_digest(hash_secret(secret), found.secret_hash if found else _NO_HASH)
-        if found is None or not matches:
+        matches = hmac.compare_digest(hash_secret(secret), known.key.secret_hash if known else _NO_HASH)
+        if known is None or not matches:
             raise _invalid("the API key is not valid")
-        role = found.user.role
-        identity = _identity(found.user, effective_scopes(role, found.scopes), f"api_key:{found.prefix}", found.id)
-        if found.revoked:
+        key, identity = known.key, known.identity
+        if key.revoked:
             raise _Refused(Unauthenticated(Reason.CREDENTIALS_REVOKED, "the API key has been revoked"), identity)
-        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
+        if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
             raise _Refused(Unauthenticated(Reason.CREDENTIALS_EXPIRED, "the API key has expired"), identity)
-        _check_enabled(found.user, identity)
-        self._last_used.touch(identity.tenant.organization_id, found.id, found.last_used_at)
+        _check_enabled(key.user, identity)
+        self._last_used.touch(identity.tenant.organization_id, key.id, key.last_used_at)
         return identity
 
     async def _by_token(self, token: str) -> Identity:
@@ -133,16 +133,16 @@ class Authenticator:
             claims = await verify(token, self._issuers)
         except Unauthenticated as error:
             raise _Refused(error) from error
-        return await self._by_subject("jwt", claims.subject, claims.organization_id)
+        return await self._by_subject(Method.JWT, claims.subject, claims.organization_id)
 
     async def _by_certificate(self, certificate: Certificate) -> Identity:
         organization_id = _uuid(certificate.organization)
         for name in certificate.names:
             if await self._subjects.get((name, organization_id), self._find_subject) is not None:
-                return await self._by_subject("mtls", name, organization_id)
+                return await self._by_subject(Method.MTLS, name, organization_id)
         raise _invalid("the client certificate names no user; set its SAN or CN as a user's external_subject")
 
-    async def _by_subject(self, method: str, subject: str, organization_id: UUID | None) -> Identity:
+    async def _by_subject(self, method: Method, subject: str, organization_id: UUID | None) -> Identity:
         user = await self._subjects.get((subject, organization_id), self._find_subject)
         if user is None:
             raise _invalid(f"no user has the external_subject {subject!r}")
@@ -150,9 +150,13 @@ class Authenticator:
         _check_enabled(user, identity)
         return identity
 
-    async def _find_key(self, prefix: str) -> KeyRecord | None:
+    async def _find_key(self, prefix: str) -> _Known | None:
         async with self._database.system(autocommit=True) as tx:
-            return await key_store.find_key(tx, prefix)
+            key = await key_store.find_key(tx, prefix)
+        if key is None:
+            return None
+        scopes = effective_scopes(key.user.role, key.scopes)
+        return _Known(key, _identity(key.user, scopes, f"{Method.API_KEY}:{prefix}", key.id))
 
     async def _find_subject(self, key: tuple[str, UUID | None]) -> Principal | None:
         async with self._database.system(autocommit=True) as tx:
@@ -177,6 +181,14 @@ class Authenticator:
         # Changes of users and keys are rare: to forget all costs each caller one query.
         if payload is None or not payload.startswith("quota:"):
             self.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A key, and who it is."""
+
+    key: KeyRecord
+    identity: Identity
 
 
 class _Refused(Exception):

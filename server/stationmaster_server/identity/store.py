@@ -43,6 +43,20 @@ async def lock_bootstrap(tx: Transaction) -> None:
     await tx.execute("SELECT pg_advisory_xact_lock($1)", _BOOTSTRAP_LOCK)
 
 
+async def shared_secret(tx: Transaction, purpose: str, fresh: bytes) -> bytes:
+    """The installation's secret for a purpose, which is `fresh` if there is none yet (a system transaction)."""
+    sql = """
+    WITH made AS (
+        INSERT INTO installation_secrets (purpose, secret) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING secret
+    )
+    SELECT secret FROM made UNION ALL SELECT secret FROM installation_secrets WHERE purpose = $1 LIMIT 1
+    """
+    secret: bytes | None = None
+    while secret is None:  # nothing is seen when another server makes it just now
+        secret = await tx.fetchval(sql, purpose, fresh)
+    return secret
+
+
 async def lock_organization(tx: Transaction, organization_id: UUID) -> bool:
     """Let one transaction at a time change who owns an organization and how many users it has; False: none such."""
     sql = "SELECT TRUE FROM organizations WHERE organization_id = $1 FOR NO KEY UPDATE"

@@ -16,7 +16,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from stationmaster_server.db.schema import tenant_table, timestamp
+from stationmaster_server.db.schema import system_table, tenant_table, timestamp
+
+# What all servers of an installation share and nobody else knows, by purpose.
+installation_secrets = system_table(
+    "installation_secrets",
+    Column("purpose", Text, primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+)
 
 organizations = tenant_table(
     "organizations",
