@@ -54,7 +54,7 @@ def spec_from_json(document: Mapping[str, Any]) -> AgentSpec:
     """The specification that `spec_to_json` made this of; keys of later versions are ignored."""
     return AgentSpec(
         runtime=RuntimeName(document.get("runtime", RuntimeName.MODEL)),
-        model=document["model"],
+        model=document.get("model", ""),
         instructions=document.get("instructions", ""),
         prompt=document.get("prompt", ""),
         tools=tuple(document.get("tools", ())),
