@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -37,24 +37,34 @@ _MICROSECOND = timedelta(microseconds=1)
 Body = Mapping[str, Any]
 
 
-def events_to_proto(events: Iterable[Event]) -> list[pb.Event]:
-    """Committed events as messages. A kind that a newer server wrote, and this one does not know, has no payload."""
-    return [_event(event) for event in events]
+def events_to_proto(events: Sequence[Event]) -> list[pb.Event]:
+    """Committed events of one stream as messages; what neighbours share is made once.
 
-
-def _event(event: Event) -> pb.Event:
-    body = event.body
-    turn = body.get("turn")
-    name = f"sessions/{event.stream_id}/turns/{turn}" if turn else ""
-    at = timestamp(event.created_at)
-    if event.kind == "text_delta":
-        delta = pb.TextDelta(text=body["text"], step=body["step"])
-        return pb.Event(sequence=event.sequence, create_time=at, turn=name, text_delta=delta)
-    message = pb.Event(sequence=event.sequence, create_time=at, turn=name)
-    payload = _PAYLOADS.get(event.kind)
-    if payload is not None:
-        getattr(message, event.kind).CopyFrom(payload(event.stream_id, body))
-    return message
+    A kind that a newer server wrote, and this one does not know, has no payload.
+    """
+    if not events:
+        return []
+    messages: list[pb.Event] = []
+    session_id = events[0].stream_id
+    turns = f"sessions/{session_id}/turns/"
+    time, stamp = None, None
+    for event in events:
+        body = event.body
+        if event.created_at != time:
+            time = event.created_at
+            stamp = timestamp(time)
+        turn = body.get("turn")
+        name = turns + turn if turn else ""
+        if event.kind == "text_delta":
+            delta = pb.TextDelta(text=body["text"], step=body["step"])
+            messages.append(pb.Event(sequence=event.sequence, create_time=stamp, turn=name, text_delta=delta))
+        else:
+            message = pb.Event(sequence=event.sequence, create_time=stamp, turn=name)
+            payload = _PAYLOADS.get(event.kind)
+            if payload is not None:
+                getattr(message, event.kind).CopyFrom(payload(session_id, body))
+            messages.append(message)
+    return messages
 
 
 def _session_created(session_id: UUID, body: Body) -> pb.SessionCreated:
