@@ -17,7 +17,6 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions import events, store, store_messages
-from stationmaster_server.sessions.search_store import search_messages
 from stationmaster_server.sessions.model import (
     ENDED,
     Message,
@@ -31,6 +30,7 @@ from stationmaster_server.sessions.model import (
     transition,
 )
 from stationmaster_server.sessions.opening import fork_point, forked, opened
+from stationmaster_server.sessions.search_store import search_messages
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.workspaces import Workspaces
