@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from pydantic_ai.messages import (
     ModelMessage,
@@ -25,6 +26,8 @@ from stationmaster_server.agents.runtimes.toolnames import wire_name
 
 NO_RESULT = "The call was interrupted before it had a result."
 _TOKENS_OF_A_MESSAGE = 4
+# Characters of a text that is worth keeping in its converted form.
+_SHORT = 2_000
 # The model layer wants moments and sends none of them.
 _WHENEVER = datetime(2026, 1, 1, tzinfo=UTC)
 _NO_USAGE = RequestUsage()
@@ -78,9 +81,12 @@ class Conversation:
     def _add_prompt(self, parts: Sequence[Part]) -> None:
         text = "\n\n".join([part.text for part in parts if isinstance(part, Text)])
         if text:
-            self.messages.append(ModelRequest([UserPromptPart(text, timestamp=_WHENEVER)]))
+            self.messages.append(_known_prompt(text) if len(text) <= _SHORT else _prompt(text))
 
     def _add_answer(self, parts: Sequence[Part]) -> None:
+        if len(parts) == 1 and isinstance(parts[0], Text) and 0 < len(parts[0].text) <= _SHORT:
+            self.messages.append(_known_answer(parts[0].text))
+            return
         shown: list[ModelResponsePart] = []
         for part in parts:
             converted = TextPart(part.text) if isinstance(part, Text) and part.text else self._answer_part(part)
@@ -119,6 +125,20 @@ class Conversation:
 
     def _wire_name(self, tool: str) -> str:
         return self._wire_names.get(tool) or wire_name(tool)
+
+
+def _prompt(text: str) -> ModelRequest:
+    return ModelRequest([UserPromptPart(text, timestamp=_WHENEVER)])
+
+
+def _answer(text: str) -> ModelResponse:
+    return ModelResponse([TextPart(text)], usage=_NO_USAGE, timestamp=_WHENEVER)
+
+
+# A window is shown again with every message of its session; making its messages anew would cost more than the turn.
+# The model layer does not change the messages it is shown.
+_known_prompt = lru_cache(maxsize=4096)(_prompt)
+_known_answer = lru_cache(maxsize=4096)(_answer)
 
 
 def _lost(call: ToolCall) -> ToolResult:
