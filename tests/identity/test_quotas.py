@@ -288,3 +288,16 @@ async def test_refusals_do_not_block_those_who_wait_for_the_same_quota(
         answers = await asyncio.gather(*sessions, *costs, return_exceptions=True)
     assert outcome(answers[:50]) == (0, 50)
     assert outcome(answers[50:]) == (50, 0)
+
+
+async def test_a_limit_far_above_the_connections_is_exact_too(
+    server: Server, servers: AsyncExitStack, owner: Caller, database: Database
+) -> None:
+    other = await start_server(servers, database)
+    async with database.system(autocommit=True) as tx:
+        limit = await tx.fetchval("SELECT current_setting('max_connections')::int") + 30
+    await server.set_quota(owner, organization=True, max_concurrent_sessions=limit)
+    other.quotas.forget()
+    attempts = [open_session((server, other)[n % 2], owner) for n in range(limit + 50)]
+    assert outcome(await asyncio.gather(*attempts, return_exceptions=True)) == (limit, 50)
+    assert (await usage(server, owner, organization=True)).concurrent_sessions == limit

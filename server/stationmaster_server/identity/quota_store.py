@@ -84,10 +84,13 @@ async def put_quota(tx: Transaction, organization_id: UUID, quota: Quota) -> Quo
     return _quota(row)
 
 
-async def lock_subjects(tx: Transaction, subjects: Sequence[UUID]) -> None:
-    """Let one transaction at a time use what these subjects have left; a user stands before its organization."""
-    locks = ", ".join(f"pg_advisory_xact_lock({_lock_key(subject)})" for subject in subjects)
-    await tx.execute(f"SAVEPOINT quota; SELECT {locks}")
+async def lock_subjects(tx: Transaction, subjects: Sequence[UUID], *, shared: bool = False) -> None:
+    """Let one transaction at a time (or, `shared`, none that is not) use what these subjects have left.
+
+    A user stands before its organization. The locks are held until the transaction ends or `unlock_subjects`.
+    """
+    lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    await tx.execute("SAVEPOINT quota; SELECT " + ", ".join(f"{lock}({_lock_key(subject)})" for subject in subjects))
 
 
 async def unlock_subjects(tx: Transaction) -> None:
@@ -98,6 +101,11 @@ async def unlock_subjects(tx: Transaction) -> None:
 def _lock_key(subject: UUID) -> int:
     """A number of 64 bits with sign, of the random half of the id."""
     return ((subject.int ^ _LOCK_SEED) & (1 << 64) - 1) - (1 << 63)
+
+
+async def most_connections(tx: Transaction) -> int:
+    """How many transactions there can be at a time."""
+    return int(await tx.fetchval("SELECT current_setting('max_connections')::int"))
 
 
 async def get_used(tx: Transaction, organization_id: UUID, subjects: Sequence[UUID]) -> dict[UUID, Used]:

@@ -39,6 +39,8 @@ class _Kind:
     limit: Callable[[Quota], int | None]
     used: Callable[[Used], int]
     retry_after: Callable[[], timedelta]
+    one_at_a_time: bool = False
+    """Whether a transaction uses one of it, never more."""
 
 
 class QuotaExceeded(ResourceExhausted):
@@ -68,7 +70,9 @@ def _until_midnight() -> timedelta:
     return now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1) - now
 
 
-_SESSIONS = _Kind("max_concurrent_sessions", lambda q: q.max_concurrent_sessions, lambda u: u.sessions, lambda: _SOON)
+_SESSIONS = _Kind(
+    "max_concurrent_sessions", lambda q: q.max_concurrent_sessions, lambda u: u.sessions, lambda: _SOON, True
+)
 _COST = _Kind("max_cost_micros_per_day", lambda q: q.max_cost_micros_per_day, lambda u: u.cost_micros, _until_midnight)
 _STORAGE = _Kind("max_storage_bytes", lambda q: q.max_storage_bytes, lambda u: u.storage_bytes, lambda: _SOON)
 
@@ -85,6 +89,7 @@ class Quotas:
         self._audit = audit
         self._limits = LimitCache(database)
         self._calls = CallMeters(database)
+        self._most_transactions: int | None = None
         listener.add(key_store.CHANNEL, self._heard)
 
     async def take_call(self, caller: Caller) -> None:
@@ -173,9 +178,8 @@ class Quotas:
     async def _use(self, tx: Transaction, caller: Caller, kind: _Kind, wanted: int, change: Change) -> date:
         limits = await self._limits.within(tx, caller.tenant)
         limited = [quota for quota in (limits.user, limits.organization) if kind.limit(quota) is not None]
-        if limited:
-            subjects = [quota.subject_id for quota in limited]
-            await quota_store.lock_subjects(tx, subjects)
+        if limited and not (kind.one_at_a_time and await self._far_from_full(tx, caller, kind, limited)):
+            await quota_store.lock_subjects(tx, [quota.subject_id for quota in limited])
             try:
                 await self._check(tx, caller, kind, wanted, limited)
             except QuotaExceeded:
@@ -183,6 +187,25 @@ class Quotas:
                 await quota_store.unlock_subjects(tx)
                 raise
         return await self._add(tx, caller.tenant, change)
+
+    async def _far_from_full(self, tx: Transaction, caller: Caller, kind: _Kind, limited: Sequence[Quota]) -> bool:
+        """Whether so much is left that all transactions there can be at a time fit in, each with one more.
+
+        They then use it side by side, under a shared lock: whoever comes closer to the limit waits until they end,
+        and counts what they committed. So the limit stays exact, and far from it nobody waits for another's commit.
+        """
+        if self._most_transactions is None:
+            self._most_transactions = await quota_store.most_connections(tx)
+        needed = self._most_transactions
+        if any((kind.limit(quota) or 0) <= needed for quota in limited):
+            return False
+        await quota_store.lock_subjects(tx, [quota.subject_id for quota in limited], shared=True)
+        try:
+            await self._check(tx, caller, kind, needed, limited)
+        except QuotaExceeded:
+            await quota_store.unlock_subjects(tx)
+            return False
+        return True
 
     async def _check(self, tx: Transaction, caller: Caller, kind: _Kind, wanted: int, limited: Sequence[Quota]) -> None:
         organization_id = caller.tenant.organization_id
