@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from stationmaster_server.agents.runtimes.guard import Guarded
 from stationmaster_server.errors import Unavailable
-from stationmaster_server.resilience.circuit_breaker import CircuitBreaker, State
+from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -45,15 +45,15 @@ def test_failures_open_it_and_a_trial_closes_it_again() -> None:
     assert refused.value.retry_after == timedelta(seconds=10)
     clock.now = 11
     with Guarded(guarded):
-        assert guarded.state is State.HALF_OPEN
-    assert guarded.state is State.CLOSED
+        assert str(guarded.state) == "half_open"
+    assert str(guarded.state) == "closed"
 
 
 def test_a_success_between_failures_keeps_it_closed() -> None:
     guarded = breaker(Clock())
     for error in (ValueError(), KeyError(), ValueError()):
         fail(guarded, error)
-    assert guarded.state is State.CLOSED
+    assert str(guarded.state) == "closed"
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
@@ -65,9 +65,9 @@ def test_a_cancelled_trial_counts_neither_way(error: type[BaseException]) -> Non
     clock.now = 11
     with pytest.raises(error), Guarded(guarded):
         raise error
-    assert guarded.state is State.OPEN
+    assert str(guarded.state) == "open"
     with Guarded(guarded):
-        assert guarded.state is State.HALF_OPEN
+        assert str(guarded.state) == "half_open"
 
 
 async def test_an_iterator_that_is_closed_inside_leaves_it_as_it_was() -> None:
@@ -81,4 +81,4 @@ async def test_an_iterator_that_is_closed_inside_leaves_it_as_it_was() -> None:
     async with aclosing(numbers()) as stream:
         assert await anext(stream) == 1
     fail(guarded, ValueError())
-    assert guarded.state is State.OPEN
+    assert str(guarded.state) == "open"
