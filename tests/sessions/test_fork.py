@@ -11,7 +11,7 @@ from stationmaster_server.agents.runtime import Text
 from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import PageRequest
-from stationmaster_server.errors import InvalidArgument, ResourceExhausted
+from stationmaster_server.errors import InvalidArgument, NotFound, ResourceExhausted
 from stationmaster_server.identity import quota_store
 from stationmaster_server.identity.model import Quota
 from stationmaster_server.sessions import store
@@ -108,17 +108,26 @@ async def test_a_session_in_any_state_can_be_forked_and_stays_as_it_is(
     assert await rooms.sessions.get(caller, parent.id) == before
 
 
-@pytest.mark.parametrize("up_to", [3, 99, 0])
-async def test_a_point_that_is_no_message_or_parts_a_call_from_its_result_is_refused(
-    rooms: Rooms, caller: Caller, up_to: int
-) -> None:
+async def test_a_point_that_parts_a_call_from_its_result_is_refused(rooms: Rooms, caller: Caller) -> None:
     parent = await rooms.sessions.create(caller, PARENT)
     await converse(rooms.database, caller.tenant, parent.id, "uucta")
 
     with pytest.raises(InvalidArgument) as caught:
-        await rooms.sessions.fork(caller, parent.id, up_to=up_to)
+        await rooms.sessions.fork(caller, parent.id, up_to=3)
 
     assert [violation.field for violation in caught.value.violations] == ["up_to_message"]
+    assert len(list(rooms.workspaces.iterdir())) == 1
+
+
+@pytest.mark.parametrize("up_to", [99, 0])
+async def test_a_point_that_is_no_message_of_the_session_is_not_found(rooms: Rooms, caller: Caller, up_to: int) -> None:
+    parent = await rooms.sessions.create(caller, PARENT)
+    await converse(rooms.database, caller.tenant, parent.id, "ua")
+
+    with pytest.raises(NotFound) as caught:
+        await rooms.sessions.fork(caller, parent.id, up_to=up_to)
+
+    assert caught.value.resource_name == f"sessions/{parent.id}/messages/{up_to}"
     assert len(list(rooms.workspaces.iterdir())) == 1
 
 
@@ -141,11 +150,10 @@ async def test_a_fork_of_anothers_session_belongs_to_whoever_forked_it(rooms: Ro
 
 
 async def test_a_fork_counts_in_the_quota(rooms: Rooms, caller: Caller) -> None:
-    parent = await rooms.sessions.create(caller, NewSession(spec=SPEC))
     tenant = caller.tenant
     async with rooms.database.system() as tx:
         await quota_store.put_quota(tx, tenant.organization_id, Quota(tenant.user_id, max_concurrent_sessions=1))
-    rooms.services.quotas._limits.forget()
+    parent = await rooms.sessions.create(caller, NewSession(spec=SPEC))
 
     with pytest.raises(ResourceExhausted):
         await rooms.sessions.fork(caller, parent.id)

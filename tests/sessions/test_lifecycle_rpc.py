@@ -183,7 +183,7 @@ async def test_a_fork_names_parent_and_message(rooms: Rooms, caller: Caller, stu
     assert resumed.parent_message == f"{parent.name}/messages/4"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.ForkSession(pb.ForkSessionRequest(name=parent.name, up_to_message=f"{child.name}/messages/1"))
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_lists_page_by_tokens_that_fit_their_request_alone(

@@ -11,8 +11,8 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.sessions import store
-from stationmaster_server.sessions.search_store import search_messages
 from stationmaster_server.sessions.model import MessageRole, SearchHit, SessionState
+from stationmaster_server.sessions.search_store import search_messages
 
 from tests.fixtures.database import make_tenant
 from tests.sessions.builders import add, colleague, insert, message

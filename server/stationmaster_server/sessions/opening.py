@@ -9,7 +9,7 @@ from uuid import UUID
 from stationmaster_server.agents.model import AgentSpec
 from stationmaster_server.agents.runtime import ToolCall, Usage
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.errors import InvalidArgument, NotFound
 from stationmaster_server.sessions import store_messages
 from stationmaster_server.sessions.model import Message, NewSession, Session, SessionState, message_name
 
@@ -70,7 +70,7 @@ async def fork_point(tx: Transaction, organization_id: UUID, session_id: UUID, u
         return newest.number - 1 if _asks_for_tools(newest) else newest.number
     message = await store_messages.get_message(tx, organization_id, session_id, up_to)
     if message is None:
-        raise InvalidArgument.field("up_to_message", f"{message_name(session_id, up_to)} is no message of the session")
+        raise NotFound("message", message_name(session_id, up_to))
     if _asks_for_tools(message):
         raise InvalidArgument.field(
             "up_to_message", f"message {up_to} asks for tools, whose results come after it: name one before or after"

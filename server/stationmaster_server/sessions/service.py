@@ -87,8 +87,8 @@ class SessionService:
     ) -> Session:
         """Make a session of the caller from another's messages up to a number (None: all) and its specification.
 
-        Permissions that were granted for the session are not taken over. Raises NotFound, InvalidArgument,
-        ResourceExhausted(QUOTA_EXCEEDED).
+        Permissions that were granted for the session are not taken over. Raises NotFound (also of the message),
+        InvalidArgument, ResourceExhausted(QUOTA_EXCEEDED).
         """
         child_id = new_id()
         organization_id = caller.tenant.organization_id

@@ -16,7 +16,7 @@ from stationmaster.v1 import session_pb2 as pb
 from stationmaster.v1.session_pb2_grpc import SessionServiceServicer
 
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.errors import InvalidArgument, StationmasterError
+from stationmaster_server.errors import NotFound, StationmasterError
 from stationmaster_server.sessions import convert
 from stationmaster_server.sessions.convert_events import events_to_proto, message_to_proto
 from stationmaster_server.sessions.permissions import Permissions
@@ -236,5 +236,5 @@ def _changing(request: Message) -> Caller:
 def _message_number(request: pb.ForkSessionRequest, session_id: UUID) -> int:
     of, number = parse_pair(MESSAGE, request.up_to_message, UUID, int, field="up_to_message")
     if of != session_id:
-        raise InvalidArgument.field("up_to_message", f"must be a message of {request.name}")
+        raise NotFound("message", request.up_to_message)  # as for one that is somebody else's
     return number
