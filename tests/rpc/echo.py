@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc
 import grpc_tools
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from grpc_tools import protoc
 
 # The echo proto imports these.
 from buf.validate import validate_pb2 as _validate_pb2  # noqa: F401
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_tools import protoc
 from stationmaster.v1 import options_pb2 as _options_pb2  # noqa: F401
 
 SERVICE = "stationmaster.tests.EchoService"

@@ -31,6 +31,7 @@ class HealthBoard:
     def add(self, service: str, needs: Iterable[str] = ()) -> None:
         """Put a service on the board."""
         self._needs[service] = frozenset(needs)
+        self._tell(True)
 
     def require(self, need: str) -> None:
         """Make a need one of the whole server."""
