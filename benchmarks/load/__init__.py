@@ -1,0 +1,1 @@
+"""What the load process does: closed-loop callers, conversations, watchers."""

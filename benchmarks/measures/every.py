@@ -1,0 +1,24 @@
+"""All measures, in the order they run."""
+
+from __future__ import annotations
+
+from benchmarks.measure import Measure
+from benchmarks.measures import events, process, replies, sessions, transport, watchers
+
+EVERY: tuple[type[Measure], ...] = (
+    transport.UnaryCalls,
+    transport.Burst,
+    sessions.GetSession,
+    sessions.CreateSession,
+    replies.Cycle,
+    replies.FirstToken,
+    replies.LongReply,
+    replies.WireBytes,
+    replies.LateMessage,
+    events.DurableEvents,
+    events.AcrossServers,
+    watchers.FanOut,
+    watchers.IdleWatchers,
+    process.Memory,
+    process.Start,
+)

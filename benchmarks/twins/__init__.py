@@ -1,0 +1,1 @@
+"""The same calls in the plain way: an ORM and its pool."""

@@ -1,0 +1,53 @@
+"""A process that makes load: one scenario a line on standard input, its figures a line on standard output."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import uvloop
+
+from benchmarks.floors import group_commit, notify
+from benchmarks.load import events, streams, talk, unary
+
+Scenario = Callable[..., Awaitable[Mapping[str, Any]]]
+
+
+def scenarios() -> dict[str, Scenario]:
+    """All there are, by name."""
+    idle, across = streams.Idle(), events.Across()
+    each: list[Scenario] = [
+        *(unary.unary, unary.burst, unary.make_sessions),
+        *(talk.creations, talk.cycles, talk.replies, talk.sessions, talk.grow, talk.first_and_last),
+        *(streams.messages, streams.watchers, idle.hold, idle.release),
+        *(group_commit.group_commit, notify.listen, notify.notify),
+        *(events.event_log, across.make_stream, across.append, across.watch),
+    ]
+    return {scenario.__name__: scenario for scenario in each}
+
+
+async def _main() -> None:
+    known = scenarios()
+    reader = asyncio.StreamReader(limit=64 << 20)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    print("ready", flush=True)
+    while line := await reader.readline():
+        order = json.loads(line)
+        try:
+            answer: dict[str, Any] = {"figures": dict(await known[order.pop("scenario")](**order))}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the harness is to say it
+            answer = {"error": _explain(error)}
+        print(json.dumps(answer), flush=True)
+
+
+def _explain(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"[:1000]
+
+
+if __name__ == "__main__":
+    uvloop.run(_main())
