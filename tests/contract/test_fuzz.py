@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 from collections import Counter
+from typing import Any
 
 import grpc
 from tests.fixtures.server import RunningServer
@@ -31,7 +32,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
 
 async def answer(caller: Caller, method: Method, request: bytes) -> tuple[str, str]:
     """Status and reason of a call with these bytes; a stream that is still open after a moment is fine."""
-    kind = caller.channel.unary_stream if method.streams else caller.channel.unary_unary
+    kind: Any = caller.channel.unary_stream if method.streams else caller.channel.unary_unary
     started = kind(method.path)(request, metadata=caller.metadata, timeout=0.4 if method.streams else 20)
     try:
         if method.streams:
@@ -91,4 +92,4 @@ async def test_bytes_that_are_no_message_are_refused(mallory: Caller) -> None:
     for method in descriptors.methods():
         for size in (1, 7, 100):
             code, _ = await answer(mallory, method, b"\xff" * size + chance.randbytes(size))
-            assert code in ("INVALID_ARGUMENT", "OK", "NOT_FOUND"), f"{method.name}: {code}"
+            assert code in FINE, f"{method.name}: {code}"

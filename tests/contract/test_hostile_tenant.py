@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import uuid
+
 import grpc
 from google.protobuf.message import Message
 
@@ -24,14 +27,11 @@ def type_of(method: Method, path: str) -> str:
 
 
 async def outcome(caller: Caller, method: Method, request: Message) -> tuple[str, str, str]:
-    """Status, reason and text of a call; the text without the names in it."""
+    """Status, reason and text of a call; the text without the ids in it."""
     try:
         await caller.call(method, request, timeout=5, enough=1)
     except grpc.aio.AioRpcError as error:
-        text = error.details() or ""
-        for name in caller.names.values():
-            text = text.replace(name, "")
-        return code_of(error), reason_of(error), text
+        return code_of(error), reason_of(error), _without_ids(error.details() or "")
     return "OK", "", ""
 
 
@@ -46,7 +46,7 @@ async def test_every_name_of_another_organization_is_not_found(mallory: Caller, 
             if (code, reason) != ("NOT_FOUND", "RESOURCE_NOT_FOUND"):
                 wrong.append(f"{method.name} {path}: {code} {reason} {text}")
     assert not wrong, "\n".join(wrong)
-    assert tried > 40
+    assert tried >= 30
 
 
 async def test_what_is_somebody_elses_and_what_does_not_exist_answer_alike(mallory: Caller, victim: Caller) -> None:
@@ -54,25 +54,24 @@ async def test_what_is_somebody_elses_and_what_does_not_exist_answer_alike(mallo
     for method in descriptors.methods():
         for path in name_fields(method.request):
             theirs = victim.names[type_of(method, path)]
-            nobodys = theirs.translate(str.maketrans("0123456789abcdef", "fedcba9876543210", ""))
-            if "agents/" in theirs:
-                nobodys = "agents/nobody"
             answers = []
-            for name in (theirs, nobodys if nobodys.split("/")[0] == theirs.split("/")[0] else _flip(theirs)):
+            for name in (theirs, _nobodys(theirs)):
                 request = smallest(method.request, mallory.names)
                 put(request, path, name)
-                code, reason, text = await outcome(mallory, method, request)
-                answers.append((code, reason, text.replace(name, "NAME")))
+                answers.append(await outcome(mallory, method, request))
             if answers[0] != answers[1]:
                 wrong.append(f"{method.name} {path}: {answers}")
     assert not wrong, "\n".join(wrong)
 
 
-def _flip(name: str) -> str:
-    """Another id of the same form: each last digit of a UUID changed."""
+def _nobodys(name: str) -> str:
+    """A name of the same form that nobody has."""
     parts = name.split("/")
-    flipped = [part[:-1] + ("0" if part[-1] != "0" else "1") if part.count("-") == 4 else part for part in parts]
-    return "/".join(flipped)
+    return "/".join(str(uuid.uuid4()) if part.count("-") == 4 else part.replace("agent-", "nobody-") for part in parts)
+
+
+def _without_ids(text: str) -> str:
+    return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(agent|nobody)-[0-9a-f]{12}", "ID", text)
 
 
 async def test_a_key_without_the_scope_is_denied_before_anything_is_read(

@@ -76,7 +76,8 @@ def code_of(error: grpc.aio.AioRpcError) -> str:
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     """The ErrorReason of a status; empty when it carries none."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    from_call: Any = rpc_status.from_call
+    status = from_call(error)
     for detail in status.details if status else []:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):

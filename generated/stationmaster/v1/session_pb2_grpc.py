@@ -190,7 +190,8 @@ class SessionServiceServicer:
     def ForkSession(self, request, context):
         """Makes a new session from a session's messages up to a point and its specification, with a workspace of its own.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (the message does not belong to the session), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
+        Errors: NOT_FOUND (the session, or the message in it), INVALID_ARGUMENT (the message asks for tools, whose results come after it),
+        RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,7 +68,8 @@ class SessionServiceStub:
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.Session]
     """Makes a new session from a session's messages up to a point and its specification, with a workspace of its own.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (the message does not belong to the session), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
+    Errors: NOT_FOUND (the session, or the message in it), INVALID_ARGUMENT (the message asks for tools, whose results come after it),
+    RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
     """
     TerminateSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.TerminateSessionRequest, _session_pb2.Session]
     """Ends a session for good. A turn that runs is cancelled. Messages and events stay readable.
@@ -171,7 +172,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.Session]  # type: ignore[assignment]
     """Makes a new session from a session's messages up to a point and its specification, with a workspace of its own.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (the message does not belong to the session), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
+    Errors: NOT_FOUND (the session, or the message in it), INVALID_ARGUMENT (the message asks for tools, whose results come after it),
+    RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
     """
     TerminateSession: _aio.UnaryUnaryMultiCallable[_session_pb2.TerminateSessionRequest, _session_pb2.Session]  # type: ignore[assignment]
     """Ends a session for good. A turn that runs is cancelled. Messages and events stay readable.
@@ -313,7 +315,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.Session, _abc.Awaitable[_session_pb2.Session]]:
         """Makes a new session from a session's messages up to a point and its specification, with a workspace of its own.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (the message does not belong to the session), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
+        Errors: NOT_FOUND (the session, or the message in it), INVALID_ARGUMENT (the message asks for tools, whose results come after it),
+        RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
         """
 
     @_abc_1.abstractmethod
