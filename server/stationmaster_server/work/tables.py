@@ -74,6 +74,7 @@ Index(
     "work_items_concurrency_idx",
     work_items.c.organization_id,
     work_items.c.concurrency_key,
+    work_items.c.state,
     postgresql_where=text("concurrency_key IS NOT NULL AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')"),
 )
 # Submission: one item for each idempotency key (an expired one is cleared first).

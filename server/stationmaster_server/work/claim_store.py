@@ -1,0 +1,294 @@
+"""The queries of workers: claim, heartbeat, settle, expire. Every write names the lease token that it relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.work.key_store import Key
+from stationmaster_server.work.model import State, WorkItem
+from stationmaster_server.work.retry import Decision
+from stationmaster_server.work.rows import CLAIMED_COLUMNS, COLUMNS, to_item
+
+# Who goes first:
+#   level  the lane's priority; the first of a lane goes up one for each ageing interval since it was due, or the
+#          lane was last served: so nothing starves, and a long backlog does not outrun others by its age
+#   turn   the first of every owner, then the second of every owner, ...; of equals, the owner served longest ago
+#   run_at the oldest
+# Rows that another claim holds are skipped; there are candidates to spare.
+_CLAIM = f"""
+WITH ready AS (
+    SELECT lane.organization_id, lane.user_id, lane.priority, lane.served_at, i.item_id, i.run_at,
+           row_number() OVER (PARTITION BY lane.organization_id, lane.user_id, lane.priority ORDER BY i.run_at) AS place
+    FROM work_lanes lane
+    CROSS JOIN LATERAL (
+        SELECT i.item_id, i.run_at FROM work_items i
+        WHERE i.organization_id = lane.organization_id AND i.user_id = lane.user_id AND i.priority = lane.priority
+          AND i.state = 'QUEUED' AND NOT i.paused AND i.run_at <= now() AND i.kind = ANY($1::text[])
+        ORDER BY i.run_at LIMIT 2 * $2
+    ) i
+), levelled AS (
+    SELECT *, max(served_at) OVER (PARTITION BY organization_id, user_id) AS owner_served_at,
+           CASE WHEN place > 1 THEN priority
+                ELSE ceil(priority - date_part('epoch', now() - greatest(run_at, served_at)) / $3::float8)
+           END AS level
+    FROM ready
+), fair AS (
+    SELECT *, row_number() OVER (PARTITION BY organization_id, user_id ORDER BY level, run_at) AS turn FROM levelled
+), claimed AS (
+    SELECT i.organization_id, i.item_id
+    FROM fair f JOIN work_items i ON i.organization_id = f.organization_id AND i.item_id = f.item_id
+    WHERE i.state = 'QUEUED' AND NOT i.paused
+    ORDER BY f.level, f.turn, f.owner_served_at NULLS FIRST, f.run_at
+    LIMIT $2 FOR UPDATE OF i SKIP LOCKED
+), served AS (
+    UPDATE work_lanes l SET served_at = now()
+    FROM (
+        SELECT l.organization_id, l.user_id, l.priority FROM work_lanes l
+        WHERE (l.organization_id, l.user_id, l.priority) IN (
+            SELECT f.organization_id, f.user_id, f.priority FROM fair f JOIN claimed c USING (organization_id, item_id)
+        )
+        FOR UPDATE SKIP LOCKED
+    ) s
+    WHERE l.organization_id = s.organization_id AND l.user_id = s.user_id AND l.priority = s.priority
+)
+UPDATE work_items i
+SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1, started_at = now(),
+    lease_expires_at = now() + $5::interval, attempt_deadline = now() + attempt_timeout,
+    heartbeat_deadline = now() + heartbeat_timeout, start_deadline = NULL, resume_requested = false, progress = NULL
+FROM claimed c
+WHERE i.organization_id = c.organization_id AND i.item_id = c.item_id
+RETURNING {CLAIMED_COLUMNS}
+"""
+
+
+async def claim(
+    tx: Transaction, kinds: Sequence[str], limit: int, ageing: timedelta, worker: str, lease: timedelta
+) -> list[WorkItem]:
+    """Take up to `limit` items, each under a fresh lease token."""
+    rows = await tx.fetch(_CLAIM, list(kinds), limit, ageing.total_seconds(), worker, lease)
+    return [to_item(row) for row in rows]
+
+
+# Of one key, the n-th item of a claim gets the n-th slot from now. A slot in the future sends the item back into the
+# queue, where it keeps its slot; one that it came too late for is worth nothing, or late ones would start together.
+_THROTTLE = """
+WITH wanted AS (
+    SELECT i.organization_id, i.item_id, i.rate_key, i.rate_spacing,
+           row_number() OVER same_key AS place, count(*) OVER (PARTITION BY i.organization_id, i.rate_key) AS total
+    FROM work_items i
+    JOIN unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS c(organization_id, item_id, token)
+      ON i.organization_id = c.organization_id AND i.item_id = c.item_id AND i.lease_token = c.token
+    WHERE i.state = 'RUNNING' AND (i.rate_slot IS NULL OR i.rate_slot < now() - i.rate_spacing)
+    WINDOW same_key AS (PARTITION BY i.organization_id, i.rate_key ORDER BY i.run_at, i.item_id)
+), reserved AS (
+    INSERT INTO work_rates AS r (organization_id, rate_key, next_at)
+    SELECT organization_id, rate_key, now() + count(*) * max(rate_spacing) FROM wanted
+    GROUP BY organization_id, rate_key ORDER BY organization_id, rate_key
+    ON CONFLICT (organization_id, rate_key)
+        DO UPDATE SET next_at = greatest(r.next_at, now()) + (excluded.next_at - now())
+    RETURNING organization_id, rate_key, next_at
+), slots AS (
+    SELECT w.organization_id, w.item_id, r.next_at - (w.total - w.place + 1) * w.rate_spacing AS slot
+    FROM wanted w JOIN reserved r ON r.organization_id = w.organization_id AND r.rate_key = w.rate_key
+)
+UPDATE work_items i
+SET rate_slot = s.slot,
+    state = CASE WHEN s.slot > now() THEN 'QUEUED' ELSE 'RUNNING' END,
+    run_at = greatest(i.run_at, s.slot),
+    attempt = i.attempt - CASE WHEN s.slot > now() THEN 1 ELSE 0 END
+FROM slots s WHERE i.organization_id = s.organization_id AND i.item_id = s.item_id
+RETURNING i.item_id, i.state
+"""
+
+
+async def throttle(tx: Transaction, items: Sequence[WorkItem]) -> set[UUID]:
+    """Claimed items that have a rate key: those that may not start yet go back, and are returned."""
+    rows = await tx.fetch(
+        _THROTTLE,
+        [item.organization_id for item in items],
+        [item.item_id for item in items],
+        [item.lease_token for item in items],
+    )
+    return {row["item_id"] for row in rows if row["state"] == State.QUEUED}
+
+
+class Beat(NamedTuple):
+    """A heartbeat: `renew` extends the lease; `progress` is JSON text, None for none; `alive`: the handler said so."""
+
+    organization_id: UUID
+    item_id: UUID
+    lease_token: UUID
+    renew: bool
+    alive: bool
+    progress: str | None
+
+
+class Seen(NamedTuple):
+    """What a heartbeat brings back."""
+
+    held: bool
+    cancel_requested: bool
+    paused: bool
+
+
+# An item that somebody's transaction holds locked is not waited for (it would take the other leases with it): its
+# renewal comes with the next beat. What is seen is the state before this statement.
+_BEAT = """
+WITH beats AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bool[], $5::bool[], $6::text[]) WITH ORDINALITY
+        AS b(organization_id, item_id, token, renew, alive, progress, ordinal)
+), locked AS (
+    SELECT i.organization_id, i.item_id, b.alive, b.progress
+    FROM work_items i JOIN beats b ON i.organization_id = b.organization_id AND i.item_id = b.item_id
+    WHERE b.renew AND i.lease_token = b.token AND i.state = 'RUNNING'
+    ORDER BY i.item_id FOR UPDATE OF i SKIP LOCKED
+), renewed AS (
+    UPDATE work_items i
+    SET lease_expires_at = now() + $7::interval, progress = COALESCE(l.progress::json, i.progress),
+        heartbeat_deadline = CASE WHEN l.alive THEN now() + i.heartbeat_timeout ELSE i.heartbeat_deadline END
+    FROM locked l WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id
+)
+SELECT i.lease_token IS NOT DISTINCT FROM b.token AND i.state = 'RUNNING' AS held, i.cancel_requested, i.paused
+FROM beats b LEFT JOIN work_items i ON i.organization_id = b.organization_id AND i.item_id = b.item_id
+ORDER BY b.ordinal
+"""
+
+
+async def beat(tx: Transaction, beats: Sequence[Beat], lease: timedelta) -> list[Seen]:
+    """Heartbeats of many items in one statement; an answer for each, in order."""
+    rows = await tx.fetch(
+        _BEAT,
+        [beat.organization_id for beat in beats],
+        [beat.item_id for beat in beats],
+        [beat.lease_token for beat in beats],
+        [beat.renew for beat in beats],
+        [beat.alive for beat in beats],
+        [beat.progress for beat in beats],
+        lease,
+    )
+    return [Seen(bool(row[0]), bool(row[1]), bool(row[2])) for row in rows]
+
+
+class Settlement(NamedTuple):
+    """The end of an attempt. `token` is that of its lease, None for an item that is not RUNNING."""
+
+    organization_id: UUID
+    item_id: UUID
+    lease_token: UUID | None
+    concurrency_key: str | None
+    decision: Decision
+
+    def key(self) -> Key | None:
+        """Its concurrency key."""
+        return None if self.concurrency_key is None else Key(self.organization_id, self.concurrency_key)
+
+
+_EXPIRED = """
+    (i.state = 'RUNNING' AND (i.lease_expires_at < now() OR i.attempt_deadline < now() OR i.heartbeat_deadline < now()
+                              OR i.close_deadline < now()))
+    OR (i.state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND least(i.start_deadline, i.close_deadline) < now())
+"""
+
+# What was asked to be cancelled is not queued again; what was resumed before it suspended itself is.
+_SETTLE = f"""
+WITH wanted AS (
+    SELECT * FROM unnest(
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::float8[], $6::timestamptz[], $7::text[], $8::text[],
+        $9::text[], $10::bool[]
+    ) AS w(organization_id, item_id, token, state, delay_seconds, run_at, reason, result, error, refund)
+), held AS (
+    SELECT i.organization_id, i.item_id,
+           CASE WHEN i.cancel_requested AND w.state IN ('QUEUED', 'SUSPENDED') THEN 'CANCELLED'
+                WHEN i.resume_requested AND w.state = 'SUSPENDED' THEN 'QUEUED'
+                ELSE w.state END AS state,
+           w.delay_seconds, w.run_at, w.reason, w.result, w.error, w.refund
+    FROM work_items i JOIN wanted w ON i.organization_id = w.organization_id AND i.item_id = w.item_id
+    WHERE CASE WHEN $11 THEN ({_EXPIRED}) AND (i.state <> 'RUNNING' OR i.lease_token = w.token)
+               ELSE i.state = 'RUNNING' AND i.lease_token = w.token END
+    ORDER BY i.item_id FOR UPDATE OF i
+)
+UPDATE work_items i
+SET state = h.state,
+    reason = h.reason,
+    run_at = CASE WHEN h.state = 'QUEUED' THEN COALESCE(h.run_at, now() + h.delay_seconds * interval '1 second')
+                  ELSE i.run_at END,
+    finished_at = CASE WHEN h.state IN ('SUCCEEDED', 'CANCELLED', 'DEAD') THEN now() END,
+    result = COALESCE(h.result::json, i.result),
+    errors = CASE WHEN h.error IS NULL THEN i.errors
+                  ELSE i.errors || (h.error::jsonb || jsonb_build_object('at', now(), 'worker', i.worker)) END,
+    attempt = i.attempt - CASE WHEN h.refund THEN 1 ELSE 0 END,
+    rate_slot = NULL, lease_expires_at = NULL, attempt_deadline = NULL, heartbeat_deadline = NULL
+FROM held h WHERE i.organization_id = h.organization_id AND i.item_id = h.item_id
+RETURNING i.item_id, i.state
+"""
+
+
+async def settle(tx: Transaction, settlements: Sequence[Settlement], *, expired: bool = False) -> dict[UUID, State]:
+    """End attempts whose lease is still held (`expired`: whose time is up); the states that followed, by item.
+
+    The keys of those that may end for good must be locked.
+    """
+    decisions = [settlement.decision for settlement in settlements]
+    rows = await tx.fetch(
+        _SETTLE,
+        [settlement.organization_id for settlement in settlements],
+        [settlement.item_id for settlement in settlements],
+        [settlement.lease_token for settlement in settlements],
+        [decision.state.value for decision in decisions],
+        [decision.delay_seconds for decision in decisions],
+        [decision.run_at for decision in decisions],
+        [decision.reason for decision in decisions],
+        [None if decision.result is None else to_json(decision.result).decode() for decision in decisions],
+        [None if decision.error is None else to_json(decision.error).decode() for decision in decisions],
+        [decision.refund for decision in decisions],
+        expired,
+    )
+    return {row[0]: State(row[1]) for row in rows}
+
+
+_FIND_EXPIRED = f"""
+SELECT {COLUMNS},
+       CASE WHEN i.close_deadline < now() THEN 'SCHEDULE_TO_CLOSE'
+            WHEN i.start_deadline < now() THEN 'SCHEDULE_TO_START'
+            WHEN i.attempt_deadline < now() THEN 'START_TO_CLOSE'
+            WHEN i.heartbeat_deadline < now() THEN 'HEARTBEAT'
+            ELSE 'LEASE_EXPIRED' END AS cause
+FROM work_items i
+WHERE (i.organization_id, i.item_id) IN (
+    SELECT organization_id, item_id FROM work_items
+    WHERE state = 'RUNNING' AND (lease_expires_at < now() OR attempt_deadline < now() OR heartbeat_deadline < now()
+                                 OR close_deadline < now())
+    UNION ALL
+    SELECT organization_id, item_id FROM work_items
+    WHERE state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL)
+      AND least(start_deadline, close_deadline) < now()
+    LIMIT $1
+)
+"""
+
+
+async def find_expired(tx: Transaction, limit: int) -> list[tuple[WorkItem, str]]:
+    """Items whose time is up, each with what is up."""
+    return [(to_item(row), row["cause"]) for row in await tx.fetch(_FIND_EXPIRED, limit)]
+
+
+async def forget_unused(tx: Transaction) -> None:
+    """Delete lanes and keys that nobody has used for a day and that have no items; and rates that are long past."""
+    await tx.execute(
+        "DELETE FROM work_lanes l WHERE l.used_at < now() - interval '1 day' AND NOT EXISTS ("
+        " SELECT FROM work_items i WHERE i.organization_id = l.organization_id AND i.user_id = l.user_id"
+        " AND i.priority = l.priority AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED'))"
+    )
+    await tx.execute(
+        "DELETE FROM work_keys k WHERE k.used_at < now() - interval '1 day' AND NOT EXISTS ("
+        " SELECT FROM work_items i"
+        " WHERE i.organization_id = k.organization_id AND i.concurrency_key = k.concurrency_key"
+        " AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED'))"
+    )
+    await tx.execute("DELETE FROM work_rates WHERE next_at < now() - interval '1 day'")

@@ -1,0 +1,93 @@
+"""Writes the ends of attempts: whatever ended while the last write was in flight goes into the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import StationmasterError
+from stationmaster_server.work import claim_store
+from stationmaster_server.work.claim_store import Settlement
+from stationmaster_server.work.model import State
+from stationmaster_server.work.queue import settle_all
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 500
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+Waiting = tuple[Settlement, asyncio.Future[State | None]]
+
+
+class Completer:
+    """Group commit of outcomes. What cannot be written within `give_up_after` is left to its lease."""
+
+    def __init__(self, database: Database, admitted: Callable[[], None], give_up_after: timedelta) -> None:
+        self._database = database
+        self._admitted = admitted
+        self._give_up_after = give_up_after.total_seconds()
+        self._waiting: list[Waiting] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, settlement: Settlement) -> asyncio.Future[State | None]:
+        """Write the end of an attempt; the future has the state that followed, None when the lease was lost."""
+        future: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((settlement, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="work completer")
+        return future
+
+    async def close(self) -> None:
+        """Wait until everything is written."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            states = await self._through_outages([settlement for settlement, _ in batch])
+            for settlement, future in batch:
+                if not future.done():
+                    future.set_result(states.get(settlement.item_id))
+
+    async def _through_outages(self, settlements: list[Settlement]) -> dict[UUID, State]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._give_up_after
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._settle(settlements)
+            except (StationmasterError, asyncpg.InternalClientError) as error:
+                # Repeating is safe: an end that was written leaves no lease to write under.
+                logger.warning("ends of work items could not be written: %s", error)
+                if loop.time() + pause > until:
+                    return {}
+            except Exception:
+                logger.exception("ends of work items were refused")
+                return await self._one_by_one(settlements)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _one_by_one(self, settlements: list[Settlement]) -> dict[UUID, State]:
+        """Halve a batch that was refused until only the culprit fails; the reaper sees to that."""
+        if len(settlements) <= 1:
+            return {}
+        middle = len(settlements) // 2
+        first = await self._through_outages(settlements[:middle])
+        return first | await self._through_outages(settlements[middle:])
+
+    async def _settle(self, settlements: list[Settlement]) -> dict[UUID, State]:
+        if all(settlement.concurrency_key is None for settlement in settlements):
+            async with self._database.system(autocommit=True) as tx:
+                return await claim_store.settle(tx, settlements)
+        async with self._database.system() as tx:
+            states, admitted = await settle_all(tx, settlements)
+            if admitted:
+                tx.after_commit(self._admitted)
+        return states

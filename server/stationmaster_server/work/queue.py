@@ -1,0 +1,264 @@
+"""The work queue as the rooms use it: submit, cancel, pause, resume, complete, and look after what died."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import (
+    FailedPrecondition,
+    LeaseLost,
+    NotFound,
+    PreconditionViolation,
+    Reason,
+)
+from stationmaster_server.work import claim_store, key_store, store
+from stationmaster_server.work.backlog import Backlog
+from stationmaster_server.work.claim_store import Settlement
+from stationmaster_server.work.model import FINAL, NewWork, Outcome, QueueStats, State, WorkItem
+from stationmaster_server.work.notifier import Notifier
+from stationmaster_server.work.retry import decide
+from stationmaster_server.work.run import Run
+from stationmaster_server.work.store import Lease
+from stationmaster_server.work.submission import insert_one, insert_plain, is_plain, key_of
+
+
+class LocalWorker(Protocol):
+    """The worker of this server, as the queue sees it."""
+
+    def wake(self) -> bool:
+        """There is something to claim; False when this worker has no free slot for it."""
+        ...
+
+    def lease_for(self, kind: str) -> Lease | None:
+        """A lease to take at once, when a slot is free for the kind."""
+        ...
+
+    def take(self, item: WorkItem) -> None:
+        """Run an item whose lease was taken with its submission."""
+        ...
+
+    def cancel(self, item_id: UUID) -> None:
+        """Tell the item's handler, if it runs here."""
+        ...
+
+
+class WorkQueue:
+    """One for each process. Every method works in the caller's transaction; workers are woken after its commit."""
+
+    def __init__(self, notifier: Notifier, *, queue_limit: int = 100_000) -> None:
+        self._notifier = notifier
+        self._backlog = Backlog(queue_limit)
+        self._worker: LocalWorker | None = None
+
+    def attach(self, worker: LocalWorker) -> None:
+        """Use this server's worker: it is woken without a round trip through the database."""
+        self._worker = worker
+
+    async def submit(self, tx: Transaction, work: NewWork, *, claim_here: bool = False) -> WorkItem:
+        """Put an item into the queue; returns the existing one for a repeated idempotency key or USE_EXISTING.
+
+        `claim_here` takes the lease in the same transaction when this server has a free slot: the item begins RUNNING.
+        AlreadyExists when the id is taken; ResourceExhausted(QUEUE_FULL) past the bound of the organization's queue.
+        """
+        await self._backlog.check(tx, work.organization_id, 1)
+        lease = self._lease(work) if claim_here else None
+        if is_plain(work):
+            (item,) = await insert_plain(tx, [work], lease)
+            created = True
+        else:
+            item, created = await insert_one(tx, work, lease)
+        if created and item.state is State.RUNNING and self._worker is not None:
+            worker = self._worker
+            tx.after_commit(lambda: worker.take(item))
+        elif created:
+            tx.after_commit(self.wake)
+        return item
+
+    async def submit_many(self, tx: Transaction, works: Sequence[NewWork]) -> list[WorkItem]:
+        """Put items of one organization into the queue; those without keys in one statement. Errors as of `submit`."""
+        if not works:
+            return []
+        await self._backlog.check(tx, works[0].organization_id, len(works))
+        plain = iter(await insert_plain(tx, [work for work in works if is_plain(work)]))
+        items = [next(plain) if is_plain(work) else (await insert_one(tx, work, None))[0] for work in works]
+        tx.after_commit(self.wake)
+        return items
+
+    def _lease(self, work: NewWork) -> Lease | None:
+        if self._worker is None or work.run_at is not None or work.rate is not None:
+            return None
+        return self._worker.lease_for(work.kind)
+
+    def wake(self) -> None:
+        """There may be something to claim: tell this server's worker or, if it is busy, the others."""
+        if self._worker is None or not self._worker.wake():
+            self._notifier.poke()
+
+    async def get(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
+        """An item; NotFound."""
+        item = await store.get(tx, organization_id, item_id)
+        if item is None:
+            raise NotFound("work item", str(item_id))
+        return item
+
+    async def cancel(
+        self, tx: Transaction, organization_id: UUID, item_id: UUID, reason: str = "CANCELLED"
+    ) -> WorkItem:
+        """Cancel an item at once, or ask the worker that runs it (which hears of it within a second); NotFound.
+
+        An item that has ended is returned as it is.
+        """
+        item = await self.get(tx, organization_id, item_id)
+        if item.state in FINAL:
+            return item
+        key = key_of(item)
+        if key is not None:
+            await key_store.lock(tx, [key])
+        cancelled = await store.cancel(tx, organization_id, [item_id], reason)
+        if not cancelled:
+            return await self.get(tx, organization_id, item_id)
+        if cancelled[0].state is State.RUNNING:
+            tx.after_commit(lambda: self._cancel_here(item_id))
+        elif key is not None:
+            await self._admit(tx, [key])
+        return cancelled[0]
+
+    def _cancel_here(self, item_id: UUID) -> None:
+        if self._worker is not None:
+            self._worker.cancel(item_id)
+
+    async def pause(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
+        """Hold an item back: it is not claimed, or its handler is told. NotFound; FailedPrecondition at its end."""
+        return await self._set_paused(tx, organization_id, item_id, True)
+
+    async def unpause(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
+        """Let a paused item go on. Errors as of `pause`."""
+        item = await self._set_paused(tx, organization_id, item_id, False)
+        key = key_of(item)
+        if key is not None and item.state is State.WAITING:
+            await key_store.lock(tx, [key])
+            await self._admit(tx, [key])
+        tx.after_commit(self.wake)
+        return item
+
+    async def _set_paused(self, tx: Transaction, organization_id: UUID, item_id: UUID, paused: bool) -> WorkItem:
+        item = await store.set_paused(tx, organization_id, item_id, paused)
+        if item is None:
+            raise _illegal(await self.get(tx, organization_id, item_id), "PAUSED" if paused else "UNPAUSED")
+        return item
+
+    async def resume(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
+        """Queue a suspended item again; one that is just about to suspend itself will be. Of a queued one: nothing.
+
+        NotFound; FailedPrecondition when it has ended.
+        """
+        item = await store.resume(tx, organization_id, item_id)
+        if item is None:
+            item = await self.get(tx, organization_id, item_id)
+            if item.state in FINAL:
+                raise _illegal(item, State.QUEUED)
+        else:
+            tx.after_commit(self.wake)
+        return item
+
+    async def complete(self, tx: Transaction, run: Run, outcome: Outcome) -> State:
+        """End an attempt in the handler's own transaction; returns the state that followed.
+
+        LeaseLost when the lease is somebody else's: the transaction must not commit.
+        """
+        item = run.item
+        decision = decide(outcome, item.attempt, item.retry)
+        settlement = Settlement(item.organization_id, item.item_id, run.lease_token, item.concurrency_key, decision)
+        run.completing = True
+        states, freed = await settle_all(tx, [settlement])
+        if item.item_id not in states:
+            run.lost = True
+            raise LeaseLost(f"item {item.item_id} is run by somebody else")
+        tx.after_commit(lambda: self._completed(run, freed or states[item.item_id] is State.QUEUED))
+        return states[item.item_id]
+
+    def _completed(self, run: Run, wake: bool) -> None:
+        run.settled = True
+        if wake:
+            self.wake()
+
+    async def list_dead(
+        self,
+        tx: Transaction,
+        organization_id: UUID,
+        *,
+        kind: str | None = None,
+        reason: str | None = None,
+        after: tuple[datetime, UUID] | None = None,
+        limit: int = 50,
+    ) -> list[WorkItem]:
+        """Dead items with every attempt's error, the newest first; `after`: (finished_at, item_id) of the last seen."""
+        return await store.list_dead(tx, organization_id, kind, reason, after, limit)
+
+    async def retry(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
+        """Queue a dead item again, with all its attempts; NotFound, FailedPrecondition when it is not dead."""
+        item = await self.get(tx, organization_id, item_id)
+        if item.state is not State.DEAD or not await self._revive(tx, [item]):
+            raise _illegal(item, State.QUEUED)
+        return await self.get(tx, organization_id, item_id)
+
+    async def retry_dead(
+        self,
+        tx: Transaction,
+        organization_id: UUID,
+        *,
+        kind: str | None = None,
+        reason: str | None = None,
+        limit: int = 1000,
+    ) -> int:
+        """Queue the dead items that the filter lets through, at most `limit`; returns how many."""
+        return await self._revive(tx, await store.list_dead(tx, organization_id, kind, reason, None, limit))
+
+    async def _revive(self, tx: Transaction, items: Sequence[WorkItem]) -> int:
+        if not items:
+            return 0
+        locked = {key for item in items if (key := key_of(item)) is not None}
+        if locked:
+            await key_store.lock_new(tx, locked)
+        revived = await store.revive(tx, items[0].organization_id, [item.item_id for item in items])
+        await store.touch_lanes(tx, revived)
+        if locked:
+            await key_store.admit(tx, locked)
+        tx.after_commit(self.wake)
+        return len(revived)
+
+    async def stats(self, tx: Transaction, organization_id: UUID) -> list[QueueStats]:
+        """Counts by kind and state of everything that has not ended well."""
+        return await store.stats(tx, organization_id)
+
+    async def _admit(self, tx: Transaction, freed: Sequence[key_store.Key]) -> None:
+        if await key_store.admit(tx, freed):
+            tx.after_commit(self.wake)
+
+
+async def settle_all(
+    tx: Transaction, settlements: Sequence[Settlement], *, expired: bool = False
+) -> tuple[dict[UUID, State], bool]:
+    """End attempts and let in who waited for their slots; the states by item, and whether anybody was let in."""
+    locked = [key for settlement in settlements if (key := settlement.key()) is not None]
+    if locked:
+        await key_store.lock(tx, locked)
+    states = await claim_store.settle(tx, settlements, expired=expired)
+    freed = [
+        key
+        for settlement in settlements
+        if (key := settlement.key()) is not None and states.get(settlement.item_id) in FINAL
+    ]
+    return states, bool(freed and await key_store.admit(tx, freed))
+
+
+def _illegal(item: WorkItem, wanted: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.ILLEGAL_TRANSITION,
+        f"work item {item.item_id} is {item.state} and cannot become {wanted}",
+        PreconditionViolation("WORK_ITEM_STATE", str(item.item_id), f"it is {item.state}"),
+    )

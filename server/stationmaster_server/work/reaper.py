@@ -1,0 +1,100 @@
+"""Takes back what died: expired leases, attempts and items whose time is up. Every server runs one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+import asyncpg
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import StationmasterError
+from stationmaster_server.work import claim_store, key_store
+from stationmaster_server.work.claim_store import Settlement
+from stationmaster_server.work.model import Failed, State, WorkItem
+from stationmaster_server.work.queue import settle_all
+from stationmaster_server.work.retry import Decision, decide
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 200
+_HOUSEKEEPING_EVERY = 600  # rounds
+
+_ERRORS = {
+    "LEASE_EXPIRED": "the worker was gone: its lease expired",
+    "START_TO_CLOSE": "the attempt took longer than it may",
+    "HEARTBEAT": "the handler gave no sign of life for longer than it may",
+}
+
+
+class Reaper:
+    """Looks every `interval` for what nobody will end; the database's clock decides."""
+
+    def __init__(self, database: Database, wake: Callable[[], None], interval: timedelta) -> None:
+        self._database = database
+        self._wake = wake
+        self._interval = interval.total_seconds()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name="work reaper")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        rounds = 0
+        while True:
+            try:
+                while await self.reap() == _BATCH:
+                    pass
+                if rounds % _HOUSEKEEPING_EVERY == 0:
+                    await self.keep_house()
+                rounds += 1
+            except (StationmasterError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+                logger.warning("expired work could not be taken back: %s", error)
+            await asyncio.sleep(self._interval)
+
+    async def reap(self) -> int:
+        """One round; returns how many items were taken back or ended."""
+        async with self._database.system(autocommit=True) as tx:
+            expired = await claim_store.find_expired(tx, _BATCH)
+        if not expired:
+            return 0
+        settlements = [_settlement(item, cause) for item, cause in expired]
+        async with self._database.system() as tx:
+            states, _ = await settle_all(tx, settlements, expired=True)
+        if states:
+            self._wake()
+        for item, cause in expired:
+            if item.item_id in states:
+                logger.info("work item %s: %s, now %s", item.item_id, cause, states[item.item_id])
+        return len(states)
+
+    async def keep_house(self) -> None:
+        """Give slots that were left unused to who waits, and forget lanes, keys and rates that are no longer used."""
+        async with self._database.system() as tx:
+            stalled = await key_store.with_unused_slots(tx)
+            if stalled:
+                await key_store.lock(tx, stalled)
+                await key_store.admit(tx, stalled)
+        async with self._database.system(autocommit=True) as tx:
+            await claim_store.forget_unused(tx)
+
+
+def _settlement(item: WorkItem, cause: str) -> Settlement:
+    error = _ERRORS.get(cause)
+    if error is None:
+        decision = Decision(State.DEAD, reason=cause)
+    else:
+        # Somebody who is alive may have it at once; what was too slow waits like after any other failure.
+        at_once = timedelta(0) if cause == "LEASE_EXPIRED" else None
+        decision = decide(Failed(error, reason=cause, retry_after=at_once), item.attempt, item.retry)
+    token = item.lease_token if item.state is State.RUNNING else None
+    return Settlement(item.organization_id, item.item_id, token, item.concurrency_key, decision)

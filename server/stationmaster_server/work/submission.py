@@ -1,0 +1,140 @@
+"""Putting items into the queue: idempotency, id conflicts, concurrency keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import AlreadyExists
+from stationmaster_server.work import key_store, store
+from stationmaster_server.work.key_store import Key
+from stationmaster_server.work.model import (
+    HOLDS_SLOT,
+    NewWork,
+    OnConflict,
+    State,
+    Strategy,
+    WorkItem,
+)
+from stationmaster_server.work.store import Lease, Row
+
+
+def key_of(item: NewWork | WorkItem) -> Key | None:
+    """The item's concurrency key."""
+    return None if item.concurrency_key is None else Key(item.organization_id, item.concurrency_key)
+
+
+def is_plain(work: NewWork) -> bool:
+    """Whether nothing has to be looked up before it is inserted."""
+    return work.concurrency_key is None and work.idempotency_key is None and work.on_conflict is OnConflict.FAIL
+
+
+Shape = tuple[object, ...]
+
+
+def _shape(work: NewWork) -> Shape:
+    """What plain items that go into one statement have in common."""
+    return (
+        work.organization_id,
+        work.user_id,
+        work.kind,
+        work.priority,
+        work.rate,
+        work.retry,
+        work.timeouts,
+        work.run_at,
+    )
+
+
+async def insert_plain(tx: Transaction, works: Sequence[NewWork], lease: Lease | None = None) -> list[WorkItem]:
+    """Insert plain items, those that are alike in one statement; AlreadyExists when an id is taken."""
+    alike: dict[Shape, tuple[NewWork, list[Row]]] = {}
+    order: list[UUID] = []
+    for work in works:
+        row = Row(work.item_id or new_id(), work.subject_id, work.payload)
+        order.append(row.item_id)
+        alike.setdefault(_shape(work), (work, []))[1].append(row)
+    state = State.QUEUED if lease is None else State.RUNNING
+    inserted: dict[UUID, WorkItem] = {}
+    for like, rows in alike.values():
+        inserted |= await store.insert(tx, like, rows, state, lease)
+    for item_id in order:
+        if item_id not in inserted:
+            raise AlreadyExists("work item", str(item_id))
+    return [inserted[item_id] for item_id in order]
+
+
+async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None) -> tuple[WorkItem, bool]:
+    """Insert an item, or find the one that stands for it; tells whether it is new.
+
+    The key is locked first, so that a repeat is seen before it can cancel anybody.
+    """
+    key = key_of(work)
+    if key is not None:
+        await key_store.lock_new(tx, [key])
+    existing = await _existing(tx, work)
+    if existing is not None:
+        return existing, False
+    state = State.QUEUED if key is None else await _admission(tx, work, key)
+    row = Row(work.item_id or new_id(), work.subject_id, work.payload)
+    if lease is not None and state is State.QUEUED:
+        inserted = await store.insert(tx, work, [row], State.RUNNING, lease)
+    else:
+        inserted = await store.insert(tx, work, [row], state)
+    if inserted:
+        return inserted[row.item_id], True
+    return await _raced(tx, work, row.item_id), False
+
+
+async def _existing(tx: Transaction, work: NewWork) -> WorkItem | None:
+    if work.idempotency_key is not None:
+        repeated = await store.of_idempotency_key(tx, work.organization_id, work.idempotency_key)
+        if repeated is not None:
+            return repeated
+    if work.item_id is None or work.on_conflict is OnConflict.FAIL:
+        return None
+    existing = await store.get(tx, work.organization_id, work.item_id)
+    if existing is None or work.on_conflict is OnConflict.USE_EXISTING:
+        return existing
+    await _terminate(tx, existing)
+    return None
+
+
+async def _terminate(tx: Transaction, existing: WorkItem) -> None:
+    key = key_of(existing)
+    if key is not None:
+        await key_store.lock_new(tx, [key])
+    await store.delete(tx, existing.organization_id, existing.item_id)
+    if key is not None and existing.state in HOLDS_SLOT:
+        await key_store.admit(tx, [key])
+
+
+async def _raced(tx: Transaction, work: NewWork, item_id: UUID) -> WorkItem:
+    """Somebody else inserted the same id or idempotency key, and has committed by now."""
+    if work.idempotency_key is not None:
+        repeated = await store.of_idempotency_key(tx, work.organization_id, work.idempotency_key)
+        if repeated is not None:
+            return repeated
+    existing = await store.get(tx, work.organization_id, item_id)
+    if existing is not None and work.on_conflict is OnConflict.USE_EXISTING:
+        return existing
+    raise AlreadyExists("work item", str(item_id))
+
+
+async def _admission(tx: Transaction, work: NewWork, key: Key) -> State:
+    """The state that an item of a locked key begins in."""
+    if work.strategy is Strategy.CANCEL_RUNNING:
+        await _make_room(tx, work, key)
+    if await key_store.slots_taken(tx, key) < work.max_running:
+        return State.QUEUED
+    return State.CANCELLED if work.strategy is Strategy.CANCEL_NEWEST else State.WAITING
+
+
+async def _make_room(tx: Transaction, work: NewWork, key: Key) -> None:
+    """Cancel all but the newest `max_running - 1`; those that run keep their slot until they have stopped."""
+    members = await key_store.not_cancelled(tx, key)
+    in_the_way = [member.item_id for member in members[max(work.max_running - 1, 0) :]]
+    if in_the_way:
+        await store.cancel(tx, work.organization_id, in_the_way, "CANCELLED_BY_NEWER")
