@@ -17,7 +17,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.errors import CommitFailed, UnauditedChange, translate
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.db.transaction import Transaction, writes
 from stationmaster_server.errors import Aborted, DeadlineExceeded, Unavailable
 
 RENAME = "UPDATE organizations SET display_name = $2 WHERE organization_id = $1"
@@ -288,3 +288,17 @@ async def end_in_some_way(database: Database, tenant: Tenant, ending: str) -> No
             except asyncpg.DivisionByZeroError:
                 if ending == "fail":
                     raise
+
+
+@pytest.mark.parametrize(
+    ("sql", "changes"),
+    [
+        ("SELECT * FROM sessions WHERE id = $1 FOR UPDATE OF s", False),
+        ("SELECT updated_at FROM sessions FOR NO KEY UPDATE", False),
+        ("UPDATE sessions SET state = $1", True),
+        ("with gone as (delete from messages returning 1) select count(*) from gone", True),
+        ("SELECT 1 FROM a FOR UPDATE; INSERT INTO b VALUES (1)", True),
+    ],
+)
+def test_statements_that_change_rows_are_told_from_those_that_lock_them(sql: str, changes: bool) -> None:
+    assert writes(sql) is changes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,11 +19,16 @@ from stationmaster_server.db.pool import Pool
 
 logger = logging.getLogger(__name__)
 
-# Locking a row is no change; inserting, updating and deleting one is.
-_CHANGED = """
-SELECT pg_current_xact_id_if_assigned() IS NOT NULL
-   AND EXISTS (SELECT FROM pg_stat_xact_user_tables WHERE n_tup_ins + n_tup_upd + n_tup_del > 0)
-"""
+# Locking a row is no change; inserting, updating and deleting one is. PostgreSQL's own counters do not tell: they may
+# hold those of the connection's transaction before.
+_LOCKS = re.compile(r"\bFOR\s+(NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE)
+_WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY)\b", re.IGNORECASE)
+
+
+@lru_cache(maxsize=2048)
+def writes(sql: str) -> bool:
+    """Whether the statement is one that changes rows, whether or not it finds any."""
+    return _WRITES.search(_LOCKS.sub("", sql)) is not None
 
 
 class _Over:
@@ -40,33 +47,39 @@ class Transaction:
     Its queries are the driver's own coroutines; whatever leaves the `async with` is translated there, once.
     """
 
-    __slots__ = ("_callbacks", "_connection", "_pool", "_tenant", "audited")
+    __slots__ = ("_callbacks", "_connection", "_pool", "_tenant", "_wrote", "audited")
 
     def __init__(self, pool: Pool, tenant: Tenant | None) -> None:
         self._pool = pool
         self._tenant = tenant
         self._connection: Connection = _OVER
         self._callbacks: list[Callable[[], None]] | None = None
+        self._wrote = False
         self.audited = False
 
     def fetch(self, sql: str, *args: object) -> Awaitable[list[asyncpg.Record]]:
         """All rows."""
+        self._wrote = self._wrote or writes(sql)
         return self._connection.fetch(sql, *args)
 
     def fetchrow(self, sql: str, *args: object) -> Awaitable[asyncpg.Record | None]:
         """The first row, or None."""
+        self._wrote = self._wrote or writes(sql)
         return self._connection.fetchrow(sql, *args)
 
     def fetchval(self, sql: str, *args: object) -> Awaitable[Any]:
         """The first column of the first row, or None."""
+        self._wrote = self._wrote or writes(sql)
         return self._connection.fetchval(sql, *args)
 
     def execute(self, sql: str, *args: object) -> Awaitable[str]:
         """Run a statement for its effect; returns its command tag (`UPDATE 1`)."""
+        self._wrote = self._wrote or writes(sql)
         return self._connection.execute(sql, *args)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> Awaitable[None]:
         """Run a statement once for each row of arguments, in one round trip."""
+        self._wrote = self._wrote or writes(sql)
         return self._connection.executemany(sql, rows)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
@@ -158,7 +171,7 @@ class Block(Transaction):
 
     async def _commit(self, connection: Connection) -> None:
         try:
-            if self._tenant is not None and not self.audited and await connection.fetchval(_CHANGED):
+            if self._tenant is not None and self._wrote and not self.audited:
                 await connection.execute("ROLLBACK")
                 raise UnauditedChange("a tenant transaction changed rows without writing to the audit trail")
             if await connection.execute("COMMIT") != "COMMIT":
