@@ -76,7 +76,9 @@ class PeerServer:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         except OSError:
             return False
-        writer.write(f"GET {self.recipe.ready_path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+        writer.write(
+            f"GET {self.recipe.ready_path} HTTP/1.1\r\nHost: {self.target}\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = await reader.read()
         writer.close()
         return b" 200 " in answer.partition(b"\r\n")[0]
