@@ -75,6 +75,7 @@ async def test_a_tenant_sees_and_changes_its_own_rows_only(database: Database, f
         async with database.tenant(other, read=True) as tx:
             assert await count(tx, table, filled) == 0, table.name
         async with database.tenant(other) as tx:
+            tx.audited = True
             tag = await tx.execute(f"DELETE FROM {table.name} WHERE organization_id = $1", filled.organization_id)
             assert tag == "DELETE 0", table.name
         async with database.tenant(filled, read=True) as tx:

@@ -1,12 +1,10 @@
-"""The first schema."""
+"""The first schema, as `scripts/freeze_schema.py` wrote it down."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from alembic import op
-from stationmaster_server.db.all_tables import load
-from stationmaster_server.db.partitions import partitions_ddl
-from stationmaster_server.db.roles import roles_ddl
-from stationmaster_server.db.schema import security_ddl
 
 revision = "0001"
 down_revision = None
@@ -14,9 +12,6 @@ down_revision = None
 
 def upgrade() -> None:
     """Make everything."""
-    metadata = load()
-    for statement in roles_ddl():
-        op.execute(statement)
-    metadata.create_all(op.get_bind())
-    for statement in (*security_ddl(metadata), *partitions_ddl()):
-        op.execute(statement)
+    statements = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").removesuffix(";\n").split(";\n\n")
+    for statement in statements:
+        op.get_bind().exec_driver_sql(statement)

@@ -1,0 +1,705 @@
+DO $$
+DECLARE
+  privilege text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stationmaster_app') THEN
+    BEGIN
+      CREATE ROLE stationmaster_app NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+      NULL;  -- another database of the same PostgreSQL was migrated at the same moment
+    END;
+  END IF;
+  IF NOT pg_has_role(current_user, 'stationmaster_app', privilege) THEN
+    GRANT stationmaster_app TO CURRENT_USER;
+  END IF;
+END $$;
+
+DO $$
+DECLARE
+  privilege text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stationmaster_system') THEN
+    BEGIN
+      CREATE ROLE stationmaster_system NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+      NULL;  -- another database of the same PostgreSQL was migrated at the same moment
+    END;
+  END IF;
+  IF NOT pg_has_role(current_user, 'stationmaster_system', privilege) THEN
+    GRANT stationmaster_system TO CURRENT_USER;
+  END IF;
+END $$;
+
+CREATE TABLE agents (
+    organization_id UUID NOT NULL,
+    agent_id TEXT NOT NULL,
+    uid UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    model TEXT NOT NULL,
+    spec JSONB NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT agents_pkey PRIMARY KEY (organization_id, agent_id)
+);
+
+CREATE INDEX agents_by_creation ON agents (organization_id, created_at, agent_id);
+
+CREATE TABLE audit_events (
+    organization_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    id UUID NOT NULL,
+    category TEXT NOT NULL,
+    action TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    on_behalf_of TEXT NOT NULL,
+    api_key TEXT NOT NULL,
+    method TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    details JSON NOT NULL,
+    CONSTRAINT audit_events_pkey PRIMARY KEY (organization_id, created_at, id)
+)
+ PARTITION BY RANGE (created_at);
+
+CREATE TABLE audit_heads (
+    organization_id UUID NOT NULL,
+    last_sequence BIGINT NOT NULL,
+    CONSTRAINT audit_heads_pkey PRIMARY KEY (organization_id)
+);
+
+CREATE TABLE audit_positions (
+    organization_id UUID NOT NULL,
+    sequence BIGINT NOT NULL,
+    event_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT audit_positions_pkey PRIMARY KEY (organization_id, sequence)
+);
+
+CREATE UNIQUE INDEX audit_positions_event_id_idx ON audit_positions (organization_id, event_id);
+
+CREATE TABLE audit_queue (
+    organization_id UUID NOT NULL,
+    ordinal BIGINT GENERATED ALWAYS AS IDENTITY,
+    event_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT audit_queue_pkey PRIMARY KEY (organization_id, ordinal)
+);
+
+CREATE INDEX audit_queue_ordinal_idx ON audit_queue (ordinal);
+
+CREATE TABLE events (
+    organization_id UUID NOT NULL,
+    stream_id UUID NOT NULL,
+    sequence BIGINT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    kind TEXT NOT NULL,
+    body JSON NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (organization_id, stream_id, sequence, created_at)
+)
+ PARTITION BY RANGE (created_at);
+
+CREATE TABLE installation_secrets (
+    purpose TEXT NOT NULL,
+    secret BYTEA NOT NULL,
+    CONSTRAINT installation_secrets_pkey PRIMARY KEY (purpose)
+);
+
+CREATE TABLE organizations (
+    organization_id UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT organizations_pkey PRIMARY KEY (organization_id)
+);
+
+CREATE TABLE permission_requests (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    turn_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    step INTEGER NOT NULL,
+    call_id TEXT NOT NULL,
+    tool TEXT NOT NULL,
+    arguments JSON NOT NULL,
+    state TEXT NOT NULL,
+    decision TEXT,
+    message TEXT DEFAULT '' NOT NULL,
+    edited_arguments JSON,
+    resolved_by UUID,
+    on_timeout TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    resolved_at TIMESTAMP WITH TIME ZONE,
+    expires_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT permission_requests_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX permission_requests_due_idx ON permission_requests (expires_at) WHERE state = 'PENDING';
+
+CREATE INDEX permission_requests_organization_id_session_id_created_at_idx ON permission_requests (organization_id, session_id, created_at);
+
+CREATE INDEX permission_requests_organization_id_turn_id_idx ON permission_requests (organization_id, turn_id);
+
+CREATE TABLE quota_calls (
+    organization_id UUID NOT NULL,
+    subject_id UUID NOT NULL,
+    hour TIMESTAMP WITH TIME ZONE NOT NULL,
+    taken BIGINT NOT NULL,
+    last_block BIGINT NOT NULL,
+    CONSTRAINT quota_calls_pkey PRIMARY KEY (organization_id, subject_id)
+);
+
+CREATE TABLE quota_usage (
+    organization_id UUID NOT NULL,
+    subject_id UUID NOT NULL,
+    shard SMALLINT NOT NULL,
+    sessions BIGINT DEFAULT '0' NOT NULL,
+    day DATE NOT NULL,
+    cost_reserved BIGINT DEFAULT '0' NOT NULL,
+    cost_settled BIGINT DEFAULT '0' NOT NULL,
+    storage_reserved BIGINT DEFAULT '0' NOT NULL,
+    storage_used BIGINT DEFAULT '0' NOT NULL,
+    CONSTRAINT quota_usage_pkey PRIMARY KEY (organization_id, subject_id, shard)
+);
+
+CREATE TABLE quotas (
+    organization_id UUID NOT NULL,
+    subject_id UUID NOT NULL,
+    max_concurrent_sessions BIGINT,
+    max_calls_per_hour BIGINT,
+    max_cost_micros_per_day BIGINT,
+    max_storage_bytes BIGINT,
+    max_users BIGINT,
+    revision BIGINT DEFAULT '1' NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT quotas_pkey PRIMARY KEY (organization_id, subject_id)
+);
+
+CREATE TABLE request_ids (
+    organization_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    request_id UUID NOT NULL,
+    method TEXT NOT NULL,
+    fingerprint BYTEA NOT NULL,
+    answer JSON,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT request_ids_pkey PRIMARY KEY (organization_id, user_id, request_id)
+);
+
+CREATE INDEX request_ids_created_at_idx ON request_ids (created_at);
+
+CREATE TABLE sessions (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    state_reason TEXT DEFAULT '' NOT NULL,
+    agent_id TEXT DEFAULT '' NOT NULL,
+    spec JSONB NOT NULL,
+    tool_policies JSONB NOT NULL,
+    limits JSONB NOT NULL,
+    labels JSONB NOT NULL,
+    idle_timeout INTERVAL,
+    parent_session_id UUID,
+    parent_message INTEGER,
+    granted_tools TEXT[] DEFAULT '{}' NOT NULL,
+    message_count INTEGER DEFAULT 0 NOT NULL,
+    last_message INTEGER DEFAULT 0 NOT NULL,
+    current_turn_id UUID,
+    version INTEGER DEFAULT 1 NOT NULL,
+    input_tokens BIGINT DEFAULT 0 NOT NULL,
+    output_tokens BIGINT DEFAULT 0 NOT NULL,
+    cached_input_tokens BIGINT DEFAULT 0 NOT NULL,
+    cost_micros BIGINT DEFAULT 0 NOT NULL,
+    model_calls BIGINT DEFAULT 0 NOT NULL,
+    tool_calls BIGINT DEFAULT 0 NOT NULL,
+    cost_estimated BOOLEAN DEFAULT false NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT sessions_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX sessions_idle_idx ON sessions (updated_at) WHERE state = 'ACTIVE';
+
+CREATE INDEX sessions_organization_id_agent_id_idx ON sessions (organization_id, agent_id) WHERE agent_id != '';
+
+CREATE INDEX sessions_organization_id_created_at_id_idx ON sessions (organization_id, created_at, id);
+
+CREATE INDEX sessions_organization_id_user_id_created_at_id_idx ON sessions (organization_id, user_id, created_at, id);
+
+CREATE TABLE streams (
+    organization_id UUID NOT NULL,
+    stream_id UUID NOT NULL,
+    last_sequence BIGINT DEFAULT '0' NOT NULL,
+    fence UUID,
+    last_flush UUID,
+    flush_sequence BIGINT,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT streams_pkey PRIMARY KEY (organization_id, stream_id)
+);
+
+CREATE TABLE tool_calls (
+    organization_id UUID NOT NULL,
+    turn_id UUID NOT NULL,
+    step INTEGER NOT NULL,
+    call_id TEXT NOT NULL,
+    session_id UUID NOT NULL,
+    tool TEXT NOT NULL,
+    arguments JSON NOT NULL,
+    state TEXT NOT NULL,
+    content TEXT DEFAULT '' NOT NULL,
+    is_error BOOLEAN DEFAULT false NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    finished_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT tool_calls_pkey PRIMARY KEY (organization_id, turn_id, step, call_id)
+);
+
+CREATE TABLE work_items (
+    organization_id UUID NOT NULL,
+    item_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    kind TEXT NOT NULL,
+    subject_id UUID NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT,
+    priority SMALLINT NOT NULL,
+    paused BOOLEAN DEFAULT false NOT NULL,
+    payload JSON NOT NULL,
+    concurrency_key TEXT,
+    max_running INTEGER DEFAULT '1' NOT NULL,
+    idempotency_key TEXT,
+    idempotency_expires_at TIMESTAMP WITH TIME ZONE,
+    rate_key TEXT,
+    rate_spacing INTERVAL,
+    rate_slot TIMESTAMP WITH TIME ZONE,
+    retry JSON,
+    attempt INTEGER DEFAULT '0' NOT NULL,
+    run_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    start_deadline TIMESTAMP WITH TIME ZONE,
+    close_deadline TIMESTAMP WITH TIME ZONE,
+    attempt_timeout INTERVAL,
+    heartbeat_timeout INTERVAL,
+    lease_token UUID,
+    lease_expires_at TIMESTAMP WITH TIME ZONE,
+    attempt_deadline TIMESTAMP WITH TIME ZONE,
+    heartbeat_deadline TIMESTAMP WITH TIME ZONE,
+    worker TEXT,
+    cancel_requested BOOLEAN DEFAULT false NOT NULL,
+    resume_requested BOOLEAN DEFAULT false NOT NULL,
+    progress JSON,
+    result JSON,
+    errors JSONB DEFAULT '[]' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE,
+    finished_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT work_items_pkey PRIMARY KEY (organization_id, item_id)
+);
+
+CREATE INDEX work_items_concurrency_idx ON work_items (organization_id, concurrency_key, state) WHERE concurrency_key IS NOT NULL AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED');
+
+CREATE INDEX work_items_dead_idx ON work_items (organization_id, finished_at, item_id) WHERE state = 'DEAD';
+
+CREATE INDEX work_items_deadline_idx ON work_items (least(start_deadline, close_deadline)) WHERE state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL);
+
+CREATE UNIQUE INDEX work_items_idempotency_key ON work_items (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+
+CREATE INDEX work_items_queue_idx ON work_items (organization_id, user_id, priority, run_at) WHERE state = 'QUEUED' AND NOT paused;
+
+CREATE INDEX work_items_running_idx ON work_items (item_id) WHERE state = 'RUNNING';
+
+CREATE TABLE work_keys (
+    organization_id UUID NOT NULL,
+    concurrency_key TEXT NOT NULL,
+    used_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT work_keys_pkey PRIMARY KEY (organization_id, concurrency_key)
+);
+
+CREATE TABLE work_lanes (
+    organization_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    priority SMALLINT NOT NULL,
+    served_at TIMESTAMP WITH TIME ZONE,
+    used_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT work_lanes_pkey PRIMARY KEY (organization_id, user_id, priority)
+);
+
+CREATE TABLE work_rates (
+    organization_id UUID NOT NULL,
+    rate_key TEXT NOT NULL,
+    next_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT work_rates_pkey PRIMARY KEY (organization_id, rate_key)
+);
+
+CREATE TABLE messages (
+    organization_id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    number INTEGER NOT NULL,
+    turn_id UUID,
+    role TEXT NOT NULL,
+    parts JSON NOT NULL,
+    text TEXT DEFAULT '' NOT NULL,
+    search TSVECTOR GENERATED ALWAYS AS (to_tsvector('simple', left(text, 200000))) STORED,
+    interrupted BOOLEAN DEFAULT false NOT NULL,
+    provenance JSON,
+    first_delta BIGINT DEFAULT 0 NOT NULL,
+    last_delta BIGINT DEFAULT 0 NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT messages_pkey PRIMARY KEY (organization_id, session_id, number),
+    CONSTRAINT messages_organization_id_session_id_fkey FOREIGN KEY(organization_id, session_id) REFERENCES sessions (organization_id, id)
+);
+
+CREATE INDEX messages_search_idx ON messages USING gin (search);
+
+CREATE INDEX messages_summary_idx ON messages (organization_id, session_id, number) WHERE role = 'SYSTEM';
+
+CREATE TABLE turns (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    state TEXT NOT NULL,
+    input_text TEXT NOT NULL,
+    user_message INTEGER DEFAULT 0 NOT NULL,
+    recovery TEXT NOT NULL,
+    ending TEXT DEFAULT '' NOT NULL,
+    reason TEXT DEFAULT '' NOT NULL,
+    error_message TEXT DEFAULT '' NOT NULL,
+    attempts INTEGER DEFAULT 0 NOT NULL,
+    step INTEGER DEFAULT 1 NOT NULL,
+    active_time INTERVAL DEFAULT '0' NOT NULL,
+    reserved_micros BIGINT DEFAULT 0 NOT NULL,
+    reserved_on DATE,
+    first_sequence BIGINT DEFAULT 0 NOT NULL,
+    last_sequence BIGINT DEFAULT 0 NOT NULL,
+    input_tokens BIGINT DEFAULT 0 NOT NULL,
+    output_tokens BIGINT DEFAULT 0 NOT NULL,
+    cached_input_tokens BIGINT DEFAULT 0 NOT NULL,
+    cost_micros BIGINT DEFAULT 0 NOT NULL,
+    model_calls BIGINT DEFAULT 0 NOT NULL,
+    tool_calls BIGINT DEFAULT 0 NOT NULL,
+    cost_estimated BOOLEAN DEFAULT false NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE,
+    finished_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT turns_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT turns_organization_id_session_id_fkey FOREIGN KEY(organization_id, session_id) REFERENCES sessions (organization_id, id)
+);
+
+CREATE INDEX turns_open_idx ON turns (created_at) WHERE finished_at IS NULL;
+
+CREATE INDEX turns_organization_id_session_id_created_at_id_idx ON turns (organization_id, session_id, created_at, id);
+
+CREATE TABLE users (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    email TEXT DEFAULT '' NOT NULL,
+    role TEXT NOT NULL,
+    external_subject TEXT DEFAULT '' NOT NULL,
+    disabled_at TIMESTAMP WITH TIME ZONE,
+    revision BIGINT DEFAULT '1' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT users_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT users_organization_id_fkey FOREIGN KEY(organization_id) REFERENCES organizations (organization_id)
+);
+
+CREATE UNIQUE INDEX users_email_key ON users (organization_id, lower(email)) WHERE email <> '';
+
+CREATE UNIQUE INDEX users_external_subject_key ON users (external_subject, organization_id) WHERE external_subject <> '';
+
+CREATE TABLE api_keys (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    display_name TEXT DEFAULT '' NOT NULL,
+    prefix TEXT NOT NULL,
+    secret_hash BYTEA NOT NULL,
+    scopes TEXT[] NOT NULL,
+    expires_at TIMESTAMP WITH TIME ZONE,
+    revoked_at TIMESTAMP WITH TIME ZONE,
+    last_used_at TIMESTAMP WITH TIME ZONE,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT api_keys_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT api_keys_organization_id_user_id_fkey FOREIGN KEY(organization_id, user_id) REFERENCES users (organization_id, id)
+);
+
+CREATE UNIQUE INDEX api_keys_prefix_key ON api_keys (prefix);
+
+CREATE INDEX api_keys_user_id_idx ON api_keys (organization_id, user_id);
+
+GRANT USAGE ON SCHEMA public TO stationmaster_app;
+
+GRANT USAGE ON SCHEMA public TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON agents TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON agents TO stationmaster_app;
+
+ALTER TABLE agents ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON agents TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON agents TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_events TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_events TO stationmaster_app;
+
+ALTER TABLE audit_events ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON audit_events TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON audit_events TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_heads TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_heads TO stationmaster_app;
+
+ALTER TABLE audit_heads ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON audit_heads TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON audit_heads TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_positions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_positions TO stationmaster_app;
+
+ALTER TABLE audit_positions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON audit_positions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON audit_positions TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_queue TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_queue TO stationmaster_app;
+
+ALTER TABLE audit_queue ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON audit_queue TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON audit_queue TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON events TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON events TO stationmaster_app;
+
+ALTER TABLE events ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON events TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON events TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON installation_secrets TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON organizations TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON organizations TO stationmaster_app;
+
+ALTER TABLE organizations ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON organizations TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON organizations TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON permission_requests TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON permission_requests TO stationmaster_app;
+
+ALTER TABLE permission_requests ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON permission_requests TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON permission_requests TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON quota_calls TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON quota_calls TO stationmaster_app;
+
+ALTER TABLE quota_calls ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON quota_calls TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON quota_calls TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON quota_usage TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON quota_usage TO stationmaster_app;
+
+ALTER TABLE quota_usage ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON quota_usage TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON quota_usage TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON quotas TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON quotas TO stationmaster_app;
+
+ALTER TABLE quotas ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON quotas TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON quotas TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON request_ids TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON request_ids TO stationmaster_app;
+
+ALTER TABLE request_ids ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON request_ids TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON request_ids TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO stationmaster_app;
+
+ALTER TABLE sessions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON sessions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON sessions TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON streams TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON streams TO stationmaster_app;
+
+ALTER TABLE streams ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON streams TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON streams TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON tool_calls TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON tool_calls TO stationmaster_app;
+
+ALTER TABLE tool_calls ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON tool_calls TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON tool_calls TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_items TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_items TO stationmaster_app;
+
+ALTER TABLE work_items ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON work_items TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON work_items TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_keys TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_keys TO stationmaster_app;
+
+ALTER TABLE work_keys ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON work_keys TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON work_keys TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_lanes TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_lanes TO stationmaster_app;
+
+ALTER TABLE work_lanes ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON work_lanes TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON work_lanes TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_rates TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON work_rates TO stationmaster_app;
+
+ALTER TABLE work_rates ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON work_rates TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON work_rates TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON messages TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON messages TO stationmaster_app;
+
+ALTER TABLE messages ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON messages TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON messages TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON turns TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON turns TO stationmaster_app;
+
+ALTER TABLE turns ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON turns TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON turns TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON users TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON users TO stationmaster_app;
+
+ALTER TABLE users ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON users TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON users TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys TO stationmaster_app;
+
+ALTER TABLE api_keys ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON api_keys TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON api_keys TO stationmaster_system USING (true);
+
+CREATE TABLE audit_events_default PARTITION OF audit_events DEFAULT;
+
+CREATE TABLE events_default PARTITION OF events DEFAULT;
+
+CREATE FUNCTION stationmaster_ensure_partitions(parent text, months_ahead integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+DECLARE
+  first timestamp;
+  partition text;
+  made integer := 0;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(format('public.%I', parent))) THEN
+    RAISE EXCEPTION '% is not partitioned', parent USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('stationmaster_partitions'));
+  FOR ahead IN 0 .. months_ahead LOOP
+    first := date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead);
+    partition := parent || to_char(first, '_YYYY_MM');
+    CONTINUE WHEN to_regclass(format('public.%I', partition)) IS NOT NULL;
+    BEGIN
+      EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)', partition, parent,
+                     first || '+00', first + interval '1 month' || '+00');
+      made := made + 1;
+    EXCEPTION WHEN check_violation THEN
+      -- Rows of the month came before its partition: they, and those to come, stay in the default partition.
+      RAISE WARNING 'the rows of % are in the default partition', partition;
+    END;
+  END LOOP;
+  RETURN made;
+END $$;
+
+REVOKE ALL ON FUNCTION stationmaster_ensure_partitions(text, integer) FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION stationmaster_ensure_partitions(text, integer) TO stationmaster_system;
