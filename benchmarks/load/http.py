@@ -32,7 +32,8 @@ class Http:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port, limit=16 << 20)
         reader, writer = self._streams
-        head = f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        host = f"{self._host}:{self._port}"
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         status, headers = await _head(reader)
         pieces = [piece async for piece in _body(reader, headers)] if not 200 <= status < 300 else None
