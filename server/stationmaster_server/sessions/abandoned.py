@@ -7,9 +7,9 @@ from uuid import UUID
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import Reason
 from stationmaster_server.sessions import store, turn_store
-from stationmaster_server.sessions.model import OPEN_TURNS, TurnState
+from stationmaster_server.sessions.model import OPEN_TURNS, Ending, TurnState
 from stationmaster_server.sessions.recovery import partial_answer
-from stationmaster_server.sessions.turn_ending import Ending, end_turn
+from stationmaster_server.sessions.turn_ending import end_turn
 from stationmaster_server.sessions.turn_services import TurnServices, system_caller
 
 _BATCH = 100

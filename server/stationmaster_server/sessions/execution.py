@@ -32,9 +32,8 @@ from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.quotas import Reservation
 from stationmaster_server.sessions import events, limits
 from stationmaster_server.sessions.begun import Begun
-from stationmaster_server.sessions.model import TurnState
+from stationmaster_server.sessions.model import Ending, Partial, TurnState
 from stationmaster_server.sessions.steps import Steps
-from stationmaster_server.sessions.turn_ending import Ending, Partial
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work.run import Run
 

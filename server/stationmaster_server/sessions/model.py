@@ -194,6 +194,24 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How a turn ends; `reason` is an ErrorReason's name or what somebody said, `message` the same for people."""
+
+    state: TurnState
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What an answer that is not whole has brought, and the sequences of its deltas (0: none)."""
+
+    text: str = ""
+    first_delta: int = 0
+    last_delta: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """What made a message of the model."""
 

@@ -16,6 +16,7 @@ from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
 from stationmaster_server.sessions import events, permission_store, store, turn_store
 from stationmaster_server.sessions.model import (
+    Ending,
     PermissionDecision,
     PermissionRequest,
     PermissionState,
@@ -26,7 +27,7 @@ from stationmaster_server.sessions.model import (
     permission_name,
     transition,
 )
-from stationmaster_server.sessions.turn_ending import Ending, end_turn
+from stationmaster_server.sessions.turn_ending import end_turn
 from stationmaster_server.sessions.turn_services import TurnServices, system_caller
 
 NOBODY_ANSWERED = "Nobody answered the permission request in time."

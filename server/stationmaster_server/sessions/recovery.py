@@ -9,8 +9,7 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.events.model import Event
 from stationmaster_server.sessions.events import DELTAS
-from stationmaster_server.sessions.model import RecoveryPolicy, Turn
-from stationmaster_server.sessions.turn_ending import Partial
+from stationmaster_server.sessions.model import Partial, RecoveryPolicy, Turn
 
 MAX_ATTEMPTS = 5
 """A turn that took its server down so often is not tried again."""

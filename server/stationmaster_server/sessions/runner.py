@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 from stationmaster_server.agents.model import Effect, RuntimeName, strictest
 from stationmaster_server.agents.prices import Prices
-from stationmaster_server.agents.runtime import HistoryMessage, Ruling, Rulings, Runtime, Text, ToolCall, TurnInput
+from stationmaster_server.agents.runtime import (
+    HistoryMessage,
+    Ruling,
+    Rulings,
+    Runtime,
+    Text,
+    ToolCall,
+    ToolResult,
+    TurnInput,
+)
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
@@ -19,8 +29,10 @@ from stationmaster_server.sessions.execution import Execution
 from stationmaster_server.sessions.limits import lowest
 from stationmaster_server.sessions.model import (
     OPEN_TURNS,
+    Ending,
     Message,
     MessageRole,
+    Partial,
     PermissionRequest,
     PermissionState,
     Session,
@@ -29,8 +41,8 @@ from stationmaster_server.sessions.model import (
     turn_name,
 )
 from stationmaster_server.sessions.recovery import Recovery, decide, partial_answer
-from stationmaster_server.sessions.turn_ending import Ending, Partial, end_turn
-from stationmaster_server.sessions.turn_services import TurnServices, system_caller
+from stationmaster_server.sessions.turn_ending import end_turn
+from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
 from stationmaster_server.work import leases
 from stationmaster_server.work.model import Cancelled, Outcome, Succeeded
 from stationmaster_server.work.run import Run
@@ -59,7 +71,8 @@ class TurnRunner:
         Raises:
             LeaseLost: Another worker has taken the turn over.
         """
-        begun = await self._begin(run)
+        prepared = self._services.prepared.pop(run.item.item_id, None)
+        begun = self._go_on(prepared) if prepared is not None else await self._begin(run)
         if begun is not None:
             runtime = self._runtimes[begun.session.spec.runtime]
             await Execution(self._services, runtime, self._prices, run, begun).execute()
@@ -120,13 +133,36 @@ class TurnRunner:
             tx, organization_id, turn.id, user_message=number, first_sequence=appended[0].sequence
         )
         await self._services.audit.write(tx, caller, _audit_entry(session, turn, resumed=resumed))
-        memory = session.spec.memory
-        history = await store_messages.window(
-            tx, organization_id, session.id, memory.window_pairs, summary=memory.summarize
-        )
+        history = await read_history(tx, organization_id, session)
         answers = await permission_store.of_turn(tx, organization_id, turn.id, turn.step)
         pending = _has_calls(history[-1], turn)
-        turn_input = TurnInput(
+        turn_input = self._input(
+            organization_id, session, turn, history, answers, results if pending else {}, pending=pending
+        )
+        return Begun(caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), past.active_time)
+
+    def _go_on(self, prepared: Prepared) -> Begun:
+        """The turn's message began it under this worker's lease, in its own transaction."""
+        session, turn = prepared.session, prepared.turn
+        turn_input = self._input(
+            prepared.caller.tenant.organization_id, session, turn, prepared.history, (), {}, pending=False
+        )
+        return Begun(
+            prepared.caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), timedelta(0)
+        )
+
+    def _input(
+        self,
+        organization_id: UUID,
+        session: Session,
+        turn: Turn,
+        history: Sequence[Message],
+        answers: Sequence[PermissionRequest],
+        results: Mapping[str, ToolResult],
+        *,
+        pending: bool,
+    ) -> TurnInput:
+        return TurnInput(
             organization_id=organization_id,
             user_id=session.user_id,
             session_id=session.id,
@@ -134,11 +170,10 @@ class TurnRunner:
             spec=session.spec,
             workspace=self._workspace_of(session.id),
             history=[HistoryMessage(str(message.role).lower(), message.parts) for message in history],
-            results=results if pending else {},
+            results=results,
             rulings=rulings(session, answers),
             step=turn.step + 1 if pending else turn.step,
         )
-        return Begun(caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), past.active_time)
 
     async def _first_message(
         self, tx: Transaction, organization_id: UUID, turn: Turn, text: str
@@ -148,6 +183,12 @@ class TurnRunner:
             return [], turn.user_message
         message = await store_messages.append_message(tx, organization_id, user_message(turn, text))
         return [events.message_added(message)], message.number
+
+
+async def read_history(tx: Transaction, organization_id: UUID, session: Session) -> list[Message]:
+    """What the model is shown: the session's memory window."""
+    memory = session.spec.memory
+    return await store_messages.window(tx, organization_id, session.id, memory.window_pairs, summary=memory.summarize)
 
 
 def user_message(turn: Turn, text: str) -> Message:

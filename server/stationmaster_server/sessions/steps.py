@@ -23,8 +23,10 @@ from stationmaster_server.sessions import events, permission_store, store, store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.model import (
     BusyPolicy,
+    Ending,
     Message,
     MessageRole,
+    Partial,
     Provenance,
     Session,
     SessionState,
@@ -33,7 +35,7 @@ from stationmaster_server.sessions.model import (
     transition,
     turn_name,
 )
-from stationmaster_server.sessions.turn_ending import Ending, Partial, end_turn
+from stationmaster_server.sessions.turn_ending import NO_TIME, NOTHING, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work.model import Succeeded, Suspended
 from stationmaster_server.work.run import Run
@@ -66,12 +68,14 @@ class Steps:
             message = await store_messages.append_message(
                 tx, self._organization_id, _answer(turn, answer, partial, audit_id)
             )
-            await self._count(tx, turn, turn.step, answer.usage, took, reservation)
             added = events.message_added(message)
             if answer.calls:
                 await self._append(tx, added)
+                await self._count(tx, turn, turn.step, answer.usage, took)
+                await self._settle(tx, turn, answer.usage, reservation, clear=True)
             else:
-                await self._end(tx, session, turn, Ending(TurnState.COMPLETED), (added,))
+                await self._end(tx, session, turn, Ending(TurnState.COMPLETED), (added,), None, answer.usage, took)
+                await self._settle(tx, turn, answer.usage, reservation)
 
     async def tool_started(self, turn: Turn, call: ToolCall) -> None:
         """A call is about to run: should the server die now, it is known to have been in flight."""
@@ -105,7 +109,7 @@ class Steps:
                 Message(turn.session_id, 0, turn.id, MessageRole.TOOL, parts, turn.created_at),
             )
             await self._append(tx, events.message_added(message))
-            await self._count(tx, turn, turn.step + 1, Usage(tool_calls=len(results)), took, None)
+            await self._count(tx, turn, turn.step + 1, Usage(tool_calls=len(results)), took)
             await self._audit(tx, turn, "turn.tools", calls=len(results))
 
     async def ask(self, turn: Turn, calls: Sequence[ToolCall], took: timedelta) -> None:
@@ -148,8 +152,8 @@ class Steps:
         """The turn ends otherwise than by an answer; what it brought is kept."""
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             session = await self._locked_session(tx)
-            await self._count(tx, turn, turn.step, used, took, reservation)
-            await self._end(tx, session, turn, ending, before, partial)
+            await self._end(tx, session, turn, ending, before, partial, used, took)
+            await self._settle(tx, turn, used, reservation)
 
     async def asked_ending(self, turn: Turn) -> Ending:
         """How whoever stopped the turn wants it to end."""
@@ -165,21 +169,25 @@ class Steps:
         return self.begun.caller.tenant.organization_id
 
     async def _locked_session(self, tx: Transaction) -> Session:
-        return await store.lock_session(tx, self._organization_id, self.begun.session.id, None)
+        return await store.lock_again(tx, self._organization_id, self.begun.session)
 
     async def _append(self, tx: Transaction, *appended: NewEvent) -> None:
         await self.services.log.append(
             tx, self._organization_id, self.begun.session.id, appended, fence=self.run.lease_token
         )
 
-    async def _count(
-        self, tx: Transaction, turn: Turn, step: int, used: Usage, took: timedelta, reservation: Reservation | None
-    ) -> None:
+    async def _count(self, tx: Transaction, turn: Turn, step: int, used: Usage, took: timedelta) -> None:
         await turn_store.next_step(tx, self._organization_id, turn.id, step, used, took)
         await store.add_usage(tx, self._organization_id, turn.session_id, used)
+
+    async def _settle(
+        self, tx: Transaction, turn: Turn, used: Usage, reservation: Reservation | None, *, clear: bool = False
+    ) -> None:
+        """Pay for a model call; `clear` what the turn keeps about the reservation unless its end did."""
         if reservation is not None:
             await self.services.quotas.settle(tx, reservation, used.cost_micros)
-            await turn_store.set_reservation(tx, self._organization_id, turn.id, None)
+            if clear:
+                await turn_store.set_reservation(tx, self._organization_id, turn.id, None)
 
     async def _end(
         self,
@@ -189,6 +197,8 @@ class Steps:
         ending: Ending,
         before: Sequence[NewEvent] = (),
         partial: Partial | None = None,
+        used: Usage = NOTHING,
+        took: timedelta = NO_TIME,
     ) -> None:
         await end_turn(
             tx,
@@ -199,6 +209,8 @@ class Steps:
             ending,
             before=before,
             partial=partial,
+            used=used,
+            took=took,
             fence=self.run.lease_token,
         )
         await self.services.queue.complete(tx, self.run, Succeeded())

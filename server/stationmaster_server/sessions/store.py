@@ -107,6 +107,70 @@ async def lock_session(tx: Transaction, organization_id: UUID, session_id: UUID,
     return _found(await tx.fetchrow(f"{_ONE} FOR UPDATE OF s", organization_id, session_id, owner), session_id)
 
 
+async def lock_again(tx: Transaction, organization_id: UUID, session: Session) -> Session:
+    """The session as a worker knows it, its row locked, with what may have changed meanwhile. Raises NotFound."""
+    row = await tx.fetchrow(
+        """SELECT state, state_reason, current_turn_id FROM sessions WHERE organization_id = $1 AND id = $2
+           FOR UPDATE""",
+        organization_id,
+        session.id,
+    )
+    if row is None:
+        raise NotFound("session", session_name(session.id))
+    return replace(
+        session,
+        state=SessionState(row["state"]),
+        state_reason=row["state_reason"],
+        current_turn_id=row["current_turn_id"],
+    )
+
+
+async def free_session(
+    tx: Transaction,
+    organization_id: UUID,
+    session_id: UUID,
+    turn_id: UUID,
+    used: Usage,
+    *,
+    state_if_waiting: SessionState,
+    state_if_idle: SessionState,
+) -> SessionState:
+    """Count what the last step of the session's turn used, and hand the session to the next turn that waits.
+
+    Returns the state that follows: `state_if_waiting` with a next turn, `state_if_idle` without.
+    """
+    row = await tx.fetchrow(
+        """WITH next AS (
+               SELECT id FROM turns
+                WHERE organization_id = $1 AND session_id = $2 AND finished_at IS NULL AND id <> $3
+                ORDER BY created_at, id LIMIT 1
+           )
+           UPDATE sessions
+              SET input_tokens = input_tokens + $4, output_tokens = output_tokens + $5,
+                  cached_input_tokens = cached_input_tokens + $6, cost_micros = cost_micros + $7,
+                  cost_estimated = cost_estimated OR $8, model_calls = model_calls + $9, tool_calls = tool_calls + $10,
+                  state = CASE WHEN EXISTS (SELECT FROM next) THEN $11 ELSE $12 END,
+                  current_turn_id = (SELECT id FROM next), updated_at = now()
+            WHERE organization_id = $1 AND id = $2
+            RETURNING state""",
+        organization_id,
+        session_id,
+        turn_id,
+        used.input_tokens,
+        used.output_tokens,
+        used.cached_input_tokens,
+        used.cost_micros,
+        used.cost_estimated,
+        used.model_calls,
+        used.tool_calls,
+        state_if_waiting,
+        state_if_idle,
+    )
+    if row is None:
+        raise NotFound("session", session_name(session_id))
+    return SessionState(row["state"])
+
+
 async def sessions_using(tx: Transaction, caller: Caller, agent_id: str) -> int:
     """How many sessions of the organization name the agent and have not ended."""
     count: int = await tx.fetchval(

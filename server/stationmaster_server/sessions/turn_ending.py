@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
-from stationmaster_server.agents.runtime import Part, Text, ToolCall, ToolResult
+from stationmaster_server.agents.runtime import Part, Text, ToolCall, ToolResult, Usage
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
@@ -14,8 +14,10 @@ from stationmaster_server.identity.model import AuditEntry, Category, Outcome
 from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
 from stationmaster_server.sessions.model import (
     BUSY,
+    Ending,
     Message,
     MessageRole,
+    Partial,
     Session,
     SessionState,
     Turn,
@@ -25,25 +27,8 @@ from stationmaster_server.sessions.model import (
 )
 from stationmaster_server.sessions.turn_services import TurnServices
 
+NOTHING, NO_TIME = Usage(), timedelta(0)
 UNFINISHED_CALL = "The call did not finish: the turn was stopped before it ended."
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a turn ends; `reason` is an ErrorReason's name or what somebody said, `message` the same for people."""
-
-    state: TurnState
-    reason: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """What an answer that was cut had brought, and the sequences of its deltas."""
-
-    text: str = ""
-    first_delta: int = 0
-    last_delta: int = 0
 
 
 async def end_turn(
@@ -56,12 +41,14 @@ async def end_turn(
     *,
     before: Sequence[NewEvent] = (),
     partial: Partial | None = None,
+    used: Usage = NOTHING,
+    took: timedelta = NO_TIME,
     fence: UUID | None = None,
 ) -> None:
     """End the turn, in a transaction that holds the lock of its session's row.
 
-    `before` are events of the same step; `fence` is the worker's lease token, None where no worker runs the turn.
-    Raises LeaseLost.
+    `before` are events of the same step, `used` and `took` what it has used; `turn.usage` is the whole turn's. `fence`
+    is the worker's lease token, None where no worker runs the turn. Raises LeaseLost.
     """
     organization_id = caller.tenant.organization_id
     appended = list(before)
@@ -69,14 +56,12 @@ async def end_turn(
         await store_messages.delete_turn_messages(tx, organization_id, session.id, turn.id)
     elif ending.state is not TurnState.COMPLETED:
         appended += await _keep_partial_work(tx, organization_id, turn, partial)
-    for request in await permission_store.withdraw(tx, organization_id, turn.id):
-        appended.append(events.permission_resolved(request))
-    appended += await _free_session(tx, organization_id, session, turn)
+        withdrawn = await permission_store.withdraw(tx, organization_id, turn.id)
+        appended += [events.permission_resolved(request) for request in withdrawn]
+    appended += await _free_session(tx, organization_id, session, turn, used)
     appended.append(events.turn_finished(turn, ending.state, ending.reason, ending.message))
     stored = await services.log.append(tx, organization_id, session.id, appended, fence=fence)
-    await turn_store.finish_turn(
-        tx, organization_id, turn.id, ending.state, ending.reason, ending.message, stored[-1].sequence
-    )
+    await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used, took)
     await services.audit.write(tx, caller, _audit_entry(session, turn, ending))
 
 
@@ -123,20 +108,30 @@ def _calls(message: Message, turn: Turn) -> list[ToolCall]:
     return [part for part in message.parts if isinstance(part, ToolCall)]
 
 
-async def _free_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:
+async def _free_session(
+    tx: Transaction, organization_id: UUID, session: Session, turn: Turn, used: Usage
+) -> list[NewEvent]:
     """The session goes to the next turn that waits, or is ACTIVE again; one that was paused or ended stays so."""
     if session.current_turn_id != turn.id:
+        await store.add_usage(tx, organization_id, session.id, used)
         return []
-    waiting = [other for other in await turn_store.open_turns(tx, organization_id, session.id) if other.id != turn.id]
-    next_turn_id = waiting[0].id if waiting else None
-    state = session.state
-    if state in BUSY:
-        wanted = SessionState.PROCESSING if waiting else SessionState.ACTIVE
-        state = wanted if wanted is state else transition(turn_name(session.id, turn.id), state, wanted)
-    await store.set_state(
-        tx, organization_id, session.id, state, reason=session.state_reason, current_turn_id=next_turn_id
+    busy = session.state in BUSY
+    state = await store.free_session(
+        tx,
+        organization_id,
+        session.id,
+        turn.id,
+        used,
+        state_if_waiting=_after(session, turn, SessionState.PROCESSING) if busy else session.state,
+        state_if_idle=_after(session, turn, SessionState.ACTIVE) if busy else session.state,
     )
     return [] if state is session.state else [events.session_state_changed(session.state, state, "", turn_id=turn.id)]
+
+
+def _after(session: Session, turn: Turn, wanted: SessionState) -> SessionState:
+    if session.state is wanted:
+        return wanted
+    return transition(turn_name(session.id, turn.id), session.state, wanted)
 
 
 def _audit_entry(session: Session, turn: Turn, ending: Ending) -> AuditEntry:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
@@ -11,7 +12,18 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.identity.quotas import Quotas
+from stationmaster_server.sessions.model import Message, Session, Turn
 from stationmaster_server.work.queue import WorkQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A turn that its message has begun already, for the worker of the same server: it need not read it again."""
+
+    caller: Caller
+    session: Session
+    turn: Turn
+    history: Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,8 @@ class TurnServices:
     queue: WorkQueue
     audit: AuditLog
     quotas: Quotas
+    prepared: dict[UUID, Prepared] = field(default_factory=dict)
+    """By turn: from the commit of a message to the moment that this server's worker takes it up."""
 
 
 def system_caller(organization_id: UUID, user_id: UUID, request_id: str) -> Caller:

@@ -14,7 +14,15 @@ from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity.quotas import Reservation
-from stationmaster_server.sessions.model import OPEN_TURNS, RecoveryPolicy, ToolCallState, Turn, TurnState, turn_name
+from stationmaster_server.sessions.model import (
+    OPEN_TURNS,
+    Ending,
+    RecoveryPolicy,
+    ToolCallState,
+    Turn,
+    TurnState,
+    turn_name,
+)
 
 _COLUMNS = """id, session_id, state, user_message, recovery, reason, error_message, attempts, step, first_sequence,
     last_sequence, input_tokens, output_tokens, cached_input_tokens, cost_micros, cost_estimated, model_calls,
@@ -37,11 +45,8 @@ async def insert_turn(
     turn: Turn,
     user_id: UUID,
     input_text: str,
-    *,
-    user_message: int,
-    first_sequence: int,
 ) -> None:
-    """A new turn; `user_message` 0: `input_text` is stored as a message only when the turn begins."""
+    """A new turn; with `turn.user_message` 0 its text is stored as a message only when it begins."""
     await tx.execute(
         """INSERT INTO turns (organization_id, id, session_id, user_id, state, input_text, user_message, recovery,
                               attempts, first_sequence, created_at, started_at)
@@ -52,10 +57,10 @@ async def insert_turn(
         user_id,
         turn.state,
         input_text,
-        user_message,
+        turn.user_message,
         turn.recovery,
         turn.attempts,
-        first_sequence,
+        turn.first_sequence,
         turn.created_at,
         turn.started_at,
     )
@@ -214,13 +219,7 @@ async def next_step(
         organization_id,
         turn_id,
         step,
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_input_tokens,
-        usage.cost_micros,
-        usage.cost_estimated,
-        usage.model_calls,
-        usage.tool_calls,
+        *_counters(usage),
         active_time,
     )
 
@@ -228,22 +227,29 @@ async def next_step(
 async def finish_turn(
     tx: Transaction,
     organization_id: UUID,
-    turn_id: UUID,
-    state: TurnState,
-    reason: str,
-    message: str,
+    turn: Turn,
+    ending: Ending,
     last_sequence: int,
+    used: Usage,
+    active_time: timedelta,
 ) -> None:
-    """The turn has ended."""
+    """The turn has ended; `used` and `active_time` are those of its last step."""
     await tx.execute(
-        """UPDATE turns SET state = $3, reason = $4, error_message = $5, last_sequence = $6, finished_at = now()
+        """UPDATE turns SET state = $3, reason = $4, error_message = $5, last_sequence = $6, finished_at = now(),
+               step = $7, input_tokens = input_tokens + $8, output_tokens = output_tokens + $9,
+               cached_input_tokens = cached_input_tokens + $10, cost_micros = cost_micros + $11,
+               cost_estimated = cost_estimated OR $12, model_calls = model_calls + $13, tool_calls = tool_calls + $14,
+               active_time = active_time + $15, reserved_micros = 0, reserved_on = NULL
            WHERE organization_id = $1 AND id = $2""",
         organization_id,
-        turn_id,
-        state,
-        reason,
-        message,
+        turn.id,
+        ending.state,
+        ending.reason,
+        ending.message,
         last_sequence,
+        turn.step,
+        *_counters(used),
+        active_time,
     )
 
 
@@ -329,4 +335,16 @@ def usage_of(row: Record) -> Usage:
         cost_estimated=row["cost_estimated"],
         model_calls=row["model_calls"],
         tool_calls=row["tool_calls"],
+    )
+
+
+def _counters(usage: Usage) -> tuple[object, ...]:
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_input_tokens,
+        usage.cost_micros,
+        usage.cost_estimated,
+        usage.model_calls,
+        usage.tool_calls,
     )

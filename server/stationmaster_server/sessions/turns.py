@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -21,6 +21,8 @@ from stationmaster_server.sessions.model import (
     CLOSED,
     OPEN_TURNS,
     BusyPolicy,
+    Ending,
+    Message,
     RecoveryPolicy,
     Session,
     SessionState,
@@ -32,10 +34,10 @@ from stationmaster_server.sessions.model import (
     turn_name,
 )
 from stationmaster_server.sessions.recovery import MAX_ATTEMPTS
-from stationmaster_server.sessions.runner import user_message
-from stationmaster_server.sessions.turn_ending import Ending, end_turn
-from stationmaster_server.sessions.turn_services import TurnServices
-from stationmaster_server.work.model import NewWork, RetryPolicy
+from stationmaster_server.sessions.runner import read_history, user_message
+from stationmaster_server.sessions.turn_ending import end_turn
+from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
+from stationmaster_server.work.model import NewWork, RetryPolicy, State, WorkItem
 
 KIND = "turn"
 RETRY = RetryPolicy(attempts=2 * MAX_ATTEMPTS, initial=timedelta(milliseconds=10), cap=timedelta(seconds=10), factor=4)
@@ -128,16 +130,36 @@ class Turns:
             return await turn_store.list_turns(tx, organization_id, session_id, filter_text, order_by, page)
 
     async def _send_now(self, tx: Transaction, caller: Caller, session: Session, request: SendRequest) -> Started:
+        """Start the turn; with a free worker on this server it begins here and now, in the same transaction."""
         organization_id = caller.tenant.organization_id
         turn = _new_turn(session, request)
         message = await store_messages.append_message(tx, organization_id, user_message(turn, request.text))
+        item = await self._submit(tx, caller, session, turn)
         state = transition(session_name(session.id), session.state, SessionState.PROCESSING)
         await store.set_state(tx, organization_id, session.id, state, current_turn_id=turn.id)
         appended = [
             events.message_added(message),
             events.session_state_changed(session.state, state, "", turn_id=turn.id),
         ]
-        return await self._queue(tx, caller, session, turn, message.number, request, appended)
+        if item.state is State.RUNNING:
+            turn = replace(turn, state=TurnState.RUNNING, attempts=1, started_at=turn.created_at)
+            appended.append(events.turn_started(turn.id, 1, resumed=False))
+        turn = replace(turn, user_message=message.number)
+        started = await self._store(tx, caller, session, turn, request, appended)
+        if item.state is State.RUNNING:
+            session = replace(session, state=state, current_turn_id=turn.id)
+            await self._begin_here(tx, caller, session, turn, message, item)
+        return started
+
+    async def _begin_here(
+        self, tx: Transaction, caller: Caller, session: Session, turn: Turn, message: Message, item: WorkItem
+    ) -> None:
+        organization_id = caller.tenant.organization_id
+        await self._services.log.set_fence(tx, organization_id, session.id, item.lease_token)
+        history = await read_history(tx, organization_id, session) if session.message_count else [message]
+        owner = system_caller(organization_id, session.user_id, caller.request_id)
+        prepared = Prepared(owner, session, turn, history)
+        tx.after_commit(lambda: self._services.prepared.__setitem__(turn.id, prepared))
 
     async def _send_while_busy(
         self, tx: Transaction, caller: Caller, session: Session, request: SendRequest
@@ -147,19 +169,32 @@ class Turns:
         organization_id = caller.tenant.organization_id
         before = await turn_store.open_turns(tx, organization_id, session.id)
         turn = _new_turn(session, request)
-        started = await self._queue(tx, caller, session, turn, 0, request, [events.turn_queued(turn.id, len(before))])
+        await self._submit(tx, caller, session, turn)
+        started = await self._store(tx, caller, session, turn, request, [events.turn_queued(turn.id, len(before))])
         if request.busy_policy is not BusyPolicy.QUEUE:
             for other in reversed(before):
                 await self._stop(tx, caller, session, other, request.busy_policy, "")
         return started
 
-    async def _queue(
+    async def _submit(self, tx: Transaction, caller: Caller, session: Session, turn: Turn) -> WorkItem:
+        work = NewWork(
+            organization_id=caller.tenant.organization_id,
+            user_id=session.user_id,
+            kind=KIND,
+            item_id=turn.id,
+            subject_id=turn.id,
+            payload={"session_id": str(session.id), "request_id": caller.request_id},
+            concurrency_key=str(session.id),
+            retry=RETRY,
+        )
+        return await self._services.queue.submit(tx, work, claim_here=True)
+
+    async def _store(
         self,
         tx: Transaction,
         caller: Caller,
         session: Session,
         turn: Turn,
-        number: int,
         request: SendRequest,
         appended: list[NewEvent],
     ) -> Started:
@@ -167,21 +202,7 @@ class Turns:
         stored = await self._services.log.append(tx, organization_id, session.id, appended)
         first = stored[0].sequence
         await turn_store.insert_turn(
-            tx, organization_id, turn, session.user_id, request.text, user_message=number, first_sequence=first
-        )
-        await self._services.queue.submit(
-            tx,
-            NewWork(
-                organization_id=organization_id,
-                user_id=session.user_id,
-                kind=KIND,
-                item_id=turn.id,
-                subject_id=turn.id,
-                payload={"session_id": str(session.id), "request_id": caller.request_id},
-                concurrency_key=str(session.id),
-                retry=RETRY,
-            ),
-            claim_here=True,
+            tx, organization_id, replace(turn, first_sequence=first), session.user_id, request.text
         )
         await self._services.audit.write(tx, caller, _sent(session, turn, request))
         return Started(turn.id, first - 1)
