@@ -1,0 +1,171 @@
+"""For every method that changes something, a request that succeeds, made from its descriptor on new resources."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+from stationmaster.v1 import agent_pb2, identity_pb2, session_pb2
+
+from tests.contract import descriptors
+from tests.contract.descriptors import Method, behaviors, message_type, name_fields, reference
+from tests.contract.samples import smallest
+from tests.contract.world import TOOL, Caller
+
+BY_NAME = {method.name.rpartition(".")[2]: method for method in descriptors.methods()}
+MUTATIONS = [method for method in descriptors.methods() if method.mutates]
+SPEC = agent_pb2.AgentSpec(model="demo", tools=["files.*"])
+
+
+async def invoke(caller: Caller, name: str, request: Message, **options: Any) -> Any:
+    """The one answer to a method, by the method's own name."""
+    (answer,) = await caller.call(BY_NAME[name], request, **options)
+    return answer
+
+
+async def request_for(caller: Caller, method: Method) -> Any:
+    """A request that will succeed and that equals no other: its resources are new."""
+    needed = {type_of(method, path) for path in name_fields(method.request)}
+    names = {kind: await _MAKERS[kind](caller) for kind in needed}
+    request: Any = smallest(method.request, names)
+    _label(request)
+    if "agent_id" in request.DESCRIPTOR.fields_by_name:
+        request.agent_id = unique("agent")
+    if prepare := _PREPARATIONS.get(method.descriptor.name):
+        await prepare(caller, request)
+    return request
+
+
+def type_of(method: Method, path: str) -> str:
+    """The type of resource that a name field is for."""
+    message, found = method.request, ""
+    for part in path.split("."):
+        field = message.fields_by_name[part]
+        found = reference(field) or found
+        if field.message_type is not None:
+            message = field.message_type
+    return found
+
+
+def value_at(message: Any, path: str) -> str:
+    """The text of a field by its path, `session.name`."""
+    for part in path.split("."):
+        message = getattr(message, part)
+    return str(message)
+
+
+def nobodys(name: str) -> str:
+    """A name of the same form that nobody has."""
+    parts = name.split("/")
+    return "/".join(str(uuid.uuid4()) if part.count("-") == 4 else part.replace("agent-", "nobody-") for part in parts)
+
+
+def unique(prefix: str) -> str:
+    """An id that nobody has."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def _label(request: Any) -> None:
+    """Tell the request apart from its like by a name for people, where its resource has one."""
+    for field in request.DESCRIPTOR.fields:
+        if field.message_type is None or field.is_repeated or message_type(field).file.package != descriptors.PACKAGE:
+            continue
+        label = message_type(field).fields_by_name.get("display_name")
+        if label is not None and behaviors(field):
+            getattr(request, field.name).display_name = unique("label")
+
+
+async def _session(caller: Caller) -> str:
+    session = session_pb2.Session(spec=SPEC, display_name=unique("session"))
+    made = await invoke(caller, "CreateSession", session_pb2.CreateSessionRequest(session=session))
+    return str(made.name)
+
+
+async def asked(caller: Caller) -> tuple[str, str, str]:
+    """A session whose turn waits for a permission: the names of session, turn and request."""
+    session = await _session(caller)
+    request = session_pb2.SendMessageRequest(session=session, text=TOOL, stop_at_permission=True)
+    async with asyncio.timeout(20):
+        for batch in await caller.call(BY_NAME["SendMessage"], request, enough=1_000_000):
+            for event in batch.events:
+                if event.HasField("permission_requested"):
+                    return session, event.turn, event.permission_requested.permission_request
+    raise AssertionError("no permission was asked for")
+
+
+async def _turn(caller: Caller) -> str:
+    return (await asked(caller))[1]
+
+
+async def _permission_request(caller: Caller) -> str:
+    return (await asked(caller))[2]
+
+
+async def _agent(caller: Caller) -> str:
+    request = agent_pb2.CreateAgentRequest(agent_id=unique("agent"), agent=agent_pb2.Agent(spec=SPEC))
+    return str((await invoke(caller, "CreateAgent", request)).name)
+
+
+async def _user(caller: Caller) -> str:
+    user = identity_pb2.User(display_name=unique("user"), role=identity_pb2.ROLE_MEMBER)
+    return str((await invoke(caller, "CreateUser", identity_pb2.CreateUserRequest(user=user))).name)
+
+
+async def _api_key(caller: Caller) -> str:
+    key = identity_pb2.ApiKey(user=await _user(caller))
+    return str((await invoke(caller, "CreateApiKey", identity_pb2.CreateApiKeyRequest(api_key=key))).api_key.name)
+
+
+async def _quota(caller: Caller) -> str:
+    return f"{await _user(caller)}/quota"
+
+
+async def _organization(caller: Caller) -> str:
+    request = identity_pb2.CreateOrganizationRequest(owner_display_name="First")
+    request.organization.display_name = unique("organization")
+    return str((await invoke(caller, "CreateOrganization", request)).name)
+
+
+async def _message(caller: Caller) -> str:
+    return f"{(await asked(caller))[0]}/messages/1"
+
+
+_MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
+    "stationmaster.dev/Session": _session,
+    "stationmaster.dev/Turn": _turn,
+    "stationmaster.dev/PermissionRequest": _permission_request,
+    "stationmaster.dev/Message": _message,
+    "stationmaster.dev/Agent": _agent,
+    "stationmaster.dev/User": _user,
+    "stationmaster.dev/ApiKey": _api_key,
+    "stationmaster.dev/Quota": _quota,
+    "stationmaster.dev/Organization": _organization,
+}
+
+
+async def _pause(caller: Caller, request: Any) -> None:
+    await invoke(caller, "PauseSession", session_pb2.PauseSessionRequest(name=request.name))
+
+
+async def _terminate(caller: Caller, request: Any) -> None:
+    await invoke(caller, "TerminateSession", session_pb2.TerminateSessionRequest(name=request.name))
+
+
+async def _limit(caller: Caller, request: Any) -> None:
+    request.quota.max_concurrent_sessions = 5
+
+
+async def _own_specification(caller: Caller, request: Any) -> None:
+    request.session.spec.CopyFrom(SPEC)
+
+
+_PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
+    "ResumeSession": _pause,
+    "ArchiveSession": _terminate,
+    "SetQuota": _limit,
+    "CreateSession": _own_specification,
+}
+"""What a method needs that its descriptor does not tell."""
