@@ -30,7 +30,8 @@ def messages() -> tuple[Any, Any]:
         out = Path(scratch) / "echo.bin"
         well_known = Path(grpc_tools.__file__).parent / "_proto"
         include = [f"-I{folder}" for folder in (Path(__file__).parent, root / "protos", well_known)]
-        assert protoc.main(["protoc", *include, f"--descriptor_set_out={out}", "echo.proto"]) == 0
+        compile_proto: Any = protoc.main
+        assert compile_proto(["protoc", *include, f"--descriptor_set_out={out}", "echo.proto"]) == 0
         files = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(files.file[0].SerializeToString())

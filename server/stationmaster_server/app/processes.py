@@ -10,6 +10,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,16 @@ async def supervise(settings: Settings, origin: Origin, ready: Callable[[Family]
     async with database_url(settings) as url:
         database = await connect(url, settings.database)  # migrates once, before the children look
         await database.close()
-        with reserve(settings.server.host, settings.server.port) as holder:
+        with ExitStack() as stack:
+            holder = stack.enter_context(reserve(settings.server.host, settings.server.port))
             port = int(holder.getsockname()[1])
             children = [Child(_orders(settings, origin, url, port, n), n) for n in range(settings.server.processes)]
-            with published(settings, port):
-                await _keep_all(children, lambda: ready(_family(port, url, children)))
+
+            def all_serve() -> None:
+                stack.enter_context(published(settings, port))
+                ready(_family(port, url, children))
+
+            await _keep_all(children, all_serve)
 
 
 def _family(port: int, url: str, children: list[Child]) -> Family:

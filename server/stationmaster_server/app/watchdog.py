@@ -8,7 +8,6 @@ import time
 import structlog
 
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import StationmasterError
 from stationmaster_server.rpc.health import HealthBoard
 
 DATABASE = "database"
@@ -46,7 +45,7 @@ class Watchdog:
         try:
             async with asyncio.timeout(_ANSWER_LIMIT):
                 await self._database.ping()
-        except (StationmasterError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is: the database does not answer
             reason = str(error) or f"no answer within {_ANSWER_LIMIT:g} s"
             if self._board.lose(DATABASE, reason):
                 _log.error("the database is away; answering NOT_SERVING until it is back", reason=reason)

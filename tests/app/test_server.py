@@ -1,0 +1,126 @@
+"""A whole server: it starts, is asked, loses its database, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+import httpx2
+import pytest
+from grpc_health.v1 import health_pb2
+from stationmaster.v1 import identity_pb2, identity_pb2_grpc, session_pb2, session_pb2_grpc
+from stationmaster_server.db.embedded.server import Membership
+
+from tests.fixtures.server import HealthStub, RunningServer, running, server_settings
+from tests.rpc.served import reason_of
+from tests.waiting import until
+
+SERVICES = {f"stationmaster.v1.{name}Service" for name in ("Session", "Agent", "Identity", "Audit")}
+
+
+async def test_the_first_start_makes_an_administrator_that_may_call(server: RunningServer) -> None:
+    async with server.channel() as channel:
+        who = await identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest())
+    assert who.user.role == identity_pb2.ROLE_OWNER
+    assert stat.S_IMODE(server.app.key_file.stat().st_mode) == 0o600
+
+
+async def test_without_a_key_only_health_and_reflection_answer(server: RunningServer) -> None:
+    async with server.channel(None) as channel:
+        listed = await HealthStub(channel).List(health_pb2.HealthListRequest())
+        assert set(listed.statuses) == {"", *SERVICES}
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest())
+    assert reason_of(raised.value) == "CREDENTIALS_MISSING"
+
+
+async def test_the_command_line_finds_the_server_while_it_runs(database_url: str, tmp_path: Path) -> None:
+    async with running(server_settings(tmp_path, database_url)) as server:
+        assert json.loads((tmp_path / "server.json").read_text())["target"] == server.target
+    assert not (tmp_path / "server.json").exists()
+
+
+async def test_operators_read_metrics_and_health_over_http(server: RunningServer) -> None:
+    async with server.channel() as channel:
+        await identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest())
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.app.admin_port}") as http:
+        assert (await http.get("/healthz")).status_code == 200
+        ready = await http.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "missing": {}})
+        metrics = (await http.get("/metrics")).text
+        assert 'stationmaster_rpc_handled_total{code="OK",method="WhoAmI"' in metrics
+        assert (await http.get("/nothing")).status_code == 404
+        assert (await http.post("/metrics")).status_code == 405
+
+
+async def test_a_lost_database_is_not_serving_and_unavailable_until_it_is_back(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    member = await asyncio.to_thread(Membership.join, data_folder)
+    settings = server_settings(tmp_path, member.cluster.url())
+    async with AsyncExitStack() as stack:
+        stack.callback(lambda: member.leave())
+        server = await stack.enter_async_context(running(settings))
+        channel = await stack.enter_async_context(server.channel())
+        health = HealthStub(channel)
+        sessions = session_pb2_grpc.SessionServiceStub(channel)
+
+        async def status(wanted: int) -> None:
+            async def reached() -> bool:
+                return all(
+                    [
+                        (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == wanted
+                        for name in ("", "stationmaster.v1.SessionService")
+                    ]
+                )
+
+            await until(reached)
+
+        await sessions.ListSessions(session_pb2.ListSessionsRequest())
+        await asyncio.to_thread(member.leave)  # the last one out stops PostgreSQL
+        await status(health_pb2.HealthCheckResponse.NOT_SERVING)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await sessions.ListSessions(session_pb2.ListSessionsRequest(), timeout=20)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert reason_of(raised.value) == "DATABASE_UNAVAILABLE"
+        member = await asyncio.to_thread(Membership.join, data_folder)
+        await status(health_pb2.HealthCheckResponse.SERVING)
+        await sessions.ListSessions(session_pb2.ListSessionsRequest())
+
+
+async def test_a_session_streams_a_reply_through_the_whole_server(server: RunningServer) -> None:
+    async with server.channel() as channel:
+        sessions = session_pb2_grpc.SessionServiceStub(channel)
+        request = session_pb2.CreateSessionRequest()
+        request.session.spec.model = "demo"
+        session = await sessions.CreateSession(request)
+        message = session_pb2.SendMessageRequest(session=session.name, text="Hello!")
+        events = [event async for answer in sessions.SendMessage(message) for event in answer.events]
+    assert [event.sequence for event in events] == list(range(events[0].sequence, events[0].sequence + len(events)))
+    assert events[-1].WhichOneof("payload") == "turn_finished"
+
+
+async def test_two_servers_share_one_database(database_url: str, tmp_path: Path) -> None:
+    settings = [server_settings(tmp_path / name, database_url) for name in ("one", "two")]
+    async with running(settings[0]) as one, running(settings[1]) as two:
+        assert two.admin_key == ""  # the first server made the only one
+        async with one.channel() as first, two.channel(one.admin_key) as second:
+            ask = identity_pb2.WhoAmIRequest()
+            stubs = [identity_pb2_grpc.IdentityServiceStub(channel) for channel in (first, second)]
+            users = {(await stub.WhoAmI(ask)).user.name for stub in stubs}
+    assert len(users) == 1
+
+
+async def test_stopping_leaves_no_task_behind(database_url: str, tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    async with running(server_settings(tmp_path, database_url)):
+        pass
+
+    async def ended() -> bool:
+        return not {task for task in asyncio.all_tasks() - before if not task.done()}
+
+    await until(ended)
