@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from stationmaster_server.errors import Aborted, DeadlineExceeded, Reason, StationmasterError, Unavailable
+from stationmaster_server.errors import Aborted, DeadlineExceeded, InvalidArgument, Reason, StationmasterError, Unavailable
 
 RETRY_AFTER = timedelta(seconds=1)
 
@@ -24,6 +24,7 @@ _AWAY = frozenset(
     }
 )
 _CONFLICT = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
+_NOT_TEXT = frozenset({"22021", "22P05"})  # NUL, half a surrogate pair: what PostgreSQL cannot store as text
 _TOO_LATE = frozenset({"57014", "25P04"})  # query cancelled (statement timeout), transaction timeout
 
 
@@ -65,6 +66,8 @@ def _by_sqlstate(sqlstate: str) -> StationmasterError | None:
         return unavailable()
     if sqlstate in _CONFLICT:
         return Aborted(Reason.CONCURRENT_CHANGE, "somebody else changed the same rows; read again and retry")
+    if sqlstate in _NOT_TEXT:
+        return InvalidArgument(Reason.INVALID_FIELD, "a text field holds a character that cannot be stored (NUL)")
     if sqlstate in _TOO_LATE:
         return DeadlineExceeded(Reason.DEADLINE_EXCEEDED, "the database did not finish within the time limit")
     return None
