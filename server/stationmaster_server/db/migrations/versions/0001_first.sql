@@ -308,7 +308,7 @@ CREATE INDEX work_items_deadline_idx ON work_items (least(start_deadline, close_
 
 CREATE UNIQUE INDEX work_items_idempotency_key ON work_items (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
-CREATE INDEX work_items_queue_idx ON work_items (organization_id, user_id, priority, run_at) WHERE state = 'QUEUED' AND NOT paused;
+CREATE INDEX work_items_lane_idx ON work_items (organization_id, user_id, priority, state, run_at) WHERE state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED');
 
 CREATE INDEX work_items_running_idx ON work_items (item_id) WHERE state = 'RUNNING';
 
