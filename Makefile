@@ -65,6 +65,7 @@ check-imports: setup
 
 check-contract: setup
 	$(BIN)/python scripts/generate.py --check
+	$(BIN)/python scripts/document_settings.py --check
 	$(BIN)/buf lint
 
 format: setup ## rewrite the code in the house format
@@ -73,6 +74,7 @@ format: setup ## rewrite the code in the house format
 
 generate: setup ## make generated/ from protos/
 	@$(BIN)/python scripts/generate.py
+	@$(BIN)/python scripts/document_settings.py
 
 bench: setup ## measure against the floors and peers; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks

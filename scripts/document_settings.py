@@ -1,0 +1,93 @@
+"""Write docs/guides/settings.md from the settings themselves; `--check` fails when it differs."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "server/stationmaster_server/config/model.py"
+TARGET = ROOT / "docs/guides/settings.md"
+INTRODUCTION = """# Settings
+
+Made by `make generate` from `config/model.py`; do not edit.
+
+A setting comes from the environment, else from the TOML file that `--config` or `STATIONMASTER_CONFIG` names, else
+from the profile, else it has its default. `database.pool_size` is `STATIONMASTER_DATABASE__POOL_SIZE` in the environment and in the file
+
+```toml
+[database]
+pool_size = 20
+```
+
+Durations are written `500ms`, `15s`, `10m`, `2h`. An unknown or impossible setting stops the start and names itself.
+"""
+
+
+def main() -> int:
+    """Write the guide, or compare it."""
+    text = INTRODUCTION + "".join(sections(ast.parse(SOURCE.read_text())))
+    if "--check" in sys.argv:
+        if not TARGET.exists() or TARGET.read_text() != text:
+            print("docs/guides/settings.md is not what the settings say: run make generate", file=sys.stderr)
+            return 1
+        return 0
+    TARGET.write_text(text)
+    return 0
+
+
+def sections(module: ast.Module) -> Iterator[str]:
+    """A section for each group of settings, those of the root first."""
+    groups = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
+    yield from section(groups, groups["Settings"], "")
+
+
+def section(groups: dict[str, ast.ClassDef], group: ast.ClassDef, prefix: str) -> Iterator[str]:
+    """The table of one group, then its groups."""
+    rows, inner = [], []
+    for field, description in fields(group):
+        name = str(ast.unparse(field.target))
+        kind = ast.unparse(field.annotation)
+        if kind in groups and not _is_enum(groups[kind]):
+            inner.append((groups[kind], f"{prefix}{name}."))
+        else:
+            rows.append(f"| `{prefix}{name}` | {_default(field)} | {description} |\n")
+    title = f"`{prefix[:-1]}`" if prefix else "General"
+    about = (ast.get_docstring(group) or "").splitlines()[0]
+    if rows:
+        yield f"\n## {title}\n\n{about}\n\n| setting | default | meaning |\n| --- | --- | --- |\n" + "".join(rows)
+    for node, deeper in inner:
+        yield from section(groups, node, deeper)
+
+
+def fields(group: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
+    """Each field with the docstring that follows it."""
+    for field, after in zip(group.body, [*group.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign):
+            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            text = str(after.value.value) if documented else ""  # type: ignore[union-attr]
+            yield field, " ".join(text.split()).replace("|", "\\|")
+
+
+def _default(field: ast.AnnAssign) -> str:
+    if field.value is None:
+        return "required"
+    text = ast.unparse(field.value)
+    if text in ("None", "{}", "()", "timedelta()"):
+        return "none" if text != "timedelta()" else "0"
+    if text.startswith("timedelta("):
+        unit, _, amount = text.removeprefix("timedelta(").rstrip(")").partition("=")
+        return f"`{amount} {unit}`" if amount else f"`{text}`"
+    if text.startswith(("Field(", "Profile.")):
+        return f"`{text.rpartition('.')[2].lower().rstrip(')')}`" if text.startswith("Profile.") else "computed"
+    return f"`{text}`"
+
+
+def _is_enum(group: ast.ClassDef) -> bool:
+    return any("Enum" in ast.unparse(base) for base in group.bases)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
