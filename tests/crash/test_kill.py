@@ -75,7 +75,9 @@ def shown(events: list[event_pb2.Event]) -> str:
     return "".join(e.text_delta.text for e in events if e.HasField("text_delta") and e.sequence not in replaced)
 
 
-async def survive(client: Client, mortal: Mortal, chance: random.Random, policy: int) -> str:
+async def survive(
+    client: Client, mortal: Mortal, chance: random.Random, policy: session_pb2.RecoveryPolicy.ValueType
+) -> str:
     """One reply with one kill; returns how the turn ended."""
     session = await client.sessions.create(model="demo")
     words_before_kill = chance.randint(0, 990)
@@ -114,7 +116,8 @@ async def survive(client: Client, mortal: Mortal, chance: random.Random, policy:
 
 async def kill_often(mortal: Mortal, seed: int, times: int) -> dict[str, int]:
     """How the turns ended."""
-    chance, ends = random.Random(seed), {}
+    chance = random.Random(seed)
+    ends: dict[str, int] = {}
     async with Client.connect(f"127.0.0.1:{mortal.port}", mortal.server.admin_key) as client:
         for number in range(times):
             policy = INTERRUPT if number % 2 else RESUME
