@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,8 +133,12 @@ async def delete(
     force: Annotated[bool, typer.Option("--force", help="Even while open sessions name it.")] = False,
 ) -> None:
     """Delete an agent. Its sessions keep their specification."""
+    from google.protobuf.empty_pb2 import Empty
+
     await run.client.agents.delete(agent, force=force)
-    if not run.out.as_json:
+    if run.out.as_json:
+        run.out.json(Empty())
+    else:
         run.out.print(f"agents/{agent.removeprefix('agents/')} is deleted")
 
 
@@ -141,10 +146,16 @@ async def delete(
 async def models(
     run: Run,
     provider: Annotated[str, typer.Option("--provider", help="Only this provider's.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Those of providers that are not configured, too.")] = False,
     limit: Limit = 200,
 ) -> None:
     """List the models that the server reaches, with prices per million tokens."""
     from stationmaster.v1 import agent_pb2
+
+    async def wanted() -> AsyncIterator[agent_pb2.Model]:
+        async for model in run.client.agents.models(provider=provider, page_size=1000):
+            if model.available or everything:
+                yield model
 
     def row(model: agent_pb2.Model) -> tuple[str, ...]:
         return (
@@ -157,13 +168,13 @@ async def models(
 
     await show(
         run.out,
-        run.client.agents.models(provider=provider, page_size=min(limit, 1000)),
+        wanted(),
         agent_pb2.ListModelsResponse(),
         "models",
         limit=limit,
         columns=("MODEL", "AVAILABLE", "INPUT#", "OUTPUT#", "CONTEXT#"),
         row=row,
-        empty="No models.",
+        empty="No models; --all shows those of providers that are not configured.",
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
@@ -77,7 +78,7 @@ async def tail(
     """Follow the audit trail as it is written, over lost connections."""
     from rich.text import Text
 
-    transcript = Transcript(run.out.errors)
+    transcript = Transcript(run.out.console, run.out.notes)
     stream = run.client.audit.watch(
         after, condition=condition, only_new=not after, on_interruption=transcript.interrupted
     )
@@ -101,4 +102,5 @@ def _row(event: audit_pb2.AuditEvent) -> tuple[str | Text, ...]:
 
     outcome = plain(audit_pb2.AuditOutcome.Name(event.outcome), "AUDIT_OUTCOME")
     styled = Text(outcome, _STYLES.get(outcome, "green"))
-    return moment(event.create_time), styled, event.action, event.actor, event.resource, event.reason
+    who, what = resolve.brief(event.actor), resolve.brief(event.resource)
+    return moment(event.create_time), styled, event.action, who, what, event.reason

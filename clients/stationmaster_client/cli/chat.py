@@ -58,7 +58,7 @@ async def chat(
     found = await _session(run, session, agent, model)
     conversation = Conversation(run, found.name, policy)
     if text:
-        _judge(await conversation.turn(text))
+        _judge(run, await conversation.turn(text))
         return
     run.out.note(f"{found.name} · {found.agent or found.spec.model} · Ctrl-C cancels a turn, Ctrl-D ends")
     while True:
@@ -93,7 +93,7 @@ class Conversation:
     async def turn(self, text: str) -> event_pb2.TurnFinished | None:
         """Say something, show the answer and return how it ended. Raises CommandError at an unanswered permission."""
         run = self._run
-        transcript = Transcript(run.out.errors if run.out.as_json else run.out.console)
+        transcript = Transcript(run.out.console, run.out.notes)
         stream = run.client.sessions.send(
             self._session, text, patience=PATIENCE, on_interruption=transcript.interrupted
         )
@@ -157,7 +157,7 @@ class Conversation:
             )
 
 
-def _judge(finished: event_pb2.TurnFinished | None) -> None:
+def _judge(run: Run, finished: event_pb2.TurnFinished | None) -> None:
     """A turn that did not come to its end is a failure of a command that says one thing."""
     from stationmaster.v1 import event_pb2
 
@@ -167,5 +167,8 @@ def _judge(finished: event_pb2.TurnFinished | None) -> None:
         event_pb2.TURN_STATE_LIMITED: ExitCode.EXHAUSTED,
         event_pb2.TURN_STATE_CANCELLED: ExitCode.INTERRUPTED,
     }
-    state = plain(event_pb2.TurnState.Name(finished.state), "TURN_STATE")
-    raise CommandError(f"the turn ended {state} ({finished.reason})", codes.get(finished.state, ExitCode.UNEXPECTED))
+    code = codes.get(finished.state, ExitCode.UNEXPECTED)
+    if run.out.as_json:
+        state = plain(event_pb2.TurnState.Name(finished.state), "TURN_STATE")
+        raise CommandError(f"the turn ended {state}: {finished.message} ({finished.reason})", code)
+    raise typer.Exit(code)  # The transcript has told why.

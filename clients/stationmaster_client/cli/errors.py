@@ -77,7 +77,7 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
     yield error.message
     for violation in error.violations:
         line = f"{violation.subject}: {violation.description}" if violation.subject else violation.description
-        if line not in error.message:
+        if violation.description not in error.message:
             yield f"  {line}"
     if hint := _HINTS.get(error.reason):
         yield hint

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterable, Callable, Sequence
 
     from google.protobuf.message import Message
     from rich.text import Text
 
     from stationmaster_client.cli.output import Output
-    from stationmaster_client.paging import Listing
 
 T = TypeVar("T", bound="Message")
 
 
 async def show(
     out: Output,
-    listing: Listing[T, Any],
+    listing: AsyncIterable[T],
     answer: Message,
     field: str,
     *,

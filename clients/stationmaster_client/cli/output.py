@@ -42,6 +42,11 @@ class Output:
         return console
 
     @property
+    def notes(self) -> Console:
+        """Where notes about the result go: beside it at a terminal, else to standard error."""
+        return self.console if self.console.is_terminal and not self.as_json else self.errors
+
+    @property
     def interactive(self) -> bool:
         """Whether a person can be asked."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.as_json

@@ -22,6 +22,11 @@ def short(name: str) -> str:
     return last(name).rpartition("-")[2]
 
 
+def brief(name: str) -> str:
+    """A name with every id in it shortened."""
+    return _UUID.sub(lambda match: short(match[0]), name)
+
+
 async def session(client: Client, text: str) -> str:
     """A session's name; `-` is the one that changed last."""
     newest_first = client.sessions.list(order_by="update_time desc", page_size=1 if text == "-" else 1000)

@@ -25,7 +25,7 @@ async def watch(
 ) -> None:
     """Follow a session's events, over lost connections, until it is terminated."""
     found = await run.client.sessions.get(await resolve.session(run.client, session))
-    transcript = Transcript(run.out.errors if run.out.as_json else run.out.console, everything=True)
+    transcript = Transcript(run.out.console, run.out.errors if run.out.as_json else None, everything=True)
     start = found.last_sequence if new else after
     async with run.client.sessions.watch(found.name, start, on_interruption=transcript.interrupted) as events:
         async for event in events:

@@ -43,6 +43,7 @@ async def status(run: Run) -> None:
                 ("client", version),
             ]
         )
+        run.out.print()
         run.out.table(("SERVICE", "STATUS"), ((name, shown(state)) for name, state in services.items()), empty="")
     if whole != "SERVING":
         raise CommandError("the server is not serving", ExitCode.UNAVAILABLE)

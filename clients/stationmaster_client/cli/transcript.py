@@ -15,14 +15,25 @@ if TYPE_CHECKING:
     from stationmaster_client import Interruption
 
 _LINE = 100
+_ENDS = {
+    "CANCELLED": "the turn was cancelled",
+    "FAILED": "the turn failed",
+    "INTERRUPTED": "the turn was interrupted",
+    "LIMITED": "a limit ended the turn",
+    "ROLLED_BACK": "the turn was rolled back",
+}
 
 
 class Transcript:
     """Prints events to a terminal. Text streams; everything else has a line of its own."""
 
-    def __init__(self, console: Console, *, everything: bool = False) -> None:
-        """`everything`: also what the session and its users did, for those who only watch."""
+    def __init__(self, console: Console, notes: Console | None = None, *, everything: bool = False) -> None:
+        """Text goes to `console`, all else to `notes`; without it to the same.
+
+        `everything`: also what the session and its users did, for those who only watch.
+        """
         self._console = console
+        self._notes = notes or console
         self._everything = everything
         self._said = ""
         self._open_line = False
@@ -48,7 +59,7 @@ class Transcript:
     def line(self, text: str, style: str = "dim") -> None:
         """Print a line of its own."""
         self.end_line()
-        self._console.print(clean(text), style=style, soft_wrap=True)
+        self._notes.print(clean(text), style=style, soft_wrap=True)
 
     def end_line(self) -> None:
         """End the line of streamed text, if one is open."""
@@ -146,9 +157,9 @@ class Transcript:
         from stationmaster.v1 import event_pb2
 
         if finished.state != event_pb2.TURN_STATE_COMPLETED:
-            state = plain(event_pb2.TurnState.Name(finished.state), "TURN_STATE")
+            state = event_pb2.TurnState.Name(finished.state).removeprefix("TURN_STATE_")
             why = finished.message or finished.reason
-            self.line(f"■ the turn was {state}{f': {why}' if why else ''}", "yellow")
+            self.line(f"■ {_ENDS.get(state, 'the turn ended')}{f': {why}' if why else ''}", "yellow")
         usage = finished.usage
         tokens = usage.input_tokens + usage.output_tokens
         parts = [f"{tokens:,} tokens" if tokens else "", dollars(usage.cost_micros)]

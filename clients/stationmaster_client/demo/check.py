@@ -42,26 +42,22 @@ def check(evidence: Evidence) -> list[Check]:
 
 def _numbers(evidence: Evidence) -> Check:
     """Every number from 1 is there once: as an event, or in the range that a message stands for."""
-    count = 0
     numbers: list[int] = [event.sequence for event in evidence.replay]
     present = set(numbers)
     newest = max(numbers, default=0)
     replaced = _replaced(evidence.replay)
     missing = [number for number in range(1, newest + 1) if number not in present and number not in replaced]
-    count = len(numbers)
     good = bool(numbers) and not missing and numbers == sorted(present)
-    compacted = newest - count
-    detail = (
-        f"1 to {newest}: {count} events, {compacted} compacted into their message" if good else f"missing {missing}"
-    )
-    return Check("every sequence number is there exactly once", good, detail)
+    compacted = f", {newest - len(numbers)} of them in their message" if newest > len(numbers) else ""
+    detail = f"1 to {newest}{compacted}" if good else f"missing {missing}"
+    return Check("every sequence number is there once", good, detail)
 
 
 def _live_order(evidence: Evidence) -> Check:
     """Live, too, no event came twice or out of order."""
     numbers = [event.sequence for event in evidence.seen]
     good = numbers == sorted(set(numbers))
-    return Check("the live streams gave each event once, in order", good, f"{len(numbers)} events over the crash")
+    return Check("live, each came once and in order", good, f"{len(numbers)} events")
 
 
 def _kept(evidence: Evidence) -> Check:
@@ -87,8 +83,8 @@ def _prefix(evidence: Evidence) -> Check:
     answer = next((text(message) for message in reversed(evidence.messages) if message.turn == turn), "")
     whole = answer.split() == [f"word{number}" for number in range(1, evidence.words + 1)]
     good = bool(before) and answer.startswith(before) and whole
-    detail = f"{len(before.split())} words before, {len(answer.split())} in the end"
-    return Check("what was seen before the kill begins the final answer", good, detail)
+    detail = f"{len(before.split())} of {len(answer.split())} words"
+    return Check("what was seen before the kill begins the answer", good, detail)
 
 
 def _messages(evidence: Evidence) -> Check:

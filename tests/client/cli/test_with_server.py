@@ -1,0 +1,143 @@
+"""The command line against the real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client.cli.program import Program, Result
+from tests.client.cli.terminal import at_terminal
+from tests.fixtures.server import RunningServer
+
+
+@pytest.fixture
+def stationmaster(server: RunningServer, tmp_path: Path) -> Program:
+    return Program(tmp_path, server.target, server.admin_key)
+
+
+def objects(result: Result) -> Iterator[dict[str, Any]]:
+    """All JSON values on standard output; it fails when there is anything else."""
+    assert result.code == 0, result.err
+    decoder, text = json.JSONDecoder(), result.out
+    while text.strip():
+        value, end = decoder.raw_decode(text := text.lstrip())
+        yield value
+        text = text[end:]
+
+
+async def test_with_json_every_command_prints_json_and_nothing_else(stationmaster: Program) -> None:
+    async def one(*arguments: str) -> dict[str, Any]:
+        (found,) = objects(await stationmaster(*arguments, "--json"))
+        return found
+
+    agent = await one("agents", "create", "clerk", "--model", "demo", "--tool", "files.*", "--ask", "files.write")
+    assert agent["spec"]["toolPolicies"] == [{"pattern": "files.write", "effect": "TOOL_EFFECT_ASK"}]
+    session = await one("sessions", "create", "--agent", "clerk", "--name", "first", "--label", "a=b")
+    assert session["labels"] == {"a": "b"}
+    name = session["name"]
+    events = list(objects(await stationmaster("chat", name, "-m", "list the files", "--json")))
+    assert "turnFinished" in events[-1]
+    asked = await stationmaster("chat", name, "-m", "write hello to notes.txt", "--json")
+    assert asked.code == 5
+    (request,) = (await one("permissions", "list"))["permissionRequests"]
+    assert (await one("permissions", "allow", request["name"][-6:]))["state"] == "PERMISSION_STATE_ALLOWED"
+    user = await one("users", "create", "Ann", "--email", "ann@example.com")
+    key = await one("keys", "create", "ci", "--user", "ann@example.com", "--scope", "sessions.read")
+    assert key["secret"]
+    lists = {
+        "agents": ("agents", "list"),
+        "models": ("agents", "models"),
+        "sessions": ("sessions", "list"),
+        "messages": ("sessions", "messages", name),
+        "turns": ("sessions", "turns", name[-6:]),
+        "hits": ("sessions", "search", "files"),
+        "users": ("users", "list"),
+        "apiKeys": ("keys", "list"),
+        "organizations": ("organizations", "list"),
+        "auditEvents": ("audit", "list"),
+    }
+    rest: list[tuple[str, ...]] = [
+        ("whoami",),
+        ("status",),
+        ("agents", "get", "clerk"),
+        ("agents", "update", "clerk", "--name", "Clerk"),
+        ("sessions", "get", "-"),
+        ("sessions", "update", name, "--name", "second"),
+        ("sessions", "fork", name, "--up-to", "1"),
+        ("sessions", "pause", name),
+        ("sessions", "resume", name),
+        ("sessions", "terminate", name),
+        ("sessions", "archive", name),
+        ("users", "get", user["name"][-6:]),
+        ("users", "update", user["name"], "--role", "viewer"),
+        ("users", "disable", "ann@example.com"),
+        ("keys", "revoke", key["apiKey"]["name"]),
+        ("quota", "set", "me", "--calls", "1000", "--dollars", "1.5"),
+        ("quota", "get"),
+        ("quota", "usage", "organization"),
+        ("organizations", "get"),
+        ("organizations", "create", "Acme", "--owner", "Bob"),
+        ("agents", "delete", "clerk", "--force"),
+    ]
+    results = await stationmaster.many([(*arguments, "--json") for arguments in (*lists.values(), *rest)])
+    answers = [next(objects(result)) for result in results]
+    assert [len(list(objects(result))) for result in results] == [1] * len(results)
+    for field, answer in zip(lists, answers, strict=False):
+        assert answer[field], field
+
+
+async def test_the_answer_is_all_that_a_pipe_gets(stationmaster: Program) -> None:
+    result = await stationmaster("chat", "-m", "what is 6*7")
+    assert (result.code, result.out) == (0, "math.evaluate says: 42\n")
+    assert "⚙ math.evaluate" in result.err
+
+
+async def test_failures_of_the_real_server_have_their_exit_codes(stationmaster: Program) -> None:
+    nobody = "00000000-0000-7000-8000-000000000000"
+    assert (await stationmaster("sessions", "get", nobody)).code == 3
+    assert (await stationmaster("agents", "create", "a", "--model", "nothing:there")).code == 5
+    assert (await stationmaster("sessions", "list", "-f", "bad ~ x")).code == 2
+    assert (await stationmaster("whoami", STATIONMASTER_API_KEY="sm_wrong")).code == 4
+    assert (await stationmaster("quota", "set", "me", "--sessions", "0")).code == 0
+    full = await stationmaster("chat", "-m", "hello")
+    assert full.code == 6
+    assert "QUOTA_EXCEEDED" in full.err
+
+
+async def test_an_agent_can_come_from_a_file(stationmaster: Program, tmp_path: Path) -> None:
+    file = tmp_path / "helper.toml"
+    file.write_text('id = "helper"\ndisplay_name = "A helper"\n[spec]\nmodel = "demo"\ntools = ["files.*"]\n')
+    assert (await stationmaster("agents", "create", "--file", str(file))).code == 0
+    (agent,) = objects(await stationmaster("agents", "get", "helper", "--json"))
+    assert (agent["displayName"], agent["spec"]["tools"]) == ("A helper", ["files.*"])
+    file.write_text('id = "helper"\n[spec]\nmodel = "demo"\ntool = ["files.*"]\n')
+    result = await stationmaster("agents", "create", "--file", str(file))
+    assert result.code == 2
+    assert '"tool"' in result.err
+
+
+async def test_a_conversation_at_a_terminal_asks_for_permission_and_goes_on(stationmaster: Program) -> None:
+    async with at_terminal(stationmaster, "chat") as terminal:
+        await terminal.see("» ")
+        terminal.type("write hello to notes.txt\n")
+        await terminal.see("[e]dit? ")
+        terminal.type("y\n")
+        await terminal.see("files.write says: Wrote 5 bytes to notes.txt.")
+        terminal.type("read notes.txt\n")
+        await terminal.see("files.read says: hello")
+        assert await terminal.ended(pressing="\x04") == 0
+        assert "Traceback" not in terminal.screen
+
+
+async def test_ctrl_c_cancels_a_running_turn(stationmaster: Program) -> None:
+    async with at_terminal(stationmaster, "chat", "-m", "/slow 50\n/say 1000") as terminal:
+        await terminal.see("word5 ")
+        terminal.type("\x03")
+        await terminal.see("the turn was cancelled")
+        assert await terminal.ended() == 130
+    (turns,) = objects(await stationmaster("sessions", "turns", "-", "--json"))
+    assert [turn["state"] for turn in turns["turns"]] == ["TURN_STATE_CANCELLED"]
