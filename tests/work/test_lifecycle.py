@@ -296,6 +296,7 @@ async def test_a_tenant_completes_its_own_items_only(start_server: StartServer, 
 
     async def handler(run: Run) -> Outcome:
         async with server.database.tenant(Tenant(new_id(), new_id())) as tx:
+            tx.audited = True
             try:
                 await server.queue.complete(tx, run, Succeeded())
             except LeaseLost as error:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.errors import AlreadyExists, NotFound, Reason, ResourceExhausted
+from stationmaster_server.work import claim_store
 from stationmaster_server.work.model import OnConflict, State, Succeeded
 from stationmaster_server.work.worker import WorkerSettings
 
@@ -165,3 +166,30 @@ async def test_an_item_that_does_not_exist_is_not_found(idle: Server) -> None:
     for method in (idle.queue.get, idle.queue.cancel, idle.queue.resume, idle.queue.pause, idle.queue.retry):
         with pytest.raises(NotFound):
             await idle.call(method, new_id())
+
+
+async def test_a_tenant_submits_within_its_own_transaction(start_server: StartServer) -> None:
+    server = await start_server({"noop": noop})
+    async with server.database.tenant(server.tenant) as tx:
+        tx.audited = True
+        item = await server.queue.submit(tx, server.new(concurrency_key="k", idempotency_key="i"), claim_here=True)
+    await server.reaches(item.item_id, State.SUCCEEDED)
+
+
+async def test_what_this_server_does_not_handle_wakes_another(start_server: StartServer) -> None:
+    here = await start_server({"other": noop}, NOTHING_BY_ITSELF)
+    await start_server({"noop": noop}, NOTHING_BY_ITSELF, listens=True)
+    await here.reaches((await here.submit()).item_id, State.SUCCEEDED, limit=5)
+
+
+async def test_lanes_and_keys_that_nobody_uses_are_forgotten_and_come_back(start_server: StartServer) -> None:
+    server = await start_server({"noop": noop})
+    queued = await server.submit("unhandled", concurrency_key="kept", user_id=new_id())
+    await server.reaches((await server.submit(concurrency_key="gone")).item_id, State.SUCCEEDED)
+    async with server.database.system() as tx:
+        for table in ("work_lanes", "work_keys"):
+            await tx.execute(f"UPDATE {table} SET used_at = now() - interval '1 hour'")
+        await claim_store.forget_unused(tx)
+        assert await tx.fetchval("SELECT array_agg(user_id) FROM work_lanes") == [queued.user_id]
+        assert await tx.fetchval("SELECT array_agg(concurrency_key) FROM work_keys") == ["kept"]
+    await server.reaches((await server.submit(concurrency_key="gone")).item_id, State.SUCCEEDED)

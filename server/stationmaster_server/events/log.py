@@ -175,6 +175,9 @@ class EventLog:
             except StationmasterError as error:
                 logger.warning("the event log could not be read, the next look will: %s", error)
                 continue
+            except Exception:
+                logger.exception("the event log could not be read, the next look will")
+                continue
             for cursor in cursors:
                 if cursor.stream_id in pages:
                     self._hub.deliver(cursor, pages[cursor.stream_id])
@@ -198,3 +201,5 @@ async def _quietly(look: Awaitable[None]) -> None:
         await look
     except StationmasterError as error:
         logger.warning("the streams could not be looked at: %s", error)
+    except Exception:
+        logger.exception("the streams could not be looked at")

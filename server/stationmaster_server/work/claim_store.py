@@ -278,17 +278,29 @@ async def find_expired(tx: Transaction, limit: int) -> list[tuple[WorkItem, str]
     return [(to_item(row), row["cause"]) for row in await tx.fetch(_FIND_EXPIRED, limit)]
 
 
+_UNUSED_LANES = """
+DELETE FROM work_lanes l
+WHERE l.used_at < now() - interval '10 minutes' AND NOT EXISTS (
+    SELECT FROM work_items i
+    WHERE i.organization_id = l.organization_id AND i.user_id = l.user_id AND i.priority = l.priority
+      AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
+)
+"""
+_UNUSED_KEYS = """
+DELETE FROM work_keys k
+WHERE k.used_at < now() - interval '10 minutes' AND NOT EXISTS (
+    SELECT FROM work_items i
+    WHERE i.organization_id = k.organization_id AND i.concurrency_key = k.concurrency_key
+      AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
+)
+"""
+
+
 async def forget_unused(tx: Transaction) -> None:
-    """Delete lanes and keys that nobody has used for a day and that have no items; and rates that are long past."""
-    await tx.execute(
-        "DELETE FROM work_lanes l WHERE l.used_at < now() - interval '1 day' AND NOT EXISTS ("
-        " SELECT FROM work_items i WHERE i.organization_id = l.organization_id AND i.user_id = l.user_id"
-        " AND i.priority = l.priority AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED'))"
-    )
-    await tx.execute(
-        "DELETE FROM work_keys k WHERE k.used_at < now() - interval '1 day' AND NOT EXISTS ("
-        " SELECT FROM work_items i"
-        " WHERE i.organization_id = k.organization_id AND i.concurrency_key = k.concurrency_key"
-        " AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED'))"
-    )
-    await tx.execute("DELETE FROM work_rates WHERE next_at < now() - interval '1 day'")
+    """Delete lanes and keys that have no items and were not used of late; and rates that are past.
+
+    Who uses one meanwhile has renewed `used_at`, which is looked at again under the row's lock.
+    """
+    await tx.execute(_UNUSED_LANES)
+    await tx.execute(_UNUSED_KEYS)
+    await tx.execute("DELETE FROM work_rates WHERE next_at < now() - interval '10 minutes'")

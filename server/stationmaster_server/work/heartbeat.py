@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Collection
 from datetime import timedelta
 
-import asyncpg
 from pydantic_core import to_json
 
 from stationmaster_server.db.engine import Database
@@ -57,8 +56,10 @@ class Heart:
                 continue
             try:
                 await self._beat(runs)
-            except (StationmasterError, asyncpg.PostgresError, asyncpg.InternalClientError, ValueError) as error:
+            except StationmasterError as error:
                 logger.warning("leases could not be renewed: %s", error)
+            except Exception:
+                logger.exception("leases could not be renewed")
 
     async def _beat(self, runs: list[Run]) -> None:
         now = asyncio.get_running_loop().time()

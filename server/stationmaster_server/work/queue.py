@@ -29,8 +29,8 @@ from stationmaster_server.work.submission import insert_one, insert_plain, is_pl
 class LocalWorker(Protocol):
     """The worker of this server, as the queue sees it."""
 
-    def wake(self) -> bool:
-        """There is something to claim; False when this worker has no free slot for it."""
+    def wake(self, kind: str | None) -> bool:
+        """There is something to claim, maybe of a kind that is known; False when this worker cannot take it now."""
         ...
 
     def lease_for(self, kind: str) -> Lease | None:
@@ -75,7 +75,7 @@ class WorkQueue:
             worker = self._worker
             tx.after_commit(lambda: worker.take(item))
         elif created:
-            tx.after_commit(self.wake)
+            tx.after_commit(lambda: self.wake(work.kind))
         return item
 
     async def submit_many(self, tx: Transaction, works: Sequence[NewWork]) -> list[WorkItem]:
@@ -93,9 +93,9 @@ class WorkQueue:
             return None
         return self._worker.lease_for(work.kind)
 
-    def wake(self) -> None:
-        """There may be something to claim: tell this server's worker or, if it is busy, the others."""
-        if self._worker is None or not self._worker.wake():
+    def wake(self, kind: str | None = None) -> None:
+        """There may be something to claim: tell this server's worker or, if it cannot take it, the others."""
+        if self._worker is None or not self._worker.wake(kind):
             self._notifier.poke()
 
     async def get(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-import asyncpg
-
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import StationmasterError
 from stationmaster_server.work import claim_store, key_store
@@ -20,7 +18,7 @@ from stationmaster_server.work.retry import Decision, decide
 logger = logging.getLogger(__name__)
 
 _BATCH = 200
-_HOUSEKEEPING_EVERY = 600  # rounds
+_HOUSEKEEPING_EVERY = 120  # rounds
 
 _ERRORS = {
     "LEASE_EXPIRED": "the worker was gone: its lease expired",
@@ -57,8 +55,10 @@ class Reaper:
                 if rounds % _HOUSEKEEPING_EVERY == 0:
                     await self.keep_house()
                 rounds += 1
-            except (StationmasterError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+            except StationmasterError as error:
                 logger.warning("expired work could not be taken back: %s", error)
+            except Exception:
+                logger.exception("the reaper failed; it goes on with the next round")
             await asyncio.sleep(self._interval)
 
     async def reap(self) -> int:

@@ -30,7 +30,7 @@ class Row(NamedTuple):
     payload: dict[str, Any]
 
 
-# A lane's row is written when it is missing, and once in an hour to show that it is in use.
+# A lane's row is written when it is missing, and every five minutes to show that it is in use.
 _INSERT = """
 WITH lane AS (
     INSERT INTO work_lanes AS l (organization_id, user_id, priority)
@@ -38,7 +38,7 @@ WITH lane AS (
     WHERE NOT EXISTS (
         SELECT FROM work_lanes l
         WHERE l.organization_id = $4::uuid AND l.user_id = $5::uuid AND l.priority = $8::smallint
-          AND l.used_at > now() - interval '1 hour'
+          AND l.used_at > now() - interval '5 minutes'
     )
     ON CONFLICT (organization_id, user_id, priority) DO UPDATE SET used_at = now()
 )

@@ -50,14 +50,15 @@ work_items = tenant_table(
     timestamp("finished_at", nullable=True),
 )
 
-# The claim: the oldest items of a lane; and how many an organization has in the queue.
+# The claim: the oldest of a lane. The reaper: whether a lane has anything. The bound: what an organization queues.
 Index(
-    "work_items_queue_idx",
+    "work_items_lane_idx",
     work_items.c.organization_id,
     work_items.c.user_id,
     work_items.c.priority,
+    work_items.c.state,
     work_items.c.run_at,
-    postgresql_where=text("state = 'QUEUED' AND NOT paused"),
+    postgresql_where=text("state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')"),
 )
 # The reaper: expired leases. Not on lease_expires_at, so that a heartbeat touches no index.
 Index("work_items_running_idx", work_items.c.item_id, postgresql_where=text("state = 'RUNNING'"))
@@ -95,7 +96,7 @@ Index(
 )
 
 # A lane is what one user queues at one priority. The claim goes through all lanes; `served_at` is when one was last
-# claimed from. A lane that nobody has used for a day is deleted: `used_at` is renewed by submissions, at most hourly.
+# claimed from. A lane without items is deleted ten minutes after `used_at`, which submissions renew every five.
 work_lanes = tenant_table(
     "work_lanes",
     Column("user_id", Uuid, primary_key=True),

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-import asyncpg
-
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.errors import LeaseLost, StationmasterError, Unavailable
@@ -31,6 +29,7 @@ from stationmaster_server.work.store import Lease
 logger = logging.getLogger(__name__)
 
 _CLAIM_LIMIT = 200
+_END_LIMIT = 5.0  # seconds for a handler that was ended at the stop; past it the item is left to its lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,16 @@ class Worker:
             _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
             for task in late:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                await asyncio.wait(late, timeout=_END_LIMIT)
         await self._completer.close()
         await self._heart.stop()
 
     # What the queue asks of the worker of its server.
 
-    def wake(self) -> bool:
-        """There is something to claim; False when this worker has no free slot for it."""
-        if self._stopping.is_set() or self._free() <= 0:
+    def wake(self, kind: str | None) -> bool:
+        """There is something to claim, maybe of a kind that is known; False when this worker cannot take it now."""
+        if self._stopping.is_set() or self._free() <= 0 or (kind is not None and kind not in self._handlers):
             return False
         self._wake.set()
         return True
@@ -152,8 +152,11 @@ class Worker:
                 )
                 limited = [item for item in items if item.rate_key is not None]
                 sent_back = await claim_store.throttle(tx, limited) if limited else set()
-        except (StationmasterError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+        except StationmasterError as error:
             logger.warning("work could not be claimed: %s", error)
+            return 0
+        except Exception:
+            logger.exception("work could not be claimed")
             return 0
         for item in items:
             if item.item_id not in sent_back:
