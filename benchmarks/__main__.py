@@ -27,11 +27,12 @@ def main() -> int:
         return 2
     seconds = options.seconds or (0.5 if options.quick else 2.0)
     rounds = options.rounds or (2 if options.quick else 5)
+    folder = options.output or (None if options.quick else FOLDER)
     plan = Plan(rounds=rounds, seconds=seconds, scale=0.1 if options.quick else 1.0, peers=not options.no_peers)
-    return asyncio.run(_run(plan, [kind for kind in EVERY if kind.id in wanted], options.output))
+    return asyncio.run(_run(plan, [kind for kind in EVERY if kind.id in wanted], folder))
 
 
-async def _run(plan: Plan, measures: list[type[Measure]], folder: Path) -> int:
+async def _run(plan: Plan, measures: list[type[Measure]], folder: Path | None) -> int:
     where = machine.describe()
     async with Bench(plan) as bench:
         for name in ("agno", "adk") if plan.peers else ():
@@ -45,16 +46,19 @@ async def _run(plan: Plan, measures: list[type[Measure]], folder: Path) -> int:
     return _finish(where, outcome, folder, partial=len(measures) < len(EVERY))
 
 
-def _finish(where: dict[str, object], outcome: Outcome, folder: Path, *, partial: bool) -> int:
+def _finish(where: dict[str, object], outcome: Outcome, folder: Path | None, *, partial: bool) -> int:
     where |= {"skipped": outcome.skipped, "failed": outcome.failed}
     found = report.results(where, machine.commit(), outcome.entries)
-    path = folder / "results.json"
-    if partial and path.exists():
-        found = report.merged(json.loads(path.read_text()), found)
-    report.write(folder, found)
+    if folder is not None:
+        path = folder / "results.json"
+        if partial and path.exists():
+            found = report.merged(json.loads(path.read_text()), found)
+        report.write(folder, found)
     print(report.text(found["measures"]))
     missed = [entry["id"] for entry in outcome.entries if not entry["met"]]
-    print(f"\n{len(outcome.entries) - len(missed)} of {len(outcome.entries)} goals met; written to {path}")
+    print(
+        f"\n{len(outcome.entries) - len(missed)} of {len(outcome.entries)} goals met{f'; written to {folder}' if folder else ''}"
+    )
     for name, why in {**outcome.skipped, **outcome.failed}.items():
         print(f"{name}: {why}")
     return 1 if outcome.failed else 0
@@ -67,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=0, help="default 5")
     parser.add_argument("--seconds", type=float, default=0.0, help="of each timed run; default 2")
     parser.add_argument("--no-peers", action="store_true", help="floors alone; installs nothing")
-    parser.add_argument("--output", type=Path, default=FOLDER, help="folder of results.json and results.md")
+    parser.add_argument("--output", type=Path, help="folder of the results; default benchmarks/, and none when quick")
     return parser
 
 
