@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from stationmaster_client.cli.output import clean, dollars, plain
@@ -27,11 +28,16 @@ _ENDS = {
 class Transcript:
     """Prints events to a terminal. Text streams; everything else has a line of its own."""
 
-    def __init__(self, console: Console, notes: Console | None = None, *, everything: bool = False) -> None:
+    def __init__(
+        self, console: Console, notes: Console | None = None, *, everything: bool = False, fold: bool = False
+    ) -> None:
         """Text goes to `console`, all else to `notes`; without it to the same.
 
-        `everything`: also what the session and its users did, for those who only watch.
+        `everything`: also what the session and its users did, for those who only watch. `fold`: break lines between
+        words at the console's width; otherwise text is left as it is, for copying.
         """
+        self._fold = fold
+        self._column = 0
         self._console = console
         self._notes = notes or console
         self._everything = everything
@@ -66,6 +72,7 @@ class Transcript:
         if self._open_line:
             self._console.print()
             self._open_line = False
+        self._column = 0
 
     def _write(self, text: str, style: str | None = None) -> None:
         if not text:
@@ -74,9 +81,20 @@ class Transcript:
             self._console.print(clean(text), style=style, end="", soft_wrap=True)
         else:
             # Not through rich, which would change tabs.
-            self._console.file.write(clean(text))
+            self._console.file.write(self._folded(clean(text)) if self._fold else clean(text))
             self._console.file.flush()
         self._open_line = not text.endswith("\n")
+
+    def _folded(self, text: str) -> str:
+        """The text with a line break before each word that would pass the edge."""
+        pieces = []
+        for piece in re.findall(r"\n|[^\S\n]+|\S+", text):
+            if self._column + len(piece) > self._console.width and not piece.isspace():
+                pieces.append("\n")
+                self._column = 0
+            self._column = 0 if piece == "\n" else self._column + len(piece)
+            pieces.append(piece)
+        return "".join(pieces)
 
     def _text_delta(self, delta: event_pb2.TextDelta) -> None:
         self._said += delta.text

@@ -83,7 +83,7 @@ class Story:
     ) -> None:
         """Say something, show the answer, give the permissions it asks for, and keep every event."""
         self._console.print(f"\n» {text}", style="bold cyan")
-        transcript = Transcript(self._console)
+        transcript = Transcript(self._console, fold=True)
         async with client.sessions.send(session, text, on_interruption=transcript.interrupted) as events:
             async for event in events:
                 self._seen.append(event)

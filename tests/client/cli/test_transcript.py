@@ -113,3 +113,11 @@ def test_long_results_are_cut_to_a_line() -> None:
     assert shorten("x" * 300).endswith("x …")
     assert len(shorten("x" * 300)) < 110
     assert shorten("") == ""
+
+
+def test_folded_text_breaks_between_words_at_the_edge() -> None:
+    file = StringIO()
+    transcript = Transcript(Console(file=file, width=12), fold=True)
+    for text in ("one two ", "three four", " five\nsix"):
+        transcript.show(event_pb2.Event(text_delta=event_pb2.TextDelta(text=text)))
+    assert file.getvalue() == "one two \nthree four \nfive\nsix"
