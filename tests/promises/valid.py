@@ -17,6 +17,7 @@ from tests.contract.world import TOOL, Caller
 
 BY_NAME = {method.name.rpartition(".")[2]: method for method in descriptors.methods()}
 MUTATIONS = [method for method in descriptors.methods() if method.mutates]
+PAGED = [method for method in descriptors.methods() if "page_token" in method.request.fields_by_name]
 SPEC = agent_pb2.AgentSpec(model="demo", tools=["files.*"])
 
 
@@ -78,7 +79,8 @@ def _label(request: Any) -> None:
             getattr(request, field.name).display_name = unique("label")
 
 
-async def _session(caller: Caller) -> str:
+async def make_session(caller: Caller) -> str:
+    """The name of a new session, of the demo model with tools."""
     session = session_pb2.Session(spec=SPEC, display_name=unique("session"))
     made = await invoke(caller, "CreateSession", session_pb2.CreateSessionRequest(session=session))
     return str(made.name)
@@ -86,7 +88,7 @@ async def _session(caller: Caller) -> str:
 
 async def asked(caller: Caller) -> tuple[str, str, str]:
     """A session whose turn waits for a permission: the names of session, turn and request."""
-    session = await _session(caller)
+    session = await make_session(caller)
     request = session_pb2.SendMessageRequest(session=session, text=TOOL, stop_at_permission=True)
     async with asyncio.timeout(20):
         for batch in await caller.call(BY_NAME["SendMessage"], request, enough=1_000_000):
@@ -134,7 +136,7 @@ async def _message(caller: Caller) -> str:
 
 
 _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
-    "stationmaster.dev/Session": _session,
+    "stationmaster.dev/Session": make_session,
     "stationmaster.dev/Turn": _turn,
     "stationmaster.dev/PermissionRequest": _permission_request,
     "stationmaster.dev/Message": _message,

@@ -54,7 +54,7 @@ EXAMPLES: tuple[tuple[StationmasterError, grpc.StatusCode, set[str]], ...] = (
     (errors.Unavailable(Reason.DATABASE_UNAVAILABLE, "away"), grpc.StatusCode.UNAVAILABLE, {"RetryInfo"}),
     (errors.DeadlineExceeded(Reason.DEADLINE_EXCEEDED, "late"), grpc.StatusCode.DEADLINE_EXCEEDED, set()),
     (UnknownMethod("/a/B"), grpc.StatusCode.UNIMPLEMENTED, set()),
-    (MessageTooLarge(2, 1), grpc.StatusCode.RESOURCE_EXHAUSTED, set()),
+    (MessageTooLarge(2, 1), grpc.StatusCode.RESOURCE_EXHAUSTED, {"QuotaFailure"}),
     (Internal("r"), grpc.StatusCode.INTERNAL, set()),
 )
 

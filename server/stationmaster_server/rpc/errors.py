@@ -43,6 +43,8 @@ class MessageTooLarge(StationmasterError):
             f"the message has {size_bytes} bytes and the server takes {limit_bytes}; send large content in chunks",
             metadata={"size_bytes": str(size_bytes), "limit_bytes": str(limit_bytes)},
         )
+        # No time to come again beside it: the same message will always be too large.
+        self.violations = (errors.QuotaViolation("message", f"at most {limit_bytes} bytes in one message"),)
 
 
 class Internal(StationmasterError):
@@ -142,7 +144,7 @@ def _add_violations(status: status_pb2.Status, error: StationmasterError) -> Non
                     type=unmet.type, subject=_cut(unmet.subject), description=_cut(unmet.description)
                 )
             _append_within_limit(status, failure, failure.violations)
-        case errors.ResourceExhausted(violations=quotas) if quotas:
+        case errors.ResourceExhausted(violations=quotas) | MessageTooLarge(violations=quotas) if quotas:
             quota = error_details_pb2.QuotaFailure()
             for used_up in quotas:
                 quota.violations.add(subject=_cut(used_up.subject), description=_cut(used_up.description))
