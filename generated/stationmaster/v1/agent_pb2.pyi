@@ -139,7 +139,7 @@ class Memory(_message.Message):
     window_pairs: _builtins.int
     """The last so many pairs of messages (user and answer). A tool call is never parted from its result. Default 50."""
     summarize: _builtins.bool
-    """Summarise what has left the window, and show the summary first."""
+    """Summarise what has left the window, and show the summary first. Not served yet: FAILED_PRECONDITION (RUNTIME_UNAVAILABLE)."""
     def __init__(
         self,
         *,

@@ -182,6 +182,8 @@ class AgentService:
             )
         if spec.mcp_servers:
             raise _cannot_run("MCP", spec.mcp_servers[0], "this server reaches no MCP servers yet: leave them out")
+        if spec.memory.summarize:
+            raise _cannot_run("MEMORY", "summarize", "this server writes no summaries yet: leave memory.summarize out")
         if spec.runtime is RuntimeName.MODEL:
             self._providers.check(spec.model)
 
