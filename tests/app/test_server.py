@@ -112,7 +112,16 @@ async def test_two_servers_share_one_database(database_url: str, tmp_path: Path)
             ask = identity_pb2.WhoAmIRequest()
             stubs = [identity_pb2_grpc.IdentityServiceStub(channel) for channel in (first, second)]
             users = {(await stub.WhoAmI(ask)).user.name for stub in stubs}
+            for name in ("a", "b"):
+                await stubs[0].CreateApiKey(
+                    identity_pb2.CreateApiKeyRequest(api_key=identity_pb2.ApiKey(display_name=name))
+                )
+            page = await stubs[0].ListApiKeys(identity_pb2.ListApiKeysRequest(page_size=2))
+            rest = await stubs[1].ListApiKeys(
+                identity_pb2.ListApiKeysRequest(page_size=2, page_token=page.next_page_token)
+            )
     assert len(users) == 1
+    assert len({key.name for key in (*page.api_keys, *rest.api_keys)}) == 3  # one server reads on where another stopped
 
 
 async def test_stopping_leaves_no_task_behind(database_url: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from stationmaster_server.app.agents import provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
-from stationmaster_server.app.local import PAGE_TOKEN_FILE, make_data_folder
+from stationmaster_server.app.local import make_data_folder
 from stationmaster_server.config import Settings, StartupError, load
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.errors import NotMigrated
@@ -81,15 +81,14 @@ def _space(settings: Settings) -> Iterator[Finding]:
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    for name in (KEY_FILE, PAGE_TOKEN_FILE):
-        file = settings.data_folder / name
-        if not file.exists():
-            continue
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode & 0o077:
-            yield Finding(Verdict.FAIL, "keys", f"{file} has mode {mode:04o}, others may read it: chmod 600 {file}")
-        else:
-            yield Finding(Verdict.OK, "keys", f"{file} is private")
+    file = settings.data_folder / KEY_FILE
+    if not file.exists():
+        return
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if mode & 0o077:
+        yield Finding(Verdict.FAIL, "keys", f"{file} has mode {mode:04o}, others may read it: chmod 600 {file}")
+    else:
+        yield Finding(Verdict.OK, "keys", f"{file} is private")
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:

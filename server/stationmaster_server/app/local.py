@@ -1,11 +1,10 @@
-"""What a server leaves in its data folder: where it listens, for the command line, and a secret of its own."""
+"""What a server leaves in its data folder: where it listens, for the command line of this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +13,6 @@ from pathlib import Path
 from stationmaster_server.config import Settings, StartupError
 
 ADDRESS_FILE = "server.json"
-PAGE_TOKEN_FILE = "page-tokens.key"  # noqa: S105 - a name
-_SECRET_BYTES = 32
 
 
 def make_data_folder(folder: Path) -> None:
@@ -29,19 +26,6 @@ def make_data_folder(folder: Path) -> None:
             f"data_folder {folder} cannot be written: {error.strerror or error};"
             " choose another (STATIONMASTER_DATA_FOLDER) or give this user the right to it"
         ) from None
-
-
-def page_token_secret(folder: Path) -> bytes:
-    """Return the secret that page tokens are signed with, made at the first start."""
-    file = folder / PAGE_TOKEN_FILE
-    with contextlib.suppress(FileNotFoundError):
-        return file.read_bytes()
-    with tempfile.NamedTemporaryFile(dir=folder) as draft:  # mode 0600
-        draft.write(secrets.token_bytes(_SECRET_BYTES))
-        draft.flush()
-        with contextlib.suppress(FileExistsError):  # another process of this server was faster
-            os.link(draft.name, file)
-    return file.read_bytes()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.engines import build_engines, build_worker
 from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.identity import build_gate
-from stationmaster_server.app.local import make_data_folder, page_token_secret, published
+from stationmaster_server.app.local import make_data_folder, published
 from stationmaster_server.app.rooms import Ground, add_rooms
 from stationmaster_server.app.transport import build_chain
 from stationmaster_server.app.watchdog import DATABASE, Watchdog
@@ -24,6 +24,7 @@ from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.identity.bootstrap import KEY_FILE
+from stationmaster_server.identity.installation import shared_secret
 from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.rpc.port import claim
 from stationmaster_server.rpc.server import RpcServer
@@ -33,6 +34,7 @@ from stationmaster_server.telemetry.monitor import ResourceMonitor
 from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.worker import Worker
 
+PAGE_TOKENS = "page tokens"
 _log = structlog.get_logger(__name__)
 
 
@@ -96,7 +98,7 @@ class App:
         gate = await build_gate(stack, settings, database, listener)
         engines = await build_engines(stack, settings, database, listener)
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
-        tokens = PageTokens(page_token_secret(settings.data_folder))
+        tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         chores = Housekeeping(database)
         ground = Ground(settings, database, listener, gate, engines, tokens, chores)
         handlers = await add_rooms(stack, server, ground)
