@@ -217,6 +217,8 @@ class ToolCallFinished:
 
     result: ToolResult
     duration: timedelta
+    denied: bool = False
+    """Whether a policy or a person said no."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class Call:
     """What the interceptors learn about a call and tell each other."""
 
     __slots__ = (
+        "audited",
         "caller",
         "code",
         "context",
@@ -43,6 +44,8 @@ class Call:
         """How many interceptors it has reached."""
         self.request_id = ""
         self.caller: Caller | None = None
+        self.audited = False
+        """Whether the trail has been told of the call's refusal."""
         self.deadline: float | None = None
         """The `time.monotonic()` at which the caller's deadline passes; None when it set none."""
         self.code = grpc.StatusCode.OK

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
+from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason, StationmasterError
 from stationmaster_server.rpc.call import Call, Context
 from stationmaster_server.rpc.errors import DETAILS_KEY, MessageTooLarge, Status, UnknownMethod, to_status
 from stationmaster_server.rpc.interceptors import errors
-from stationmaster_server.rpc.interceptors.base import After, Before, Each, Interceptor
+from stationmaster_server.rpc.interceptors.base import After, Before, Each, Failed, Interceptor
 from stationmaster_server.rpc.interceptors.request_id import KEY, RequestIds
 from stationmaster_server.rpc.method import Handler, Method
 from stationmaster_server.rpc.open_streams import OpenStreams
@@ -72,6 +72,7 @@ class _Run:
         self._before: tuple[Before, ...] = tuple(before for before, _ in steps)
         self._after: tuple[After | None, ...] = tuple(after for _, after in steps)
         self._each: tuple[Each, ...] = tuple(each for i in interceptors if (each := i.each(method)))
+        self._failed: tuple[Failed, ...] = tuple(failed for i in interceptors if (failed := i.failed(method)))
         self._parse = parse
         self._max_bytes = max_bytes
         self.read: Callable[[Any], Any] = self._read_each if method.request_streaming else self._read_one
@@ -89,6 +90,19 @@ class _Run:
         for step in reversed(self._after[: call.entered]):
             if step is not None:
                 step(call)
+
+    async def fail(self, call: Call, error: Exception) -> Exception:
+        """Tell every step that asked for it of a refusal; return what the call is to be answered with."""
+        if not isinstance(error, StationmasterError):
+            return error
+        try:
+            for step in self._failed:
+                waiting = step(call, error)
+                if waiting is not None:
+                    await waiting
+        except StationmasterError as instead:
+            return instead
+        return error
 
     def _read_one(self, raw: bytes) -> Message:
         if len(raw) > self._max_bytes:
@@ -124,7 +138,7 @@ def _answer_once(
             with calling(call.caller), until(call.deadline):
                 return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 - the edge: nothing may leave untranslated
-            await _abort(call, error)
+            await _abort(call, await run.fail(call, error))
         except asyncio.CancelledError:
             errors.gave_up(call)
             raise  # a swallowed cancellation leaks native memory (grpc/grpc#43360)
@@ -145,7 +159,7 @@ def _answer_many(
             with until(call.deadline), nullcontext() if call.caller is None else calling(call.caller):
                 await streams.run(work)
         except Exception as error:  # noqa: BLE001 - the edge: nothing may leave untranslated
-            await _abort(call, error)
+            await _abort(call, await run.fail(call, error))
         except asyncio.CancelledError:
             errors.gave_up(call)
             raise  # a swallowed cancellation leaks native memory (grpc/grpc#43360)

@@ -93,6 +93,7 @@ class Steps:
                 tx,
                 turn,
                 "tool.result",
+                Outcome.DENIED if finished.denied else Outcome.ALLOWED,
                 tool=finished.result.tool,
                 call_id=finished.result.call_id,
                 error=finished.result.is_error,
@@ -215,14 +216,16 @@ class Steps:
         )
         await self.services.queue.complete(tx, self.run, Succeeded())
 
-    async def _audit(self, tx: Transaction, turn: Turn, action: str, **details: object) -> UUID:
+    async def _audit(
+        self, tx: Transaction, turn: Turn, action: str, outcome: Outcome = Outcome.ALLOWED, **details: object
+    ) -> UUID:
         return await self.services.audit.write(
             tx,
             self.begun.caller,
             AuditEntry(
                 action=action,
                 resource=turn_name(turn.session_id, turn.id),
-                outcome=Outcome.ALLOWED,
+                outcome=outcome,
                 category=Category.BUSINESS,
                 details=details,
             ),

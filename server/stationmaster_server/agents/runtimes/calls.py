@@ -39,6 +39,8 @@ class Decision:
     tool: Tool | None = None
     asks: bool = False
     refusal: str = ""
+    denied: bool = False
+    """Whether it is refused because a policy or a person said no."""
 
 
 def decide(call: ToolCall, tools: Mapping[str, Tool], rulings: Rulings) -> Decision:
@@ -51,7 +53,7 @@ def decide(call: ToolCall, tools: Mapping[str, Tool], rulings: Rulings) -> Decis
         return Decision(call, refusal=fault)
     ruling = rulings(call, tool.effect)
     if ruling.effect is Effect.DENY:
-        return Decision(call, refusal=ruling.message or f"The call of {call.tool} was denied.")
+        return Decision(call, refusal=ruling.message or f"The call of {call.tool} was denied.", denied=True)
     if ruling.effect is Effect.ASK:
         return Decision(call, asks=True)
     if ruling.arguments is not None:
@@ -83,7 +85,8 @@ async def run(
     """Runs, or refuses, a call about which is decided. Closing the iterator cancels the tool."""
     call, tool = decision.call, decision.tool
     if tool is None:
-        yield ToolCallFinished(ToolResult(call.call_id, call.tool, decision.refusal, is_error=True), timedelta(0))
+        refused = ToolResult(call.call_id, call.tool, decision.refusal, is_error=True)
+        yield ToolCallFinished(refused, timedelta(0), decision.denied)
         return
     yield ToolCallStarted(call)
     begun = time.perf_counter()

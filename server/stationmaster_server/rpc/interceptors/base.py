@@ -1,4 +1,4 @@
-"""What an interceptor is: up to three small functions for each method, made once when the method is registered."""
+"""What an interceptor is: up to four small functions for each method, made once when the method is registered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 
+from stationmaster_server.errors import StationmasterError
 from stationmaster_server.rpc.call import Call
 from stationmaster_server.rpc.method import Method
 
@@ -13,6 +14,8 @@ Before = Callable[[Call], Awaitable[None] | None]
 """Runs before the request is read, in the order of the chain; raises to refuse. Awaited if it returns an awaitable."""
 Each = Callable[[Message], None]
 """Runs on every request message; raises to refuse."""
+Failed = Callable[[Call, StationmasterError], Awaitable[None] | None]
+"""Runs when the call was refused, before its caller hears of it; raises to answer with another error."""
 After = Callable[[Call], None]
 """Runs when the call has ended, however it did, in the reverse order, if `Before` had begun; must not raise."""
 
@@ -26,6 +29,10 @@ class Interceptor:
 
     def each(self, method: Method) -> Each | None:
         """Return what runs on each request message."""
+        return None
+
+    def failed(self, method: Method) -> Failed | None:
+        """Return what runs when the call was refused."""
         return None
 
     def after(self, method: Method) -> After | None:

@@ -30,6 +30,7 @@ class Refusals:
             resource = call.method.path.lstrip("/")
             entry = AuditEntry(ACTION, resource, Outcome.DENIED, Category.SECURITY, error.reason.value, details)
             await self._audit.write_refusal(call.caller, entry)
+            call.audited = True
         raise error
 
     async def refuse_often(self, call: Call, error: StationmasterError) -> NoReturn:

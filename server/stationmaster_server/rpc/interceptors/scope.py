@@ -1,13 +1,13 @@
-"""Refuses a method that is outside the caller's scopes, before anything is read."""
+"""Refuses a method that is outside the caller's scopes, before anything is read, and audits what services deny."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from stationmaster_server.errors import PermissionDenied, Reason
+from stationmaster_server.errors import PermissionDenied, Reason, StationmasterError
 from stationmaster_server.identity.model import allows
 from stationmaster_server.rpc.call import Call
-from stationmaster_server.rpc.interceptors.base import Before, Interceptor
+from stationmaster_server.rpc.interceptors.base import Before, Failed, Interceptor
 from stationmaster_server.rpc.interceptors.refusals import Refusals
 from stationmaster_server.rpc.method import Method
 
@@ -32,3 +32,12 @@ class Scopes(Interceptor):
             return self._refusals.refuse(call, error, scope=needed)
 
         return check
+
+    def failed(self, method: Method) -> Failed | None:
+        """Return what tells the trail of a denial by the service, for example because of the caller's role."""
+        return None if method.open else self._tell
+
+    def _tell(self, call: Call, error: StationmasterError) -> Awaitable[None] | None:
+        if call.audited or not isinstance(error, PermissionDenied):
+            return None
+        return self._refusals.refuse(call, error)
