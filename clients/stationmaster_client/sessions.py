@@ -45,6 +45,7 @@ class Sessions:
         agent: str = "",
         *,
         model: str = "",
+        tools: Iterable[str] = (),
         spec: agent_pb2.AgentSpec | None = None,
         display_name: str = "",
         labels: Mapping[str, str] | None = None,
@@ -53,9 +54,9 @@ class Sessions:
         idle_timeout: timedelta | None = None,
         request_id: str = "",
     ) -> session_pb2.Session:
-        """Create a session of an agent, of a specification, or of a bare model without tools."""
+        """Create a session of an agent, of a specification, or of a model with `tools` (names or patterns)."""
         if model and spec is None:
-            spec = agent_pb2.AgentSpec(model=model)
+            spec = agent_pb2.AgentSpec(model=model, tools=tools)
         session = session_pb2.Session(
             agent=full("agents", agent) if agent else "",
             spec=spec,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stationmaster_client.cli.agent_files import read_agent
-from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
@@ -18,7 +18,7 @@ from stationmaster_client.cli.output import age, dollars, moment, plain
 if TYPE_CHECKING:
     from stationmaster.v1 import agent_pb2
 
-app = typer.Typer(help="Agents: what sessions run, and the models there are.", no_args_is_help=True)
+app = group("Agents: what sessions run, and the models there are.")
 
 Agent = Annotated[str, typer.Argument(help="The agent's id.", metavar="AGENT")]
 File = Annotated[Path | None, typer.Option("--file", help="YAML, JSON or TOML with the agent's fields.")]

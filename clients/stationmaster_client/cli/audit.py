@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stationmaster_client.cli import resolve
-from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
 from stationmaster_client.cli.output import clean, moment, plain
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from stationmaster.v1 import audit_pb2
 
-app = typer.Typer(help="Who did what, and what was refused.", no_args_is_help=True)
+app = group("Who did what, and what was refused.")
 
 _STYLES = {"denied": "yellow", "failed": "red"}
 

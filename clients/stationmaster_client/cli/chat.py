@@ -72,13 +72,11 @@ async def chat(
 
 
 async def _session(run: Run, session: str, agent: str, model: str) -> session_pb2.Session:
-    from stationmaster.v1 import agent_pb2
-
     if session:
         return await run.client.sessions.get(await resolve.session(run.client, session))
     if agent:
         return await run.client.sessions.create(agent)
-    return await run.client.sessions.create(spec=agent_pb2.AgentSpec(model=model, tools=["*"]))
+    return await run.client.sessions.create(model=model, tools=["*"])
 
 
 class Conversation:

@@ -42,6 +42,14 @@ class Run:
     out: Output
 
 
+_HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+
+def group(text: str, **settings: Any) -> typer.Typer:
+    """A group of commands."""
+    return typer.Typer(help=text, no_args_is_help=True, context_settings=_HELP_NAMES, **settings)
+
+
 def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Body]:
     """Add a function to `app`; its first parameter is the Run, the others are arguments and options."""
 
@@ -61,7 +69,7 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Bo
         vars(invoke)["__signature__"] = signature.replace(parameters=parameters, return_annotation=None)
         invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         invoke.__doc__ = function.__doc__
-        app.command(name, context_settings={"help_option_names": ["-h", "--help"]}, **settings)(invoke)
+        app.command(name, context_settings=_HELP_NAMES, **settings)(invoke)
         return function
 
     return register

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stationmaster_client.cli import resolve
-from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
 from stationmaster_client.cli.output import age, moment
@@ -16,7 +16,7 @@ from stationmaster_client.cli.output import age, moment
 if TYPE_CHECKING:
     from stationmaster.v1 import identity_pb2
 
-app = typer.Typer(help="API keys.", no_args_is_help=True)
+app = group("API keys.")
 
 
 @command(app, "create")

@@ -20,12 +20,11 @@ from stationmaster_client.cli import (
     users,
 )
 from stationmaster_client.cli.chat import chat
-from stationmaster_client.cli.command import command
+from stationmaster_client.cli.command import command, group
 from stationmaster_client.cli.status import status, whoami
 
-app = typer.Typer(
-    help="Talk to agents, and look after a Stationmaster server.",
-    no_args_is_help=True,
+app = group(
+    "Talk to agents, and look after a Stationmaster server.",
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 not found, 4 denied, 5 conflict, 6 quota or rate, "
     "7 unavailable, 8 deadline, 130 interrupted.",

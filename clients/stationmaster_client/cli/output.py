@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +36,9 @@ class Output:
     def _console(self, *, stderr: bool) -> Console:
         from rich.console import Console
 
-        console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+        # With NO_COLOR rich would still make text bold and dim.
+        colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+        console = Console(stderr=stderr, markup=False, highlight=False, emoji=False, color_system=colours)
         if not console.is_terminal:
             # Piped into a program, a line stays one line.
             console.width = 400

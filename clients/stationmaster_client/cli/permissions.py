@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stationmaster_client.cli import resolve
-from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, query
@@ -19,7 +19,7 @@ from stationmaster_client.cli.transcript import arguments
 if TYPE_CHECKING:
     from stationmaster.v1 import session_pb2
 
-app = typer.Typer(help="Tool calls that wait for an answer.", no_args_is_help=True)
+app = group("Tool calls that wait for an answer.")
 
 Request = Annotated[str, typer.Argument(help="The request's name, or the end of its id.", metavar="REQUEST")]
 OfSession = Annotated[str, typer.Option("--session", "-s", help="Only of this session.")]

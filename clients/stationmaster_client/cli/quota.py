@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stationmaster_client.cli import resolve
-from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from stationmaster.v1 import identity_pb2
 
-app = typer.Typer(help="How much may be used, and is.", no_args_is_help=True)
+app = group("How much may be used, and is.")
 
 Owner = Annotated[
     str, typer.Argument(help="A user (name, email, me) or organization (yours) or organizations/ID.", metavar="OWNER")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stationmaster_client.cli import resolve
-from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError, ExitCode
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, Session, pairs, query
@@ -16,7 +16,7 @@ from stationmaster_client.cli.output import age, dollars, moment, plain
 if TYPE_CHECKING:
     from stationmaster.v1 import session_pb2
 
-app = typer.Typer(help="Conversations: make, look at, steer.", no_args_is_help=True)
+app = group("Conversations: make, look at, steer.")
 
 Name = Annotated[str, typer.Option("--name", help="A name for people.")]
 Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", help="A label; may be repeated.")]
@@ -61,13 +61,11 @@ async def create(
     label: Labels = [],  # noqa: B006
 ) -> None:
     """Make a session of an agent, or of a bare model."""
-    from stationmaster.v1 import agent_pb2
-
     if bool(agent) == bool(model):
         raise CommandError("one of --agent and --model is needed (stationmaster agents list, ... agents models)")
-    spec = agent_pb2.AgentSpec(model=model, tools=tool) if model else None
     labels = pairs(label, "--label")
-    describe(run, await run.client.sessions.create(agent, spec=spec, display_name=name, labels=labels))
+    made = await run.client.sessions.create(agent, model=model, tools=tool, display_name=name, labels=labels)
+    describe(run, made)
 
 
 @command(app, "list")

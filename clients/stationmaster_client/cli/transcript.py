@@ -64,7 +64,8 @@ class Transcript:
 
     def line(self, text: str, style: str = "dim") -> None:
         """Print a line of its own."""
-        self.end_line()
+        if self._notes is self._console:
+            self.end_line()
         self._notes.print(clean(text), style=style, soft_wrap=True)
 
     def end_line(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stationmaster_client.cli import resolve
-from stationmaster_client.cli.command import Run, command
+from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
@@ -17,7 +17,7 @@ from stationmaster_client.cli.output import age, moment, plain
 if TYPE_CHECKING:
     from stationmaster.v1 import identity_pb2
 
-app = typer.Typer(help="People and programs of the organization.", no_args_is_help=True)
+app = group("People and programs of the organization.")
 
 
 class Role(StrEnum):

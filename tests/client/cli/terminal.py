@@ -25,9 +25,14 @@ class Terminal:
         self._raw = b""
 
     @property
+    def raw(self) -> str:
+        """All that was printed."""
+        return self._raw.decode(errors="replace")
+
+    @property
     def screen(self) -> str:
         """All that was printed, without colours."""
-        return _COLOUR.sub("", self._raw.decode(errors="replace")).replace("\r\n", "\n")
+        return _COLOUR.sub("", self.raw).replace("\r\n", "\n")
 
     def type(self, text: str) -> None:
         """Type; \\x03 is Ctrl-C, \\x04 Ctrl-D."""
@@ -70,12 +75,12 @@ class Terminal:
 
 
 @asynccontextmanager
-async def at_terminal(program: Program, *arguments: str) -> AsyncIterator[Terminal]:
+async def at_terminal(program: Program, *arguments: str, **more: str) -> AsyncIterator[Terminal]:
     """Run a command at a terminal of its own."""
     keyboard, screen = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _AS_A_SESSION, *arguments),
-        env=program.environment(TERM="xterm", COLUMNS="120"),
+        env=program.environment(TERM="xterm", COLUMNS="120", **more),
         stdin=screen,
         stdout=screen,
         stderr=screen,

@@ -30,7 +30,8 @@ async def test_a_lost_connection_is_noted_and_the_answer_is_whole(tmp_path: Path
     async with serving(GetSession=get, SendMessage=breaking, WatchSession=rest) as target:
         result = await Program(tmp_path, target)("chat", SESSION, "-m", "hello")
     assert result.code == 0, result.err
-    assert result.out == "4 5 \n⚡ connection lost, going on after event 5\n↻ connected again\n6 \n"
+    assert result.out == "4 5 6 \n"
+    assert result.err == "⚡ connection lost, going on after event 5\n↻ connected again\n"
 
 
 async def test_json_is_one_event_a_line_and_nothing_else(tmp_path: Path) -> None:

@@ -141,3 +141,14 @@ async def test_ctrl_c_cancels_a_running_turn(stationmaster: Program) -> None:
         assert await terminal.ended() == 130
     (turns,) = objects(await stationmaster("sessions", "turns", "-", "--json"))
     assert [turn["state"] for turn in turns["turns"]] == ["TURN_STATE_CANCELLED"]
+
+
+async def test_no_color_is_respected_at_a_terminal(stationmaster: Program) -> None:
+    async with at_terminal(stationmaster, "whoami", NO_COLOR="1") as terminal:
+        assert await terminal.ended() == 0
+        await terminal.see("Local administrator")
+        assert "\x1b" not in terminal.raw
+    async with at_terminal(stationmaster, "whoami") as terminal:
+        assert await terminal.ended() == 0
+        await terminal.see("Local administrator")
+        assert "\x1b[" in terminal.raw
