@@ -18,6 +18,7 @@ from stationmaster_server.config import ModelSettings
 from stationmaster_server.config import ProviderSettings as Configured
 from stationmaster_server.db.engine import Database
 from stationmaster_server.sessions.store import sessions_using
+from stationmaster_server.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,22 @@ class Agents:
     prices: Prices
 
 
-def build_agents(stack: AsyncExitStack, settings: ModelSettings, database: Database, gate: Gate) -> Agents:
+def build_agents(
+    stack: AsyncExitStack, settings: ModelSettings, database: Database, gate: Gate, metrics: Metrics
+) -> Agents:
     """Build what runs turns."""
     prices = Prices()
     providers = Providers(provider_settings(settings), prices, demo=settings.demo)
     runtime = ModelRuntime(providers, builtin_toolbox(), prices)
     stack.push_async_callback(runtime.close)
+    clients = runtime.counters
+    metrics.read(
+        "model_clients",
+        "What the cache of model clients did.",
+        lambda: {"hit": clients.hits, "miss": clients.misses, "eviction": clients.evictions},
+        label="event",
+        total=True,
+    )
     service = AgentService(database, gate.audit, providers, {RuntimeName.MODEL}, sessions_using)
     return Agents(service, runtime, prices)
 

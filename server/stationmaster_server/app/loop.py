@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a program's main coroutine to its end."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its C core logs to standard error in a form of its own
     try:
         import uvloop
     except ImportError:  # Windows

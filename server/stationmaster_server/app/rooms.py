@@ -22,6 +22,7 @@ from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.service import IdentityService
 from stationmaster_server.identity.servicer import IdentityServicer
 from stationmaster_server.rpc.server import RpcServer
+from stationmaster_server.telemetry.metrics import Metrics
 from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
 
@@ -37,6 +38,7 @@ class Ground:
     engines: Engines
     tokens: PageTokens
     chores: Housekeeping
+    metrics: Metrics
 
 
 async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
@@ -51,7 +53,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
     await trail.start()
     stack.push_async_callback(trail.close)
-    agents = build_agents(stack, on.settings.models, database, gate)
+    agents = build_agents(stack, on.settings.models, database, gate, on.metrics)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(stack, on.settings, database, gate, on.engines, agents, tokens, on.chores)
     for servicer in (identity, AuditServicer(trail, tokens), AgentServicer(agents.service, tokens), sessions.servicer):

@@ -100,7 +100,7 @@ class App:
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         chores = Housekeeping(database)
-        ground = Ground(settings, database, listener, gate, engines, tokens, chores)
+        ground = Ground(settings, database, listener, gate, engines, tokens, chores, self.metrics)
         handlers = await add_rooms(stack, server, ground)
         worker = build_worker(settings, database, listener, engines, handlers)
         await listener.start()

@@ -34,6 +34,10 @@ class Gate:
     quotas: Quotas
     audit: AuditLog
 
+    def refused(self) -> dict[str, float]:
+        """How many calls were refused for who sent them, by reason."""
+        return {reason.value: float(count) for reason, count in self.authenticator.refusals.items()}
+
 
 def build_chain(settings: Settings, gate: Gate, metrics: Metrics, traces: tracing.Tracing | None) -> Chain:
     """Return the chain. What is cheap and refuses most comes first; nothing is read of a request before `Scopes`."""
@@ -44,6 +48,7 @@ def build_chain(settings: Settings, gate: Gate, metrics: Metrics, traces: tracin
     metrics.read(
         "calls_under_way", "Calls and streams open now.", lambda: {"call": admission.calls, "stream": admission.streams}
     )
+    metrics.read("refused_callers", "Calls refused for who sent them.", gate.refused, label="reason", total=True)
     refusals = Refusals(gate.audit)
     interceptors: list[Interceptor] = [
         Observation(calls, access_log=telemetry.access_log, slow=telemetry.slow_call),
