@@ -20,17 +20,27 @@ from stationmaster_server.work.rows import CLAIMED_COLUMNS, COLUMNS, to_item
 #          lane was last served: so nothing starves, and a long backlog does not outrun others by its age
 #   turn   the first of every owner, then the second of every owner, ...; of equals, the owner served longest ago
 #   run_at the oldest
-# Rows that another claim holds are skipped; there are candidates to spare.
+# There are candidates to spare, for rows that another claim holds are skipped; of many lanes, fewer each.
+#
+# A queue is empty when statistics are gathered and long when it matters, so nothing here leaves the planner a choice
+# that rests on them: LATERAL with LIMIT or OFFSET is a nested loop by index, and rows are locked and updated by ctid
+# (which a row that is locked keeps; one that moved before it was locked is left to the next claim).
 _CLAIM = f"""
-WITH ready AS (
-    SELECT lane.organization_id, lane.user_id, lane.priority, lane.served_at, i.item_id, i.run_at,
-           row_number() OVER (PARTITION BY lane.organization_id, lane.user_id, lane.priority ORDER BY i.run_at) AS place
-    FROM work_lanes lane
-    CROSS JOIN LATERAL (
-        SELECT i.item_id, i.run_at FROM work_items i
+WITH busy AS MATERIALIZED (
+    SELECT lane.* FROM work_lanes lane CROSS JOIN LATERAL (
+        SELECT FROM work_items i
         WHERE i.organization_id = lane.organization_id AND i.user_id = lane.user_id AND i.priority = lane.priority
           AND i.state = 'QUEUED' AND NOT i.paused AND i.run_at <= now() AND i.kind = ANY($1::text[])
-        ORDER BY i.run_at LIMIT 2 * $2
+        LIMIT 1
+    ) first
+), ready AS (
+    SELECT lane.organization_id, lane.user_id, lane.priority, lane.served_at, i.place_on_disk, i.run_at,
+           row_number() OVER (PARTITION BY lane.organization_id, lane.user_id, lane.priority ORDER BY i.run_at) AS place
+    FROM busy lane CROSS JOIN LATERAL (
+        SELECT i.ctid AS place_on_disk, i.run_at FROM work_items i
+        WHERE i.organization_id = lane.organization_id AND i.user_id = lane.user_id AND i.priority = lane.priority
+          AND i.state = 'QUEUED' AND NOT i.paused AND i.run_at <= now() AND i.kind = ANY($1::text[])
+        ORDER BY i.run_at LIMIT ceil(2 * $2::bigint / sqrt((SELECT count(*) FROM busy)))
     ) i
 ), levelled AS (
     SELECT *, max(served_at) OVER (PARTITION BY organization_id, user_id) AS owner_served_at,
@@ -38,31 +48,34 @@ WITH ready AS (
                 ELSE ceil(priority - date_part('epoch', now() - greatest(run_at, served_at)) / $3::float8)
            END AS level
     FROM ready
-), fair AS (
+), candidates AS (
     SELECT *, row_number() OVER (PARTITION BY organization_id, user_id ORDER BY level, run_at) AS turn FROM levelled
+    ORDER BY level, turn, owner_served_at NULLS FIRST, run_at
+    LIMIT 4 * $2::bigint
 ), claimed AS (
-    SELECT i.organization_id, i.item_id
-    FROM fair f JOIN work_items i ON i.organization_id = f.organization_id AND i.item_id = f.item_id
+    SELECT c.organization_id, c.user_id, c.priority, i.place_on_disk
+    FROM candidates c CROSS JOIN LATERAL (
+        SELECT i.ctid AS place_on_disk, i.state, i.paused FROM work_items i WHERE i.ctid = c.place_on_disk
+        OFFSET 0 FOR UPDATE SKIP LOCKED
+    ) i
     WHERE i.state = 'QUEUED' AND NOT i.paused
-    ORDER BY f.level, f.turn, f.owner_served_at NULLS FIRST, f.run_at
-    LIMIT $2 FOR UPDATE OF i SKIP LOCKED
+    LIMIT $2
 ), served AS (
     UPDATE work_lanes l SET served_at = now()
-    FROM (
-        SELECT l.organization_id, l.user_id, l.priority FROM work_lanes l
-        WHERE (l.organization_id, l.user_id, l.priority) IN (
-            SELECT f.organization_id, f.user_id, f.priority FROM fair f JOIN claimed c USING (organization_id, item_id)
-        )
-        FOR UPDATE SKIP LOCKED
-    ) s
-    WHERE l.organization_id = s.organization_id AND l.user_id = s.user_id AND l.priority = s.priority
+    WHERE l.ctid = ANY (ARRAY(
+        SELECT locked.place_on_disk
+        FROM (SELECT DISTINCT organization_id, user_id, priority FROM claimed) c CROSS JOIN LATERAL (
+            SELECT l.ctid AS place_on_disk FROM work_lanes l
+            WHERE l.organization_id = c.organization_id AND l.user_id = c.user_id AND l.priority = c.priority
+            OFFSET 0 FOR UPDATE SKIP LOCKED
+        ) locked
+    ))
 )
 UPDATE work_items i
 SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1, started_at = now(),
     lease_expires_at = now() + $5::interval, attempt_deadline = now() + attempt_timeout,
     heartbeat_deadline = now() + heartbeat_timeout, start_deadline = NULL, resume_requested = false, progress = NULL
-FROM claimed c
-WHERE i.organization_id = c.organization_id AND i.item_id = c.item_id
+WHERE i.ctid = ANY (ARRAY(SELECT c.place_on_disk FROM claimed c))
 RETURNING {CLAIMED_COLUMNS}
 """
 

@@ -87,7 +87,7 @@ WITH waiting AS (
     )
 )
 UPDATE work_items i SET state = 'QUEUED', run_at = greatest(i.run_at, now())
-FROM admitted a WHERE i.organization_id = a.organization_id AND i.item_id = a.item_id AND i.state = 'WAITING'
+FROM admitted a WHERE i.organization_id = a.organization_id AND i.item_id = a.item_id
 RETURNING i.item_id
 """
 

@@ -169,13 +169,25 @@ async def count_queued(tx: Transaction, organization_id: UUID, at_most: int) -> 
     return int(await tx.fetchval(sql, organization_id, at_most))
 
 
+# Changes find their rows by the primary key, lock them, and only then look at the state (see the claim).
+_LOCKED = """
+WITH locked AS (
+    SELECT organization_id, item_id, state AS old_state FROM work_items
+    WHERE organization_id = $1 AND item_id = ANY($2::uuid[])
+    ORDER BY item_id FOR UPDATE
+)
+"""
+
 _CANCEL = f"""
+{_LOCKED}
 UPDATE work_items i
 SET cancel_requested = true,
     state = CASE WHEN state = 'RUNNING' THEN state ELSE 'CANCELLED' END,
     finished_at = CASE WHEN state = 'RUNNING' THEN NULL ELSE now() END,
     reason = CASE WHEN state = 'RUNNING' THEN reason ELSE $3 END
-WHERE organization_id = $1 AND item_id = ANY($2::uuid[]) AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
+FROM locked l
+WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id
+  AND l.old_state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
 RETURNING {COLUMNS}
 """
 
@@ -186,31 +198,35 @@ async def cancel(tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID
 
 
 _RESUME = f"""
+{_LOCKED}
 UPDATE work_items i
 SET state = CASE WHEN state = 'SUSPENDED' THEN 'QUEUED' ELSE state END,
     run_at = CASE WHEN state = 'SUSPENDED' THEN now() ELSE run_at END,
     resume_requested = (state = 'RUNNING')
-WHERE organization_id = $1 AND item_id = $2 AND state IN ('RUNNING', 'SUSPENDED')
+FROM locked l
+WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state IN ('RUNNING', 'SUSPENDED')
 RETURNING {COLUMNS}
 """
 
 
 async def resume(tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem | None:
     """Queue a suspended item; one that is about to suspend itself (still RUNNING) will be queued instead."""
-    row = await tx.fetchrow(_RESUME, organization_id, item_id)
+    row = await tx.fetchrow(_RESUME, organization_id, [item_id])
     return None if row is None else to_item(row)
 
 
 _PAUSE = f"""
-UPDATE work_items i SET paused = $3
-WHERE organization_id = $1 AND item_id = $2 AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
+{_LOCKED}
+UPDATE work_items i SET paused = $3 FROM locked l
+WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id
+  AND l.old_state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
 RETURNING {COLUMNS}
 """
 
 
 async def set_paused(tx: Transaction, organization_id: UUID, item_id: UUID, paused: bool) -> WorkItem | None:
     """Hold an item back, or let it go on; None when it has ended or is not there."""
-    row = await tx.fetchrow(_PAUSE, organization_id, item_id, paused)
+    row = await tx.fetchrow(_PAUSE, organization_id, [item_id], paused)
     return None if row is None else to_item(row)
 
 
@@ -238,11 +254,13 @@ async def list_dead(
 
 
 _REVIVE = f"""
+{_LOCKED}
 UPDATE work_items i
 SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
     finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false, rate_slot = NULL,
     start_deadline = NULL, close_deadline = now() + (close_deadline - created_at)
-WHERE organization_id = $1 AND item_id = ANY($2::uuid[]) AND state = 'DEAD'
+FROM locked l
+WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'
 RETURNING {COLUMNS}
 """
 

@@ -133,7 +133,8 @@ class Worker:
             self._wake.clear()
             wanted = min(self._free(), _CLAIM_LIMIT)
             claimed = await self._claim(wanted) if wanted > 0 else 0
-            if claimed == 0 or claimed < wanted:
+            # One claim may leave some where many owners queue; that it got many says that there may be more.
+            if claimed == 0 or claimed * 4 < wanted:
                 await self._nap()
 
     async def _nap(self) -> None:
