@@ -16,6 +16,7 @@ from stationmaster_server.sessions.model import RecoveryPolicy, SessionState, Tu
 from stationmaster_server.sessions.recovery import MAX_ATTEMPTS, Recovery, decide
 
 from tests.sessions.station import Station, text_of
+from tests.waiting import until
 
 SLOW = "/slow 10\n/say 150"
 
@@ -72,6 +73,24 @@ async def test_by_its_policy_the_turn_ends_interrupted_with_everything_it_brough
     message = (await other_station.messages(session_id))[-1]
     assert message.interrupted
     assert message.parts == (Text(text_of(events)),)
+
+
+async def test_a_turn_that_was_cancelled_when_its_server_had_died_ends_cancelled(
+    station: Station,
+    other_station: Station,
+) -> None:
+    session_id, seen = await killed(station, SLOW, RecoveryPolicy.RESUME)
+    turn_id = UUID(seen[-1].body["turn"])
+    await other_station.turns.cancel(other_station.caller, session_id, turn_id)
+
+    async def swept() -> bool:
+        return await AbandonedTurns(other_station.services).end_all() == 1
+
+    await until(swept, seconds=30)
+    turn = await other_station.turns.get_turn(other_station.caller, session_id, turn_id)
+    assert turn.state is TurnState.CANCELLED
+    assert (await other_station.session(session_id)).state is SessionState.ACTIVE
+    assert (await other_station.messages(session_id))[-1].interrupted
 
 
 async def test_the_stalled_worker_cannot_write_once_its_replacement_has_begun(

@@ -9,7 +9,7 @@ from stationmaster_server.errors import Reason
 from stationmaster_server.sessions import store, turn_store
 from stationmaster_server.sessions.model import OPEN_TURNS, Ending, TurnState
 from stationmaster_server.sessions.recovery import partial_answer
-from stationmaster_server.sessions.turn_ending import end_turn
+from stationmaster_server.sessions.turn_ending import asked_ending, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices, system_caller
 
 _BATCH = 100
@@ -17,7 +17,7 @@ _WHY = "the server could not run the turn; its log says why, under the id of the
 
 
 class AbandonedTurns:
-    """Ends them as FAILED, with everything they brought. Safe on every server at once."""
+    """Ends them as somebody asked, else as FAILED, with everything they brought. Safe on every server at once."""
 
     def __init__(self, services: TurnServices) -> None:
         self._services = services
@@ -41,5 +41,6 @@ class AbandonedTurns:
             if turn.state not in OPEN_TURNS:
                 tx.audited = True  # another server was faster, and told of it
                 return
-            ending = Ending(TurnState.FAILED, Reason.INTERNAL, _WHY)
+            asked = await asked_ending(tx, tenant.organization_id, turn_id)
+            ending = asked or Ending(TurnState.FAILED, Reason.INTERNAL, _WHY)
             await end_turn(tx, self._services, caller, session, turn, ending, partial=partial)

@@ -22,7 +22,6 @@ from stationmaster_server.identity.quotas import Reservation
 from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.model import (
-    BusyPolicy,
     Ending,
     Message,
     MessageRole,
@@ -35,7 +34,7 @@ from stationmaster_server.sessions.model import (
     transition,
     turn_name,
 )
-from stationmaster_server.sessions.turn_ending import NO_TIME, NOTHING, end_turn
+from stationmaster_server.sessions.turn_ending import NO_TIME, NOTHING, asked_ending, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work.model import Succeeded, Suspended
 from stationmaster_server.work.run import Run
@@ -162,8 +161,7 @@ class Steps:
             return await self._asked(tx, turn)
 
     async def _asked(self, tx: Transaction, turn: Turn) -> Ending:
-        asked, reason = await turn_store.get_ending(tx, self._organization_id, turn.id)
-        return Ending(TurnState.ROLLED_BACK if asked == BusyPolicy.ROLLBACK else TurnState.CANCELLED, reason)
+        return await asked_ending(tx, self._organization_id, turn.id) or Ending(TurnState.CANCELLED)
 
     @property
     def _organization_id(self) -> UUID:

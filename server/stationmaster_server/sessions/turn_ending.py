@@ -14,6 +14,7 @@ from stationmaster_server.identity.model import AuditEntry, Category, Outcome
 from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
 from stationmaster_server.sessions.model import (
     BUSY,
+    BusyPolicy,
     Ending,
     Message,
     MessageRole,
@@ -63,6 +64,14 @@ async def end_turn(
     stored = await services.log.append(tx, organization_id, session.id, appended, fence=fence)
     await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used, took)
     await services.audit.write(tx, caller, _audit_entry(session, turn, ending))
+
+
+async def asked_ending(tx: Transaction, organization_id: UUID, turn_id: UUID) -> Ending | None:
+    """How whoever stopped the turn wants it to end; None when nobody did."""
+    asked, reason = await turn_store.get_ending(tx, organization_id, turn_id)
+    if not asked:
+        return None
+    return Ending(TurnState.ROLLED_BACK if asked == BusyPolicy.ROLLBACK else TurnState.CANCELLED, reason)
 
 
 async def _keep_partial_work(
