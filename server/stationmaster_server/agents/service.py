@@ -79,6 +79,7 @@ class AgentService:
         self._providers = providers
         self._runtimes = runtimes
         self._sessions_using = sessions_using
+        self._models: list[ModelInfo] | None = None  # read once: they follow from the settings
 
     async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
         """Creates an agent. Raises AlreadyExists, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
@@ -153,10 +154,11 @@ class AgentService:
     async def list_models(self, filter_text: str, page: PageRequest) -> Page[ModelInfo]:
         """A page of the models that this server knows, by provider and id. Raises InvalidArgument(INVALID_FILTER)."""
         provider = _provider_in(filter_text)
-        models = await asyncio.to_thread(self._providers.models)
+        if self._models is None:
+            self._models = await asyncio.to_thread(self._providers.models)
         left = [
             model
-            for model in models
+            for model in self._models
             if provider in ("", model.provider) and (page.after is None or _key(model) > page.after)
         ]
         shown = left[: page.size]
