@@ -127,6 +127,7 @@ async def test_a_tenant_transaction_appends_and_only_to_its_own_streams(
         await log.append(tx, tenant.organization_id, stream, [noted(1)])
     stranger = Tenant(new_id(), new_id())
     async with database.tenant(stranger) as tx:
+        tx.audited = True
         with pytest.raises(NotFound):
             await log.append(tx, tenant.organization_id, stream, [noted(2)])
     assert len(await log.read(tenant, stream, 0, 10)) == 1

@@ -188,7 +188,7 @@ async def eventually_succeeded(server: Server, item_id: UUID) -> None:
     while True:
         try:
             item = await server.reaches(item_id, State.SUCCEEDED)
-        except Unavailable:
+        except (Unavailable, asyncpg.InternalClientError):  # the latter: a connection that died while idle
             continue
         assert item.attempt == 1
         return
