@@ -237,7 +237,7 @@ async def test_doctor_finds_a_healthy_server_and_each_fault(server_process: Star
     code, told, errors = await run("doctor", environment={**environment, "STATIONMASTER_SERVER__PORT": port})
     assert code == 1
     assert f"chmod 600 {server.data_folder / 'admin.key'}" in told
-    assert f"WARN  ports        127.0.0.1:{port} is in use" in told
+    assert f"OK    ports        server.port {port} is used by this server, process {server.pid}" in told
     assert "Traceback" not in errors
 
 

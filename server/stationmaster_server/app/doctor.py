@@ -14,12 +14,12 @@ from typing import Any
 
 from stationmaster_server.app.agents import provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
-from stationmaster_server.app.local import make_data_folder
+from stationmaster_server.app.local import Running, make_data_folder, running_server
 from stationmaster_server.config import Settings, StartupError, load
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.errors import NotMigrated
 from stationmaster_server.db.migrate import pending
-from stationmaster_server.errors import StationmasterError
+from stationmaster_server.errors import StationmasterError, Unavailable
 from stationmaster_server.identity.bootstrap import KEY_FILE
 from stationmaster_server.rpc import tls
 from stationmaster_server.rpc.port import claim
@@ -95,13 +95,22 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     wanted = [("server.port", settings.server.host, settings.server.port)]
     if settings.admin.enabled:
         wanted.append(("admin.port", settings.admin.host, settings.admin.port))
+    running = running_server(settings.data_folder)
     for name, host, port in wanted:
         try:
             claim(host, port, setting=name)
         except StartupError as error:
-            yield Finding(Verdict.WARN, "ports", f"{error} (or is it this server, running?)")
+            yield _taken(name, port, running, error)
         else:
             yield Finding(Verdict.OK, "ports", f"{name} {port} is free")
+
+
+def _taken(name: str, port: int, running: Running | None, error: StartupError) -> Finding:
+    if running is None:
+        return Finding(Verdict.FAIL, "ports", str(error))
+    if running.port == port:
+        return Finding(Verdict.OK, "ports", f"{name} {port} is used by this server, process {running.pid}")
+    return Finding(Verdict.WARN, "ports", f"{error} (or is it this server, process {running.pid}?)")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -144,8 +153,10 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
             url = await stack.enter_async_context(database_url(settings))
             lacking = await _lacking(url)
             if lacking:
-                text = f"{len(lacking)} migrations are pending: stationmaster-server migrate (serve does it too)"
-                yield Finding(Verdict.WARN, "database", text)
+                text = f"{len(lacking)} migrations are pending: stationmaster-server migrate"
+                by_itself = settings.database.migrate
+                verdict = Verdict.WARN if by_itself else Verdict.FAIL
+                yield Finding(verdict, "database", f"{text} (serve does it too)" if by_itself else text)
                 return
             database = await connect(url, settings.database)
         except (StartupError, StationmasterError) as error:
@@ -162,6 +173,10 @@ async def _lacking(url: str) -> list[str]:
         return await pending(url)
     except NotMigrated as error:
         raise StartupError(str(error)) from error
+    except Unavailable as error:
+        raise StartupError(
+            f"the database at {place_of(url)} did not answer: is it running, and is database.url right?"
+        ) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"asyncpg", "sqlalchemy"} and not isinstance(error, OSError):
             raise

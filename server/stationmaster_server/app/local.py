@@ -8,7 +8,10 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from stationmaster_server.config import Settings, StartupError
 
@@ -44,6 +47,24 @@ def published(settings: Settings, port: int) -> Iterator[Path]:
         with contextlib.suppress(OSError, ValueError):
             if json.loads(file.read_text(encoding="utf-8")).get("pid") == os.getpid():
                 file.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server of a data folder."""
+
+    pid: int
+    port: int
+
+
+def running_server(folder: Path) -> Running | None:
+    """Return the server that published itself in the data folder, if its process lives."""
+    try:
+        entry = json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))
+        found = Running(int(entry["pid"]), int(entry["target"].rpartition(":")[2]))
+    except (OSError, ValueError, KeyError):
+        return None
+    return found if psutil.pid_exists(found.pid) else None
 
 
 def _reachable(host: str) -> str:
