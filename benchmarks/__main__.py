@@ -57,7 +57,7 @@ def _finish(where: dict[str, object], outcome: Outcome, folder: Path | None, *, 
     print(report.text(found["measures"]))
     missed = [entry["id"] for entry in outcome.entries if not entry["met"]]
     print(
-        f"\n{len(outcome.entries) - len(missed)} of {len(outcome.entries)} goals met{f'; written to {folder}' if folder else ''}"
+        f"\n{len(outcome.entries) - len(missed)} of {len(outcome.entries)} goals met; written to {folder or 'no file'}"
     )
     for name, why in {**outcome.skipped, **outcome.failed}.items():
         print(f"{name}: {why}")

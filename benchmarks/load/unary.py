@@ -74,7 +74,13 @@ async def make_sessions(*, target: str, count: int, metadata: Metadata = ()) -> 
     sent = pairs(metadata)
     async with channel(target) as one:
         create = unary_call(one, f"{SERVICE}/CreateSession")
-        answers = [await create(create_request(), metadata=sent, timeout=DEADLINE) for _ in range(count)]
+        gate = asyncio.Semaphore(16)
+
+        async def make() -> bytes:
+            async with gate:
+                return await create(create_request(), metadata=sent, timeout=DEADLINE)
+
+        answers = await asyncio.gather(*(make() for _ in range(count)))
     names = [session_pb2.Session.FromString(answer).name for answer in answers]
     requests = [session_pb2.GetSessionRequest(name=name).SerializeToString() for name in names]
     return {"requests": [b64encode(request).decode() for request in requests], "answer_bytes": len(answers[0])}

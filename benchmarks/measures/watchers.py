@@ -82,7 +82,8 @@ class IdleWatchers(Measure):
 
     async def ours(self) -> Figures:
         """WatchSession on sessions in which nothing happens."""
-        async with our_server() as server, generator() as load:
+        load = await self.bench.load()
+        async with our_server() as server:
             made = await load.run(
                 "make_sessions", target=server.target, metadata=server.metadata, count=self._count // 10
             )
