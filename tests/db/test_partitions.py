@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import asyncpg
@@ -11,6 +12,8 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.partitions import ensure_every_partition, ensure_partitions
 from stationmaster_server.db.schema import partitioned_tables
+
+from tests.waiting import until
 
 load()
 EVENT = """
@@ -28,9 +31,23 @@ async def test_partitions_of_the_months_ahead_are_made_once(database: Database, 
 
 
 async def test_every_partitioned_table_gets_its_partitions_by_one_call(database: Database) -> None:
-    async with database.system() as tx:
-        assert await ensure_every_partition(tx, 1) == 2 * len(partitioned_tables())
-        assert await ensure_every_partition(tx, 1) == 0
+    assert await ensure_every_partition(database, 1) == 2 * len(partitioned_tables())
+    assert await ensure_every_partition(database, 1) == 0
+
+
+async def test_who_writes_to_two_partitioned_tables_is_not_in_a_deadlock_with_the_upkeep(database: Database) -> None:
+    async with database.system() as writer:
+        await writer.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
+        upkeep = asyncio.create_task(ensure_every_partition(database, 1))
+
+        async def waits_for_events() -> bool:
+            async with database.system(autocommit=True) as tx:
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'events'::regclass"
+                return bool(await tx.fetchval(waiting))
+
+        await until(waits_for_events)
+        await writer.execute("LOCK TABLE audit_events IN ROW EXCLUSIVE MODE")
+    assert await upkeep == 2 * len(partitioned_tables())
 
 
 async def test_rows_go_to_the_partition_of_their_month_and_others_to_the_default(

@@ -62,8 +62,7 @@ class Housekeeping:
             await asyncio.sleep(chore.every.total_seconds())
 
     async def _make_partitions(self) -> None:
-        async with self._database.system() as tx:
-            await ensure_every_partition(tx, _MONTHS_AHEAD)
+        await ensure_every_partition(self._database, _MONTHS_AHEAD)
 
     async def _forget_requests(self) -> None:
         async with self._database.system() as tx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stationmaster_server.db.engine import Database
 from stationmaster_server.db.roles import SYSTEM_ROLE
 from stationmaster_server.db.transaction import Transaction
 
@@ -54,11 +55,13 @@ async def ensure_partitions(tx: Transaction, table: str, months_ahead: int) -> i
     return made
 
 
-async def ensure_every_partition(tx: Transaction, months_ahead: int) -> int:
-    """`ensure_partitions` of each table that is partitioned."""
-    made: int = await tx.fetchval(
-        "SELECT coalesce(sum(stationmaster_ensure_partitions(relname, $1)), 0)::int FROM pg_class"
-        " WHERE relkind = 'p' AND relnamespace = 'public'::regnamespace",
-        months_ahead,
-    )
-    return made
+async def ensure_every_partition(database: Database, months_ahead: int) -> int:
+    """`ensure_partitions` of each table that is partitioned, each by itself.
+
+    One that held the locks of two tables at once could be in a deadlock with those who write to both.
+    """
+    async with database.system(autocommit=True) as tx:
+        tables = await tx.fetch(
+            "SELECT relname FROM pg_class WHERE relkind = 'p' AND relnamespace = 'public'::regnamespace ORDER BY 1"
+        )
+        return sum([await ensure_partitions(tx, row["relname"], months_ahead) for row in tables])
