@@ -110,6 +110,7 @@ async def notify_floor_ms(url: str, rounds: int) -> list[float]:
     await receiver.add_listener("measure", lambda *_: heard.set())
     taken = []
     for _ in range(rounds):
+        await asyncio.sleep(0.002)
         heard.clear()
         started = time.perf_counter()
         await sender.execute("NOTIFY measure, 'x'")
