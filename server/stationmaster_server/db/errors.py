@@ -6,7 +6,14 @@ from datetime import timedelta
 
 import asyncpg
 
-from stationmaster_server.errors import Aborted, DeadlineExceeded, InvalidArgument, Reason, StationmasterError, Unavailable
+from stationmaster_server.errors import (
+    Aborted,
+    DeadlineExceeded,
+    InvalidArgument,
+    Reason,
+    StationmasterError,
+    Unavailable,
+)
 
 RETRY_AFTER = timedelta(seconds=1)
 
@@ -54,7 +61,9 @@ def translate(error: BaseException, *, connection_closed: bool = False) -> Stati
         return unavailable("the schema changed during the call; try again")
     if isinstance(error, asyncpg.PostgresError):
         return _by_sqlstate(error.sqlstate or "")
-    if isinstance(error, ConnectionError) or (connection_closed and isinstance(error, asyncpg.InterfaceError)):
+    if isinstance(error, ConnectionError) or (
+        connection_closed and isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError)
+    ):
         return unavailable()
     if isinstance(error, TimeoutError):
         return DeadlineExceeded(Reason.DEADLINE_EXCEEDED, "the database did not answer within the time limit")
