@@ -33,7 +33,7 @@ def main() -> int:
 
 
 async def _run(plan: Plan, measures: list[type[Measure]], folder: Path | None) -> int:
-    where = machine.describe()
+    where, commit = machine.describe(), machine.commit()
     async with Bench(plan) as bench:
         for name in ("agno", "adk") if plan.peers else ():
             try:
@@ -43,12 +43,12 @@ async def _run(plan: Plan, measures: list[type[Measure]], folder: Path | None) -
         where["postgresql"] = await (await bench.postgres()).version()
         outcome = await run(bench, measures)
         where["peers"] = bench.versions
-    return _finish(where, outcome, folder, partial=len(measures) < len(EVERY))
+    return _finish(where, commit, outcome, folder, partial=len(measures) < len(EVERY))
 
 
-def _finish(where: dict[str, object], outcome: Outcome, folder: Path | None, *, partial: bool) -> int:
-    where |= {"skipped": outcome.skipped, "failed": outcome.failed}
-    found = report.results(where, machine.commit(), outcome.entries)
+def _finish(where: dict[str, object], commit: str, outcome: Outcome, folder: Path | None, *, partial: bool) -> int:
+    where |= {"load_average_after": machine.load_average(), "skipped": outcome.skipped, "failed": outcome.failed}
+    found = report.results(where, commit, outcome.entries)
     if folder is not None:
         path = folder / "results.json"
         if partial and path.exists():
