@@ -50,6 +50,17 @@ async def test_a_tool_that_asks_runs_once_it_is_allowed(station: Station) -> Non
     assert (await station.session(session_id)).state is SessionState.ACTIVE
 
 
+async def test_waiting_for_a_permission_is_no_failed_attempt(station: Station) -> None:
+    session_id = await station.create()
+    started = await station.send(session_id, WRITE)
+    (request,) = await station.asked(session_id)
+    await resolve(station, request)
+    events = await station.events(session_id, started)
+    begun = [(event.body["attempt"], event.body["resumed"]) for event in events if event.kind == "turn_started"]
+    assert begun == [(1, False), (1, True)]
+    assert (await station.turn(session_id, started)).attempts == 1
+
+
 async def test_a_denied_call_does_not_run_and_the_model_is_told_why(station: Station) -> None:
     session_id = await station.create()
     started = await station.send(session_id, WRITE)

@@ -125,14 +125,16 @@ class TurnRunner:
             await turn_store.set_reservation(tx, organization_id, turn.id, None)
         resumed = turn.state is not TurnState.QUEUED
         started, number = await self._first_message(tx, organization_id, turn, past.input_text)
-        started.append(events.turn_started(turn.id, turn.attempts + 1, resumed=resumed))
+        # Waiting for a permission is no failure: only a server that died makes one more attempt.
+        attempt = turn.attempts + (turn.state is not TurnState.AWAITING_PERMISSION)
+        started.append(events.turn_started(turn.id, attempt, resumed=resumed))
         if partial.first_delta:
             started.append(events.answer_restarted(turn.id, turn.step, partial.first_delta, partial.last_delta))
         appended = await self._services.log.append(tx, organization_id, session.id, started, fence=run.lease_token)
         await turn_store.start_turn(
-            tx, organization_id, turn.id, user_message=number, first_sequence=appended[0].sequence
+            tx, organization_id, turn.id, attempt=attempt, user_message=number, first_sequence=appended[0].sequence
         )
-        await self._services.audit.write(tx, caller, _audit_entry(session, turn, resumed=resumed))
+        await self._services.audit.write(tx, caller, _audit_entry(session, turn, attempt, resumed=resumed))
         history = await read_history(tx, organization_id, session)
         answers = await permission_store.of_turn(tx, organization_id, turn.id, turn.step)
         pending = _has_calls(history[-1], turn)
@@ -220,10 +222,10 @@ def _has_calls(newest: Message, turn: Turn) -> bool:
     return mine and any(isinstance(part, ToolCall) for part in newest.parts)
 
 
-def _audit_entry(session: Session, turn: Turn, *, resumed: bool) -> AuditEntry:
+def _audit_entry(session: Session, turn: Turn, attempt: int, *, resumed: bool) -> AuditEntry:
     return AuditEntry(
         action="turn.resume" if resumed else "turn.start",
         resource=turn_name(session.id, turn.id),
         category=Category.BUSINESS,
-        details={"attempt": turn.attempts + 1, "model": session.spec.model},
+        details={"attempt": attempt, "model": session.spec.model},
     )

@@ -142,11 +142,11 @@ async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUI
 
 
 async def start_turn(
-    tx: Transaction, organization_id: UUID, turn_id: UUID, *, user_message: int, first_sequence: int
+    tx: Transaction, organization_id: UUID, turn_id: UUID, *, attempt: int, user_message: int, first_sequence: int
 ) -> None:
-    """One more attempt begins."""
+    """A worker begins the turn, or goes on with it."""
     await tx.execute(
-        """UPDATE turns SET state = 'RUNNING', attempts = attempts + 1, user_message = $3,
+        """UPDATE turns SET state = 'RUNNING', attempts = $5, user_message = $3,
                first_sequence = CASE WHEN first_sequence = 0 THEN $4 ELSE first_sequence END,
                started_at = coalesce(started_at, now())
            WHERE organization_id = $1 AND id = $2""",
@@ -154,6 +154,7 @@ async def start_turn(
         turn_id,
         user_message,
         first_sequence,
+        attempt,
     )
 
 
