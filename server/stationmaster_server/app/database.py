@@ -59,13 +59,19 @@ async def connect(url: str, settings: DatabaseSettings) -> Database:
     except (Unavailable, TimeoutError) as error:
         waited = settings.connect_timeout.total_seconds()
         raise StartupError(
-            f"the database at {place_of(url)} did not answer within {waited:g} s (database.connect_timeout): {error};"
-            " is it running, and is database.url right?"
+            f"the database at {place_of(url)} did not answer within {waited:g} s (database.connect_timeout):"
+            f" {_why(error)}; is it running, and is database.url right?"
         ) from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in {"asyncpg", "sqlalchemy"}:
             raise
         raise StartupError(f"the database at {place_of(url)} refuses: {error}; check database.url") from error
+
+
+def _why(error: BaseException) -> str:
+    """What the driver met, which callers are not told."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__} {cause}".strip()
 
 
 def place_of(url: str) -> str:

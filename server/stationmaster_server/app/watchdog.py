@@ -46,7 +46,7 @@ class Watchdog:
             async with asyncio.timeout(_ANSWER_LIMIT):
                 await self._database.ping()
         except Exception as error:  # noqa: BLE001 - whatever it is: the database does not answer
-            reason = str(error) or f"no answer within {_ANSWER_LIMIT:g} s"
+            reason = str(error.__cause__ or error) or f"no answer within {_ANSWER_LIMIT:g} s"
             if self._board.lose(DATABASE, reason):
                 _log.error("the database is away; answering NOT_SERVING until it is back", reason=reason)
         else:

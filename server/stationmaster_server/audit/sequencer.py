@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from datetime import timedelta
 
 from stationmaster_server.audit import store
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import StationmasterError
-
-logger = logging.getLogger(__name__)
+from stationmaster_server.resilience.loops import attempt
 
 BATCH = 5_000
 _GATHER = timedelta(milliseconds=50)
@@ -49,12 +46,10 @@ class Sequencer:
     async def _run(self) -> None:
         while not self._closing:
             woken = await self._wait()
-            try:
-                if woken or await self._any_waiting():
-                    await self._place_all()
-            except StationmasterError as error:
-                # Nothing is lost: the queue is in the database, and the next look finds it.
-                logger.warning("audit events could not be placed: %s", error)
+            # If it fails nothing is lost: the queue is in the database, and the next look finds it.
+            await attempt("place audit events", self._place_all if woken else self._look_once)
+            except Exception:
+                logger.exception("audit events could not be placed; the next look tries again")
 
     async def _wait(self) -> bool:
         """Wait to be woken, and then a little, so that many commits share a batch; False: only time has passed."""
@@ -68,9 +63,11 @@ class Sequencer:
         self._wake.clear()
         return True
 
-    async def _any_waiting(self) -> bool:
+    async def _look_once(self) -> None:
         async with self._database.system(autocommit=True) as tx:
-            return await store.waiting(tx)
+            waiting = await store.waiting(tx)
+        if waiting:
+            await self._place_all()
 
     async def _place_all(self) -> None:
         placed = BATCH

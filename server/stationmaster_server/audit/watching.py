@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -13,10 +12,9 @@ from stationmaster_server.audit import store
 from stationmaster_server.audit.model import AuditBatch
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
-from stationmaster_server.errors import Reason, StationmasterError, Unavailable
+from stationmaster_server.errors import Reason, Unavailable
 from stationmaster_server.identity.model import Tenant
-
-logger = logging.getLogger(__name__)
+from stationmaster_server.resilience.loops import attempt
 
 PAGE = 200
 
@@ -125,14 +123,13 @@ class Watches:
                 pass
             self._heard.clear()
             if self._topics and not self._closing:
-                await self._look_once()
+                await attempt("look for new audit events", self._look_once)
 
     async def _look_once(self) -> None:
-        try:
-            async with self._database.system(autocommit=True) as tx:
-                heads = await store.heads(tx, list(self._topics))
-        except StationmasterError as error:
-            logger.warning("could not look for new audit events: %s", error)
+        async with self._database.system(autocommit=True) as tx:
+            heads = await store.heads(tx, list(self._topics))
+        except Exception:
+            logger.exception("could not look for new audit events; the next look tries again")
             return
         for organization_id, head in heads.items():
             topic = self._topics.get(organization_id)

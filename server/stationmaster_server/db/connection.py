@@ -44,7 +44,7 @@ class Opening:
         try:
             return await self._open()
         except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-            raise unavailable(f"the database cannot be reached: {type(error).__name__} {error}") from error
+            raise unavailable() from error  # where it is, and why it is away, is no caller's business
         except _CANNOT_TAKE_ROLE as error:
             raise NotMigrated(
                 f"the database login cannot take the role {self.role}: {error}. Run `stationmaster-server migrate`"

@@ -117,7 +117,7 @@ class Statements(Transaction):
             try:
                 await connection.execute(_set_tenant(self._tenant))
             except BaseException as error:
-                self._pool.give(connection)
+                _give_back(self._pool, connection, error)
                 _raise_translated(error, connection)
                 raise
             connection.tenant = self._tenant
@@ -129,7 +129,7 @@ class Statements(Transaction):
     ) -> None:
         connection = self._connection
         self._connection = _OVER
-        self._pool.give(connection)
+        _give_back(self._pool, connection, error)
         if error is not None:
             _raise_translated(error, connection)
         elif self._callbacks is not None:
@@ -208,6 +208,14 @@ def _set_tenant(tenant: Tenant) -> str:
         f"SET stationmaster.organization = '{tenant.organization_id.hex}';"
         f" SET stationmaster.\"user\" = '{tenant.user_id.hex}'"
     )
+
+
+def _give_back(pool: Pool, connection: Connection, error: BaseException | None) -> None:
+    """Give back a connection on which no transaction is open."""
+    # One that its server ended while it was idle is out of step until it is closed: of no use to whoever is next.
+    if isinstance(error, asyncpg.InternalClientError):
+        connection.terminate()
+    pool.give(connection)
 
 
 def _raise_translated(error: BaseException, connection: Connection) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import StationmasterError
 from stationmaster_server.identity import key_store
-
-logger = logging.getLogger(__name__)
+from stationmaster_server.resilience.loops import attempt
 
 _EVERY = timedelta(minutes=1)
 _MOST_KEPT = 50_000
@@ -56,12 +53,13 @@ class LastUsed:
         while self._pending or not self._closing:
             await self._wake.wait()
             self._wake.clear()
-            pending, self._pending = self._pending, set()
-            if not pending:
-                continue
-            try:
-                async with self._database.system(autocommit=True) as tx:
-                    await key_store.touch_keys(tx, pending)
-            except StationmasterError as error:
-                # A minute's knowledge of who used a key is not worth more than this line.
-                logger.warning("could not note the use of %d keys: %s", len(pending), error)
+            if self._pending:
+                # If it fails, a minute's knowledge of who used a key is not worth more than a line of log.
+                await attempt("note the use of keys", self._write)
+
+    async def _write(self) -> None:
+        pending, self._pending = self._pending, set()
+        async with self._database.system(autocommit=True) as tx:
+            await key_store.touch_keys(tx, pending)
+            except Exception:
+                logger.exception("could not note the use of %d keys", len(pending))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import StationmasterError
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.sessions import store
 from stationmaster_server.sessions.model import Session, SessionState, session_name, transition
@@ -18,33 +15,13 @@ from stationmaster_server.sessions.turn_services import TurnServices, system_cal
 REASON = "idle"
 BATCH = 100
 
-logger = logging.getLogger(__name__)
-
 
 class IdleSessions:
     """Looks on every server; rows that another server has locked are left to it."""
 
-    def __init__(
-        self,
-        services: TurnServices,
-        *,
-        default_timeout: timedelta | None,
-        interval: timedelta = timedelta(seconds=30),
-    ) -> None:
+    def __init__(self, services: TurnServices, *, default_timeout: timedelta | None) -> None:
         self._services = services
         self._default_timeout = default_timeout
-        self._interval = interval
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Look from now on, every `interval`."""
-        self._task = asyncio.create_task(self._run(), name="idle sessions")
-
-    async def close(self) -> None:
-        """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def pause_idle(self) -> int:
         """Pause all that are idle now; returns how many."""
@@ -65,11 +42,5 @@ class IdleSessions:
         caller = system_caller(organization_id, session.user_id, f"idle-{session.id}")
         entry = AuditEntry("session.pause", name, category=Category.SYSTEM, reason=REASON)
         await self._services.audit.write(tx, caller, entry)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval.total_seconds())
-            try:
-                await self.pause_idle()
-            except StationmasterError as error:
-                logger.warning("idle sessions could not be paused, the next look will: %s", error)
+            except Exception:
+                logger.exception("idle sessions could not be paused; the next look tries again")
