@@ -48,8 +48,6 @@ class Sequencer:
             woken = await self._wait()
             # If it fails nothing is lost: the queue is in the database, and the next look finds it.
             await attempt("place audit events", self._place_all if woken else self._look_once)
-            except Exception:
-                logger.exception("audit events could not be placed; the next look tries again")
 
     async def _wait(self) -> bool:
         """Wait to be woken, and then a little, so that many commits share a batch; False: only time has passed."""

@@ -128,9 +128,6 @@ class Watches:
     async def _look_once(self) -> None:
         async with self._database.system(autocommit=True) as tx:
             heads = await store.heads(tx, list(self._topics))
-        except Exception:
-            logger.exception("could not look for new audit events; the next look tries again")
-            return
         for organization_id, head in heads.items():
             topic = self._topics.get(organization_id)
             if topic is not None:

@@ -176,9 +176,6 @@ class EventLog:
                 logger.warning("the event log could not be read, the next look will: %s", error)
                 continue
             except Exception:
-                logger.exception("the event log could not be read; the next look tries again")
-                continue
-            except Exception:
                 logger.exception("the event log could not be read, the next look will")
                 continue
             for cursor in cursors:
@@ -204,7 +201,5 @@ async def _quietly(look: Awaitable[None]) -> None:
         await look
     except StationmasterError as error:
         logger.warning("the streams could not be looked at: %s", error)
-    except Exception:
-        logger.exception("the streams could not be looked at; the next look tries again")
     except Exception:
         logger.exception("the streams could not be looked at")

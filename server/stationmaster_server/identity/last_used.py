@@ -61,5 +61,3 @@ class LastUsed:
         pending, self._pending = self._pending, set()
         async with self._database.system(autocommit=True) as tx:
             await key_store.touch_keys(tx, pending)
-            except Exception:
-                logger.exception("could not note the use of %d keys", len(pending))

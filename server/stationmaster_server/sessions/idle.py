@@ -42,5 +42,3 @@ class IdleSessions:
         caller = system_caller(organization_id, session.user_id, f"idle-{session.id}")
         entry = AuditEntry("session.pause", name, category=Category.SYSTEM, reason=REASON)
         await self._services.audit.write(tx, caller, entry)
-            except Exception:
-                logger.exception("idle sessions could not be paused; the next look tries again")
