@@ -7,7 +7,9 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import asyncpg
 import pytest
+import structlog
 from stationmaster_server.audit.model import AuditEntry, Outcome
 from stationmaster_server.audit.sequencer import Sequencer
 from stationmaster_server.audit.service import AuditLog
@@ -134,3 +136,18 @@ async def test_a_backlog_is_placed_in_batches(database: Database, caller: Caller
 async def test_a_place_is_given_within_a_second(server: Server, caller: Caller) -> None:
     await server.change(caller)
     await eventually(all_placed(server.database, 1), seconds=1)
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_the_placing_of_events(
+    server: Server, database: Database, caller: Caller, administrator_url: str
+) -> None:
+    administrator = await asyncpg.connect(administrator_url)
+    try:
+        with structlog.testing.capture_logs() as logs:
+            await administrator.execute("REVOKE ALL ON audit_queue FROM stationmaster_system")
+            await server.change(caller)
+            await eventually(lambda: any("exc_info" in line for line in logs))
+        await administrator.execute("GRANT ALL ON audit_queue TO stationmaster_system")
+    finally:
+        await administrator.close()
+    await eventually(all_placed(database, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from datetime import timedelta
 
 from stationmaster_server.db.caller import Caller
@@ -96,15 +95,3 @@ async def test_many_servers_pause_each_session_once(rooms: Rooms, caller: Caller
     async with rooms.database.system() as tx:
         assert await tx.fetchval("SELECT count(*) FROM sessions WHERE state = 'PAUSED'") == count
         assert await tx.fetchval("SELECT count(*) FROM audit_events WHERE action = 'session.pause'") == count
-
-
-async def test_it_looks_by_itself(rooms: Rooms, caller: Caller) -> None:
-    session = await idle_for(rooms, caller, HOUR * 2)
-    idle = IdleSessions(rooms.services, default_timeout=HOUR, interval=timedelta(milliseconds=10))
-    idle.start()
-    try:
-        async with asyncio.timeout(10), aclosing(rooms.watching.watch(caller, session.id, 1)) as batches:
-            batch = await anext(batches)
-        assert [event.kind for event in batch.events] == ["session_state_changed"]
-    finally:
-        await idle.close()

@@ -7,14 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-import structlog
-
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.partitions import ensure_every_partition
 from stationmaster_server.db.requests import forget_old
-from stationmaster_server.errors import StationmasterError
+from stationmaster_server.resilience.loops import repeat
 
-_log = structlog.get_logger(__name__)
 _MONTHS_AHEAD = 2
 
 
@@ -43,23 +40,13 @@ class Housekeeping:
         self._chores.append(chore)
 
     async def __aenter__(self) -> Housekeeping:
-        self._tasks = [asyncio.create_task(self._repeat(chore), name=chore.name) for chore in self._chores]
+        self._tasks = [asyncio.create_task(repeat(c.name, c.every, c.do), name=c.name) for c in self._chores]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _repeat(self, chore: Chore) -> None:
-        while True:
-            try:
-                await chore.do()
-            except StationmasterError as error:
-                _log.warning("a chore could not be done", chore=chore.name, error=str(error))
-            except Exception:  # noqa: BLE001 - one bad chore must not end the others
-                _log.exception("a chore failed", chore=chore.name)
-            await asyncio.sleep(chore.every.total_seconds())
 
     async def _make_partitions(self) -> None:
         await ensure_every_partition(self._database, _MONTHS_AHEAD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -38,7 +37,6 @@ class Sessions:
 
 
 def build_sessions(
-    stack: AsyncExitStack,
     settings: Settings,
     database: Database,
     gate: Gate,
@@ -55,10 +53,9 @@ def build_sessions(
     service = SessionService(services, turns, agents.service, workspaces, agents.runtime.close_session)
     runner = TurnRunner(services, {RuntimeName.MODEL: agents.runtime}, agents.prices, workspaces.open)
     idle = IdleSessions(services, default_timeout=settings.sessions.idle_timeout)
-    idle.start()
-    stack.push_async_callback(idle.close)
     chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
     chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
+    chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
     servicer = SessionServicer(service, Watching(database, engines.log), turns, permissions, tokens)
     return Sessions(servicer, {KIND: runner})
