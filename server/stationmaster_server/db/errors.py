@@ -27,6 +27,7 @@ _AWAY = frozenset(
         "57P02",  # crash shutdown
         "57P03",  # cannot connect now: starting, stopping, in recovery
         "57P05",  # idle session timeout
+        "25006",  # read-only transaction: a standby, met while the database fails over
         "25P03",  # idle in transaction session timeout
     }
 )
