@@ -10,8 +10,10 @@ import pytest
 from stationmaster_server.agents.model import Effect, OnPermissionTimeout, PermissionSettings, ToolPolicy
 from stationmaster_server.agents.runtime import ToolResult
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.errors import FailedPrecondition, InvalidArgument, Reason
 from stationmaster_server.sessions.model import (
+    BusyPolicy,
     PermissionDecision,
     PermissionRequest,
     PermissionState,
@@ -229,3 +231,23 @@ async def test_an_answer_must_make_sense(station: Station) -> None:
         await resolve(station, request, Answer(PermissionDecision.DENY, edited_arguments={"path": "b"}))
     with pytest.raises(InvalidArgument):
         await resolve(station, request, Answer(PermissionDecision.ALLOW_ONCE, message="why"))
+
+
+async def test_a_turn_rolled_back_while_it_waits_withdraws_its_request(station: Station) -> None:
+    session_id = await station.create()
+    first = await station.send(session_id, WRITE)
+    (request,) = await station.asked(session_id)
+    second = await station.send(session_id, "/say 2", busy=BusyPolicy.ROLLBACK)
+    assert (await station.ended(session_id, second)).state is TurnState.COMPLETED
+    assert (await station.turn(session_id, first)).state is TurnState.ROLLED_BACK
+    page = await station.permissions.list_requests(station.caller, session_id, "", "", PageRequest(10))
+    assert [(each.id, each.state) for each in page.items] == [(request.id, PermissionState.WITHDRAWN)]
+
+
+async def test_a_request_that_cannot_be_ended_does_not_hold_up_the_others(station: Station) -> None:
+    broken = await expired(station, OnPermissionTimeout.DENY)
+    async with station.database.system() as tx:
+        await tx.execute("UPDATE work_items SET state = 'DEAD', finished_at = now() WHERE item_id = $1", broken.turn_id)
+    other = await expired(station, OnPermissionTimeout.DENY)
+    assert await station.permissions.expire_due() == 1
+    await station.becomes(other.session_id, SessionState.ACTIVE)

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 from stationmaster_server.agents.runtime import Text, ToolCall, ToolResult
-from stationmaster_server.errors import FailedPrecondition, Reason
-from stationmaster_server.sessions.model import BusyPolicy, MessageRole, SessionState, TurnState
+from stationmaster_server.errors import FailedPrecondition, Reason, ResourceExhausted
+from stationmaster_server.sessions.model import BusyPolicy, MessageRole, PermissionDecision, SessionState, TurnState
+from stationmaster_server.sessions.permissions import Answer
+from stationmaster_server.sessions.turns import MAX_QUEUED_TURNS
 
 from tests.sessions.builders import repeating
 from tests.sessions.station import Station, kinds, text_of
@@ -170,3 +172,43 @@ async def test_a_conversation_on_one_server_is_watched_live_on_another(
     started = await station.send(session_id, "/slow 2\n/say 100")
     here, there = await asyncio.gather(station.events(session_id, started), other_station.events(session_id, started))
     assert here == there
+
+
+async def test_a_queued_turn_may_ask_whatever_the_clocks_said(station: Station) -> None:
+    session_id = await station.create()
+    running = await station.send(session_id, "/slow 5\n/say 60")
+    asking = await station.send(session_id, '/tool files.write {"path": "a.txt", "content": "a"}')
+    later = await station.send(session_id, "/say 1")
+    async with station.database.system() as tx:
+        # As if the turn that was sent last had come from a host whose clock is behind.
+        behind = "UPDATE turns SET created_at = created_at - interval '1 hour' WHERE id = $1"
+        await tx.execute(behind, later.turn_id)
+    await station.ended(session_id, running)
+    (request,) = await station.asked(session_id)
+    assert request.turn_id == asking.turn_id
+    await station.permissions.resolve(station.caller, session_id, request.id, Answer(PermissionDecision.ALLOW_ONCE))
+    assert (await station.ended(session_id, asking)).state is TurnState.COMPLETED
+    assert (await station.ended(session_id, later)).state is TurnState.COMPLETED
+
+
+async def test_only_so_many_messages_wait_in_one_session(station: Station) -> None:
+    session_id = await station.create()
+    await station.send(session_id, SLOW)
+    for _ in range(MAX_QUEUED_TURNS):
+        await station.send(session_id, "/say 1")
+    with pytest.raises(ResourceExhausted) as refused:
+        await station.send(session_id, "/say 1")
+    assert refused.value.reason is Reason.QUEUE_FULL
+    await station.sessions.terminate(station.caller, session_id, "enough")
+
+
+async def test_a_session_is_resumed_only_when_its_turn_has_stopped(station: Station) -> None:
+    session_id = await station.create()
+    started = await station.send(session_id, SLOW)
+    await station.running(session_id, started)
+    await station.sessions.pause(station.caller, session_id, "lunch")
+    await station.ended(session_id, started)
+    await station.sessions.resume(station.caller, session_id)
+    assert (await station.run(session_id, "/say 2"))[-1].body["state"] == "COMPLETED"
+    roles = [message.role for message in await station.messages(session_id)]
+    assert roles == [MessageRole.USER, MessageRole.ASSISTANT] * 2

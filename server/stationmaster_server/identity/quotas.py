@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -122,14 +122,21 @@ class Quotas:
         """Count a session out that this transaction terminates or archives; `tenant` has the user who opened it."""
         await self._add(tx, tenant, Change(sessions=-1))
 
-    async def reserve_cost(self, caller: Caller, amount_micros: int) -> Reservation:
-        """Set an amount aside before a model is asked; committed when it returns. Where nothing is limited, nothing."""
+    async def reserve_cost(
+        self, caller: Caller, amount_micros: int, record: Callable[[Transaction, Reservation], Awaitable[None]]
+    ) -> Reservation:
+        """Set an amount aside before a model is asked; committed when it returns. Where nothing is limited, nothing.
+
+        `record` writes down in the same transaction what is set aside, so that a crash forgets neither.
+        """
         limits = await self._limits.of(caller.tenant)
         if amount_micros <= 0 or (_COST.limit(limits.user) is None and _COST.limit(limits.organization) is None):
             return Reservation(caller.tenant, 0, None)
         async with self.telling(), self._database.system() as tx:
             day = await self._use(tx, caller, _COST, amount_micros, Change(cost_reserved=amount_micros))
-        return Reservation(caller.tenant, amount_micros, day)
+            reservation = Reservation(caller.tenant, amount_micros, day)
+            await record(tx, reservation)
+        return reservation
 
     async def settle(self, tx: Transaction, reservation: Reservation, actual_micros: int) -> None:
         """Replace a reservation by what the call cost, which counts even where it is more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from uuid import UUID
 
 from stationmaster_server.db.model import Tenant
@@ -11,6 +12,8 @@ from stationmaster_server.sessions.model import OPEN_TURNS, Ending, TurnState
 from stationmaster_server.sessions.recovery import partial_answer
 from stationmaster_server.sessions.turn_ending import asked_ending, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices, system_caller
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 100
 _WHY = "the server could not run the turn; its log says why, under the id of the turn"
@@ -23,12 +26,18 @@ class AbandonedTurns:
         self._services = services
 
     async def end_all(self) -> int:
-        """One sweep; returns how many there were."""
+        """One sweep; returns how many were ended."""
         async with self._services.database.system(autocommit=True) as tx:
             found = await turn_store.abandoned(tx, _BATCH)
+        ended = 0
         for tenant, session_id, turn_id in found:
-            await self._end(tenant, session_id, turn_id)
-        return len(found)
+            try:
+                await self._end(tenant, session_id, turn_id)
+                ended += 1
+            except Exception:
+                # One that cannot be ended must not hold up the others.
+                logger.exception("turn %s, which nobody runs any more, could not be ended", turn_id)
+        return ended
 
     async def _end(self, tenant: Tenant, session_id: UUID, turn_id: UUID) -> None:
         caller = system_caller(tenant.organization_id, tenant.user_id, f"turn-{turn_id}")

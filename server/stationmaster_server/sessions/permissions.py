@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -29,6 +30,8 @@ from stationmaster_server.sessions.model import (
 )
 from stationmaster_server.sessions.turn_ending import end_turn
 from stationmaster_server.sessions.turn_services import TurnServices, system_caller
+
+logger = logging.getLogger(__name__)
 
 NOBODY_ANSWERED = "Nobody answered the permission request in time."
 
@@ -78,12 +81,18 @@ class Permissions:
         """End the requests whose deadline has passed; returns how many. Safe on every server at once."""
         async with self._services.database.system(autocommit=True) as tx:
             due = await permission_store.due(tx, 100)
+        ended = 0
         for organization_id, user_id, request in due:
             caller = system_caller(organization_id, user_id, f"permission-{request.id}")
-            async with self._services.database.tenant(caller.tenant) as tx:
-                session = await store.lock_session(tx, organization_id, request.session_id, None)
-                await self._expire(tx, caller, session, request)
-        return len(due)
+            try:
+                async with self._services.database.tenant(caller.tenant) as tx:
+                    session = await store.lock_session(tx, organization_id, request.session_id, None)
+                    await self._expire(tx, caller, session, request)
+                ended += 1
+            except Exception:
+                # One that cannot be ended must not hold up the others.
+                logger.exception("permission request %s could not be ended at its deadline", request.id)
+        return ended
 
     async def _answer(
         self, tx: Transaction, caller: Caller, session: Session, request: PermissionRequest, answer: Answer

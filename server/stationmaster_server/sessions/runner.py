@@ -36,18 +36,20 @@ from stationmaster_server.sessions.model import (
     PermissionRequest,
     PermissionState,
     Session,
+    SessionState,
     Turn,
     TurnState,
+    transition,
     turn_name,
 )
 from stationmaster_server.sessions.recovery import Recovery, decide, partial_answer
-from stationmaster_server.sessions.turn_ending import end_turn
+from stationmaster_server.sessions.turn_ending import asked_ending, end_turn
 from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
 from stationmaster_server.work import leases
 from stationmaster_server.work.model import Cancelled, Outcome, Succeeded
 from stationmaster_server.work.run import Run
 
-SERVER_DIED = "the server that ran the turn died"
+CUT_SHORT = "the turn's run was cut short: its server died or was stopped"
 
 
 class TurnRunner:
@@ -99,8 +101,9 @@ class TurnRunner:
     async def _take_over(self, run: Run, caller: Caller, session_id: UUID) -> Turn:
         """From here on the stream takes the turn's events under this lease only."""
         async with self._services.database.system() as tx:
-            await leases.hold(tx, run)
+            # The stream before the item, as whoever stops a turn locks them.
             await self._services.log.set_fence(tx, run.item.organization_id, session_id, run.lease_token)
+            await leases.hold(tx, run)
             return await turn_store.get_turn(tx, run.item.organization_id, session_id, run.item.subject_id)
 
     async def _give_up(self, run: Run) -> None:
@@ -113,8 +116,10 @@ class TurnRunner:
     ) -> Begun | None:
         organization_id = caller.tenant.organization_id
         results, in_flight = await turn_store.tool_results(tx, organization_id, turn.id, turn.step)
+        ending = await asked_ending(tx, organization_id, turn.id)
         if died and decide(turn.recovery, call_in_flight=bool(in_flight), attempts=turn.attempts) is Recovery.INTERRUPT:
-            ending = Ending(TurnState.INTERRUPTED, "INTERRUPTED", SERVER_DIED)
+            ending = ending or Ending(TurnState.INTERRUPTED, "INTERRUPTED", CUT_SHORT)
+        if ending is not None:
             await end_turn(tx, self._services, caller, session, turn, ending, partial=partial, fence=run.lease_token)
             await self._services.queue.complete(tx, run, Succeeded())
             return None
@@ -127,6 +132,7 @@ class TurnRunner:
         started, number = await self._first_message(tx, organization_id, turn, past.input_text)
         # Waiting for a permission is no failure: only a server that died makes one more attempt.
         attempt = turn.attempts + (turn.state is not TurnState.AWAITING_PERMISSION)
+        started += await self._take_session(tx, organization_id, session, turn)
         started.append(events.turn_started(turn.id, attempt, resumed=resumed))
         if partial.first_delta:
             started.append(events.answer_restarted(turn.id, turn.step, partial.first_delta, partial.last_delta))
@@ -134,7 +140,7 @@ class TurnRunner:
         await turn_store.start_turn(
             tx, organization_id, turn.id, attempt=attempt, user_message=number, first_sequence=appended[0].sequence
         )
-        await self._services.audit.write(tx, caller, _audit_entry(session, turn, attempt, resumed=resumed))
+        await self._services.audit.write(tx, caller, started_entry(session, turn, attempt, resumed=resumed))
         history = await read_history(tx, organization_id, session)
         answers = await permission_store.of_turn(tx, organization_id, turn.id, turn.step)
         pending = _has_calls(history[-1], turn)
@@ -142,6 +148,19 @@ class TurnRunner:
             organization_id, session, turn, history, answers, results if pending else {}, pending=pending
         )
         return Begun(caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), past.active_time)
+
+    @staticmethod
+    async def _take_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:
+        """The session is the turn's: whatever order the queue let the turns of a session in, it says whose it is."""
+        if session.current_turn_id == turn.id and session.state is SessionState.PROCESSING:
+            return []
+        state = session.state
+        if state is not SessionState.PROCESSING:
+            state = transition(turn_name(session.id, turn.id), state, SessionState.PROCESSING)
+        await store.set_state(tx, organization_id, session.id, state, current_turn_id=turn.id)
+        if state is session.state:
+            return []
+        return [events.session_state_changed(session.state, state, "", turn_id=turn.id)]
 
     def _go_on(self, prepared: Prepared) -> Begun:
         """The turn's message began it under this worker's lease, in its own transaction."""
@@ -222,7 +241,8 @@ def _has_calls(newest: Message, turn: Turn) -> bool:
     return mine and any(isinstance(part, ToolCall) for part in newest.parts)
 
 
-def _audit_entry(session: Session, turn: Turn, attempt: int, *, resumed: bool) -> AuditEntry:
+def started_entry(session: Session, turn: Turn, attempt: int, *, resumed: bool) -> AuditEntry:
+    """What the audit trail is told when a turn begins or goes on."""
     return AuditEntry(
         action="turn.resume" if resumed else "turn.start",
         resource=turn_name(session.id, turn.id),

@@ -266,6 +266,12 @@ def _check_change(session: Session, wanted: SessionState) -> None:
     name = session_name(session.id)
     if wanted is SessionState.ACTIVE and session.state is not SessionState.PAUSED:
         raise illegal_transition(name, session.state, wanted)
+    if wanted is SessionState.ACTIVE and session.current_turn_id is not None:
+        raise FailedPrecondition(
+            Reason.SESSION_BUSY,
+            f"{name} is still stopping its turn",
+            PreconditionViolation("SESSION_STATE", name, "try again in a moment: the turn is being stopped"),
+        )
     transition(name, session.state, wanted)
 
 

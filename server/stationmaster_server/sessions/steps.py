@@ -36,6 +36,7 @@ from stationmaster_server.sessions.model import (
 )
 from stationmaster_server.sessions.turn_ending import NO_TIME, NOTHING, asked_ending, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.work import leases
 from stationmaster_server.work.model import Succeeded, Suspended
 from stationmaster_server.work.run import Run
 
@@ -52,10 +53,12 @@ class Steps:
         """Set the cost of a model call aside, before it is made. Raises ResourceExhausted(QUOTA_EXCEEDED)."""
         if cost_micros <= 0:
             return None
-        reservation = await self.services.quotas.reserve_cost(self.begun.caller, cost_micros)
-        async with self.services.database.system(autocommit=True) as tx:
+
+        async def record(tx: Transaction, reservation: Reservation) -> None:
+            await leases.hold(tx, self.run)
             await turn_store.set_reservation(tx, self._organization_id, turn.id, reservation)
-        return reservation
+
+        return await self.services.quotas.reserve_cost(self.begun.caller, cost_micros, record)
 
     async def answered(
         self, turn: Turn, answer: AnswerCompleted, partial: Partial, reservation: Reservation | None, took: timedelta

@@ -57,6 +57,7 @@ async def end_turn(
         await store_messages.delete_turn_messages(tx, organization_id, session.id, turn.id)
     elif ending.state is not TurnState.COMPLETED:
         appended += await _keep_partial_work(tx, organization_id, turn, partial)
+    if ending.state is not TurnState.COMPLETED:
         withdrawn = await permission_store.withdraw(tx, organization_id, turn.id)
         appended += [events.permission_resolved(request) for request in withdrawn]
     appended += await _free_session(tx, organization_id, session, turn, used)

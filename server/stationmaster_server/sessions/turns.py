@@ -12,7 +12,13 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
+from stationmaster_server.errors import (
+    FailedPrecondition,
+    PreconditionViolation,
+    QuotaViolation,
+    Reason,
+    ResourceExhausted,
+)
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.sessions import events, store, store_messages, turn_store
@@ -34,12 +40,14 @@ from stationmaster_server.sessions.model import (
     turn_name,
 )
 from stationmaster_server.sessions.recovery import MAX_ATTEMPTS
-from stationmaster_server.sessions.runner import read_history, user_message
+from stationmaster_server.sessions.runner import read_history, started_entry, user_message
 from stationmaster_server.sessions.turn_ending import end_turn
 from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
 from stationmaster_server.work.model import NewWork, RetryPolicy, State, WorkItem
 
 KIND = "turn"
+MAX_QUEUED_TURNS = 100
+"""More messages than that cannot wait in one session."""
 RETRY = RetryPolicy(attempts=2 * MAX_ATTEMPTS, initial=timedelta(milliseconds=10), cap=timedelta(seconds=10), factor=4)
 """A turn whose server died is taken up again at once; `recovery` ends it before the engine would give up."""
 
@@ -156,6 +164,7 @@ class Turns:
     ) -> None:
         organization_id = caller.tenant.organization_id
         await self._services.log.set_fence(tx, organization_id, session.id, item.lease_token)
+        await self._services.audit.write(tx, caller, started_entry(session, turn, turn.attempts, resumed=False))
         history = await read_history(tx, organization_id, session) if session.message_count else [message]
         owner = system_caller(organization_id, session.user_id, caller.request_id)
         prepared = Prepared(owner, session, turn, history)
@@ -168,6 +177,8 @@ class Turns:
             raise _busy(session)
         organization_id = caller.tenant.organization_id
         before = await turn_store.open_turns(tx, organization_id, session.id)
+        if len(before) > MAX_QUEUED_TURNS:
+            raise _queue_full(session)
         turn = _new_turn(session, request)
         await self._submit(tx, caller, session, turn)
         started = await self._store(tx, caller, session, turn, request, [events.turn_queued(turn.id, len(before))])
@@ -256,6 +267,12 @@ def _sent(session: Session, turn: Turn, request: SendRequest) -> AuditEntry:
         category=Category.BUSINESS,
         details={"size_bytes": len(request.text.encode()), "busy_policy": str(request.busy_policy)},
     )
+
+
+def _queue_full(session: Session) -> ResourceExhausted:
+    name = session_name(session.id)
+    text = f"{MAX_QUEUED_TURNS} turns of {name} wait already: wait for some to end"
+    return ResourceExhausted(Reason.QUEUE_FULL, text, QuotaViolation(name, text), retry_after=timedelta(seconds=5))
 
 
 def _busy(session: Session) -> FailedPrecondition:
