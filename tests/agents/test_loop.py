@@ -30,7 +30,7 @@ from stationmaster_server.agents.runtime import (
     ToolsCompleted,
     TurnEvent,
 )
-from stationmaster_server.agents.runtimes.calls import MAX_RESULT_BYTES
+from stationmaster_server.agents.runtimes.calls import MAX_RESULT_BYTES, MAX_RESULTS_BYTES
 from stationmaster_server.agents.tools.tool import Arguments, ToolContext, ToolError, TypedTool
 
 from tests.agents.turns import (
@@ -285,7 +285,20 @@ async def test_a_long_result_is_cut_and_says_so() -> None:
     events = await run(model_runtime(tools=[tool(long)]), turn("/tool test.tool {}\n/say 1"))
     content = one(ToolCallFinished, events).result.content
     assert len(content.encode()) <= MAX_RESULT_BYTES
-    assert content.endswith("[cut here: the result is longer than 256 KiB]")
+    assert content.endswith(f"[cut here: the result is longer than {MAX_RESULT_BYTES} bytes]")
+
+
+async def test_the_results_of_one_answer_share_what_a_message_holds() -> None:
+    async def long(context: ToolContext, arguments: Nothing) -> str:
+        return "x" * (MAX_RESULT_BYTES if arguments.times == 1 else 10)
+
+    large, small = "/tool test.tool {}", '/tool test.tool {"times": 2}'
+    message = "\n".join(["/tools", small, *[large] * 19, "/say 1"])
+    events = await run(model_runtime(tools=[tool(long)]), turn(message))
+    contents = [result.content for result in one(ToolsCompleted, events).results]
+    assert contents[0] == "x" * 10
+    assert all("[cut here: " in content for content in contents[1:])
+    assert 0.99 * MAX_RESULTS_BYTES < sum(len(content.encode()) for content in contents) <= MAX_RESULTS_BYTES
 
 
 async def test_a_result_holds_nothing_that_text_columns_refuse() -> None:

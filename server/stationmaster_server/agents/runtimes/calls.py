@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -23,7 +23,9 @@ from stationmaster_server.agents.runtime import (
 from stationmaster_server.agents.tools.tool import Tool, ToolContext, ToolError
 
 MAX_RESULT_BYTES = 256 * 1024
-CUT_MARK = "\n[cut here: the result is longer than 256 KiB]"
+# Of all results of one answer's calls: they become one message, which every client must be able to read.
+MAX_RESULTS_BYTES = 2 * 1024 * 1024
+CUT_MARK = "\n[cut here: the result is longer than {most} bytes]"
 _INVALID_JSON = "INVALID_JSON"
 # How long a cancelled tool may take to let go.
 _LET_GO = 0.5
@@ -79,13 +81,22 @@ def _fault(call: ToolCall, tool: Tool) -> str:
     return ""
 
 
+def share(results: Iterable[ToolResult], open_calls: int) -> int:
+    """How many bytes the next result may have, so that there is as much for each of the calls that are still open."""
+    left = MAX_RESULTS_BYTES - sum(len(result.content.encode()) for result in results)
+    return min(MAX_RESULT_BYTES, max(left, 0) // open_calls)
+
+
 async def run(
-    decision: Decision, turn: TurnInput, deadline: timedelta
+    decision: Decision, turn: TurnInput, deadline: timedelta, most_bytes: int = MAX_RESULT_BYTES
 ) -> AsyncGenerator[ToolCallStarted | ToolCallProgress | ToolCallFinished, None]:
-    """Runs, or refuses, a call about which is decided. Closing the iterator cancels the tool."""
+    """Runs, or refuses, a call about which is decided; its result is cut at `most_bytes`.
+
+    Closing the iterator cancels the tool.
+    """
     call, tool = decision.call, decision.tool
     if tool is None:
-        refused = ToolResult(call.call_id, call.tool, decision.refusal, is_error=True)
+        refused = ToolResult(call.call_id, call.tool, cut(decision.refusal, most_bytes), is_error=True)
         yield ToolCallFinished(refused, timedelta(0), decision.denied)
         return
     yield ToolCallStarted(call)
@@ -104,7 +115,9 @@ async def run(
         if not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=_LET_GO)
-    yield ToolCallFinished(task.result(), timedelta(seconds=time.perf_counter() - begun))
+    result = task.result()
+    took = timedelta(seconds=time.perf_counter() - begun)
+    yield ToolCallFinished(replace(result, content=cut(result.content, most_bytes)), took)
 
 
 class _Reports:
@@ -153,16 +166,17 @@ async def _bounded(tool: Tool, call: ToolCall, context: ToolContext, deadline: t
     except Exception:  # noqa: BLE001 - a tool's fault ends its call, never the turn
         _log.exception("tool %s failed in session %s", call.tool, context.session_id)
         return _error(call, f"{call.tool} failed with an internal error.")
-    return ToolResult(call.call_id, call.tool, cut(content))
+    return ToolResult(call.call_id, call.tool, content)
 
 
 def _error(call: ToolCall, message: str) -> ToolResult:
-    return ToolResult(call.call_id, call.tool, cut(message), is_error=True)
+    return ToolResult(call.call_id, call.tool, message, is_error=True)
 
 
-def cut(content: str) -> str:
-    """The content, or its beginning and a mark when it is longer than 256 KiB, without what no text column takes."""
+def cut(content: str, most_bytes: int = MAX_RESULT_BYTES) -> str:
+    """The content, or its beginning and a mark when it is longer, without what no text column takes."""
     encoded = content.replace("\0", "\ufffd").encode(errors="replace")
-    if len(encoded) <= MAX_RESULT_BYTES:
+    if len(encoded) <= most_bytes:
         return encoded.decode()
-    return encoded[: MAX_RESULT_BYTES - len(CUT_MARK)].decode(errors="ignore") + CUT_MARK
+    mark = CUT_MARK.format(most=most_bytes)
+    return encoded[: max(most_bytes - len(mark), 0)].decode(errors="ignore") + mark

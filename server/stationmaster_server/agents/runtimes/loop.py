@@ -102,8 +102,9 @@ class TurnLoop:
         if asking:
             yield PermissionNeeded(asking)
             return
-        for decision in decisions:
-            async with aclosing(calls.run(decision, self._turn, self._tool_deadline)) as events:
+        for done, decision in enumerate(decisions):
+            most_bytes = calls.share(results.values(), len(decisions) - done)
+            async with aclosing(calls.run(decision, self._turn, self._tool_deadline, most_bytes)) as events:
                 async for event in events:
                     if isinstance(event, ToolCallFinished):
                         results[event.result.call_id] = event.result
