@@ -20,6 +20,7 @@ from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
+from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog, LogSettings
 from stationmaster_server.events.model import Event
@@ -131,15 +132,11 @@ class Station:
 
     async def messages(self, session_id: UUID) -> list[Message]:
         """All messages."""
-        from stationmaster_server.sessions import store_messages
-
-        async with self.database.tenant(self.caller.tenant, read=True) as tx:
-            return await store_messages.window(tx, self.caller.tenant.organization_id, session_id, 1000)
+        page = await self.sessions.list_messages(self.caller, session_id, "", "", PageRequest(1000))
+        return page.items
 
     async def asked(self, session_id: UUID) -> list[PermissionRequest]:
         """The requests that wait, once there are any."""
-        from stationmaster_server.db.listing import PageRequest
-
         async def waiting() -> list[PermissionRequest]:
             page = await self.permissions.list_requests(self.caller, session_id, "", "", PageRequest(100))
             return [request for request in page.items if request.state is PermissionState.PENDING]

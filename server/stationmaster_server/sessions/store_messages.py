@@ -105,10 +105,12 @@ async def last_message(tx: Transaction, organization_id: UUID, session_id: UUID)
     return None if row is None else to_message(row)
 
 
+_SHOWN = COLUMNS.replace("provenance", "NULL::json AS provenance")
+
 # Reads backwards from the newest message to the first of the window and no further; a summary has an index of its own.
 # COALESCE stands inside the subquery: under row-level security only what is leakproof becomes an index condition.
 WINDOW = f"""
-SELECT {COLUMNS} FROM (
+SELECT {_SHOWN} FROM (
     (SELECT {COLUMNS} FROM messages
       WHERE organization_id = $1 AND session_id = $2 AND role = 'SYSTEM' AND $4
       ORDER BY number DESC LIMIT 1)
@@ -130,7 +132,7 @@ async def window(
     """The last `pairs` pairs, oldest first; with `summary` the newest SYSTEM message stands before them.
 
     A pair is a message of the user with all that answers it, so no tool call is parted from its result. The newest pair
-    may still lack its answer.
+    may still lack its answer. Without provenance, which no model is shown.
     """
     rows = await tx.fetch(WINDOW, organization_id, session_id, max(pairs, 1) - 1, summary)
     return [to_message(row) for row in rows]
