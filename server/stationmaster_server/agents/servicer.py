@@ -47,10 +47,8 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         """A page of agents."""
         asked = self._tokens.read(request)
         page = await self._service.list(current_caller(), request.filter, request.order_by, asked)
-        return pb.ListAgentsResponse(
-            agents=[agent_to_proto(agent) for agent in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        agents, token = self._tokens.page(request, page, agent_to_proto)
+        return pb.ListAgentsResponse(agents=agents, next_page_token=token)
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Context) -> pb.Agent:
         """An agent changed."""
@@ -73,7 +71,5 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """A page of models."""
         page = await self._service.list_models(request.filter, self._tokens.read(request))
-        return pb.ListModelsResponse(
-            models=[model_to_proto(model) for model in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        models, token = self._tokens.page(request, page, model_to_proto)
+        return pb.ListModelsResponse(models=models, next_page_token=token)

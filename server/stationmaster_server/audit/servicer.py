@@ -34,10 +34,8 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         """A page of events."""
         asked = self._tokens.read(request)
         page = await self._trail.list(current_caller(), request.filter, request.order_by, asked)
-        return pb.ListAuditEventsResponse(
-            audit_events=[event_to_proto(event) for event in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        audit_events, token = self._tokens.page(request, page, event_to_proto)
+        return pb.ListAuditEventsResponse(audit_events=audit_events, next_page_token=token)
 
     async def WatchAuditEvents(
         self, request: pb.WatchAuditEventsRequest, context: Context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -29,10 +29,14 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some items, and the cursor of the next page, or None when there is none."""
+    """Some items, and the cursor of the next page, or None when there is none.
+
+    `cursors` has one for each item: where the next page begins when this one is cut after it.
+    """
 
     items: list[T]
     next_cursor: Cursor | None
+    cursors: Sequence[Cursor] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,8 @@ class Clause:
         """The page of the rows that the query gave."""
         kept = rows[: self.size]
         more = len(rows) > self.size
-        cursor = (kept[-1]["cursor_value"], kept[-1]["cursor_key"]) if more else None
-        return Page([item(row) for row in kept], cursor)
+        cursors = [(row["cursor_value"], row["cursor_key"]) for row in kept]
+        return Page([item(row) for row in kept], cursors[-1] if more else None, cursors)
 
 
 class Listing:

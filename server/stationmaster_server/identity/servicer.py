@@ -70,10 +70,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         """A page of organizations."""
         asked = self._tokens.read(request)
         page = await self._service.list_organizations(current_caller(), request.filter, request.order_by, asked)
-        return pb.ListOrganizationsResponse(
-            organizations=[organization_to_proto(organization) for organization in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        organizations, token = self._tokens.page(request, page, organization_to_proto)
+        return pb.ListOrganizationsResponse(organizations=organizations, next_page_token=token)
 
     async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> pb.User:
         """A new user."""
@@ -88,10 +86,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         """A page of users."""
         asked = self._tokens.read(request)
         page = await self._service.list_users(current_caller(), request.filter, request.order_by, asked)
-        return pb.ListUsersResponse(
-            users=[user_to_proto(user) for user in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        users, token = self._tokens.page(request, page, user_to_proto)
+        return pb.ListUsersResponse(users=users, next_page_token=token)
 
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.User:
         """Some fields of a user changed."""
@@ -112,10 +108,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         """A page of keys."""
         asked = self._tokens.read(request)
         page = await self._keys.list(current_caller(), request.filter, request.order_by, asked)
-        return pb.ListApiKeysResponse(
-            api_keys=[key_to_proto(key) for key in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        api_keys, token = self._tokens.page(request, page, key_to_proto)
+        return pb.ListApiKeysResponse(api_keys=api_keys, next_page_token=token)
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Context) -> pb.ApiKey:
         """A key revoked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -32,6 +32,7 @@ from stationmaster_server.wire.fields import duration, struct, timestamp
 TURN_STATES = {state: pb.TurnState.Value(f"TURN_STATE_{state}") for state in TurnState}
 PERMISSION_STATES = {state: pb.PermissionState.Value(f"PERMISSION_STATE_{state}") for state in PermissionState}
 _ROLES = {role: pb.MessageRole.Value(f"MESSAGE_ROLE_{role}") for role in MessageRole}
+PART_BYTES = 1024 * 1024
 _MICROSECOND = timedelta(microseconds=1)
 
 Body = Mapping[str, Any]
@@ -65,6 +66,22 @@ def events_to_proto(events: Sequence[Event]) -> list[pb.Event]:
                 getattr(message, event.kind).CopyFrom(payload(session_id, body))
             messages.append(message)
     return messages
+
+
+def parts_of(events: Sequence[pb.Event], last_sequence: int) -> Iterator[tuple[Sequence[pb.Event], int]]:
+    """A batch as parts of about 1 MiB, of one event at least, each with the sequence to resume after.
+
+    Bounded by bytes too, because a stream with a message that its reader cannot take cannot be read past it.
+    """
+    begin, size = 0, 0
+    if len(events) > 1:
+        for index, event in enumerate(events):
+            more = event.ByteSize()
+            if size and size + more > PART_BYTES:
+                yield events[begin:index], events[index - 1].sequence
+                begin, size = index, 0
+            size += more
+    yield events[begin:] if begin else events, last_sequence
 
 
 def _session_created(session_id: UUID, body: Body) -> pb.SessionCreated:

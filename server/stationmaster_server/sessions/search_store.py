@@ -42,10 +42,8 @@ async def search_messages(
     after = _cursor(page)
     rows = await tx.fetch(_SEARCH, organization_id, owner, session_id, query.replace("\0", " "), *after, page.size + 1)
     hits = [SearchHit(to_message(row), row["snippet"], row["score"]) for row in rows[: page.size]]
-    if len(rows) <= page.size:
-        return Page(hits, None)
-    last = hits[-1]
-    return Page(hits, (last.score, last.message.session_id, last.message.number))
+    cursors = [(hit.score, hit.message.session_id, hit.message.number) for hit in hits]
+    return Page(hits, cursors[-1] if len(rows) > page.size else None, cursors)
 
 
 def _cursor(page: PageRequest) -> tuple[Any, Any, Any]:

@@ -18,7 +18,7 @@ from stationmaster.v1.session_pb2_grpc import SessionServiceServicer
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import NotFound, StationmasterError
 from stationmaster_server.sessions import convert
-from stationmaster_server.sessions.convert_events import events_to_proto, message_to_proto
+from stationmaster_server.sessions.convert_events import events_to_proto, message_to_proto, parts_of
 from stationmaster_server.sessions.permissions import Permissions
 from stationmaster_server.sessions.service import SessionService
 from stationmaster_server.sessions.turns import Turns
@@ -78,10 +78,8 @@ class SessionServicer(SessionServiceServicer):
             self._tokens.read(request),
             archived=request.show_archived,
         )
-        return pb.ListSessionsResponse(
-            sessions=[convert.session_to_proto(session) for session in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        sessions, token = self._tokens.page(request, page, convert.session_to_proto)
+        return pb.ListSessionsResponse(sessions=sessions, next_page_token=token)
 
     async def UpdateSession(self, request: pb.UpdateSessionRequest, context: Context) -> pb.Session:
         """Change a session."""
@@ -133,10 +131,9 @@ class SessionServicer(SessionServiceServicer):
         try:
             async with aclosing(batches):
                 async for batch in batches:
-                    yield pb.SendMessageResponse(
-                        events=events_to_proto(batch.events), last_sequence=batch.last_sequence, turn=turn
-                    )
-                    turn = ""
+                    for some, last in parts_of(events_to_proto(batch.events), batch.last_sequence):
+                        yield pb.SendMessageResponse(events=some, last_sequence=last, turn=turn)
+                        turn = ""
         except (asyncio.CancelledError, GeneratorExit):
             if request.on_disconnect == pb.ON_DISCONNECT_CANCEL and not self._stopping():
                 self._cancel_later(caller, session_id, started.turn_id)
@@ -149,7 +146,8 @@ class SessionServicer(SessionServiceServicer):
         batches = self._watching.watch(current_caller(), parse(SESSION, request.name), request.after_sequence)
         async with aclosing(batches):
             async for batch in batches:
-                yield pb.WatchSessionResponse(events=events_to_proto(batch.events), last_sequence=batch.last_sequence)
+                for some, last in parts_of(events_to_proto(batch.events), batch.last_sequence):
+                    yield pb.WatchSessionResponse(events=some, last_sequence=last)
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
         """List messages."""
@@ -157,19 +155,15 @@ class SessionServicer(SessionServiceServicer):
         page = await self._sessions.list_messages(
             current_caller(), session_id, request.filter, request.order_by, self._tokens.read(request)
         )
-        return pb.ListMessagesResponse(
-            messages=[message_to_proto(message) for message in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        messages, token = self._tokens.page(request, page, message_to_proto)
+        return pb.ListMessagesResponse(messages=messages, next_page_token=token)
 
     async def SearchMessages(self, request: pb.SearchMessagesRequest, context: Context) -> pb.SearchMessagesResponse:
         """Search messages."""
         session_id = parse(SESSION, request.parent, field="parent") if request.parent else None
         page = await self._sessions.search(current_caller(), session_id, request.query, self._tokens.read(request))
-        return pb.SearchMessagesResponse(
-            hits=[convert.hit_to_proto(hit) for hit in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        hits, token = self._tokens.page(request, page, convert.hit_to_proto)
+        return pb.SearchMessagesResponse(hits=hits, next_page_token=token)
 
     async def GetTurn(self, request: pb.GetTurnRequest, context: Context) -> pb.Turn:
         """Return a turn."""
@@ -182,10 +176,8 @@ class SessionServicer(SessionServiceServicer):
         page = await self._turns.list_turns(
             current_caller(), session_id, request.filter, request.order_by, self._tokens.read(request)
         )
-        return pb.ListTurnsResponse(
-            turns=[convert.turn_to_proto(turn) for turn in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        turns, token = self._tokens.page(request, page, convert.turn_to_proto)
+        return pb.ListTurnsResponse(turns=turns, next_page_token=token)
 
     async def CancelTurn(self, request: pb.CancelTurnRequest, context: Context) -> pb.Turn:
         """Cancel a turn."""
@@ -200,10 +192,8 @@ class SessionServicer(SessionServiceServicer):
         page = await self._permissions.list_requests(
             current_caller(), session_id, request.filter, request.order_by, self._tokens.read(request)
         )
-        return pb.ListPermissionRequestsResponse(
-            permission_requests=[convert.permission_to_proto(each) for each in page.items],
-            next_page_token=self._tokens.next(request, page.next_cursor),
-        )
+        permission_requests, token = self._tokens.page(request, page, convert.permission_to_proto)
+        return pb.ListPermissionRequestsResponse(permission_requests=permission_requests, next_page_token=token)
 
     async def ResolvePermissionRequest(
         self, request: pb.ResolvePermissionRequestRequest, context: Context

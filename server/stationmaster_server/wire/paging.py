@@ -7,19 +7,25 @@ import binascii
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
 
-from stationmaster_server.db.listing import PageRequest
+from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.errors import InvalidArgument, Reason
 from stationmaster_server.wire.fields import canonical, field_of
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+# Well below the 4 MiB that gRPC clients take by default.
+MAX_BYTES = 3 * 1024 * 1024
 _TAG_BYTES = 16
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 
 class PageTokens:
@@ -46,6 +52,21 @@ class PageTokens:
             return ""
         body = json.dumps([_pack(value) for value in cursor], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._tag(request, body) + body).rstrip(b"=").decode()
+
+    def page(self, request: Message, page: Page[T], convert: Callable[[T], M]) -> tuple[list[M], str]:
+        """The page's items as messages, and the token of the next page.
+
+        What would be too large for one answer goes to the next page: a page may have fewer items than asked for.
+        """
+        messages: list[M] = []
+        left = MAX_BYTES
+        for item in page.items:
+            message = convert(item)
+            left -= message.ByteSize()
+            if left < 0 and messages and page.cursors:
+                return messages, self.next(request, page.cursors[len(messages) - 1])
+            messages.append(message)
+        return messages, self.next(request, page.next_cursor)
 
     def _open(self, request: Message, token: str) -> tuple[Any, ...]:
         try:
