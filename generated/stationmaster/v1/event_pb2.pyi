@@ -530,7 +530,9 @@ class ToolResult(_message.Message):
     tool: _builtins.str
     """The tool's name."""
     content: _builtins.str
-    """The answer, as text (JSON if the tool answers with more than text); at most 256 KiB, then cut with a mark."""
+    """The answer, as text (JSON if the tool answers with more than text); at most 256 KiB, and 2 MiB for all calls
+    of one answer, then cut with a mark.
+    """
     is_error: _builtins.bool
     """Whether the tool failed, or was not allowed to run."""
     def __init__(
