@@ -123,3 +123,35 @@ def test_production_is_strict() -> None:
 def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
     settings = load(environ={"STATIONMASTER_SERVER__DRAIN_DELAY": text})
     assert settings.server.drain_delay == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("issuers", "client_ca", "told"),
+    [
+        ("a, b", False, "set organization of a, b"),
+        ("a", True, "set organization of a"),
+        ("a@home, b@home, a@home", False, "different names"),
+        ("mtls", False, "none of them mtls"),
+        ("a|b", False, "identity.jwt_issuers"),
+    ],
+)
+def test_issuers_that_could_speak_for_each_others_users_stop_the_start(
+    tmp_path: Path, issuers: str, client_ca: bool, told: str
+) -> None:
+    assert told in fault(written(tmp_path, accepting(issuers, client_ca)))
+
+
+@pytest.mark.parametrize(("issuers", "client_ca"), [("a", False), ("a, b@home", False), ("a@home, b@home", True)])
+def test_issuers_that_cannot_are_accepted(tmp_path: Path, issuers: str, client_ca: bool) -> None:
+    settings = load(written(tmp_path, accepting(issuers, client_ca)), environ={})
+    assert len(settings.identity.jwt_issuers) == len(issuers.split(","))
+
+
+def accepting(issuers: str, client_ca: bool) -> str:
+    """A settings file that accepts these issuers, each perhaps `@home`, and perhaps client certificates."""
+    text = '[server.tls]\ncertificate = "c"\nkey = "k"\nclient_ca = "ca"\n' if client_ca else ""
+    for issuer in issuers.split(", "):
+        name, _, home = issuer.partition("@")
+        text += f'[[identity.jwt_issuers]]\nissuer = "{name}"\naudience = "us"\n'
+        text += f'organization = "{home}"\n' if home else ""
+    return text

@@ -66,12 +66,14 @@ async def servers(database: Database) -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def start_server(stack: AsyncExitStack, database: Database, *issuers: Issuer) -> Server:
+async def start_server(
+    stack: AsyncExitStack, database: Database, *issuers: Issuer, certificates: bool = False
+) -> Server:
     """One more server on the database."""
     listener = Listener(database)
     audit = AuditLog(database)
     quotas = Quotas(database, listener, audit)
-    authenticator = Authenticator(database, listener, audit, issuers)
+    authenticator = Authenticator(database, listener, audit, issuers, certificates=certificates)
     await audit.start()
     stack.push_async_callback(audit.close)
     await authenticator.start()

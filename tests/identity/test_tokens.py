@@ -20,6 +20,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import PermissionDenied, Reason, Unauthenticated
+from stationmaster_server.identity.authentication import Certificate
 from stationmaster_server.identity.jwks import KeySource
 from stationmaster_server.identity.model import Caller, Role
 from stationmaster_server.identity.tokens import Issuer
@@ -174,6 +175,37 @@ async def test_a_token_without_signature_is_refused(server: Server, provider: Pr
     assert await refused(server, f"Bearer {part(provider.claims(owner))}") is Reason.CREDENTIALS_INVALID
     assert await refused(server, "Bearer a.b.c") is Reason.CREDENTIALS_INVALID
     assert await refused(server, f"Bearer {part({'alg': ['RS256']})}.{part([1])}.x") is Reason.CREDENTIALS_INVALID
+
+
+async def test_a_token_that_is_nothing_but_brackets_is_refused(server: Server) -> None:
+    deep = base64.urlsafe_b64encode(b"[" * 6000).decode()
+    assert await refused(server, f"Bearer {deep}.{part({})}.x") is Reason.CREDENTIALS_INVALID
+
+
+async def test_a_subject_belongs_to_its_issuer_where_there_are_several(
+    servers: AsyncExitStack, database: Database, provider: Provider, owner: Caller
+) -> None:
+    other = Issuer("https://other.example", AUDIENCE, KeySource(provider.url + "/jwks"))
+    server = await start_server(servers, database, issuer(provider), other)
+    await server.create_user(owner, Role.ADMIN, external_subject=SUBJECT)
+    ann = await server.create_user(owner, Role.MEMBER, external_subject=f"{provider.url}|{SUBJECT}")
+    identity = await server.authenticator.authenticate(provider.sign(provider.claims(owner)))
+    assert identity.tenant.user_id == ann.id
+    assert identity.subject == f"jwt:{provider.url}|{SUBJECT}"
+    foreign = provider.sign(provider.claims(owner, iss=other.name))
+    assert await refused(server, foreign) is Reason.CREDENTIALS_INVALID
+
+
+async def test_a_certificate_and_a_token_with_the_same_name_are_not_the_same_user(
+    servers: AsyncExitStack, database: Database, provider: Provider, owner: Caller
+) -> None:
+    server = await start_server(servers, database, issuer(provider), certificates=True)
+    robot = await server.create_user(owner, Role.SERVICE, external_subject="mtls|robot")
+    certificate = Certificate(("robot",), str(owner.tenant.organization_id))
+    assert (await server.authenticator.authenticate(None, certificate)).tenant.user_id == robot.id
+    for subject in ("robot", "mtls|robot"):
+        token = provider.sign(provider.claims(owner, sub=subject))
+        assert await refused(server, token) is Reason.CREDENTIALS_INVALID
 
 
 async def test_the_public_key_is_no_shared_secret(server: Server, provider: Provider, owner: Caller) -> None:

@@ -32,7 +32,10 @@ class Role(StrEnum):
 
 User = Annotated[str, typer.Argument(help="Name, end of the id, email address, or me.", metavar="USER")]
 Email = Annotated[str, typer.Option("--email", help="The email address.")]
-Subject = Annotated[str, typer.Option("--subject", help="The sub claim by which a JWT names the user.")]
+Subject = Annotated[
+    str,
+    typer.Option("--subject", help="How a token or certificate names the user."),
+]
 
 
 @command(app, "create")

@@ -118,7 +118,10 @@ class User(_message.Message):
     disabled: _builtins.bool
     """Whether it has been disabled."""
     external_subject: _builtins.str
-    """The `sub` claim by which a JWT names this user; unique in the organization."""
+    """How an issuer names this user: the `sub` claim of a JWT, or a name (SAN or CN) of a client certificate. On a server
+    that accepts more than one issuer, with certificates as one of them, the issuer stands before it:
+    `{iss}|{sub}`, `mtls|{name}`. Unique in the organization.
+    """
     etag: _builtins.str
     """Changes with every change of the user."""
     @_builtins.property

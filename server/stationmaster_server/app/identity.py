@@ -25,7 +25,8 @@ async def build_gate(stack: AsyncExitStack, settings: Settings, database: Databa
     stack.push_async_callback(audit.close)
     if settings.identity.local_admin:
         await ensure_local_administrator(database, settings.data_folder, audit)
-    authenticator = Authenticator(database, listener, audit, _issuers(settings.identity.jwt_issuers))
+    issuers, certificates = _issuers(settings.identity.jwt_issuers), settings.server.tls.client_ca is not None
+    authenticator = Authenticator(database, listener, audit, issuers, certificates=certificates)
     await authenticator.start()
     stack.push_async_callback(authenticator.close)
     return Gate(authenticator, Quotas(database, listener, audit), audit)

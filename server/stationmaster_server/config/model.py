@@ -168,14 +168,17 @@ class TelemetrySettings(Group):
 class JwtIssuerSettings(Group):
     """An OpenID Connect issuer whose tokens are accepted."""
 
-    issuer: str
+    issuer: Annotated[str, Field(pattern=r"^[^|]+$")]
     """The `iss` claim."""
     audience: str
     """The `aud` claim."""
     jwks_url: str | None = None
     """Where its keys are; absent: found by the issuer's discovery document."""
     organization: str | None = None
-    """Organization (UUID) of its users; absent: the claim `organization` names it."""
+    """Organization (UUID) of its users; absent: the claim `organization` names it.
+
+    Of several issuers, client certificates (`server.tls.client_ca`) among them, at most one may be without.
+    """
     clock_skew: Duration = timedelta(seconds=30)
 
 
@@ -185,6 +188,19 @@ class IdentitySettings(Group):
     local_admin: bool = True
     """Make an administrator key in the data folder (mode 0600) at the first start."""
     jwt_issuers: tuple[JwtIssuerSettings, ...] = ()
+    """Issuers of tokens: `issuer`, `audience`, and perhaps `jwks_url`, `organization`, `clock_skew`. With one issuer a
+    user's external subject is `{sub}`; with several it is `{issuer}|{sub}`, and all issuers but one need an
+    `organization`. Client certificates (`server.tls.client_ca`) count as the issuer `mtls`, which has none: their `sub`
+    is a name (SAN or CN), their O the organization.
+    """
+
+    @field_validator("jwt_issuers")
+    @classmethod
+    def _are_different(cls, issuers: tuple[JwtIssuerSettings, ...]) -> tuple[JwtIssuerSettings, ...]:
+        names = [issuer.issuer for issuer in issuers]
+        if len(set(names)) < len(names) or "mtls" in names:
+            raise ValueError("issuers must have different names, none of them mtls")
+        return issuers
 
 
 class WorkSettings(Group):
@@ -265,7 +281,9 @@ class Settings(BaseSettings):
 
     profile: Profile = Profile.DEVELOPMENT
     data_folder: Path = Field(default_factory=default_data_folder)
-    """Keys, the embedded database and files."""
+    """Keys, the embedded database and files. Servers on several hosts share its folder `workspaces` (a network file
+    system): the files that a session's tools write are there, and any server may run its next turn.
+    """
     database: DatabaseSettings = DatabaseSettings()
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
@@ -304,4 +322,10 @@ class Settings(BaseSettings):
             )
         if self.profile is Profile.PRODUCTION and self.database.url is None:
             raise ValueError("the profile production needs database.url (an embedded PostgreSQL serves one host only)")
+        anywhere = [issuer.issuer for issuer in self.identity.jwt_issuers if issuer.organization is None]
+        if len(anywhere) + (server.tls.client_ca is not None) > 1:
+            raise ValueError(
+                "more than one issuer could vouch for users of every organization (client certificates count as one): "
+                f"set organization of {', '.join(anywhere)} in identity.jwt_issuers, of all but one"
+            )
         return self

@@ -57,14 +57,26 @@ class Origin:
 
 
 class Authenticator:
-    """One for each process. `start` and `close` it: it writes in the background when keys were used."""
+    """One for each process. `start` and `close` it: it writes in the background when keys were used.
+
+    Where more than one issuer (client certificates, with `certificates`, count as one) vouches for users, a user's
+    external_subject names the issuer too, as `{issuer}|{subject}` or `mtls|{name}`: what one may say of its users
+    must not make another's of them.
+    """
 
     def __init__(
-        self, database: Database, listener: Listener, audit: AuditWriter, issuers: Sequence[Issuer] = ()
+        self,
+        database: Database,
+        listener: Listener,
+        audit: AuditWriter,
+        issuers: Sequence[Issuer] = (),
+        *,
+        certificates: bool = False,
     ) -> None:
         self._database = database
         self._audit = audit
         self._issuers = {issuer.name: issuer for issuer in issuers}
+        self._names_issuers = len(self._issuers) + certificates > 1
         self._keys: Cache[str, _Known] = Cache(KEY_LIFETIME)
         self._subjects: Cache[tuple[str, UUID | None], Principal] = Cache(KEY_LIFETIME)
         self._last_used = LastUsed(database)
@@ -133,14 +145,19 @@ class Authenticator:
             claims = await verify(token, self._issuers)
         except Unauthenticated as error:
             raise _Refused(error) from error
-        return await self._by_subject(Method.JWT, claims.subject, claims.organization_id)
+        return await self._by_subject(Method.JWT, self._bound(claims.issuer, claims.subject), claims.organization_id)
 
     async def _by_certificate(self, certificate: Certificate) -> Identity:
         organization_id = _uuid(certificate.organization)
         for name in certificate.names:
-            if await self._subjects.get((name, organization_id), self._find_subject) is not None:
-                return await self._by_subject(Method.MTLS, name, organization_id)
+            subject = self._bound(Method.MTLS.value, name)
+            if await self._subjects.get((subject, organization_id), self._find_subject) is not None:
+                return await self._by_subject(Method.MTLS, subject, organization_id)
         raise _invalid("the client certificate names no user; set its SAN or CN as a user's external_subject")
+
+    def _bound(self, issuer: str, subject: str) -> str:
+        """The external_subject of whom an issuer calls `subject`."""
+        return f"{issuer}|{subject}" if self._names_issuers else subject
 
     async def _by_subject(self, method: Method, subject: str, organization_id: UUID | None) -> Identity:
         user = await self._subjects.get((subject, organization_id), self._find_subject)

@@ -69,7 +69,7 @@ class KeySource:
                 return
             try:
                 self._keys = _public_keys(await self._read(self._location))
-            except (httpx2.HTTPError, OSError, JoseError, ValueError, KeyError, TypeError) as error:
+            except (httpx2.HTTPError, OSError, JoseError, ValueError, KeyError, TypeError, RecursionError) as error:
                 logger.warning("the keys of %s could not be read: %s: %s", self._location, type(error).__name__, error)
             finally:
                 self._asked = time.monotonic()

@@ -46,6 +46,7 @@ class Issuer:
 class Claims:
     """What a verified token says of its bearer."""
 
+    issuer: str
     subject: str
     organization_id: UUID | None
 
@@ -66,7 +67,7 @@ async def verify(token: str, issuers: Mapping[str, Issuer]) -> Claims:
         raise Unauthenticated(Reason.CREDENTIALS_EXPIRED, "the token has expired") from None
     except (JoseError, ValueError) as error:
         raise _invalid(f"{type(error).__name__}") from None
-    return Claims(claims["sub"], _organization(issuer, claims))
+    return Claims(issuer.name, claims["sub"], _organization(issuer, claims))
 
 
 def _registry(issuer: Issuer) -> jwt.JWTClaimsRegistry:
@@ -98,7 +99,7 @@ def _peek(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise _invalid("it is neither an API key nor a token")
     try:
         header, payload = (json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in parts[:2])
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise _invalid("it cannot be read") from None
     if not isinstance(header, dict) or not isinstance(payload, dict):
         raise _invalid("it cannot be read")
