@@ -43,10 +43,13 @@ async def test_a_second_start_changes_nothing(database: Database, tmp_path: Path
     assert len(await list_keys(database)) == 1
 
 
-async def test_a_key_of_a_database_that_is_gone_is_replaced(server: Server, database: Database, tmp_path: Path) -> None:
+async def test_a_key_of_another_database_is_replaced_and_kept(
+    server: Server, database: Database, tmp_path: Path
+) -> None:
     (tmp_path / "admin.key").write_text("sm_of_another_database")
     await ensure_local_administrator(database, tmp_path)
     await server.authenticator.authenticate(f"Bearer {(tmp_path / 'admin.key').read_text().strip()}")
+    assert (tmp_path / "admin.key.old").read_text() == "sm_of_another_database"
 
 
 async def test_a_file_that_cannot_be_written_leaves_nothing_in_the_database(database: Database, tmp_path: Path) -> None:

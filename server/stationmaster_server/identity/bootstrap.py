@@ -16,13 +16,15 @@ from stationmaster_server.identity.model import PLATFORM_SCOPE, AuditEntry, Cate
 from stationmaster_server.identity.system import system_caller
 
 KEY_FILE = "admin.key"
+OLD_KEY_FILE = "admin.key.old"
 LOCAL = "local"
 
 
 async def ensure_local_administrator(database: Database, data_folder: Path, audit: AuditWriter | None = None) -> None:
     """Make the organization `local`, its owner and a key in `{data_folder}/admin.key` if there is no organization yet.
 
-    Of several servers that start at once, one does it. The key operates the installation.
+    A key of another database that is there becomes `admin.key.old`. Of several servers that start at once, one does it.
+    The key operates the installation.
     """
     async with database.system() as tx:
         await store.lock_bootstrap(tx)
@@ -37,8 +39,15 @@ async def ensure_local_administrator(database: Database, data_folder: Path, audi
         if audit is not None:
             entry = AuditEntry("apiKey.create", f"apiKeys/{key.id}", category=Category.SECURITY)
             await audit.write(tx, system_caller(organization.id, owner.id), entry)
+        await asyncio.to_thread(_keep_old, data_folder / KEY_FILE)
         # Before the commit: a crash in between leaves a file that the next start writes anew, never a key nobody has.
         await asyncio.to_thread(write_private, data_folder / KEY_FILE, secret + "\n")
+
+
+def _keep_old(path: Path) -> None:
+    """Keep the key of another database: whoever goes back to that needs it."""
+    if path.is_file():
+        path.replace(path.with_name(OLD_KEY_FILE))
 
 
 def write_private(path: Path, text: str) -> None:
