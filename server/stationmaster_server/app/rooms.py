@@ -55,7 +55,9 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     stack.push_async_callback(trail.close)
     agents = build_agents(stack, on.settings.models, database, gate, on.metrics)
     warm_up(stack, on.settings.models, agents)
-    sessions = build_sessions(on.settings, database, gate, on.engines, agents, tokens, on.chores)
+    sessions = build_sessions(
+        on.settings, database, gate, on.engines, agents, tokens, on.chores, lambda: server.draining
+    )
     for servicer in (identity, AuditServicer(trail, tokens), AgentServicer(agents.service, tokens), sessions.servicer):
         server.add(servicer, needs=(DATABASE,))
     return sessions.handlers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -44,8 +45,9 @@ def build_sessions(
     agents: Agents,
     tokens: PageTokens,
     chores: Housekeeping,
+    stopping: Callable[[], bool],
 ) -> Sessions:
-    """Build everything about sessions and turns."""
+    """Build everything about sessions and turns. `stopping`: whether the server ends its streams by itself."""
     services = TurnServices(database, engines.log, engines.queue, gate.audit, gate.quotas)
     workspaces = Workspaces(settings.data_folder / WORKSPACES)
     workspaces.prepare()
@@ -57,5 +59,5 @@ def build_sessions(
     chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
     chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
-    servicer = SessionServicer(service, Watching(database, engines.log), turns, permissions, tokens)
+    servicer = SessionServicer(service, Watching(database, engines.log), turns, permissions, tokens, stopping=stopping)
     return Sessions(servicer, {KIND: runner})

@@ -56,6 +56,11 @@ class HealthBoard:
         self._tell(True)
 
     @property
+    def draining(self) -> bool:
+        """Whether the server is about to stop, or stops."""
+        return self._draining
+
+    @property
     def missing(self) -> dict[str, str]:
         """Needs that are not met, and why."""
         return dict(self._missing)

@@ -56,6 +56,11 @@ class RpcServer:
         await self._server.start()
         return self.port
 
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to stop, or stops: a stream that ends now was not left by its reader."""
+        return self._board.draining
+
     async def drain(self, delay: timedelta) -> None:
         """Say NOT_SERVING and go on for `delay`, so that whoever spreads the calls learns of it."""
         self._board.drain()
