@@ -67,7 +67,7 @@ def delay_seconds(attempt: int, policy: RetryPolicy) -> float:
     except OverflowError:
         wait = cap
     spread = random.uniform(-policy.jitter, policy.jitter)  # noqa: S311 - spreads load, guards nothing
-    return min(wait, cap) * (1 + spread)
+    return min(cap, wait * (1 + spread))
 
 
 def _storable(text: str) -> str:
