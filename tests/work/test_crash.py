@@ -6,16 +6,21 @@ import asyncio
 import signal
 import sys
 import time
-from datetime import timedelta
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
+import pytest_asyncio
+from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import LeaseLost, Unavailable
 from stationmaster_server.work import claim_store
-from stationmaster_server.work.model import Outcome, RetryPolicy, State, Succeeded
+from stationmaster_server.work.model import Outcome, RetryPolicy, State, Succeeded, WorkItem
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import WorkerSettings
 
@@ -40,8 +45,9 @@ async def test_after_kill_9_another_worker_takes_over_within_the_lease_and_a_sec
     try:
         first = await client.reaches(item.item_id, State.RUNNING)
         gate = Gate()
-        await start_server({"doomed": gate}, SETTINGS)
-        await asyncio.sleep(0.5)
+        replacement = await start_server({"doomed": gate}, SETTINGS)
+        for _ in range(2):
+            await lease_renewed(replacement, item.item_id)
         assert not gate.runs
     finally:
         process.send_signal(signal.SIGKILL)
@@ -133,9 +139,23 @@ async def test_a_long_run_keeps_its_lease(start_server: StartServer) -> None:
     gate = Gate()
     server = await start_server({"noop": gate})
     item = await server.submit(claim_here=True)
-    await asyncio.sleep(2)
+    for _ in range(4):
+        await lease_renewed(server, item.item_id)
     gate.open.set()
     assert (await server.reaches(item.item_id, State.SUCCEEDED)).attempt == 1
+
+
+async def lease_end(server: Server, item_id: UUID) -> datetime | None:
+    async with server.database.system(autocommit=True) as tx:
+        end: datetime | None = await tx.fetchval("SELECT lease_expires_at FROM work_items WHERE item_id = $1", item_id)
+    return end
+
+
+async def lease_renewed(server: Server, item_id: UUID) -> None:
+    before = await lease_end(server, item_id)
+    async with asyncio.timeout(LIMIT):
+        while await lease_end(server, item_id) == before:  # noqa: ASYNC110 - it is in the database
+            await asyncio.sleep(0.01)
 
 
 async def test_an_item_whose_workers_keep_dying_ends_as_dead(idle: Server, start_server: StartServer) -> None:
@@ -157,12 +177,97 @@ async def test_an_item_that_a_transaction_holds_locked_does_not_cost_the_others_
     items = [await server.submit(claim_here=True) for _ in range(5)]
     async with server.database.system() as tx:
         await tx.execute("SELECT FROM work_items WHERE item_id = $1 FOR UPDATE", items[0].item_id)
-        await asyncio.sleep(2)
+        for _ in range(4):
+            await lease_renewed(server, items[1].item_id)
         for item in items[1:]:
             assert (await server.get(item.item_id)).lease_token == item.lease_token
     gate.open.set()
     for item in items:
         await server.reaches(item.item_id, State.SUCCEEDED)
+
+
+class Outage:
+    """The database takes no connection and ends those that it has, as one that is away does."""
+
+    def __init__(self, administrator: asyncpg.Connection, name: str) -> None:
+        self._administrator = administrator
+        self._name = name
+
+    async def begin(self) -> None:
+        await self._administrator.execute(f"ALTER DATABASE {self._name} CONNECTION LIMIT 0")
+        await self._administrator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", self._name
+        )
+
+    async def end(self) -> None:
+        await self._administrator.execute(f"ALTER DATABASE {self._name} CONNECTION LIMIT -1")
+
+
+@pytest_asyncio.fixture
+async def outage(postgres: Cluster, database_url: str) -> AsyncIterator[Outage]:
+    """Switches the test's database off and on."""
+    administrator = await asyncpg.connect(postgres.url(user=SUPERUSER, database="postgres"))
+    outage = Outage(administrator, database_url.partition("@/")[2].partition("?")[0])
+    yield outage
+    await outage.end()
+    await administrator.close()
+
+
+async def test_who_lived_through_an_outage_longer_than_its_lease_keeps_what_it_runs(
+    start_server: StartServer, outage: Outage, administrator_url: str
+) -> None:
+    runs, ends = Gate(), Gate(Succeeded({"by": "the first attempt"}))
+    # Reapers look so often that they are always before the hearts.
+    server = await start_server({"runs": runs, "ends": ends}, replace(SETTINGS, reap=timedelta(milliseconds=10)))
+    other = await start_server({"other": Gate()}, replace(SETTINGS, reap=timedelta(milliseconds=10)))
+    running, ending = [await server.submit(kind, claim_here=True) for kind in ("runs", "ends")]
+    await asyncio.gather(runs.begun.wait(), ends.begun.wait())
+    await outage.begin()
+    ends.open.set()
+    await past_the_lease(administrator_url)
+    await outage.end()
+    item = await reaches_in_the_end(other, ending.item_id)
+    assert (item.attempt, item.result) == (1, {"by": "the first attempt"})
+    for _ in range(4):
+        await lease_renewed(server, running.item_id)
+    runs.open.set()
+    item = await server.reaches(running.item_id, State.SUCCEEDED)
+    assert (item.attempt, item.errors, len(runs.runs), len(ends.runs)) == (1, [], 1, 1)
+
+
+async def past_the_lease(administrator_url: str) -> None:
+    """The superuser gets in, whatever the limit."""
+    administrator = await asyncpg.connect(administrator_url)
+    past = "SELECT max(lease_expires_at) < now() - interval '1 s' FROM work_items WHERE state = 'RUNNING'"
+    async with asyncio.timeout(LIMIT):
+        while not await administrator.fetchval(past):  # noqa: ASYNC110 - it is in the database
+            await asyncio.sleep(0.05)
+    await administrator.close()
+
+
+async def test_a_lease_that_nobody_renews_after_an_outage_is_taken_back(
+    start_server: StartServer, idle: Server, outage: Outage, administrator_url: str
+) -> None:
+    item = await idle.submit()
+    async with idle.database.system(autocommit=True) as tx:
+        await claim_store.claim(tx, ["noop"], 1, LEASE, "test", timedelta(milliseconds=50))
+    reaping = await start_server({"other": Gate()})
+    await reaping.reaches(item.item_id, State.QUEUED)
+    async with idle.database.system(autocommit=True) as tx:
+        await claim_store.claim(tx, ["noop"], 1, LEASE, "test", timedelta(seconds=1))
+    await outage.begin()
+    await past_the_lease(administrator_url)
+    await outage.end()
+    assert (await reaches_in_the_end(reaping, item.item_id, State.QUEUED)).attempt == 2
+
+
+async def reaches_in_the_end(server: Server, item_id: UUID, state: State = State.SUCCEEDED) -> WorkItem:
+    """As `reaches`, through an outage."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            with suppress(Unavailable, asyncpg.InternalClientError):  # the latter: a connection that died while idle
+                return await server.reaches(item_id, state)
+            await asyncio.sleep(0.01)
 
 
 async def test_ends_are_written_after_an_outage_once(
@@ -180,15 +285,4 @@ async def test_ends_are_written_after_an_outage_once(
     await administrator.close()
     gate.open.set()
     for item in items:
-        async with asyncio.timeout(LIMIT):
-            await eventually_succeeded(server, item.item_id)
-
-
-async def eventually_succeeded(server: Server, item_id: UUID) -> None:
-    while True:
-        try:
-            item = await server.reaches(item_id, State.SUCCEEDED)
-        except (Unavailable, asyncpg.InternalClientError):  # the latter: a connection that died while idle
-            continue
-        assert item.attempt == 1
-        return
+        assert (await reaches_in_the_end(server, item.item_id)).attempt == 1

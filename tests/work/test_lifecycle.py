@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -89,6 +91,54 @@ async def test_a_handler_is_told_of_a_pause_and_of_its_end(start_server: StartSe
     await eventually(lambda: gate.runs[0].paused)
     await server.call(server.queue.unpause, item.item_id)
     await eventually(lambda: not gate.runs[0].paused)
+
+
+async def test_what_a_heartbeat_could_not_carry_comes_with_a_later_one(start_server: StartServer) -> None:
+    broken, locked = Gate(), Gate()
+    server = await start_server({"broken": broken, "locked": locked})
+    items = [await server.submit(kind, claim_here=True) for kind in ("broken", "locked")]
+    await asyncio.gather(broken.begun.wait(), locked.begun.wait())
+    (bad,), (good,) = broken.runs, locked.runs
+    async with server.database.system() as tx:
+        await tx.execute("SELECT FROM work_items WHERE item_id = $1 FOR UPDATE", items[1].item_id)
+        good.heartbeat({"fraction": 0.5})
+        bad.heartbeat({"fraction": object()})
+        before = bad.renewed_at
+        # The progress that is no JSON costs neither its own lease nor the other's progress.
+        await eventually(lambda: bad.renewed_at > before)
+    async with asyncio.timeout(LIMIT):
+        while (await server.get(items[1].item_id)).progress != {"fraction": 0.5}:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await eventually(lambda: not good.alive)
+
+
+async def test_a_handler_that_is_cancelled_by_its_own_library_has_failed(start_server: StartServer) -> None:
+    async def handler(run: Run) -> Outcome:
+        raise asyncio.CancelledError
+
+    server = await start_server({"noop": handler})
+    item = await server.submit(retry=replace(AT_ONCE, attempts=2))
+    item = await server.reaches(item.item_id, State.DEAD)
+    assert [error["reason"] for error in item.errors] == ["CANCELLED_ITSELF"] * 2
+
+
+async def test_a_completion_that_was_rolled_back_does_not_hide_a_lost_lease(start_server: StartServer) -> None:
+    async def handler(run: Run) -> Outcome:
+        with suppress(ZeroDivisionError):
+            async with server.database.system() as tx:
+                await server.queue.complete(tx, run, Succeeded())
+                raise ZeroDivisionError
+        runs.append(run)
+        await asyncio.Event().wait()
+        return Succeeded()
+
+    runs: list[Run] = []
+    server = await start_server({"noop": handler})
+    await server.submit(claim_here=True)
+    await eventually(lambda: bool(runs))
+    async with server.database.system() as tx:
+        await tx.execute("UPDATE work_items SET lease_token = gen_random_uuid()")
+    await eventually(lambda: runs[0].lost)
 
 
 async def test_progress_is_carried_out_by_heartbeats(start_server: StartServer) -> None:
@@ -251,16 +301,18 @@ async def test_an_attempt_that_takes_too_long_fails_and_is_retried(start_server:
 
 async def test_a_handler_that_gives_no_sign_of_life_fails(start_server: StartServer) -> None:
     async def lively(run: Run) -> Outcome:
-        for _ in range(20):
+        while not still_is_dead.is_set():
             run.heartbeat()
             await asyncio.sleep(0.05)
         return Succeeded()
 
+    still_is_dead = asyncio.Event()
     server = await start_server({"lively": lively, "still": Gate()})
     timeouts = Timeouts(heartbeat=timedelta(milliseconds=500))
     alive = await server.submit("lively", timeouts=timeouts)
     still = await server.submit("still", timeouts=timeouts, retry=RetryPolicy(attempts=1))
     assert (await server.reaches(still.item_id, State.DEAD)).errors[0]["reason"] == "HEARTBEAT"
+    still_is_dead.set()
     assert (await server.reaches(alive.item_id, State.SUCCEEDED)).attempt == 1
 
 
@@ -269,11 +321,13 @@ async def test_a_handler_ends_its_item_in_its_own_transaction(start_server: Star
         outcome = Succeeded({"by": "handler"})
         async with server.database.system() as tx:
             assert await server.queue.complete(tx, run, outcome) is State.SUCCEEDED
-            await asyncio.sleep(0.5)
+            # A heart that beats meanwhile takes nothing for lost.
+            for _ in range(2):
+                await server.reaches((await server.submit("other")).item_id, State.SUCCEEDED)
         assert run.settled
         return outcome
 
-    server = await start_server({"noop": handler})
+    server = await start_server({"noop": handler, "other": noop})
     item = await server.submit()
     assert (await server.reaches(item.item_id, State.SUCCEEDED)).result == {"by": "handler"}
     await eventually(lambda: server.worker is not None and not server.worker._held)

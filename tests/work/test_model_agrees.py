@@ -78,7 +78,7 @@ class World:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.queue = WorkQueue(Notifier(database))
-        self.reaper = Reaper(database, lambda: None, timedelta(hours=1))
+        self.reaper = Reaper(database, lambda: None, timedelta(hours=1), timedelta(hours=1))
         self.organization_id, self.user_id = new_id(), new_id()
         self.twins: list[Twin] = []
 

@@ -143,9 +143,10 @@ class Beat(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a heartbeat brings back."""
+    """What a heartbeat brings back. `renewed`: the lease was extended, and what the handler said is stored."""
 
     held: bool
+    renewed: bool
     cancel_requested: bool
     paused: bool
 
@@ -157,7 +158,7 @@ WITH beats AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bool[], $5::bool[], $6::text[]) WITH ORDINALITY
         AS b(organization_id, item_id, token, renew, alive, progress, ordinal)
 ), locked AS (
-    SELECT i.organization_id, i.item_id, b.alive, b.progress
+    SELECT i.organization_id, i.item_id, b.alive, b.progress, b.ordinal
     FROM work_items i JOIN beats b ON i.organization_id = b.organization_id AND i.item_id = b.item_id
     WHERE b.renew AND i.lease_token = b.token AND i.state = 'RUNNING'
     ORDER BY i.item_id FOR UPDATE OF i SKIP LOCKED
@@ -166,9 +167,12 @@ WITH beats AS (
     SET lease_expires_at = now() + $7::interval, progress = COALESCE(l.progress::json, i.progress),
         heartbeat_deadline = CASE WHEN l.alive THEN now() + i.heartbeat_timeout ELSE i.heartbeat_deadline END
     FROM locked l WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id
+    RETURNING l.ordinal
 )
-SELECT i.lease_token IS NOT DISTINCT FROM b.token AND i.state = 'RUNNING' AS held, i.cancel_requested, i.paused
+SELECT i.lease_token IS NOT DISTINCT FROM b.token AND i.state = 'RUNNING' AS held, r.ordinal IS NOT NULL AS renewed,
+       i.cancel_requested, i.paused
 FROM beats b LEFT JOIN work_items i ON i.organization_id = b.organization_id AND i.item_id = b.item_id
+LEFT JOIN renewed r ON r.ordinal = b.ordinal
 ORDER BY b.ordinal
 """
 
@@ -185,7 +189,7 @@ async def beat(tx: Transaction, beats: Sequence[Beat], lease: timedelta) -> list
         [beat.progress for beat in beats],
         lease,
     )
-    return [Seen(bool(row[0]), bool(row[1]), bool(row[2])) for row in rows]
+    return [Seen(*map(bool, row)) for row in rows]
 
 
 class Settlement(NamedTuple):
@@ -275,8 +279,8 @@ SELECT {COLUMNS},
 FROM work_items i
 WHERE (i.organization_id, i.item_id) IN (
     SELECT organization_id, item_id FROM work_items
-    WHERE state = 'RUNNING' AND (lease_expires_at < now() OR attempt_deadline < now() OR heartbeat_deadline < now()
-                                 OR close_deadline < now())
+    WHERE state = 'RUNNING' AND (lease_expires_at < now() AND NOT $2 OR attempt_deadline < now()
+                                 OR heartbeat_deadline < now() OR close_deadline < now())
     UNION ALL
     SELECT organization_id, item_id FROM work_items
     WHERE state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL)
@@ -286,9 +290,9 @@ WHERE (i.organization_id, i.item_id) IN (
 """
 
 
-async def find_expired(tx: Transaction, limit: int) -> list[tuple[WorkItem, str]]:
-    """Items whose time is up, each with what is up."""
-    return [(to_item(row), row["cause"]) for row in await tx.fetch(_FIND_EXPIRED, limit)]
+async def find_expired(tx: Transaction, limit: int, *, spare_leases: bool = False) -> list[tuple[WorkItem, str]]:
+    """Items whose time is up, each with what is up; `spare_leases`: a lease alone is no cause."""
+    return [(to_item(row), row["cause"]) for row in await tx.fetch(_FIND_EXPIRED, limit, spare_leases)]
 
 
 _UNUSED_LANES = """

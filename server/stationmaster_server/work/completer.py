@@ -43,10 +43,16 @@ class Completer:
             self._task = asyncio.create_task(self._run(), name="work completer")
         return future
 
-    async def close(self) -> None:
-        """Wait until everything is written."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
+    async def close(self, grace: timedelta) -> None:
+        """Wait until everything is written, for so long; the rest is left to its leases."""
+        task = self._task
+        if task is None:
+            return
+        await asyncio.wait([task], timeout=grace.total_seconds())
+        if not task.done():
+            logger.warning("the ends of some work items were not written before the stop")
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
         while self._waiting:

@@ -45,6 +45,10 @@ class LocalWorker(Protocol):
         """Tell the item's handler, if it runs here."""
         ...
 
+    def give_back(self, lease: Lease) -> None:
+        """The lease was not taken after all."""
+        ...
+
 
 class WorkQueue:
     """One for each process. Every method works in the caller's transaction; workers are woken after its commit."""
@@ -66,12 +70,18 @@ class WorkQueue:
         """
         await self._backlog.check(tx, work.organization_id, 1)
         lease = self._lease(work) if claim_here else None
-        if is_plain(work):
-            (item,) = await insert_plain(tx, [work], lease)
-            created = True
-        else:
-            item, created = await insert_one(tx, work, lease)
-        if created and item.state is State.RUNNING and self._worker is not None:
+        taken = False
+        try:
+            if is_plain(work):
+                (item,) = await insert_plain(tx, [work], lease)
+                created = True
+            else:
+                item, created = await insert_one(tx, work, lease)
+            taken = created and item.state is State.RUNNING
+        finally:
+            if lease is not None and not taken and self._worker is not None:
+                self._worker.give_back(lease)
+        if taken and self._worker is not None:
             worker = self._worker
             tx.after_commit(lambda: worker.take(item))
         elif created:
@@ -137,10 +147,11 @@ class WorkQueue:
 
     async def unpause(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
         """Let a paused item go on. Errors as of `pause`."""
-        item = await self._set_paused(tx, organization_id, item_id, False)
-        key = key_of(item)
-        if key is not None and item.state is State.WAITING:
+        key = key_of(await self.get(tx, organization_id, item_id))
+        if key is not None:
             await key_store.lock(tx, [key])
+        item = await self._set_paused(tx, organization_id, item_id, False)
+        if key is not None and item.state is State.WAITING:
             await self._admit(tx, [key])
         tx.after_commit(self.wake)
         return item
@@ -174,8 +185,13 @@ class WorkQueue:
         decision = decide(outcome, item.attempt, item.retry)
         settlement = Settlement(item.organization_id, item.item_id, run.lease_token, item.concurrency_key, decision)
         run.completing = True
-        states, freed = await settle_all(tx, [settlement])
+        try:
+            states, freed = await settle_all(tx, [settlement])
+        except BaseException:
+            run.completing = False
+            raise
         if item.item_id not in states:
+            run.completing = False
             run.lost = True
             raise LeaseLost(f"item {item.item_id} is run by somebody else")
         tx.after_commit(lambda: self._completed(run, freed or states[item.item_id] is State.QUEUED))

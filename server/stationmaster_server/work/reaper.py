@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -28,12 +29,20 @@ _ERRORS = {
 
 
 class Reaper:
-    """Looks every `interval` for what nobody will end; the database's clock decides."""
+    """Looks every `interval` for what nobody will end; the database's clock decides.
 
-    def __init__(self, database: Database, wake: Callable[[], None], interval: timedelta) -> None:
+    While the database is away nobody can renew a lease. So after a round that failed, or that took as long as a lease,
+    leases are good for another one: whoever is alive renews it meanwhile.
+    """
+
+    def __init__(self, database: Database, wake: Callable[[], None], interval: timedelta, lease: timedelta) -> None:
         self._database = database
         self._wake = wake
         self._interval = interval.total_seconds()
+        self._lease = lease.total_seconds()
+        self._looked_at = time.monotonic()
+        self._failed = False
+        self._leases_good_until = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -56,15 +65,20 @@ class Reaper:
                     await self.keep_house()
                 rounds += 1
             except StationmasterError as error:
+                self._failed = True
                 logger.warning("expired work could not be taken back: %s", error)
             except Exception:
+                self._failed = True
                 logger.exception("the reaper failed; it goes on with the next round")
             await asyncio.sleep(self._interval)
 
     async def reap(self) -> int:
         """One round; returns how many items were taken back or ended."""
         async with self._database.system(autocommit=True) as tx:
-            expired = await claim_store.find_expired(tx, _BATCH)
+            spare = self._failed or time.monotonic() < self._leases_good_until
+            expired = await claim_store.find_expired(tx, _BATCH, spare_leases=spare)
+        if self._was_away() and not spare:
+            return 0
         if not expired:
             return 0
         settlements = [_settlement(item, cause) for item, cause in expired]
@@ -76,6 +90,15 @@ class Reaper:
             if item.item_id in states:
                 logger.info("work item %s: %s, now %s", item.item_id, cause, states[item.item_id])
         return len(states)
+
+    def _was_away(self) -> bool:
+        """Whether this is the first look after an outage; from it on, leases are good for as long as a new one."""
+        now = time.monotonic()
+        away = self._failed or now - self._looked_at > self._interval + self._lease
+        if away:
+            self._leases_good_until = now + self._lease
+        self._failed, self._looked_at = False, now
+        return away
 
     async def keep_house(self) -> None:
         """Give slots that were left unused to who waits, and forget lanes, keys and rates that are no longer used."""

@@ -25,6 +25,7 @@ class Run:
         "item",
         "lease_token",
         "lost",
+        "missed",
         "paused",
         "progress",
         "renewed_at",
@@ -46,6 +47,7 @@ class Run:
         self.progress: Mapping[str, Any] | None = None
         self.alive = False
         self.completing = False  # `complete` has written the end, which may not be committed yet
+        self.missed = False  # the last heartbeat found no lease
         self.settled = False  # the end is committed
         self.lost = False  # somebody else has the item
         self.task: asyncio.Task[None] | None = None

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _CLAIM_LIMIT = 200
 _END_LIMIT = 5.0  # seconds for a handler that was ended at the stop; past it the item is left to its lease
+_WRITE_LIMIT = 1.0  # seconds for the ends at the stop, though the grace is over
+_PROMISE = 1.0  # seconds that a slot is kept for a submission: one that was rolled back does not say so
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,13 @@ class Worker:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._held: dict[UUID, Run] = {}  # by lease token: claimed, and not known to be settled
         self._active = 0  # handlers that run
+        self._promised: dict[UUID, float] = {}  # by lease token, until when: of submissions that may yet commit
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._claimer: asyncio.Task[None] | None = None
         self._completer = Completer(database, queue.wake, self._settings.lease * 4)
         self._heart = Heart(database, self._settings.lease, self._held.values(), self._told)
-        self._reaper = Reaper(database, queue.wake, self._settings.reap)
+        self._reaper = Reaper(database, queue.wake, self._settings.reap, self._settings.lease)
         queue.attach(self)
         if listener is not None:
             listener.add(CHANNEL, lambda _: self._wake.set())
@@ -80,20 +83,25 @@ class Worker:
         self._reaper.start()
 
     async def stop(self, grace: timedelta) -> None:
-        """Claim no more; let handlers finish, or hand back, within `grace`; hand back the rest for them."""
+        """Claim no more; let handlers finish, or hand back, within `grace`; hand back the rest for them.
+
+        What cannot be written, when the database is away, is left to its lease.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace.total_seconds()
         self._stopping.set()
         self._wake.set()
         await self._reaper.stop()
         if self._claimer is not None:
-            await self._claimer
+            await _end(self._claimer, max(until - loop.time(), _WRITE_LIMIT))
         tasks = [run.task for run in self._held.values() if run.task is not None]
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
+            _, late = await asyncio.wait(tasks, timeout=max(until - loop.time(), 0))
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=_END_LIMIT)
-        await self._completer.close()
+        await self._completer.close(timedelta(seconds=max(until - loop.time(), _WRITE_LIMIT)))
         await self._heart.stop()
 
     # What the queue asks of the worker of its server.
@@ -109,11 +117,20 @@ class Worker:
         """A lease to take at once, when a slot is free for the kind."""
         if self._stopping.is_set() or self._claimer is None or kind not in self._handlers or self._free() <= 0:
             return None
-        return Lease(uuid4(), self._name, self._settings.lease)
+        lease = Lease(uuid4(), self._name, self._settings.lease)
+        self._promised[lease.token] = asyncio.get_running_loop().time() + _PROMISE
+        return lease
 
     def take(self, item: WorkItem) -> None:
         """Run an item whose lease was taken with its submission."""
+        if item.lease_token is not None:
+            self._promised.pop(item.lease_token, None)
         self._run(item)
+
+    def give_back(self, lease: Lease) -> None:
+        """The lease was not taken after all."""
+        if self._promised.pop(lease.token, None) is not None:
+            self._wake.set()
 
     def cancel(self, item_id: UUID) -> None:
         """Tell the item's handler, if it runs here."""
@@ -124,9 +141,12 @@ class Worker:
     # Claiming.
 
     def _free(self) -> int:
+        now = asyncio.get_running_loop().time()
+        while self._promised and self._promised[oldest := next(iter(self._promised))] < now:
+            del self._promised[oldest]
         slots = self._settings.slots
         # Ends that are still to be written hold no slot, unless they pile up.
-        return min(slots - self._active, 2 * slots - len(self._held))
+        return min(slots - self._active, 2 * slots - len(self._held)) - len(self._promised)
 
     async def _claim_forever(self) -> None:
         while not self._stopping.is_set():
@@ -221,17 +241,26 @@ class Worker:
         """Why the handler was ended: whoever cancels its task says so first."""
         if run.lost or run.settled:
             return None
-        return Cancelled() if run.cancelled.is_set() else Released()
+        if run.cancelled.is_set():
+            return Cancelled()
+        if self._stopping.is_set():
+            return Released()
+        return Failed("the handler was cancelled, and not by its worker", reason="CANCELLED_ITSELF")
 
     def _told(self, run: Run, seen: Seen) -> None:
         """What a heartbeat brought back."""
         if not seen.held:
-            # An end that is being written, here or in the handler's transaction, is no loss.
-            if not run.completing and run.lease_token in self._held and run.task is not None:
+            # An end that is being written is no loss; if it was not the end, the next beat tells the same.
+            first_told, run.missed = not run.missed, True
+            if run.completing and first_told:
+                return
+            over = run.lost or run.settled or run.task is None or run.task.done()
+            if run.task is not None and not over:
                 logger.warning("work item %s: the lease was lost", run.item.item_id)
                 run.lost = True
                 run.task.cancel()
             return
+        run.missed = False
         run.paused = seen.paused
         if seen.cancel_requested:
             self._ask_to_cancel(run)
@@ -243,6 +272,13 @@ class Worker:
         grace = self._settings.cancel_grace.total_seconds()
         timer = asyncio.get_running_loop().call_later(grace, run.task.cancel)
         run.task.add_done_callback(lambda _: timer.cancel())
+
+
+async def _end(task: asyncio.Task[None], limit: float) -> None:
+    """Wait for a task, then cancel it."""
+    await asyncio.wait([task], timeout=limit)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _within(limit: timedelta, outcome: Awaitable[Outcome]) -> Outcome:
