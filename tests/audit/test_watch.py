@@ -93,6 +93,16 @@ async def test_an_idle_watch_tells_the_newest_sequence(database: Database, calle
         assert (keepalive.events, keepalive.last_sequence) == ([], 1)
 
 
+async def test_a_watch_that_matches_nothing_tells_how_far_it_has_come(database: Database, caller: Caller) -> None:
+    """However busy the trail is: silence would be taken for a dead server, and a new start would read it all again."""
+    async with running(database, keepalive=timedelta()) as server:
+        await asyncio.gather(*(server.change(caller) for _ in range(250)))
+        await collect(server, caller, 250)
+        async with asyncio.timeout(LIMIT), aclosing(server.trail.watch(caller, 'action = "other"', 0)) as batches:
+            told = [await anext(batches) for _ in range(2)]
+    assert [(batch.events, batch.last_sequence) for batch in told] == [([], 200), ([], 250)]
+
+
 async def test_a_watch_of_what_is_new_skips_what_was(server: Server, caller: Caller) -> None:
     await server.change(caller, "thing.old")
     await collect(server, caller, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import timedelta
 
 import pytest
 from stationmaster_server.db.caller import Caller
@@ -14,6 +15,7 @@ from stationmaster_server.events.model import Batch, NewEvent
 from stationmaster_server.sessions import events
 from stationmaster_server.sessions.model import NewSession, Session, SessionState
 from stationmaster_server.sessions.turns import Started
+from stationmaster_server.sessions.watching import Watching
 
 from tests.sessions.builders import SPEC
 from tests.sessions.conftest import Rooms
@@ -105,6 +107,15 @@ async def test_a_cursor_past_the_end_is_refused(rooms: Rooms, caller: Caller, se
         await sequences(rooms.watching.watch(caller, session.id, 5), 1)
 
 
+async def test_a_cursor_past_the_end_of_an_ended_session_is_refused_as_well(
+    rooms: Rooms, caller: Caller, session: Session
+) -> None:
+    await rooms.sessions.terminate(caller, session.id)
+
+    with pytest.raises(InvalidArgument):
+        await sequences(rooms.watching.watch(caller, session.id, 5))
+
+
 async def test_a_stopping_server_tells_its_readers_to_come_again(
     rooms: Rooms, caller: Caller, session: Session
 ) -> None:
@@ -137,6 +148,17 @@ async def test_the_stream_of_a_turn_has_its_events_alone_and_ends_with_it(
     await append(rooms, caller, session, finished, events.session_updated(["labels"]))
 
     assert await reader == [2, 5, 6]
+
+
+async def test_the_stream_of_a_turn_tells_how_far_it_has_come_while_others_talk(
+    rooms: Rooms, caller: Caller, session: Session
+) -> None:
+    """A turn that waits for another that streams is no idle stream, yet its reader hears nothing of it."""
+    watching = Watching(rooms.database, rooms.services.log, keepalive=timedelta())
+    async with asyncio.timeout(LIMIT), aclosing(watching.follow(caller, session.id, Started(new_id(), 1))) as batches:
+        waiting = asyncio.ensure_future(anext(batches))
+        await append(rooms, caller, session, events.text_delta(new_id(), 1, "not mine"))
+        assert await waiting == Batch([], 2)
 
 
 async def test_the_stream_of_a_turn_ends_at_a_permission_only_when_asked(

@@ -59,5 +59,6 @@ def build_sessions(
     chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
     chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
-    servicer = SessionServicer(service, Watching(database, engines.log), turns, permissions, tokens, stopping=stopping)
+    watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
+    servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     return Sessions(servicer, {KIND: runner})

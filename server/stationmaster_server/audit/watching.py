@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from stationmaster_server.audit import store
-from stationmaster_server.audit.model import AuditBatch
+from stationmaster_server.audit.model import AuditBatch, AuditEvent
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.errors import Reason, Unavailable
@@ -85,30 +86,26 @@ class Watches:
         topic.watchers += 1
         try:
             at = head if after is None else after
+            clock = asyncio.get_running_loop().time
+            silent_until = clock() + self._keepalive
             while not self._closing:
                 grown = topic.grown
+                events: list[AuditEvent] = []
                 if at < topic.head:
                     last = min(at + PAGE, topic.head)
                     async with self._database.tenant(tenant, read=True) as tx:
                         events = await store.read_after(tx, organization_id, at, last, where_sql, args)
                     at = last
-                    if events:
-                        yield AuditBatch(events, at)
-                elif not await self._wait(grown):
-                    yield AuditBatch([], at)
+                else:
+                    await _wait(grown, silent_until)
+                if events or clock() >= silent_until:  # what matches nothing is told of too, by its sequence
+                    yield AuditBatch(events, at)
+                    silent_until = clock() + self._keepalive
             raise Unavailable(Reason.SERVER_STOPPING, "the server is stopping; watch again after the last sequence")
         finally:
             topic.watchers -= 1
             if not topic.watchers and self._topics.get(organization_id) is topic:
                 del self._topics[organization_id]
-
-    async def _wait(self, grown: asyncio.Event) -> bool:
-        try:
-            async with asyncio.timeout(self._keepalive):
-                await grown.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def _on_notification(self, payload: str | None) -> None:
         if payload is None or payload == "*" or any(UUID(part) in self._topics for part in payload.split()):
@@ -132,3 +129,9 @@ class Watches:
             topic = self._topics.get(organization_id)
             if topic is not None:
                 topic.grow(head)
+
+
+async def _wait(grown: asyncio.Event, until: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(until):
+            await grown.wait()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import Reason, Unavailable
+from stationmaster_server.errors import InvalidArgument, Reason, Unavailable
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.events.model import Batch, Event
 from stationmaster_server.sessions import store
@@ -19,9 +21,10 @@ from stationmaster_server.sessions.turns import Started
 class Watching:
     """Follows streams. A reader that is slow reads the log: it costs the server nothing and loses nothing."""
 
-    def __init__(self, database: Database, log: EventLog) -> None:
+    def __init__(self, database: Database, log: EventLog, *, keepalive: timedelta = timedelta(seconds=15)) -> None:
         self._database = database
         self._log = log
+        self._keepalive = keepalive.total_seconds()
 
     async def watch(self, caller: Caller, session_id: UUID, after: int) -> AsyncGenerator[Batch, None]:
         """The session's events after a sequence, then live, to the end of the session; empty batches are keepalives.
@@ -29,6 +32,8 @@ class Watching:
         Raises NotFound, InvalidArgument for a cursor past the end, Unavailable when the server stops.
         """
         session = await self._session(caller, session_id)
+        if after > session.last_sequence and session.state in ENDED:  # of one that goes on, the log refuses it
+            raise InvalidArgument.field("after_sequence", f"the stream ends at {session.last_sequence}")
         ended, position = session.state in ENDED, after
         if ended and _all_delivered(session, position):
             return
@@ -49,12 +54,15 @@ class Watching:
         With `stop_at_permission` it ends once a permission is asked for. Raises Unavailable when the server stops.
         """
         turn = str(started.turn_id)
+        clock = asyncio.get_running_loop().time
+        silent_until = clock() + self._keepalive
         last = ("turn_finished", "permission_requested") if stop_at_permission else ("turn_finished",)
         async with aclosing(self._log.watch(caller.tenant, session_id, started.after_sequence)) as batches:
             async for batch in batches:
                 events = [event for event in batch.events if event.body.get("turn") == turn]
-                if events or not batch.events:
+                if events or not batch.events or clock() >= silent_until:
                     yield Batch(events, batch.last_sequence)
+                    silent_until = clock() + self._keepalive
                 if any(event.kind in last for event in events):
                     return
         raise _stopping()
