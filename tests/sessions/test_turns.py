@@ -82,7 +82,16 @@ async def test_a_provider_that_refuses_fails_the_turn_and_frees_the_session(stat
     events = await station.run(session_id, "/say 5\n/fail auth")
     assert events[-1].body["state"] == "FAILED"
     assert events[-1].body["message"]
-    assert (await station.session(session_id)).state is SessionState.ACTIVE
+    session = await station.session(session_id)
+    assert session.state is SessionState.ACTIVE
+
+
+async def test_a_provider_that_refuses_at_once_has_used_nothing(station: Station) -> None:
+    session_id = await station.create()
+    started = await station.send(session_id, "/fail auth")
+    turn = await station.ended(session_id, started)
+    assert turn.state is TurnState.FAILED
+    assert turn.usage.total_tokens == 0
 
 
 async def test_a_repeated_request_follows_the_turn_that_the_first_one_started(station: Station) -> None:

@@ -85,6 +85,8 @@ class Execution:
         except Stopped as stopped:
             await self._end(stopped.ending, *stopped.before)
         except RuntimeFailure as failure:
+            if not self._text:
+                self._asked = None  # a provider that refused, or was not reached, charges nothing
             await self._end(Ending(TurnState.FAILED, failure.reason, failure.message))
         finally:
             watcher.cancel()
@@ -191,11 +193,11 @@ class Execution:
         breach = limits.before_model_call(self._begun.limits, self._session_used, self._turn.usage, call)
         if breach is not None:
             raise self._limited(breach)
-        self._asked = event
         try:
             self._reservation = await self._steps.reserve(self._turn, call.cost_micros)
         except ResourceExhausted as exhausted:
             raise Stopped(Ending(TurnState.LIMITED, exhausted.reason, exhausted.message)) from exhausted
+        self._asked = event
 
     async def _restart(self, event: AnswerRestarted) -> None:
         partial = await self._partial()
