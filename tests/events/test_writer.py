@@ -292,3 +292,40 @@ async def test_an_outage_that_outlasts_the_writers_patience_fails_every_write_th
             await future
     monkeypatch.setattr(store, "flush", real)
     assert await log.write(tenant.organization_id, stream, noted(3), fence=fence) == 1
+
+
+async def test_what_was_written_before_an_unexpected_error_is_not_written_again(
+    database: Database, log: EventLog, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = new_id()
+    streams = [await make_stream(database, log, tenant, fence) for _ in range(7)]
+    real, tries = store.flush, 0
+
+    async def fails_after_the_commit(tx: Transaction, *args: Any) -> list[store.Written | None]:
+        nonlocal tries
+        tries += 1
+        written = await real(tx, *args)
+        if tries == 1:
+            raise ZeroDivisionError
+        return written
+
+    monkeypatch.setattr(store, "flush", fails_after_the_commit)
+    futures = [log.write(tenant.organization_id, stream, noted(), fence=fence) for stream in streams]
+    assert await asyncio.gather(*futures) == [1] * 7
+    for stream in streams:
+        assert sequences(await log.read(tenant, stream, 0, 10)) == [1]
+
+
+async def test_close_waits_no_longer_than_its_grace_for_the_database(
+    database: Database, start_log: StartLog, tenant: Tenant
+) -> None:
+    log = await start_log()
+    fence = new_id()
+    stream = await make_stream(database, log, tenant, fence)
+    async with database.system() as tx:
+        await tx.execute("SELECT FROM streams FOR UPDATE")
+        future = log.write(tenant.organization_id, stream, noted(), fence=fence)
+        async with asyncio.timeout(LIMIT):
+            await log.close(timedelta(milliseconds=100))
+        with pytest.raises(Unavailable):
+            await future

@@ -24,6 +24,7 @@ from stationmaster_server.events.writer import Writer
 logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 256
+CLOSE_GRACE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,9 @@ class EventLog:
             asyncio.create_task(self._tick(), name="event ticker"),
         ]
 
-    async def close(self) -> None:
-        """Flush what producers wrote, then end every reader."""
-        await self._writer.close()
+    async def close(self, grace: timedelta = CLOSE_GRACE) -> None:
+        """Flush what producers wrote, for at most `grace`, then end every reader."""
+        await self._writer.close(grace)
         self._hub.close()
         for task in self._tasks:
             task.cancel()

@@ -60,6 +60,7 @@ class StreamWrites:
     stream_id: UUID
     fence: UUID
     writes: list[Write] = field(default_factory=list)
+    told: bool = False  # the producers know
 
     def add(self, event: NewEvent, future: Future[int]) -> None:
         """Put an event at the end, or into the one at the end."""
@@ -85,6 +86,7 @@ class StreamWrites:
 
     def succeed(self, written: Written) -> None:
         """Tell each producer its sequence."""
+        self.told = True
         for sequence, write in enumerate(self.writes, written.before + 1):
             for future in write.futures:
                 if not future.done():
@@ -92,6 +94,7 @@ class StreamWrites:
 
     def fail(self, make_error: Callable[[], BaseException]) -> None:
         """Tell each producer that nothing was written."""
+        self.told = True
         for write in self.writes:
             for future in write.futures:
                 if not future.done():
@@ -110,6 +113,11 @@ class Flush:
     groups: list[StreamWrites]
     streams: Iterable[UUID]  # to be notified: of the groups, and of transactions that committed meanwhile
     id: UUID = field(default_factory=new_id)
+    uncertain: bool = False  # an earlier try may have been committed, or may still be
+
+    def part(self, groups: list[StreamWrites]) -> Flush:
+        """Some of the groups, in a flush that is known by the same id: what is written already is not written again."""
+        return Flush(groups, self.streams, self.id, self.uncertain)
 
 
 class Pending:

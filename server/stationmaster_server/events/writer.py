@@ -72,12 +72,17 @@ class Writer:
         """Begin to flush."""
         self._task = asyncio.create_task(self._run(), name="event writer")
 
-    async def close(self) -> None:
-        """Flush what waits, then stop; a write from now on is refused."""
+    async def close(self, grace: timedelta) -> None:
+        """Flush what waits, for at most `grace`, then stop; a write from now on is refused."""
         self._closing = True
         self._wake.set()
-        if self._task is not None:
-            await self._task
+        if self._task is None:
+            return
+        await asyncio.wait([self._task], timeout=grace.total_seconds())
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._give_up(self._pending.take(), "the server is stopping")
 
     def write(self, organization_id: UUID, stream_id: UUID, event: NewEvent, fence: UUID) -> asyncio.Future[int]:
         """Queue an event; the future has its sequence once it is durable."""
@@ -126,8 +131,11 @@ class Writer:
         try:
             locked = await self._through_outages(flush)
         except _UNCERTAIN as error:
-            self._give_up(flush, error)
+            self._give_up(flush, str(error))
             return []
+        except asyncio.CancelledError:
+            self._give_up(flush, "the server is stopping")
+            raise
         except Exception:
             # Whatever it is, the writer lives on: what the database refuses for its content, or a bug of ours.
             logger.exception("a flush of events was refused")
@@ -139,18 +147,16 @@ class Writer:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._give_up_after
         pause = _OUTAGE_PAUSE
-        locked: list[StreamWrites] = []
-        repeated = False
         while True:
             try:
                 locked = await self._commit(flush)
-                if not (locked and repeated):
+                if not (locked and flush.uncertain):
                     return locked
                 # The first try may still be running in a backend that has not noticed our absence: the same id.
-                flush = Flush(locked, flush.streams, flush.id)
+                flush.groups = locked
             except _UNCERTAIN as error:
                 logger.warning("a flush of events failed and is repeated: %s", error)
-                repeated = True
+                flush.uncertain = True
                 if loop.time() + pause > until:
                     raise
             await asyncio.sleep(pause)
@@ -180,19 +186,20 @@ class Writer:
 
     async def _without_the_culprit(self, flush: Flush) -> list[StreamWrites]:
         """Halve a flush that was refused until only the culprit fails."""
-        if len(flush.groups) <= 1:
-            for group in flush.groups:
+        groups = [group for group in flush.groups if not group.told]
+        if len(groups) <= 1:
+            for group in groups:
                 group.fail(lambda: StationmasterError(Reason.INTERNAL, "the event could not be stored"))
             return []
-        middle = len(flush.groups) // 2
-        halves = (flush.groups[:middle], flush.groups[middle:])
-        return [group for half in halves for group in await self._write_out(Flush(half, flush.streams))]
+        middle = len(groups) // 2
+        halves = (groups[:middle], groups[middle:])
+        return [group for half in halves for group in await self._write_out(flush.part(half))]
 
-    def _give_up(self, flush: Flush, error: Exception) -> None:
+    def _give_up(self, flush: Flush, why: str) -> None:
         """Fail the flush and what queued behind it: were that written later, a stream would miss its middle."""
-        logger.error("events are given up after %s s without the database", self._give_up_after)
+        logger.error("events are given up, the database did not take them in time: %s", why)
         for group in [*flush.groups, *self._pending.take().groups]:
-            group.fail(lambda: Unavailable(Reason.DATABASE_UNAVAILABLE, str(error)))
+            group.fail(lambda: Unavailable(Reason.DATABASE_UNAVAILABLE, why))
 
 
 def _lease_lost(group: StreamWrites) -> Callable[[], LeaseLost]:
