@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import Aborted, InvalidArgument, NotFound, PermissionDenied, Reason, ResourceExhausted
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import (
+    Aborted,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Reason,
+    ResourceExhausted,
+)
 from stationmaster_server.identity.model import AuditEntry, Caller, Role, Usage
+from stationmaster_server.identity.quotas import Reservation
 
 from tests.identity.conftest import Server, as_user, start_server
 
@@ -33,6 +43,10 @@ async def usage(server: Server, caller: Caller, *, organization: bool = False) -
     tenant = caller.tenant
     subject = tenant.organization_id if organization else tenant.user_id
     return await server.settings.usage(caller, subject, of_organization=organization)
+
+
+async def unrecorded(tx: Transaction, reservation: Reservation) -> None:
+    """Nobody writes down what is set aside."""
 
 
 def outcome(answers: list[Any]) -> tuple[int, int]:
@@ -167,26 +181,26 @@ async def test_an_hour_that_is_over_counts_no_more(server: Server, owner: Caller
 
 async def test_racing_reservations_never_overrun_the_days_cost(server: Server, owner: Caller) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
-    attempts = [server.quotas.reserve_cost(owner, 300) for _ in range(50)]
+    attempts = [server.quotas.reserve_cost(owner, 300, unrecorded) for _ in range(50)]
     assert outcome(await asyncio.gather(*attempts, return_exceptions=True)) == (3, 47)
     assert (await usage(server, owner)).cost_micros_today == 900
 
 
 async def test_a_settled_reservation_counts_what_it_cost(server: Server, owner: Caller, database: Database) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
-    reservation = await server.quotas.reserve_cost(owner, 900)
+    reservation = await server.quotas.reserve_cost(owner, 900, unrecorded)
     with pytest.raises(ResourceExhausted) as refusal:
-        await server.quotas.reserve_cost(owner, 200)
+        await server.quotas.reserve_cost(owner, 200, unrecorded)
     assert 0 < refusal.value.retry_after.total_seconds() <= 86400
     async with database.system() as tx:
         await server.quotas.settle(tx, reservation, 100)
     assert (await usage(server, owner)).cost_micros_today == 100
-    await server.quotas.reserve_cost(owner, 900)
+    await server.quotas.reserve_cost(owner, 900, unrecorded)
 
 
 async def test_a_day_that_is_over_counts_no_more(server: Server, owner: Caller, database: Database) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
-    reservation = await server.quotas.reserve_cost(owner, 1000)
+    reservation = await server.quotas.reserve_cost(owner, 1000, unrecorded)
     async with database.system() as tx:
         await tx.execute("UPDATE quota_usage SET day = day - 1")
         yesterday = await tx.fetchval("SELECT current_date - 1")
@@ -198,24 +212,16 @@ async def test_a_day_that_is_over_counts_no_more(server: Server, owner: Caller, 
 
 
 async def test_cost_is_counted_where_nothing_is_limited(server: Server, owner: Caller, database: Database) -> None:
-    reservation = await server.quotas.reserve_cost(owner, 500)
+    reservation = await server.quotas.reserve_cost(owner, 500, unrecorded)
     async with database.system() as tx:
         await server.quotas.settle(tx, reservation, 123)
     assert (await usage(server, owner, organization=True)).cost_micros_today == 123
 
 
-async def test_bytes_are_reserved_before_they_are_taken(server: Server, owner: Caller, database: Database) -> None:
-    await server.set_quota(owner, max_storage_bytes=100)
-
-    async def reserve() -> None:
-        async with database.tenant(owner.tenant) as tx:
-            await server.quotas.reserve_storage(tx, owner, 40)
-            await server.audit.write(tx, owner, AuditEntry("file.upload", "workspaces/-"))
-
-    assert outcome(await asyncio.gather(*(reserve() for _ in range(50)), return_exceptions=True)) == (2, 48)
-    async with database.system() as tx:
-        await server.quotas.settle_storage(tx, owner.tenant, 40, 10)
-    assert (await usage(server, owner)).storage_bytes == 50
+async def test_a_limit_of_storage_that_nobody_would_hold_is_refused(server: Server, owner: Caller) -> None:
+    with pytest.raises(FailedPrecondition, match="does not serve storage yet"):
+        await server.set_quota(owner, max_storage_bytes=100)
+    await server.set_quota(owner, max_storage_bytes=None)
 
 
 async def test_of_racing_users_exactly_one_gets_the_last_place(server: Server, owner: Caller) -> None:
@@ -283,7 +289,7 @@ async def test_refusals_do_not_block_those_who_wait_for_the_same_quota(
 ) -> None:
     await server.set_quota(owner, max_concurrent_sessions=0, max_cost_micros_per_day=10_000)
     sessions = [open_session(server, owner) for _ in range(50)]
-    costs = [server.quotas.reserve_cost(owner, 10) for _ in range(50)]
+    costs = [server.quotas.reserve_cost(owner, 10, unrecorded) for _ in range(50)]
     async with asyncio.timeout(8):
         answers = await asyncio.gather(*sessions, *costs, return_exceptions=True)
     assert outcome(answers[:50]) == (0, 50)

@@ -25,7 +25,6 @@ _LIMITS = {
     "max_concurrent_sessions": ("sessions at once", "concurrent_sessions"),
     "max_calls_per_hour": ("calls an hour", "calls_this_hour"),
     "max_cost_micros_per_day": ("dollars a day", "cost_micros_today"),
-    "max_storage_bytes": ("bytes stored", "storage_bytes"),
     "max_users": ("users", "users"),
 }
 
@@ -63,7 +62,6 @@ async def set_quota(
     sessions: Annotated[str, _option("sessions", "Sessions at once.")] = "",
     calls: Annotated[str, _option("calls", "Calls in any hour.")] = "",
     dollars: Annotated[str, _option("dollars", "Cost in any day.")] = "",
-    storage: Annotated[str, _option("storage", "Bytes stored.")] = "",
     users: Annotated[str, _option("users", "Users; of organizations only.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
 ) -> None:
@@ -73,10 +71,10 @@ async def set_quota(
     name = await resolve.owner(run.client, owner)
     quota = await run.client.quotas.get(name)
     quota.name = quota_name(name)
-    wanted = dict(zip(_LIMITS, (sessions, calls, dollars, storage, users), strict=True))
+    wanted = dict(zip(_LIMITS, (sessions, calls, dollars, users), strict=True))
     paths = [field for field, text in wanted.items() if text]
     if not paths:
-        raise CommandError("nothing to set: give --sessions, --calls, --dollars, --storage or --users")
+        raise CommandError("nothing to set: give --sessions, --calls, --dollars or --users")
     for field in paths:
         if wanted[field] == _UNLIMITED:
             _by_name(quota).ClearField(field)

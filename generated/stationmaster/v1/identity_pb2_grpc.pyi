@@ -102,7 +102,8 @@ class IdentityServiceStub:
     SetQuota: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SetQuotaRequest, _identity_pb2.Quota]
     """Sets the quota of a user or organization.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+    FAILED_PRECONDITION (RUNTIME_UNAVAILABLE: `max_storage_bytes`).
     """
     GetQuotaUsage: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetQuotaUsageRequest, _identity_pb2.QuotaUsage]
     """Returns how much of a quota is used.
@@ -184,7 +185,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     SetQuota: _aio.UnaryUnaryMultiCallable[_identity_pb2.SetQuotaRequest, _identity_pb2.Quota]  # type: ignore[assignment]
     """Sets the quota of a user or organization.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+    FAILED_PRECONDITION (RUNTIME_UNAVAILABLE: `max_storage_bytes`).
     """
     GetQuotaUsage: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetQuotaUsageRequest, _identity_pb2.QuotaUsage]  # type: ignore[assignment]
     """Returns how much of a quota is used.
@@ -347,7 +349,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.Quota, _abc.Awaitable[_identity_pb2.Quota]]:
         """Sets the quota of a user or organization.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT).
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+        FAILED_PRECONDITION (RUNTIME_UNAVAILABLE: `max_storage_bytes`).
         """
 
     @_abc_1.abstractmethod

@@ -157,6 +157,5 @@ def usage_to_proto(usage: Usage, name: str) -> pb.QuotaUsage:
         concurrent_sessions=usage.concurrent_sessions,
         calls_this_hour=usage.calls_this_hour,
         cost_micros_today=usage.cost_micros_today,
-        storage_bytes=usage.storage_bytes,
         users=usage.users,
     )

@@ -127,7 +127,6 @@ class Usage:
     concurrent_sessions: int = 0
     calls_this_hour: int = 0
     cost_micros_today: int = 0
-    storage_bytes: int = 0
     users: int = 0
 
 

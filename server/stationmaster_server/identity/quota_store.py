@@ -25,7 +25,6 @@ class Used:
 
     sessions: int = 0
     cost_micros: int = 0
-    storage_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +34,6 @@ class Change:
     sessions: int = 0
     cost_reserved: int = 0
     cost_settled: int = 0
-    storage_reserved: int = 0
-    storage_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,31 +109,26 @@ async def get_used(tx: Transaction, organization_id: UUID, subjects: Sequence[UU
     """What these subjects use."""
     sql = """
     SELECT subject_id, sum(sessions)::bigint AS sessions,
-           coalesce(sum(cost_reserved + cost_settled) FILTER (WHERE day = current_date), 0)::bigint AS cost_micros,
-           sum(storage_reserved + storage_used)::bigint AS storage_bytes
+           coalesce(sum(cost_reserved + cost_settled) FILTER (WHERE day = current_date), 0)::bigint AS cost_micros
     FROM quota_usage WHERE organization_id = $1 AND subject_id = ANY($2::uuid[]) GROUP BY subject_id
     """
     used = dict.fromkeys(subjects, Used())
     for row in await tx.fetch(sql, organization_id, list(subjects)):
-        used[row["subject_id"]] = Used(row["sessions"], row["cost_micros"], row["storage_bytes"])
+        used[row["subject_id"]] = Used(row["sessions"], row["cost_micros"])
     return used
 
 
 # Every connection adds to a shard of its own (nearly: sixteen for all), so adding waits for nobody.
 _ADD = """
-INSERT INTO quota_usage AS u (organization_id, subject_id, shard, day, sessions, cost_reserved, cost_settled,
-                              storage_reserved, storage_used)
+INSERT INTO quota_usage AS u (organization_id, subject_id, shard, day, sessions, cost_reserved, cost_settled)
 SELECT $1, subject_id, pg_backend_pid() % 16, current_date, $3::bigint,
-       CASE WHEN coalesce($8::date, current_date) = current_date THEN $4::bigint ELSE 0 END, $5::bigint, $6::bigint,
-       $7::bigint
+       CASE WHEN coalesce($6::date, current_date) = current_date THEN $4::bigint ELSE 0 END, $5::bigint
 FROM unnest($2::uuid[]) WITH ORDINALITY AS subjects(subject_id, position) ORDER BY position
 ON CONFLICT (organization_id, subject_id, shard) DO UPDATE
 SET sessions = u.sessions + excluded.sessions,
     day = excluded.day,
     cost_reserved = CASE WHEN u.day = excluded.day THEN u.cost_reserved ELSE 0 END + excluded.cost_reserved,
-    cost_settled = CASE WHEN u.day = excluded.day THEN u.cost_settled ELSE 0 END + excluded.cost_settled,
-    storage_reserved = u.storage_reserved + excluded.storage_reserved,
-    storage_used = u.storage_used + excluded.storage_used
+    cost_settled = CASE WHEN u.day = excluded.day THEN u.cost_settled ELSE 0 END + excluded.cost_settled
 RETURNING u.day
 """
 
@@ -152,8 +144,6 @@ async def add(
         change.sessions,
         change.cost_reserved,
         change.cost_settled,
-        change.storage_reserved,
-        change.storage_used,
         reserved_on,
     )
     return day
@@ -197,7 +187,7 @@ async def get_usage(tx: Transaction, organization_id: UUID, subject_id: UUID) ->
     """
     row: Any = await tx.fetchrow(sql, organization_id, subject_id)
     used = (await get_used(tx, organization_id, [subject_id]))[subject_id]
-    return Usage(subject_id, used.sessions, row["calls"], used.cost_micros, used.storage_bytes, row["users"])
+    return Usage(subject_id, used.sessions, row["calls"], used.cost_micros, row["users"])
 
 
 def _quota(row: Any) -> Quota:

@@ -74,7 +74,6 @@ _SESSIONS = _Kind(
     "max_concurrent_sessions", lambda q: q.max_concurrent_sessions, lambda u: u.sessions, lambda: _SOON, True
 )
 _COST = _Kind("max_cost_micros_per_day", lambda q: q.max_cost_micros_per_day, lambda u: u.cost_micros, _until_midnight)
-_STORAGE = _Kind("max_storage_bytes", lambda q: q.max_storage_bytes, lambda u: u.storage_bytes, lambda: _SOON)
 
 
 class Quotas:
@@ -143,15 +142,6 @@ class Quotas:
         if reservation.amount_micros or actual_micros:
             change = Change(cost_reserved=-reservation.amount_micros, cost_settled=actual_micros)
             await self._add(tx, reservation.tenant, change, reservation.day)
-
-    async def reserve_storage(self, tx: Transaction, caller: Caller, size_bytes: int) -> None:
-        """Set bytes aside before they are taken, in a tenant's transaction."""
-        async with self.telling():
-            await self._use(tx, caller, _STORAGE, size_bytes, Change(storage_reserved=size_bytes))
-
-    async def settle_storage(self, tx: Transaction, tenant: Tenant, reserved_bytes: int, used_bytes: int) -> None:
-        """Replace reserved bytes by those that are used now; a deletion reserves none and uses less than none."""
-        await self._add(tx, tenant, Change(storage_reserved=-reserved_bytes, storage_used=used_bytes))
 
     async def add_user(self, tx: Transaction, caller: Caller, organization_id: UUID) -> None:
         """Check that the organization may have one more user; others that add one wait for this transaction's end.
