@@ -286,3 +286,17 @@ async def test_ends_are_written_after_an_outage_once(
     gate.open.set()
     for item in items:
         assert (await reaches_in_the_end(server, item.item_id)).attempt == 1
+
+
+async def test_a_worker_stops_within_its_grace_though_the_database_is_away(
+    start_server: StartServer, outage: Outage
+) -> None:
+    gate = Gate()
+    server = await start_server({"noop": gate}, WorkerSettings(lease=timedelta(hours=1)))
+    await server.submit(claim_here=True)
+    await gate.begun.wait()
+    await outage.begin()
+    gate.open.set()
+    assert server.worker is not None
+    async with asyncio.timeout(LIMIT):
+        await server.worker.stop(timedelta(milliseconds=100))

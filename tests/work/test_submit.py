@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -193,3 +194,25 @@ async def test_lanes_and_keys_that_nobody_uses_are_forgotten_and_come_back(start
         assert await tx.fetchval("SELECT array_agg(user_id) FROM work_lanes") == [queued.user_id]
         assert await tx.fetchval("SELECT array_agg(concurrency_key) FROM work_keys") == ["kept"]
     await server.reaches((await server.submit(concurrency_key="gone")).item_id, State.SUCCEEDED)
+
+
+async def test_submissions_that_are_under_way_do_not_get_the_same_slot(start_server: StartServer) -> None:
+    server = await start_server({"noop": Gate()}, replace(NOTHING_BY_ITSELF, slots=1))
+    await server.submit("other")  # the lane is there: neither waits for the other to make it
+    async with server.database.system() as tx, server.database.system() as other:
+        first = await server.queue.submit(tx, server.new(), claim_here=True)
+        second = await server.queue.submit(other, server.new(), claim_here=True)
+    assert [first.state, second.state] == [State.RUNNING, State.QUEUED]
+
+
+async def test_a_slot_that_was_promised_and_not_used_is_free_again(start_server: StartServer) -> None:
+    server = await start_server({"noop": Gate()}, replace(NOTHING_BY_ITSELF, slots=1))
+    existing = await server.submit(idempotency_key="i", run_at=datetime.now(UTC) + timedelta(hours=1))
+    again = await server.submit(idempotency_key="i", claim_here=True)
+    assert (again.item_id, again.state) == (existing.item_id, State.QUEUED)
+    with pytest.raises(ZeroDivisionError):
+        await submit_and_fail(server, True)
+    worker = server.worker
+    assert worker is not None
+    await eventually(lambda: worker._free() == 1)
+    assert (await server.submit(claim_here=True)).state is State.RUNNING
