@@ -4,12 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
+
+
+class Stream(Generic[T]):
+    """Items for `for`. Leave it by `with` or `close()` when not all are wanted; a dropped one closes itself."""
+
+    def __init__(self, items: Generator[T, None, None]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        return next(self._items)
+
+    def close(self) -> None:
+        """End the call; iterating further ends at once."""
+        self._items.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Portal:
@@ -40,8 +66,11 @@ class Portal:
                 self._loop.call_soon_threadsafe(started.result().cancel)
             raise
 
-    def iterate(self, open_stream: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
-        """Iterate an async iterator; leaving the loop early closes it."""
+    def iterate(self, open_stream: Callable[[], AsyncIterator[T]]) -> Stream[T]:
+        """Iterate an async iterator; it is opened by the first step."""
+        return Stream(self._items(open_stream))
+
+    def _items(self, open_stream: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
 
         async def opened() -> AsyncIterator[T]:
             return aiter(open_stream())

@@ -5,7 +5,7 @@ There is no second implementation: each line below takes a method, with its type
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -19,7 +19,7 @@ from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.permissions import Permissions
-from stationmaster_client.portal import Portal
+from stationmaster_client.portal import Portal, Stream
 from stationmaster_client.sessions import Sessions
 
 F = TypeVar("F")
@@ -45,10 +45,10 @@ def blocking(method: Callable[Concatenate[F, P], Awaitable[T]]) -> Callable[Conc
     return call
 
 
-def iterating(method: Callable[Concatenate[F, P], AsyncIterable[T]]) -> Callable[Concatenate[Face[F], P], Iterator[T]]:
-    """The method, giving a plain iterator. A loop that is left early closes the stream."""
+def iterating(method: Callable[Concatenate[F, P], AsyncIterable[T]]) -> Callable[Concatenate[Face[F], P], Stream[T]]:
+    """The method, giving a stream for `for`, and for `with` when not all of it is wanted."""
 
-    def iterate(self: Face[F], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def iterate(self: Face[F], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
         return self._portal.iterate(lambda: aiter(method(self._part, *args, **kwargs)))
 
     iterate.__doc__ = method.__doc__

@@ -28,4 +28,4 @@ async def test_an_example_of_the_guide_runs(example: str, server: RunningServer,
 
 
 def test_the_guide_has_an_example_for_both_clients() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3

@@ -92,6 +92,27 @@ async def test_leaving_a_loop_early_ends_the_call_on_the_server() -> None:
             await ended.wait()
 
 
+async def test_leaving_a_with_block_ends_the_call_while_the_stream_is_still_held() -> None:
+    ended = asyncio.Event()
+
+    async def send(
+        request: session_pb2.SendMessageRequest, context: Any
+    ) -> AsyncIterator[session_pb2.SendMessageResponse]:
+        context.add_done_callback(lambda _: ended.set())
+        yield sent(delta(1), delta(2), turn=TURN)
+        await asyncio.Event().wait()
+
+    def use(target: str, loop: asyncio.AbstractEventLoop) -> None:
+        with SyncClient.connect(target) as client:
+            with client.sessions.send(SESSION, "hello") as events:
+                assert next(events).sequence == 1
+            assert asyncio.run_coroutine_threadsafe(asyncio.wait_for(ended.wait(), 5), loop).result()
+            assert list(events) == []
+
+    async with serving(SendMessage=send) as target:
+        await asyncio.to_thread(use, target, asyncio.get_running_loop())
+
+
 def test_closing_ends_the_thread() -> None:
     with SyncClient.connect("localhost:1"):
         assert any(thread.name == "stationmaster-client" for thread in threading.enumerate())
