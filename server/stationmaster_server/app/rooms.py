@@ -17,6 +17,7 @@ from stationmaster_server.audit.servicer import AuditServicer
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
+from stationmaster_server.identity import key_store
 from stationmaster_server.identity.keys import ApiKeys
 from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.service import IdentityService
@@ -50,6 +51,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
         QuotaSettings(database, gate.audit),
         tokens,
     )
+    on.listener.add(key_store.CHANNEL, server.callers_changed)  # after the gate, which forgets what it knew
     trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
     await trail.start()
     stack.push_async_callback(trail.close)

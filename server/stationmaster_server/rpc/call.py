@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -21,6 +22,7 @@ class Call:
 
     __slots__ = (
         "audited",
+        "authenticate",
         "caller",
         "code",
         "context",
@@ -44,6 +46,8 @@ class Call:
         """How many interceptors it has reached."""
         self.request_id = ""
         self.caller: Caller | None = None
+        self.authenticate: Callable[[], Awaitable[object]] | None = None
+        """Ask once more whether its caller may call, with the same credentials; None for an open method."""
         self.audited = False
         """Whether the trail has been told of the call's refusal."""
         self.deadline: float | None = None

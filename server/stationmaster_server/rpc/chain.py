@@ -58,6 +58,10 @@ class Chain:
         """Return the handler of whatever no service serves."""
         return _UnknownMethods(self._ids)
 
+    def callers_changed(self, payload: str | None) -> None:
+        """End the streams of the user or key that a notification is about, should it no longer be let in."""
+        self._streams.changed(payload)
+
     def end_streams(self) -> None:
         """End every stream with UNAVAILABLE: the server stops."""
         self._streams.end()
@@ -152,12 +156,12 @@ def _answer_many(
     run: _Run, behaviour: Callable[[Any, Context], Any], streams: OpenStreams
 ) -> Callable[[Any, Context], Awaitable[None]]:
     async def answer_many(raw: Any, context: Context) -> None:
-        call = Call(run.method, context)
+        call, changes = Call(run.method, context), streams.changes
         try:
             await run.enter(call)
             work = _send(behaviour(run.read(raw), context), context)
             with until(call.deadline), nullcontext() if call.caller is None else calling(call.caller):
-                await streams.run(work)
+                await streams.run(work, call, changes)
         except Exception as error:  # noqa: BLE001 - the edge: nothing may leave untranslated
             await _abort(call, await run.fail(call, error))
         except asyncio.CancelledError:

@@ -1,45 +1,112 @@
-"""The streams under way, so that a server that stops can end each with an answer that says why."""
+"""The streams under way: each can be ended with an answer that says why, at a stop or for its caller's sake."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Iterable
 from datetime import timedelta
 
-from stationmaster_server.errors import Reason, Unavailable
+from stationmaster_server.errors import PermissionDenied, Reason, StationmasterError, Unauthenticated, Unavailable
+from stationmaster_server.identity.model import Caller, Method
+from stationmaster_server.rpc.call import Call
+
+logger = logging.getLogger(__name__)
+
+_PAUSE = 1.0  # seconds until a question that nobody could answer is asked again
+
+
+class _Stream:
+    """A stream, and what it is ended with; None when the server stops."""
+
+    __slots__ = ("call", "error", "stop")
+
+    def __init__(self, call: Call, stop: asyncio.Timeout) -> None:
+        self.call = call
+        self.stop = stop
+        self.error: StationmasterError | None = None
 
 
 class OpenStreams:
-    """Runs streams until they end by themselves or `end` is called."""
+    """Runs streams until they end by themselves, their caller may no longer call, or `end` is called."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Timeout] = set()
+        self._running: set[_Stream] = set()
+        self._asking: set[asyncio.Task[None]] = set()
         self._ended = False
+        self.changes = 0
+        """How often users or keys have changed: a call notes it before it asks who its caller is."""
 
     def __len__(self) -> int:
         return len(self._running)
 
-    async def run(self, work: Awaitable[None]) -> None:
-        """Do the work of a stream; Unavailable when `end` cut it short."""
-        stop = asyncio.timeout(0 if self._ended else None)
-        self._running.add(stop)
+    async def run(self, work: Awaitable[None], call: Call, changes: int) -> None:
+        """Do the work of a stream whose caller was let in at `changes`.
+
+        Unavailable when `end` cut it short; Unauthenticated, PermissionDenied when its caller's right to call did.
+        """
+        stream = _Stream(call, asyncio.timeout(0 if self._ended else None))
+        self._running.add(stream)
+        if changes != self.changes:  # what changed meanwhile did not find it here
+            self._ask([stream])
         try:
-            async with stop:
+            async with stream.stop:
                 await work
         except TimeoutError:
-            if not stop.expired():
+            if not stream.stop.expired():
                 raise
-            raise _stopping() from None
+            raise stream.error or _stopping() from None
         finally:
-            self._running.discard(stop)
+            self._running.discard(stream)
 
     def end(self) -> None:
         """End every stream, and those that would still begin."""
         self._ended = True
-        now = asyncio.get_running_loop().time()
-        for stop in tuple(self._running):
-            if not stop.expired():
-                stop.reschedule(now)
+        for stream in tuple(self._running):
+            self._end(stream)
+
+    def changed(self, payload: str | None) -> None:
+        """A user or key has changed (None: any may have): end the streams of those that may no longer call."""
+        self.changes += 1
+        self._ask([stream for stream in self._running if _concerns(payload, stream.call.caller)])
+
+    def _ask(self, streams: Iterable[_Stream]) -> None:
+        for stream in streams:
+            task = asyncio.create_task(self._ask_again(stream), name="authenticate again")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask_again(self, stream: _Stream) -> None:
+        while stream in self._running and stream.call.authenticate is not None:
+            try:
+                await stream.call.authenticate()
+            except (Unauthenticated, PermissionDenied) as error:
+                stream.error = error
+                stream.call.audited = True  # by whoever refused
+                self._end(stream)
+            except StationmasterError as error:
+                logger.warning("whether the caller of an open stream may still call is not known yet: %s", error)
+                await asyncio.sleep(_PAUSE)
+                continue
+            return
+
+    def _end(self, stream: _Stream) -> None:
+        if stream in self._running and not stream.stop.expired():
+            stream.stop.reschedule(asyncio.get_running_loop().time())
+
+
+def _concerns(payload: str | None, caller: Caller | None) -> bool:
+    if caller is None:
+        return False
+    if payload is None:
+        return True
+    kind, _, which = payload.partition(":")
+    match kind:
+        case "key":
+            return caller.subject == f"{Method.API_KEY}:{which}"
+        case "user":
+            return str(caller.tenant.user_id) == which
+    return False
 
 
 def _stopping() -> Unavailable:

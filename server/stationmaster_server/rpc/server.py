@@ -61,6 +61,10 @@ class RpcServer:
         """Whether it is about to stop, or stops: a stream that ends now was not left by its reader."""
         return self._board.draining
 
+    def callers_changed(self, payload: str | None) -> None:
+        """Look whether the callers of open streams may still call; `payload`: of the notification, None if lost."""
+        self._chain.callers_changed(payload)
+
     async def drain(self, delay: timedelta) -> None:
         """Say NOT_SERVING and go on for `delay`, so that whoever spreads the calls learns of it."""
         self._board.drain()

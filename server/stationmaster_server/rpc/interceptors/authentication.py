@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 from cryptography import x509
@@ -43,7 +43,9 @@ class Authentication(Interceptor):
             peer = call.context.peer()
             certificate = certificate_of(call.context) if with_certificate else None
             origin = Origin(method.path, call.request_id, peer)
-            identity = await authenticate(call.text("authorization") or None, certificate, origin=origin)
+            ask_again = partial(authenticate, call.text("authorization") or None, certificate, origin=origin)
+            call.authenticate = ask_again
+            identity = await ask_again()
             call.caller = identity.caller(request_id=call.request_id, peer=peer, method=method.path)
 
         return ask
