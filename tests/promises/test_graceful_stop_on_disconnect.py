@@ -60,4 +60,4 @@ async def test_a_stopping_server_cancels_no_turn_of_a_client_that_is_still_there
 
 async def has(seen: list[event_pb2.Event], kind: str) -> bool:
     """Whether an event of a kind has come."""
-    return any(event.HasField(kind) for event in seen)
+    return any(event.WhichOneof("payload") == kind for event in seen)
