@@ -11,7 +11,7 @@ import pytest_asyncio
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import agent_pb2 as pb
-from stationmaster_server.agents.model import RuntimeName
+from stationmaster_server.agents.model import AgentSpec, NewAgent, RuntimeName
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import Protocol, Providers, ProviderSettings
 from stationmaster_server.agents.service import AgentService
@@ -35,7 +35,7 @@ from stationmaster_server.wire.caller import calling
 from stationmaster_server.wire.paging import PageTokens
 
 from tests.fixtures.database import make_tenant
-from tests.sessions.builders import insert, make_caller
+from tests.sessions.builders import insert, make_caller, repeating
 
 NO_CONTEXT: Any = None
 
@@ -316,3 +316,18 @@ async def test_two_changes_at_once_do_not_undo_each_other(servicer: AgentService
     refused = [answer for answer in answers if isinstance(answer, StationmasterError)]
     assert {error.reason for error in refused} == {Reason.ETAG_MISMATCH}
     assert len(refused) == 3
+
+
+async def test_a_repeat_has_its_first_answer_though_the_settings_changed_meanwhile(
+    service: AgentService, database: Database, audit: AuditLog, caller: Caller
+) -> None:
+    changed = AgentService(database, audit, Providers([], Prices()), set(), sessions_using)
+    new = NewAgent("helper", AgentSpec(model="demo"), "Helper")
+    creating, updating = repeating(caller), repeating(caller)
+    created = await service.create(creating, new)
+    updated = await service.update(updating, "helper", {"spec": AgentSpec(model="demo", instructions="Help.")})
+
+    assert await changed.create(creating, new) == created
+    assert await changed.update(updating, "helper", {"spec": AgentSpec(model="demo")}) == updated
+    with pytest.raises(FailedPrecondition):
+        await changed.update(caller, "helper", {"spec": AgentSpec(model="demo")})

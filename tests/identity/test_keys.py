@@ -41,6 +41,17 @@ async def test_the_secret_is_stored_nowhere(server: Server, owner: Caller, datab
             assert not any(secret_part in row["row"] for row in rows)
 
 
+async def test_a_creation_that_is_repeated_after_the_key_expired_has_its_first_answer(
+    server: Server, owner: Caller
+) -> None:
+    caller = replace(owner, request_key=RequestKey(uuid4(), "/CreateApiKey", b"body"))
+    created = await server.keys.create(caller, NewKey(expires_at=datetime.now(UTC) + timedelta(hours=1)))
+    expired = NewKey(expires_at=datetime.now(UTC) - timedelta(hours=1))
+    assert (await server.keys.create(caller, expired)).key == created.key
+    with pytest.raises(InvalidArgument):
+        await server.keys.create(owner, expired)
+
+
 async def test_a_repeated_creation_answers_with_the_same_key_and_without_its_secret(
     server: Server, owner: Caller, database: Database
 ) -> None:

@@ -19,7 +19,7 @@ from stationmaster_server.identity.model import Quota
 from stationmaster_server.sessions.model import NewSession, Session, SessionState
 
 from tests.sessions.builders import SPEC, repeating
-from tests.sessions.conftest import Rooms
+from tests.sessions.conftest import OneAgent, Rooms
 
 NEW = NewSession(spec=SPEC)
 
@@ -167,6 +167,21 @@ async def test_racing_repeats_of_a_request_id_create_one_session(rooms: Rooms, c
     assert len({answer.id for answer in answers}) == 1
     assert await count(rooms.database, "sessions") == 1
     assert len(list(rooms.workspaces.iterdir())) == 1
+
+
+async def test_a_repeat_has_its_first_answer_though_the_model_is_served_no_more(
+    rooms: Rooms, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated = repeating(caller)
+    first = await rooms.sessions.create(repeated, NEW)
+
+    def refuse(agents: OneAgent, spec: AgentSpec) -> None:
+        raise FailedPrecondition(Reason.MODEL_UNAVAILABLE, "the model is served no more")
+
+    monkeypatch.setattr(OneAgent, "check", refuse)
+    assert await rooms.sessions.create(repeated, NEW) == first
+    with pytest.raises(FailedPrecondition):
+        await rooms.sessions.create(caller, NEW)
 
 
 async def test_a_request_id_with_another_request_is_refused(rooms: Rooms, caller: Caller) -> None:

@@ -83,18 +83,19 @@ class AgentService:
 
     async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
         """Creates an agent. Raises AlreadyExists, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
-        self.check(new.spec)
         now, uid = datetime.now(UTC), new_id()
         agent = Agent(new.agent_id, uid, new.display_name, new.description, new.spec, "", now, now)
         agent = replace(agent, etag=_etag(agent, str(uid)))
         tenant = caller.tenant
         if validate_only:
+            self.check(new.spec)
             await self._require_free(caller, agent.agent_id)
             return agent
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
                 return again
+            self.check(new.spec)
             agent = await store.insert(tx, tenant.organization_id, agent)
             await self._write_audit(tx, caller, "agent.create", agent.agent_id, {"model": agent.spec.model})
             await remember(tx, tenant, caller.request_key, agent)
@@ -119,15 +120,15 @@ class AgentService:
         Raises:
             NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
         """
-        if "spec" in changes:
-            self.check(changes["spec"])
         tenant = caller.tenant
         if validate_only:
+            self._check_change(changes)
             return _changed(_unchanged_since(await self.get(caller, agent_id), etag), changes)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
                 return again
+            self._check_change(changes)
             agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
             agent = _changed(_unchanged_since(agent, etag), changes)
             agent = await store.update(tx, tenant.organization_id, agent)
@@ -188,6 +189,10 @@ class AgentService:
             raise _cannot_run("MEMORY", "summarize", "this server writes no summaries yet: leave memory.summarize out")
         if spec.runtime is RuntimeName.MODEL:
             self._providers.check(spec.model)
+
+    def _check_change(self, changes: dict[str, Any]) -> None:
+        if "spec" in changes:
+            self.check(changes["spec"])
 
     async def _require_free(self, caller: Caller, agent_id: str) -> None:
         async with self._database.tenant(caller.tenant, read=True) as tx:

@@ -59,14 +59,14 @@ class ApiKeys:
 
     async def create(self, caller: Caller, new: NewKey) -> CreatedKey:
         """A new key, that can do no more than its user and no more than its creator."""
-        if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
-            raise InvalidArgument.field("api_key.expire_time", "must lie in the future")
         user_id = new.user_id or caller.tenant.user_id
         home = await self._home(caller, user_id)
         async with self._change(caller, home) as tx:
             # The secret is not remembered: what request_ids keeps is the key alone.
             if (first := await recall(tx, caller.tenant, caller.request_key, ApiKey)) is not None:
                 return CreatedKey(first, None)
+            if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
+                raise InvalidArgument.field("api_key.expire_time", "must lie in the future")
             user = await store.get_user(tx, home, user_id)
             if user is None or not (administers(caller) or is_self(caller, user_id)):
                 raise NotFound("User", f"users/{user_id}")
