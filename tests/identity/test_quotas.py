@@ -26,7 +26,7 @@ from tests.identity.conftest import Server, as_user, start_server
 
 async def open_session(server: Server, caller: Caller) -> None:
     """What CreateSession does as far as quotas go."""
-    async with server.database.tenant(caller.tenant) as tx:
+    async with server.quotas.telling(), server.database.tenant(caller.tenant) as tx:
         await server.quotas.open_session(tx, caller)
         await server.audit.write(tx, caller, AuditEntry("session.create", "sessions/-"))
 
@@ -294,6 +294,25 @@ async def test_refusals_do_not_block_those_who_wait_for_the_same_quota(
         answers = await asyncio.gather(*sessions, *costs, return_exceptions=True)
     assert outcome(answers[:50]) == (0, 50)
     assert outcome(answers[50:]) == (50, 0)
+
+
+async def test_a_refusal_is_written_when_its_transaction_is_over(
+    server: Server, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_transactions, write = [], server.audit.write_refusal
+
+    async def written(caller: Caller, entry: AuditEntry) -> None:
+        async with server.database.system(autocommit=True) as tx:
+            sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = ("
+            sql += "SELECT oid FROM pg_database WHERE datname = current_database())"
+            open_transactions.append(await tx.fetchval(sql))
+        await write(caller, entry)
+
+    await server.set_quota(owner, max_concurrent_sessions=0)
+    monkeypatch.setattr(server.audit, "write_refusal", written)
+    with pytest.raises(ResourceExhausted):
+        await open_session(server, owner)
+    assert open_transactions == [0]
 
 
 async def test_a_limit_far_above_the_connections_is_exact_too(

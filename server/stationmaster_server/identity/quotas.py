@@ -113,9 +113,11 @@ class Quotas:
                 raise _exceeded(caller, quota, tenant.organization_id, excess)
 
     async def open_session(self, tx: Transaction, caller: Caller) -> None:
-        """Count a session that this tenant's transaction creates; call it late: others may wait for its end."""
-        async with self.telling():
-            await self._use(tx, caller, _SESSIONS, 1, Change(sessions=1))
+        """Count a session that this transaction creates; call it late: others may wait for its end.
+
+        To be called under `telling`.
+        """
+        await self._use(tx, caller, _SESSIONS, 1, Change(sessions=1))
 
     async def close_session(self, tx: Transaction, tenant: Tenant) -> None:
         """Count a session out that this transaction terminates or archives; `tenant` has the user who opened it."""
@@ -160,7 +162,7 @@ class Quotas:
     async def telling(self) -> AsyncIterator[None]:
         """Puts a refusal that leaves the body into the audit trail first.
 
-        Inside a tenant's transaction or none, never inside a system one, whose pool the trail's writer shares.
+        Around a transaction, never inside one: what it holds would be held until the trail has committed.
         """
         try:
             yield
@@ -177,12 +179,7 @@ class Quotas:
         limited = [quota for quota in (limits.user, limits.organization) if kind.limit(quota) is not None]
         if limited and not (kind.one_at_a_time and await self._far_from_full(tx, caller, kind, limited)):
             await quota_store.lock_subjects(tx, [quota.subject_id for quota in limited])
-            try:
-                await self._check(tx, caller, kind, wanted, limited)
-            except QuotaExceeded:
-                # The refusal is written before this transaction ends: nobody is to wait for that.
-                await quota_store.unlock_subjects(tx)
-                raise
+            await self._check(tx, caller, kind, wanted, limited)
         return await self._add(tx, caller.tenant, change)
 
     async def _far_from_full(self, tx: Transaction, caller: Caller, kind: _Kind, limited: Sequence[Quota]) -> bool:

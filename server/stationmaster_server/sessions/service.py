@@ -73,10 +73,10 @@ class SessionService:
         Raises NotFound (the agent), FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
         """
         session_id = new_id()
-        if new.spec is not None:
-            self._agents.check(new.spec)
 
         async def build(tx: Transaction) -> Session:
+            if new.spec is not None:
+                self._agents.check(new.spec)
             spec = new.spec or await self._agents.resolve(tx, caller.tenant.organization_id, new.agent_id)
             return opened(session_id, caller.tenant.user_id, new, spec)
 
@@ -175,7 +175,7 @@ class SessionService:
     ) -> Session:
         """The workspace first, outside the transaction; it goes away with a transaction that fails."""
         with self._workspaces.allocated(session_id):
-            async with self._services.database.tenant(caller.tenant) as tx:
+            async with self._services.quotas.telling(), self._services.database.tenant(caller.tenant) as tx:
                 session = await recall(tx, caller.tenant, caller.request_key, Session)
                 if session is None:
                     session = await self._insert(tx, caller, await build(tx))
