@@ -25,6 +25,11 @@ from stationmaster_server.telemetry import tracing
 from stationmaster_server.telemetry.calls import CallMetrics
 from stationmaster_server.telemetry.metrics import Metrics
 
+UNCOUNTED = frozenset(
+    f"/stationmaster.v1.IdentityService/{name}" for name in ("WhoAmI", "GetQuota", "GetQuotaUsage", "SetQuota")
+)
+"""Methods that cost nothing of the calls per hour: who has used them up can still see that, and change the quota."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -59,8 +64,8 @@ def build_chain(settings: Settings, gate: Gate, metrics: Metrics, traces: tracin
         Authentication(gate.authenticator, client_certificates=server.tls.client_ca is not None),
         CallerRate(TokenBuckets(limits.caller_calls_per_second, limits.caller_burst), refusals),
         Scopes(refusals),
-        CallQuota(gate.quotas.take_call),
         Deadlines(),
+        CallQuota(gate.quotas.take_call, UNCOUNTED),
         Validation(),
     ]
     return Chain(RequestIds(), interceptors, max_message_bytes=server.max_message_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from datetime import timedelta
 from uuid import UUID
 
@@ -59,14 +59,20 @@ class CallerRate(Interceptor):
 
 
 class CallQuota(Interceptor):
-    """The calls per hour of each user and organization, counted across servers."""
+    """The calls per hour of each user and organization, counted across servers.
 
-    def __init__(self, take_call: Callable[[Caller], Awaitable[None] | None]) -> None:
+    Comes last of what refuses before the request is read, so that a call refused there is not counted.
+    """
+
+    def __init__(
+        self, take_call: Callable[[Caller], Awaitable[None] | None], uncounted: Set[str] = frozenset()
+    ) -> None:
         self._take_call = take_call
+        self._uncounted = uncounted
 
     def before(self, method: Method) -> Before | None:
-        """Return what takes a call of the caller's quota; None where there is no caller."""
-        if method.open:
+        """Return what takes a call of the caller's quota; None where there is no caller, and for an uncounted path."""
+        if method.open or method.path in self._uncounted:
             return None
         take_call = self._take_call
 
