@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import stat
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,9 +13,15 @@ from pathlib import Path
 import grpc
 import httpx2
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2
 from stationmaster.v1 import identity_pb2, identity_pb2_grpc, session_pb2, session_pb2_grpc
+from stationmaster_server.app.local import Running, published, running_server
+from stationmaster_server.app.root import App
+from stationmaster_server.app.transport import UNCOUNTED
+from stationmaster_server.config import StartupError
 from stationmaster_server.db.embedded.server import Membership
+from stationmaster_server.rpc.method import describe
 
 from tests.fixtures.server import HealthStub, RunningServer, running, server_settings
 from tests.rpc.served import reason_of
@@ -42,6 +50,61 @@ async def test_the_command_line_finds_the_server_while_it_runs(database_url: str
     async with running(server_settings(tmp_path, database_url)) as server:
         assert json.loads((tmp_path / "server.json").read_text())["target"] == server.target
     assert not (tmp_path / "server.json").exists()
+
+
+def test_a_second_server_of_a_folder_leaves_the_first_to_be_found(tmp_path: Path) -> None:
+    settings, address = server_settings(tmp_path, None), tmp_path / "server.json"
+    first = {"target": "127.0.0.1:7", "pid": os.getppid(), "admin_ports": [8]}
+    address.write_text(json.dumps(first))
+    with published(settings, 9, (10, 0)):
+        assert json.loads(address.read_text())["target"] == "127.0.0.1:9"
+        assert running_server(tmp_path) == Running(os.getpid(), 9, (10,))
+    assert json.loads(address.read_text()) == first
+    with published(settings, 9):
+        address.write_text(json.dumps(first))  # a newer one, which outlives this one
+    assert json.loads(address.read_text()) == first
+
+
+async def test_the_admin_port_is_looked_at_before_any_work_is_done(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match=rf"{port} is in use by another program; .*admin\.port"):
+            await App(server_settings(tmp_path, None, admin={"port": port})).__aenter__()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - a moment, in a test
+
+
+async def test_who_has_used_up_the_calls_per_hour_can_change_that(server: RunningServer) -> None:
+    def quota(calls: int) -> identity_pb2.SetQuotaRequest:
+        message = identity_pb2.Quota(name=name, max_calls_per_hour=calls)
+        return identity_pb2.SetQuotaRequest(quota=message, update_mask=FieldMask(paths=["max_calls_per_hour"]))
+
+    assert all(describe(*path[1:].split("/")).scope is not None for path in UNCOUNTED)  # a KeyError: renamed
+    async with server.channel() as channel:
+        stub, sessions = identity_pb2_grpc.IdentityServiceStub(channel), session_pb2_grpc.SessionServiceStub(channel)
+        name = (await stub.WhoAmI(identity_pb2.WhoAmIRequest())).user.name + "/quota"
+        await stub.SetQuota(quota(0))
+
+        async def answer() -> str:
+            try:
+                await sessions.ListSessions(session_pb2.ListSessionsRequest())
+            except grpc.aio.AioRpcError as error:
+                return reason_of(error)
+            return ""
+
+        async def refused() -> bool:
+            return await answer() == "QUOTA_EXCEEDED"
+
+        async def served() -> bool:
+            return not await answer()
+
+        await until(refused)
+        await stub.WhoAmI(identity_pb2.WhoAmIRequest())
+        await stub.GetQuota(identity_pb2.GetQuotaRequest(name=name))
+        await stub.GetQuotaUsage(identity_pb2.GetQuotaUsageRequest(name=name))
+        await stub.SetQuota(quota(100))
+        await until(served)
 
 
 async def test_operators_read_metrics_and_health_over_http(server: RunningServer) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from stationmaster_server.app.database import connect, database_url
-from stationmaster_server.app.local import make_data_folder, published
+from stationmaster_server.app.local import claim_ports, make_data_folder, published
 from stationmaster_server.config import Settings, StartupError
 from stationmaster_server.rpc.port import reserve
 
@@ -48,6 +48,7 @@ class Family:
 async def supervise(settings: Settings, origin: Origin, ready: Callable[[Family], None]) -> None:
     """Run the children until SIGTERM or SIGINT. One that ends by itself is started again, after growing pauses."""
     make_data_folder(settings.data_folder)
+    claim_ports(settings)
     async with database_url(settings) as url:
         database = await connect(url, settings.database)  # migrates once, before the children look
         await database.close()
@@ -57,8 +58,9 @@ async def supervise(settings: Settings, origin: Origin, ready: Callable[[Family]
             children = [Child(_orders(settings, origin, url, port, n), n) for n in range(settings.server.processes)]
 
             def all_serve() -> None:
-                stack.enter_context(published(settings, port))
-                ready(_family(port, url, children))
+                family = _family(port, url, children)
+                stack.enter_context(published(settings, port, family.admin_ports))
+                ready(family)
 
             await _keep_all(children, all_serve)
 

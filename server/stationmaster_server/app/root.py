@@ -16,7 +16,7 @@ from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.engines import build_engines, build_worker
 from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.identity import build_gate
-from stationmaster_server.app.local import make_data_folder, published
+from stationmaster_server.app.local import claim_ports, make_data_folder, published
 from stationmaster_server.app.rooms import Ground, add_rooms
 from stationmaster_server.app.transport import build_chain
 from stationmaster_server.app.watchdog import DATABASE, Watchdog
@@ -26,7 +26,6 @@ from stationmaster_server.db.listener import Listener
 from stationmaster_server.identity.bootstrap import KEY_FILE
 from stationmaster_server.identity.installation import shared_secret
 from stationmaster_server.rpc.health import HealthBoard
-from stationmaster_server.rpc.port import claim
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.telemetry import tracing
 from stationmaster_server.telemetry.metrics import Metrics
@@ -89,7 +88,7 @@ class App:
         """Everything in the order of its start; the stack ends it in reverse."""
         settings, stack = self.settings, self._stack
         make_data_folder(settings.data_folder)
-        claim(settings.server.host, settings.server.port, shared=settings.server.processes > 1)  # before all the work
+        claim_ports(settings)
         traces = self._trace(stack)
         self.database_url = await stack.enter_async_context(database_url(settings))
         database = await connect(self.database_url, settings.database)
@@ -111,7 +110,7 @@ class App:
         stack.push_async_callback(self._stop_serving, server, worker)
         self.port = await server.start()
         if settings.server.processes == 1:  # of several, their parent does it
-            stack.enter_context(published(settings, self.port))
+            stack.enter_context(published(settings, self.port, (self.admin_port,)))
 
     def _trace(self, stack: AsyncExitStack) -> tracing.Tracing | None:
         telemetry = self.settings.telemetry
