@@ -15,6 +15,7 @@ from typing import Any
 from stationmaster_server.app.agents import provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.local import Running, make_data_folder, running_server
+from stationmaster_server.app.sessions import WORKSPACES
 from stationmaster_server.config import Settings, StartupError, load
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.errors import NotMigrated
@@ -64,11 +65,17 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
         yield Finding(Verdict.FAIL, "settings", str(error))
         return
     yield Finding(Verdict.OK, "settings", f"profile {settings.profile}, data folder {settings.data_folder}")
-    for check in (_space, _keys, _ports, _tls, _extras, _providers):
+    for check in (_space, _files, _keys, _ports, _tls, _extras, _providers):
         for finding in check(settings):
             yield finding
     async for finding in _database(settings):
         yield finding
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    if settings.database.url is not None:
+        text = f"servers on other hosts must share {settings.data_folder / WORKSPACES}, where the files of sessions are"
+        yield Finding(Verdict.OK, "files", text)
 
 
 def _space(settings: Settings) -> Iterator[Finding]:
