@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 
+from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
@@ -13,6 +15,7 @@ from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog, LogSettings
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
+from stationmaster_server.work.retention import BATCH, forget_ended
 from stationmaster_server.work.run import Handler
 from stationmaster_server.work.worker import Worker, WorkerSettings
 
@@ -41,3 +44,15 @@ def build_worker(
     """Make the worker of this process; it starts last and stops first."""
     limits = WorkerSettings(slots=settings.work.slots, lease=settings.work.lease)
     return Worker(database, engines.queue, handlers, limits, listener=listener)
+
+
+def forgetting(database: Database, keep: timedelta) -> Chore:
+    """The chore that forgets work which ended longer ago than `keep`."""
+
+    async def forget() -> None:
+        deleted = BATCH
+        while deleted == BATCH:  # a transaction each, so that none holds many rows
+            async with database.system() as tx:
+                deleted = await forget_ended(tx, keep)
+
+    return Chore("forget ended work", timedelta(hours=1), forget)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from stationmaster_server.agents.model import RuntimeName
 from stationmaster_server.app.agents import Agents
-from stationmaster_server.app.engines import Engines
+from stationmaster_server.app.engines import Engines, forgetting
 from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
@@ -57,6 +57,7 @@ def build_sessions(
     idle = IdleSessions(services, default_timeout=settings.sessions.idle_timeout)
     chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
     chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
+    chores.add(forgetting(database, settings.work.keep_ended))
     chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)

@@ -210,6 +210,8 @@ class WorkSettings(Group):
     """Work items that one process runs at once."""
     lease: Duration = timedelta(seconds=15)
     """How long a worker that fell silent keeps its items."""
+    keep_ended: Duration = timedelta(days=7)
+    """How long work that succeeded or was cancelled is kept; what failed for good stays until somebody retries it."""
 
     @field_validator("lease")
     @classmethod
