@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_TARGET = "127.0.0.1:50151"
+_FILE_FIELDS = ("api_key_file", "ca", "certificate", "key")
+_CONTEXT_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("target", "api_key", "server_name", *_FILE_FIELDS), str),
+    **dict.fromkeys(("insecure", "tls"), bool),
+}
 
 
 class ConfigurationError(Exception):
@@ -59,6 +64,8 @@ def resolve(
     Raises ConfigurationError when the file cannot be read or has no such context.
     """
     env = os.environ if environ is None else environ
+    if target and context:
+        raise ConfigurationError(f"give a target ({target}) or a context ({context}), not both")
     chosen = context or env.get("STATIONMASTER_CONTEXT") or None
     entry: Mapping[str, Any] = {}
     source = "argument"
@@ -68,12 +75,11 @@ def resolve(
         if not entry:
             source, entry = _local(data_folder(env))
         wanted = str(entry.get("target") or DEFAULT_TARGET)
-    elif target is None:
-        source = "environment"
     else:
+        source = "argument" if target else "environment"
         _, local = _local(data_folder(env))
-        entry = local if local.get("target") == target else {}
-    key = api_key or env.get("STATIONMASTER_API_KEY") or _key(entry)
+        entry = local if local.get("target") == wanted else {}
+    key = api_key or env.get("STATIONMASTER_API_KEY") or _key(entry, source)
     return Connection(wanted, key, _tls(tls, insecure, wanted, entry, env), source)
 
 
@@ -110,7 +116,22 @@ def _configured(file: Path, context: str | None) -> tuple[str, Mapping[str, Any]
     if not isinstance(entry, dict) or "target" not in entry:
         known = ", ".join(sorted(document.get("contexts", {}))) or "none"
         raise ConfigurationError(f"{file} has no context {name!r} with a target; there are: {known}")
+    _check_fields(file, name, entry)
     return f"context {name}", entry
+
+
+def _check_fields(file: Path, name: str, entry: Mapping[str, Any]) -> None:
+    """Raise what a misspelt field, or one that names a file that is not there, would otherwise hide."""
+    for field, value in entry.items():
+        wanted = _CONTEXT_FIELDS.get(field)
+        if wanted is None:
+            known = ", ".join(sorted(_CONTEXT_FIELDS))
+            raise ConfigurationError(f"{file}: context {name!r} has an unknown field {field!r}; there are: {known}")
+        if not isinstance(value, wanted):
+            kind = "true or false" if wanted is bool else "a string"
+            raise ConfigurationError(f"{file}: {field} of context {name!r} must be {kind}")
+        if field in _FILE_FIELDS and value and not Path(str(value)).expanduser().is_file():
+            raise ConfigurationError(f"{file}: {field} of context {name!r} names {value}, which is no file")
 
 
 def _local(folder: Path) -> tuple[str, Mapping[str, Any]]:
@@ -122,7 +143,7 @@ def _local(folder: Path) -> tuple[str, Mapping[str, Any]]:
     return f"local server ({folder})", {"api_key_file": str(folder / "admin.key"), **entry}
 
 
-def _key(entry: Mapping[str, Any]) -> str | None:
+def _key(entry: Mapping[str, Any], source: str) -> str | None:
     if key := entry.get("api_key"):
         return str(key)
     if not (file := entry.get("api_key_file")):
@@ -132,7 +153,7 @@ def _key(entry: Mapping[str, Any]) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigurationError(f"the API key in {file} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"the API key in {file} ({source}) cannot be read: {error.strerror}") from error
 
 
 def _tls(

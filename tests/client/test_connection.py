@@ -64,11 +64,33 @@ def test_an_unknown_context_is_an_error_that_names_the_known_ones(env: dict[str,
         resolve(context="x", environ=env)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('api_key_fiel = "x.key"', "client.toml: context 'test' has an unknown field 'api_key_fiel'"),
+        ('api_key_file = "/nowhere/x.key"', "client.toml: api_key_file of context 'test' names /nowhere/x.key"),
+        ('ca = "/nowhere/ca.pem"', "client.toml: ca of context 'test' names /nowhere/ca.pem"),
+        ('insecure = "no"', "client.toml: insecure of context 'test' must be true or false"),
+    ],
+)
+def test_a_mistake_in_a_context_is_named_with_its_file_and_field(env: dict[str, str], line: str, told: str) -> None:
+    file = Path(env["XDG_CONFIG_HOME"]) / "stationmaster" / "client.toml"
+    file.write_text(f'current = "test"\n[contexts.test]\ntarget = "localhost:1"\n{line}\n')
+    with pytest.raises(ConfigurationError, match=told):
+        resolve(environ=env)
+
+
+def test_a_target_and_a_context_cannot_both_be_given(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        resolve("localhost:1", context="test", environ=env)
+
+
 def test_a_key_is_never_sent_to_another_target_than_its_own(env: dict[str, str], bare: dict[str, str]) -> None:
     assert resolve("localhost:9", environ=env).api_key is None
     assert resolve("localhost:9", environ=bare).api_key is None
     assert resolve(environ=bare | {"STATIONMASTER_TARGET": "localhost:9"}).api_key is None
     assert resolve("127.0.0.1:2", environ=bare).api_key == "local-key"
+    assert resolve(environ=bare | {"STATIONMASTER_TARGET": "127.0.0.1:2"}).api_key == "local-key"
 
 
 def test_other_hosts_are_spoken_to_encrypted_unless_told_otherwise() -> None:
