@@ -42,7 +42,9 @@ async def chat(
     ] = "",
     message: Annotated[str, typer.Option("--message", "-m", help="Say this, print the answer, end. - reads it.")] = "",
     agent: Annotated[str, typer.Option("--agent", "-a", help="A new session of this agent.")] = "",
-    model: Annotated[str, typer.Option("--model", help="A new session of this model, with all tools.")] = "demo",
+    model: Annotated[
+        str, typer.Option("--model", help="A new session of this model (demo, if nothing is named), with all tools.")
+    ] = "",
     permissions: Annotated[
         Permissions | None,
         typer.Option(
@@ -51,6 +53,9 @@ async def chat(
     ] = None,
 ) -> None:
     """Talk to an agent. Ctrl-C cancels its turn, a second one leaves; Ctrl-D ends."""
+    named = {"SESSION": session, "--agent": agent, "--model": model}
+    if len(given := [option for option, value in named.items() if value]) > 1:
+        raise CommandError(f"{' and '.join(given)} exclude each other: each says whom to talk to")
     policy = permissions or (Permissions.ASK if run.out.interactive else Permissions.STOP)
     text = sys.stdin.read() if message == "-" else message
     if not text and (run.out.as_json or not sys.stdin.isatty()):
@@ -76,7 +81,7 @@ async def _session(run: Run, session: str, agent: str, model: str) -> session_pb
         return await run.client.sessions.get(await resolve.session(run.client, session))
     if agent:
         return await run.client.sessions.create(agent)
-    return await run.client.sessions.create(model=model, tools=["*"])
+    return await run.client.sessions.create(model=model or "demo", tools=["*"])
 
 
 class Conversation:
