@@ -9,24 +9,28 @@ from stationmaster_client.cli.output import clean
 from stationmaster_client.cli.terminal import ask
 
 if TYPE_CHECKING:
-    from stationmaster.v1 import event_pb2
+    from stationmaster.v1 import event_pb2, session_pb2
 
     from stationmaster_client.cli.command import Run
 
 _QUESTION = "  [y]es, for the [s]ession, [n]o, [e]dit? "
 
 
-async def ask_permission(run: Run, request: str, call: event_pb2.ToolCall) -> None:
-    """Show the call and resolve the request as the person says. Raises Left when it says nothing."""
+async def ask_permission(run: Run, request: str, call: event_pb2.ToolCall) -> session_pb2.PermissionRequest | None:
+    """Show the call and resolve the request as the person says; None when somebody else was first.
+
+    Raises Left when the person says nothing.
+    """
     from stationmaster_client import errors
 
     arguments = _show(run, call)
     try:
-        await _resolve(run, request, arguments)
+        return await _resolve(run, request, arguments)
     except errors.FailedPrecondition as error:
         if error.reason != "PERMISSION_ALREADY_RESOLVED":
             raise
         run.out.note("  somebody else has answered already", "yellow")
+        return None
 
 
 def _show(run: Run, call: event_pb2.ToolCall) -> dict[str, Any]:
@@ -46,23 +50,18 @@ def _show(run: Run, call: event_pb2.ToolCall) -> dict[str, Any]:
     return arguments
 
 
-async def _resolve(run: Run, request: str, arguments: dict[str, Any]) -> None:
+async def _resolve(run: Run, request: str, arguments: dict[str, Any]) -> session_pb2.PermissionRequest:
     permissions = run.client.permissions
     while True:
         answer = ask(_QUESTION).strip().lower()
         if answer in ("y", "yes"):
-            await permissions.allow(request)
-        elif answer in ("s", "session"):
-            await permissions.allow(request, for_session=True)
-        elif answer in ("n", "no"):
-            await permissions.deny(request, ask("  what to tell the model (may be empty): "))
-        elif answer in ("e", "edit"):
-            if (edited := _edit(run, arguments)) is None:
-                continue
-            await permissions.allow(request, arguments=edited)
-        else:
-            continue
-        return
+            return await permissions.allow(request)
+        if answer in ("s", "session"):
+            return await permissions.allow(request, for_session=True)
+        if answer in ("n", "no"):
+            return await permissions.deny(request, ask("  what to tell the model (may be empty): "))
+        if answer in ("e", "edit") and (edited := _edit(run, arguments)) is not None:
+            return await permissions.allow(request, arguments=edited)
 
 
 def _edit(run: Run, arguments: dict[str, Any]) -> dict[str, Any] | None:

@@ -9,13 +9,17 @@ import typer
 from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.listing import show
-from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
+from stationmaster_client.cli.options import Limit, OrderBy, query
 from stationmaster_client.cli.output import clean, moment, plain
 from stationmaster_client.cli.transcript import Transcript, arguments
 
 if TYPE_CHECKING:
     from rich.text import Text
     from stationmaster.v1 import audit_pb2
+
+Filter = Annotated[
+    str, typer.Option("--filter", "-f", metavar="EXPRESSION", help="For example 'outcome = DENIED' (AIP-160).")
+]
 
 app = group("Who did what, and what was refused.")
 
@@ -73,7 +77,9 @@ async def get(run: Run, event: Annotated[str, typer.Argument(help="The event's n
 async def tail(
     run: Run,
     condition: Filter = "",
-    after: Annotated[int, typer.Option("--after", min=0, help="Begin after this event instead of now.")] = 0,
+    after: Annotated[
+        int, typer.Option("--after", min=0, show_default="now", help="Begin after the event of this sequence.")
+    ] = 0,
 ) -> None:
     """Follow the audit trail as it is written, over lost connections."""
     from rich.text import Text
@@ -82,8 +88,10 @@ async def tail(
     stream = run.client.audit.watch(
         after, condition=condition, only_new=not after, on_interruption=transcript.interrupted
     )
+    run.out.note("Waiting for audit events; Ctrl-C ends.")
     async with stream as events:
         async for event in events:
+            transcript.connected()
             if run.out.as_json:
                 run.out.json(event, line=True)
             else:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 from typing import TYPE_CHECKING
+
+from stationmaster_client.connection import config_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,14 +56,15 @@ _HINTS = {
     "AGENT_IN_USE": "Terminate its sessions first, or delete it with --force.",
     "CREDENTIALS_EXPIRED": "Ask for a new key: stationmaster keys create.",
     "CREDENTIALS_INVALID": "Is the key one of this server's? Set STATIONMASTER_API_KEY.",
-    "CREDENTIALS_MISSING": "Set STATIONMASTER_API_KEY, or name a context of ~/.config/stationmaster/client.toml.",
     "CREDENTIALS_REVOKED": "Ask for a new key: stationmaster keys create.",
     "ETAG_MISMATCH": "Somebody changed it meanwhile. Look at it again and repeat the change.",
     "MODEL_UNAVAILABLE": "See which models there are: stationmaster agents models.",
     "SCOPE_MISSING": "Use a key with this scope; yours are listed by: stationmaster whoami.",
     "SESSION_BUSY": "Wait for its turn, or cancel it: stationmaster sessions cancel.",
-    "SESSION_CLOSED": "Resume it (stationmaster sessions resume), or fork it (stationmaster sessions fork).",
 }
+
+
+_COMMANDS = {"ResumeSession": "stationmaster sessions resume", "ForkSession": "stationmaster sessions fork"}
 
 
 def exit_code(error: StationmasterError) -> ExitCode:
@@ -78,13 +82,22 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
     for violation in error.violations:
         line = f"{violation.subject}: {violation.description}" if violation.subject else violation.description
         if violation.description not in error.message:
-            yield f"  {line}"
-    if hint := _HINTS.get(error.reason):
+            yield f"  {_with_commands(line)}"
+    if error.reason == "CREDENTIALS_MISSING":
+        yield f"Set STATIONMASTER_API_KEY, or name a context of {config_file(os.environ)}."
+    elif hint := _HINTS.get(error.reason):
         yield hint
     elif error.retry_after is not None:
         yield f"Try again in {error.retry_after.total_seconds():.0f} s."
     request = f", request {error.request_id}" if error.request_id else ""
     yield f"({error.reason or error.code.name}{request})"
+
+
+def _with_commands(text: str) -> str:
+    """The text with commands for the methods that the server names."""
+    for method, instead in _COMMANDS.items():
+        text = text.replace(method, instead)
+    return text
 
 
 def _shorter(text: str) -> str:

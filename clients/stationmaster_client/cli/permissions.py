@@ -67,13 +67,19 @@ async def watch(run: Run, session: OfSession = "") -> None:
         raise CommandError("there is no terminal to ask at: use --json, or permissions allow and deny")
     parent = await resolve.session(run.client, session) if session else "-"
     seen: set[str] = set()
+    lost = False
     run.out.note("Waiting for permission requests; Ctrl-C ends.")
     while True:
         try:
             waiting = [item async for item in run.client.permissions.list(parent, filter="state = PENDING")]
-        except errors.Unavailable as error:
-            run.out.note(f"not reachable, trying again: {error.message}", "yellow")
-            waiting = []
+        except errors.Unavailable:
+            if not lost:
+                run.out.note("⚡ connection lost, trying again", "yellow")
+            lost, waiting = True, []
+        else:
+            if lost:
+                run.out.note("↻ connected again", "green")
+            lost = False
         for request in waiting:
             if request.name in seen:
                 continue
@@ -82,7 +88,9 @@ async def watch(run: Run, session: OfSession = "") -> None:
                 run.out.json(request, line=True)
                 continue
             try:
-                await ask_permission(run, request.name, request.call)
+                answered = await ask_permission(run, request.name, request.call)
+                if answered is not None:
+                    _say(run, answered)
             except Left:
                 return
         await asyncio.sleep(_LOOK_EVERY_SECONDS)

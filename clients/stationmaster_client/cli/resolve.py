@@ -54,11 +54,16 @@ async def key(client: Client, text: str) -> str:
 
 
 async def permission(client: Client, text: str) -> str:
-    """A permission request's name, among those that wait for an answer."""
+    """A permission request's name, among those that wait for an answer; else among all, which tells that it has one."""
     if "/permissionRequests/" in text:
         return text
     pending = client.permissions.list(filter="state = PENDING", page_size=1000)
-    return await _one(pending, "permissionRequests", text)
+    try:
+        return await _one(pending, "permissionRequests", text)
+    except CommandError as error:
+        if error.code is not ExitCode.NOT_FOUND:
+            raise
+        return await _one(client.permissions.list(page_size=1000), "permissionRequests", text)
 
 
 async def owner(client: Client, text: str) -> str:

@@ -48,9 +48,7 @@ class Transcript:
 
     def show(self, event: event_pb2.Event) -> None:
         """Print one event."""
-        if self._interrupted:
-            self._interrupted = False
-            self.line("↻ connected again", "green")
+        self.connected()
         kind = event.WhichOneof("payload") or ""
         show = getattr(self, f"_{kind}", None)
         if show is not None:
@@ -61,6 +59,12 @@ class Transcript:
         if not self._interrupted:
             self._interrupted = True
             self.line(f"⚡ connection lost, going on after event {interruption.after_sequence}", "yellow")
+
+    def connected(self) -> None:
+        """Say, if the connection was lost, that it is back."""
+        if self._interrupted:
+            self._interrupted = False
+            self.line("↻ connected again", "green")
 
     def line(self, text: str, style: str = "dim") -> None:
         """Print a line of its own."""
@@ -157,7 +161,7 @@ class Transcript:
 
     def _turn_queued(self, queued: event_pb2.TurnQueued) -> None:
         if queued.position:
-            self.line(f"… waits for {queued.position} turns before it")
+            self.line(f"… waits for {queued.position} turn{'s' if queued.position > 1 else ''} before it")
 
     def _turn_started(self, started: event_pb2.TurnStarted) -> None:
         if started.attempt > 1 and not self._waited:

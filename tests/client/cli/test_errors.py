@@ -11,7 +11,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from stationmaster.v1 import session_pb2
 from stationmaster_client import errors
-from stationmaster_client.cli.errors import ExitCode, exit_code
+from stationmaster_client.cli.errors import ExitCode, exit_code, explain
 
 from tests.client.cli.program import Program
 from tests.client.stand_in import SESSION, serving
@@ -62,6 +62,19 @@ async def test_a_failure_tells_the_reason_what_to_do_and_the_request_id(tmp_path
     ]
 
 
+def test_what_the_server_advises_is_told_as_a_command_and_the_file_that_was_looked_for_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    advice = errors.Violation("SESSION_STATE", "fork it with ForkSession")
+    closed = errors.FailedPrecondition("it is TERMINATED", reason="SESSION_CLOSED", violations=(advice,))
+    told = "\n".join(explain(closed, None))
+    assert "fork it with stationmaster sessions fork" in told
+    assert "resume" not in told
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    missing = errors.Unauthenticated("no key", reason="CREDENTIALS_MISSING")
+    assert f"{tmp_path}/stationmaster/client.toml" in "\n".join(explain(missing, None))
+
+
 async def test_a_server_that_is_not_there_is_named_with_where_its_address_came_from(tmp_path: Path) -> None:
     result = await Program(tmp_path, "127.0.0.1:1")("whoami")
     assert (result.code, result.out) == (ExitCode.UNAVAILABLE, "")
@@ -81,6 +94,9 @@ async def test_a_server_that_is_not_there_is_named_with_where_its_address_came_f
         ("agents", "create", "--file", "/nowhere.json"),
         ("chat", "--json"),
         ("whoami", "--context", "nowhere"),
+        ("whoami", "--target", "127.0.0.1:1", "--context", "nowhere"),
+        ("chat", "-", "-a", "helper", "-m", "hello"),
+        ("chat", "--model", "demo", "-a", "helper", "-m", "hello"),
     ],
 )
 async def test_a_command_that_is_wrong_ends_with_2_before_anything_is_asked(

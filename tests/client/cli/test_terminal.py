@@ -101,6 +101,30 @@ async def test_a_permission_is_asked_for_and_given_as_typed(
     assert (edited and MessageToDict(edited)) == arguments
 
 
+async def test_watching_permissions_tells_what_an_answer_did(tmp_path: Path) -> None:
+    call = event_pb2.ToolCall(call_id="1", tool="files.write")
+
+    async def pending(
+        request: session_pb2.ListPermissionRequestsRequest, context: Any
+    ) -> session_pb2.ListPermissionRequestsResponse:
+        waiting = session_pb2.PermissionRequest(name=REQUEST, call=call)
+        return session_pb2.ListPermissionRequestsResponse(permission_requests=[waiting])
+
+    async def resolve(
+        request: session_pb2.ResolvePermissionRequestRequest, context: Any
+    ) -> session_pb2.PermissionRequest:
+        return session_pb2.PermissionRequest(name=REQUEST, call=call, state=event_pb2.PERMISSION_STATE_ALLOWED)
+
+    async with (
+        serving(ListPermissionRequests=pending, ResolvePermissionRequest=resolve) as target,
+        at_terminal(Program(tmp_path, target), "permissions", "watch") as terminal,
+    ):
+        await terminal.see("[e]dit? ")
+        terminal.type("y\n")
+        await terminal.see("files.write is allowed")
+        assert await terminal.ended(pressing="\x03") == 130
+
+
 async def test_ctrl_c_cancels_the_turn_and_the_conversation_goes_on(tmp_path: Path) -> None:
     asking = Asking()
     async with (

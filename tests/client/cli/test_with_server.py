@@ -45,6 +45,9 @@ async def test_with_json_every_command_prints_json_and_nothing_else(stationmaste
     assert asked.code == 5
     (request,) = (await one("permissions", "list"))["permissionRequests"]
     assert (await one("permissions", "allow", request["name"][-6:]))["state"] == "PERMISSION_STATE_ALLOWED"
+    again = await stationmaster("permissions", "allow", request["name"][-6:])
+    assert again.code == 5
+    assert "is ALLOWED already" in again.err
     user = await one("users", "create", "Ann", "--email", "ann@example.com")
     key = await one("keys", "create", "ci", "--user", "ann@example.com", "--scope", "sessions.read")
     assert key["secret"]
