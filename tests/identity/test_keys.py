@@ -10,12 +10,21 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, options_pb2, session_pb2
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.errors import InvalidArgument, NotFound, PermissionDenied, Reason, Unauthenticated
 from stationmaster_server.identity.authentication import Certificate, Origin
 from stationmaster_server.identity.keys import NewKey
-from stationmaster_server.identity.model import Caller, RequestKey, Role, Tenant
+from stationmaster_server.identity.model import (
+    KNOWN_SCOPES,
+    ROLE_SCOPES,
+    Caller,
+    RequestKey,
+    Role,
+    Tenant,
+    unknown_scopes,
+)
 
 from tests.identity.conftest import Server, as_user, make_caller, start_server
 
@@ -292,3 +301,20 @@ async def test_a_viewer_may_not_make_keys_that_write(server: Server, owner: Call
     identity = await server.authenticator.authenticate(f"Bearer {created.secret}")
     assert identity.scopes == {"sessions.read"}
     assert make_caller(identity.tenant, Role.VIEWER).scopes > identity.scopes
+
+
+def test_the_known_scopes_are_those_of_the_methods_and_of_the_areas_that_roles_name() -> None:
+    needed = {
+        method.GetOptions().Extensions[options_pb2.scope]
+        for proto in (agent_pb2, audit_pb2, identity_pb2, session_pb2)
+        for service in proto.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert needed - {""} <= KNOWN_SCOPES
+    assert not unknown_scopes(KNOWN_SCOPES.union(*ROLE_SCOPES.values()))
+
+
+@pytest.mark.parametrize("scope", ["sesions.*", "sessions.reed", "organizations.*"])
+async def test_a_key_whose_scope_would_allow_nothing_is_refused(server: Server, owner: Caller, scope: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"would allow nothing; there are: .*sessions\.read"):
+        await server.keys.create(owner, NewKey(scopes=("sessions.read", scope)))

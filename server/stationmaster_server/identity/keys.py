@@ -15,7 +15,15 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, NotFound
 from stationmaster_server.identity import key_store, store
 from stationmaster_server.identity.auditing import AuditWriter
-from stationmaster_server.identity.model import ApiKey, AuditEntry, Caller, Category, User
+from stationmaster_server.identity.model import (
+    KNOWN_SCOPES,
+    ApiKey,
+    AuditEntry,
+    Caller,
+    Category,
+    User,
+    unknown_scopes,
+)
 from stationmaster_server.identity.roles import administers, is_self, operates, require_above, require_key
 from stationmaster_server.identity.secrets import make_secret
 
@@ -67,6 +75,7 @@ class ApiKeys:
                 return CreatedKey(first, None)
             if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
                 raise InvalidArgument.field("api_key.expire_time", "must lie in the future")
+            _require_known(new.scopes)
             user = await store.get_user(tx, home, user_id)
             if user is None or not (administers(caller) or is_self(caller, user_id)):
                 raise NotFound("User", f"users/{user_id}")
@@ -145,6 +154,14 @@ async def revoke_key(tx: Transaction, audit: AuditWriter, caller: Caller, key: A
     await audit.write(tx, caller, entry, organization_id=key.organization_id)
     await key_store.notify(tx, f"key:{key.prefix}")
     return revoked
+
+
+def _require_known(scopes: Iterable[str]) -> None:
+    if unknown := unknown_scopes(scopes):
+        known = ", ".join(sorted(KNOWN_SCOPES))
+        raise InvalidArgument.field(
+            "api_key.scopes", f"{', '.join(unknown)} would allow nothing; there are: {known}, area.* and *"
+        )
 
 
 def _sorted(scopes: Iterable[str]) -> tuple[str, ...]:

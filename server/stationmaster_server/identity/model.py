@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +29,17 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
     Role.SERVICE: _WORKER,
     Role.VIEWER: _READER,
 }
+
+KNOWN_SCOPES = frozenset(
+    {
+        PLATFORM_SCOPE,
+        *(f"{area}.{action}" for area in (*_WORK, "identity", "audit") for action in ("read", "write")),
+        "permissions.resolve",
+        "quotas.write",
+    }
+)
+"""Every scope that a method needs, and those of areas that roles name already and methods will."""
+
 _RANKS = {Role.OWNER: 4, Role.ADMIN: 3, Role.MEMBER: 2, Role.SERVICE: 2, Role.VIEWER: 1}
 
 
@@ -41,6 +53,12 @@ def allows(scopes: frozenset[str], scope: str) -> bool:
     if scope in scopes or not scope:
         return True
     return scope != PLATFORM_SCOPE and ("*" in scopes or f"{scope.partition('.')[0]}.*" in scopes)
+
+
+def unknown_scopes(scopes: Iterable[str]) -> list[str]:
+    """Those that are no scope and no wildcard of one: nothing would ever be allowed by them."""
+    wildcards = {"*", *(f"{scope.partition('.')[0]}.*" for scope in KNOWN_SCOPES - {PLATFORM_SCOPE})}
+    return sorted(set(scopes) - KNOWN_SCOPES - wildcards)
 
 
 def covers(scopes: frozenset[str], wanted: frozenset[str]) -> bool:
