@@ -16,6 +16,7 @@ from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import Protocol, Providers, ProviderSettings
 from stationmaster_server.agents.service import AgentService
 from stationmaster_server.agents.servicer import AgentServicer
+from stationmaster_server.agents.tools.builtin import builtin_toolbox
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -54,7 +55,7 @@ def service(database: Database, audit: AuditLog) -> AgentService:
     """The service of a server with one provider."""
     prices = Prices()
     providers = Providers([ProviderSettings("anthropic", Protocol.ANTHROPIC, "key")], prices)
-    return AgentService(database, audit, providers, {RuntimeName.MODEL}, sessions_using)
+    return AgentService(database, audit, providers, {RuntimeName.MODEL}, sessions_using, builtin_toolbox())
 
 
 @pytest.fixture
@@ -321,7 +322,7 @@ async def test_two_changes_at_once_do_not_undo_each_other(servicer: AgentService
 async def test_a_repeat_has_its_first_answer_though_the_settings_changed_meanwhile(
     service: AgentService, database: Database, audit: AuditLog, caller: Caller
 ) -> None:
-    changed = AgentService(database, audit, Providers([], Prices()), set(), sessions_using)
+    changed = AgentService(database, audit, Providers([], Prices()), set(), sessions_using, builtin_toolbox())
     new = NewAgent("helper", AgentSpec(model="demo"), "Helper")
     creating, updating = repeating(caller), repeating(caller)
     created = await service.create(creating, new)
@@ -331,3 +332,12 @@ async def test_a_repeat_has_its_first_answer_though_the_settings_changed_meanwhi
     assert await changed.update(updating, "helper", {"spec": AgentSpec(model="demo")}) == updated
     with pytest.raises(FailedPrecondition):
         await changed.update(caller, "helper", {"spec": AgentSpec(model="demo")})
+
+
+async def test_a_pattern_that_no_tool_matches_is_refused(service: AgentService, caller: Caller) -> None:
+    with pytest.raises(
+        FailedPrecondition, match=r"no tool of this server is called fiels\.\*; there are: .*files\.read"
+    ):
+        await service.create(
+            caller, NewAgent("helper", AgentSpec(model="demo", tools=("files.*", "fiels.*")), "Helper")
+        )

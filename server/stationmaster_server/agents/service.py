@@ -16,6 +16,7 @@ from stationmaster_server.agents import store
 from stationmaster_server.agents.model import Agent, AgentSpec, ModelInfo, NewAgent, RuntimeName
 from stationmaster_server.agents.providers import Providers
 from stationmaster_server.agents.spec_json import spec_to_json
+from stationmaster_server.agents.tools.toolbox import Toolbox
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -73,12 +74,14 @@ class AgentService:
         providers: Providers,
         runtimes: Set[RuntimeName],
         sessions_using: SessionsUsing,
+        toolbox: Toolbox,
     ) -> None:
         self._database = database
         self._audit = audit
         self._providers = providers
         self._runtimes = runtimes
         self._sessions_using = sessions_using
+        self._toolbox = toolbox
         self._models: list[ModelInfo] | None = None  # read once: they follow from the settings
 
     async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
@@ -187,6 +190,12 @@ class AgentService:
             raise _cannot_run("MCP", spec.mcp_servers[0], "this server reaches no MCP servers yet: leave them out")
         if spec.memory.summarize:
             raise _cannot_run("MEMORY", "summarize", "this server writes no summaries yet: leave memory.summarize out")
+        for pattern in spec.tools:
+            if not self._toolbox.offered((pattern,)):
+                there_are = ", ".join(self._toolbox.names)
+                raise _cannot_run(
+                    "TOOL", pattern, f"no tool of this server is called {pattern}; there are: {there_are}"
+                )
         if spec.runtime is RuntimeName.MODEL:
             self._providers.check(spec.model)
 

@@ -36,7 +36,8 @@ def build_agents(
     """Build what runs turns."""
     prices = Prices()
     providers = Providers(provider_settings(settings), prices, demo=settings.demo)
-    runtime = ModelRuntime(providers, builtin_toolbox(), prices)
+    toolbox = builtin_toolbox()
+    runtime = ModelRuntime(providers, toolbox, prices)
     stack.push_async_callback(runtime.close)
     clients = runtime.counters
     metrics.read(
@@ -46,7 +47,7 @@ def build_agents(
         label="event",
         total=True,
     )
-    service = AgentService(database, gate.audit, providers, {RuntimeName.MODEL}, sessions_using)
+    service = AgentService(database, gate.audit, providers, {RuntimeName.MODEL}, sessions_using, toolbox)
     return Agents(service, runtime, prices)
 
 
