@@ -115,7 +115,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
 def _taken(name: str, port: int, running: Running | None, error: StartupError) -> Finding:
     if running is None:
         return Finding(Verdict.FAIL, "ports", str(error))
-    if running.port == port:
+    if port == running.port or port in running.admin_ports:
         return Finding(Verdict.OK, "ports", f"{name} {port} is used by this server, process {running.pid}")
     return Finding(Verdict.WARN, "ports", f"{error} (or is it this server, process {running.pid}?)")
 
