@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## see it work: a server, a session, a task, in one minute and without a key
+demo: setup ## see it work: a server, a conversation, a crash, in one minute and without a key
 	@$(BIN)/python -m stationmaster_client.demo
 
 serve: setup ## run the server with its own PostgreSQL

@@ -21,8 +21,8 @@ TALK = (
     "read timetable.txt",
     "what is 17*60 + 42",
 )
-WORDS = 120
-KILL_AFTER_WORDS = 45
+WORDS = 60
+KILL_AFTER_WORDS = 25
 LONG = f"/slow 20\n/say {WORDS}"
 
 
@@ -61,6 +61,7 @@ class Story:
                 raise DemoFailure("the answer was over before the server was killed")
             await self._restart
             self._act("Was anything lost?")
+            self._fact("event 1 is the session's creation; the conversation begins with event 2")
             checks = check(await self._evidence(client, session))
         return self._close(checks, time.monotonic() - began)
 
