@@ -73,6 +73,8 @@ def test_an_unknown_setting_names_itself_and_what_was_meant(tmp_path: Path) -> N
     assert fault(STATIONMASTER_DATABASE__POL_SIZE="3") == (
         "unknown environment variable STATIONMASTER_DATABASE__POL_SIZE; did you mean STATIONMASTER_DATABASE__POOL_SIZE?"
     )
+    assert fault(STATIONMASTER_PORT="3").endswith("did you mean STATIONMASTER_SERVER__PORT?")
+    assert fault(written(tmp_path, "port = 3\n")).endswith("did you mean server.port?")
     file = written(tmp_path, "[server]\nprot = 3\n")
     assert fault(file) == f"unknown setting 'server.prot' in {file}; did you mean server.port?"
 

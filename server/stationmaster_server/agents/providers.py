@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -87,6 +88,8 @@ class Providers:
             return "" if self._demo else "the built-in model is turned off on this server"
         name, _, model = model_id.partition(":")
         provider = self._settings.get(name)
+        if not model and self._demo and get_close_matches(model_id.lower(), [DEMO]):
+            return f"did you mean {DEMO}?"
         if not model:
             return f"a model is named provider:name, for example {_EXAMPLE}"
         if provider is None:

@@ -123,6 +123,10 @@ def _is_known(name: str, known: frozenset[str]) -> bool:
 
 
 def _near(name: str, known: frozenset[str]) -> str:
+    last = name.removeprefix(PREFIX)
+    inner = [other for other in known if other.endswith((f".{last}", f"__{last}"))]  # the group was left out
+    if inner:
+        return f"; did you mean {min(inner, key=lambda other: ('server' not in other.lower(), other))}?"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
