@@ -304,7 +304,7 @@ class QuotaUsage(_message.Message):
     concurrent_sessions: _builtins.int
     """Sessions that are neither terminated nor archived."""
     calls_this_hour: _builtins.int
-    """Calls in this clock hour, as far as the servers have settled them (they take calls in small blocks)."""
+    """Calls in this clock hour, in the small blocks that servers take; not counted (0) while no limit is set."""
     cost_micros_today: _builtins.int
     """Cost of this day, reserved and settled, in millionths of a US dollar."""
     storage_bytes: _builtins.int

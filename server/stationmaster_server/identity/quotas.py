@@ -74,6 +74,7 @@ _SESSIONS = _Kind(
     "max_concurrent_sessions", lambda q: q.max_concurrent_sessions, lambda u: u.sessions, lambda: _SOON, True
 )
 _COST = _Kind("max_cost_micros_per_day", lambda q: q.max_cost_micros_per_day, lambda u: u.cost_micros, _until_midnight)
+_ADVICE = {_SESSIONS.name: "; terminate a session (TerminateSession, or: stationmaster sessions terminate)"}
 
 
 class Quotas:
@@ -227,7 +228,8 @@ def _exceeded(caller: Caller, quota: Quota, organization_id: UUID, excess: _Exce
     entry = AuditEntry(
         "quota.refuse", f"{subject}/quota", Outcome.DENIED, Category.SECURITY, Reason.QUOTA_EXCEEDED.value, details
     )
-    message = f"the quota of {subject} is used up: {description}"
+    advice = _ADVICE.get(excess.name, "")
+    message = f"the quota of {subject} is used up: {description}{advice}"
     return QuotaExceeded(message, QuotaViolation(subject, description), excess.retry_after, caller, entry)
 
 
