@@ -60,8 +60,8 @@ async def set_quota(
     run: Run,
     owner: Owner,
     sessions: Annotated[str, _option("sessions", "Sessions at once.")] = "",
-    calls: Annotated[str, _option("calls", "Calls in any hour.")] = "",
-    dollars: Annotated[str, _option("dollars", "Cost in any day.")] = "",
+    calls: Annotated[str, _option("calls", "Calls in a clock hour (UTC).")] = "",
+    dollars: Annotated[str, _option("dollars", "Cost in a day (UTC).")] = "",
     users: Annotated[str, _option("users", "Users; of organizations only.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
 ) -> None:
