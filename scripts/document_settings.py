@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from stationmaster_server.config.profiles import PROFILES
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "server/stationmaster_server/config/model.py"
 TARGET = ROOT / "docs/guides/settings.md"
@@ -15,20 +17,26 @@ INTRODUCTION = """# Settings
 Made by `make generate` from `config/model.py`; do not edit.
 
 A setting comes from the environment, else from the TOML file that `--config` or `STATIONMASTER_CONFIG` names, else
-from the profile, else it has its default. `database.pool_size` is `STATIONMASTER_DATABASE__POOL_SIZE` in the environment and in the file
+from the profile, else it has its default. `database.pool_size` is `STATIONMASTER_DATABASE__POOL_SIZE` in the
+environment and in the file
 
 ```toml
 [database]
 pool_size = 20
 ```
 
-Durations are written `500ms`, `15s`, `10m`, `2h`. An unknown or impossible setting stops the start and names itself.
+Durations are written `500ms`, `15s`, `10m`, `2h`; yes and no `true` and `false`; sizes in bytes. An unknown or
+impossible setting stops the start and names itself.
+
+The environment may also hold `DATABASE_URL` (`database.url`), `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL`,
+`OPENAI_API_KEY` and `OPENAI_BASE_URL` (`models.anthropic.api_key` and so on); a name with `STATIONMASTER_` wins over
+them. The data folder is `STATIONMASTER_DATA_FOLDER`.
 """
 
 
 def main() -> int:
     """Write the guide, or compare it."""
-    text = INTRODUCTION + "".join(sections(ast.parse(SOURCE.read_text())))
+    text = INTRODUCTION + "".join(sections(ast.parse(SOURCE.read_text()))) + "".join(profiles())
     if "--check" in sys.argv:
         if not TARGET.exists() or TARGET.read_text() != text:
             print("docs/guides/settings.md is not what the settings say: run make generate", file=sys.stderr)
@@ -42,6 +50,17 @@ def sections(module: ast.Module) -> Iterator[str]:
     """A section for each group of settings, those of the root first."""
     groups = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
     yield from section(groups, groups["Settings"], "")
+
+
+def profiles() -> Iterator[str]:
+    """What each profile sets."""
+    yield "\n## Profiles\n\nWhat each profile sets in place of the defaults; `development` sets nothing.\n"
+    yield "\n| profile | setting | value |\n| --- | --- | --- |\n"
+    for profile, groups in PROFILES.items():
+        for group, values in groups.items():
+            for name, value in values.items():
+                yield f"| `{profile}` | `{group}.{name}` | {_shown(repr(value))} |\n"
+    yield "\n`production` also refuses to start without `database.url`.\n"
 
 
 def section(groups: dict[str, ast.ClassDef], group: ast.ClassDef, prefix: str) -> Iterator[str]:
@@ -82,7 +101,15 @@ def _default(field: ast.AnnAssign) -> str:
         return f"`{amount} {unit}`" if amount else f"`{text}`"
     if text.startswith(("Field(", "Profile.")):
         return f"`{text.rpartition('.')[2].lower().rstrip(')')}`" if text.startswith("Profile.") else "computed"
-    return f"`{text}`"
+    return _shown(text)
+
+
+def _shown(value: str) -> str:
+    if value in ("True", "False"):
+        return "yes" if value == "True" else "no"
+    if value.endswith(" * 1024 * 1024"):
+        return f"{value.partition(' ')[0]} MiB"
+    return f"`{value.strip(chr(39))}`"
 
 
 def _is_enum(group: ast.ClassDef) -> bool:

@@ -188,7 +188,8 @@ class IdentitySettings(Group):
     local_admin: bool = True
     """Make an administrator key in the data folder (mode 0600) at the first start."""
     jwt_issuers: tuple[JwtIssuerSettings, ...] = ()
-    """Issuers of tokens: `issuer`, `audience`, and perhaps `jwks_url`, `organization`, `clock_skew`. With one issuer a
+    """Issuers of tokens: `issuer` (the claim `iss`), `audience` (the claim `aud`), and perhaps `jwks_url` (else it
+    is discovered), `organization` (a UUID; else the claim `organization`), `clock_skew` (30 s). With one issuer a
     user's external subject is `{sub}`; with several it is `{issuer}|{sub}`, and all issuers but one need an
     `organization`. Client certificates (`server.tls.client_ca`) count as the issuer `mtls`, which has none: their `sub`
     is a name (SAN or CN), their O the organization.
@@ -254,7 +255,10 @@ class ModelSettings(Group):
     openai: ProviderSettings = ProviderSettings()
     google: ProviderSettings = ProviderSettings()
     compatible: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], ProviderSettings] = {}
-    """Servers that speak OpenAI's protocol, by the name that stands before the colon of their model ids."""
+    """Servers that speak OpenAI's protocol, by the name that stands before the colon of their model ids. In the file:
+    `[models.compatible.local]`, then `base_url = "http://localhost:11434/v1"` and `models = ["llama3"]`; its model is
+    `local:llama3`.
+    """
 
     @field_validator("compatible")
     @classmethod
@@ -282,6 +286,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     profile: Profile = Profile.DEVELOPMENT
+    """Defaults for a kind of installation: `development`, `production` or `low-resource` (see Profiles below)."""
     data_folder: Path = Field(default_factory=default_data_folder)
     """Keys, the embedded database and files. Servers on several hosts share its folder `workspaces` (a network file
     system): the files that a session's tools write are there, and any server may run its next turn.
