@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import machine, report
 from benchmarks.bench import Bench, Plan
+from benchmarks.goals import COMPARISON
 from benchmarks.harness import Outcome, run
 from benchmarks.measure import Measure
 from benchmarks.measures.every import EVERY
@@ -35,7 +36,7 @@ def main() -> int:
 async def _run(plan: Plan, measures: list[type[Measure]], folder: Path | None) -> int:
     where, commit = machine.describe(), machine.commit()
     async with Bench(plan) as bench:
-        for name in ("agno", "adk") if plan.peers else ():
+        for name in ("agno", "adk", "langgraph") if plan.peers else ():
             try:
                 await bench.recipe(name)
             except Skipped as why:
@@ -55,10 +56,9 @@ def _finish(where: dict[str, object], commit: str, outcome: Outcome, folder: Pat
             found = report.merged(json.loads(path.read_text()), found)
         report.write(folder, found)
     print(report.text(found["measures"]))
-    missed = [entry["id"] for entry in outcome.entries if not entry["met"]]
-    print(
-        f"\n{len(outcome.entries) - len(missed)} of {len(outcome.entries)} goals met; written to {folder or 'no file'}"
-    )
+    goals = [entry for entry in outcome.entries if entry["goal"] != COMPARISON]
+    met = sum(entry["met"] for entry in goals)
+    print(f"\n{met} of {len(goals)} goals met; written to {folder or 'no file'}")
     for name, why in {**outcome.skipped, **outcome.failed}.items():
         print(f"{name}: {why}")
     return 1 if outcome.failed else 0

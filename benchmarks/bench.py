@@ -9,14 +9,18 @@ from typing import Any, TypeVar, cast
 
 from benchmarks.floors.run import Floor, floor
 from benchmarks.generator import Generator, generator
-from benchmarks.peers import adk, agno
+from benchmarks.peers import adk, agno, langgraph
 from benchmarks.peers.server import PeerServer, Recipe, peer_server
 from benchmarks.postgres import Postgres, postgres, temporary_folder
 from benchmarks.servers import Server, our_server
 from benchmarks.skip import Skipped
 
 T = TypeVar("T")
-_RECIPES: dict[str, Callable[[], Awaitable[Recipe]]] = {"agno": agno.recipe, "adk": adk.recipe}
+_RECIPES: dict[str, Callable[[], Awaitable[Recipe]]] = {
+    "agno": agno.recipe,
+    "adk": adk.recipe,
+    "langgraph": langgraph.recipe,
+}
 
 
 @dataclass(frozen=True, slots=True)

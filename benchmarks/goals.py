@@ -16,6 +16,9 @@ OURS = "ours"
 ITSELF = ""
 """`against` of a goal that is a number in itself: the ratio is then ours, undivided."""
 
+COMPARISON = "comparison only"
+"""The text of a goal without a bound: a figure beside ours, which cannot be missed."""
+
 _HOLDS = {">=": operator.ge, "<=": operator.le}
 
 
@@ -26,7 +29,7 @@ class Goal:
     id: str
     figure: str
     against: str
-    bound: Literal[">=", "<="]
+    bound: Literal[">=", "<=", ""]
     factor: float
     unit: str
     title: str = ""
@@ -37,13 +40,15 @@ class Goal:
     @property
     def text(self) -> str:
         """The goal for people."""
+        if not self.bound:
+            return COMPARISON
         if self.against == ITSELF:
             return f"{self.bound} {self.factor:g} {self.unit}"
         return f"{self.bound} {self.factor:.2f} x {self.against}"
 
     def met(self, ratio: float) -> bool:
-        """Whether the median ratio is on the right side."""
-        return bool(_HOLDS[self.bound](ratio, self.factor))
+        """Whether the median ratio is on the right side; without a bound, there is no wrong one."""
+        return not self.bound or bool(_HOLDS[self.bound](ratio, self.factor))
 
     def judge(self, title: str, rounds: Mapping[str, Sequence[Figures]]) -> dict[str, Any] | None:
         """The entry of the results; None when one of the two sides did not run."""
@@ -65,3 +70,8 @@ class Goal:
             "rounds": count,
             "met": self.met(spread.median),
         }
+
+
+def beside(goal_id: str, figure: str, against: str, unit: str, title: str = "") -> Goal:
+    """A peer that no goal was set against: its figure and the ratio are reported, nothing is judged."""
+    return Goal(goal_id, figure, against, "", 1, unit, title=title)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.goals import COMPARISON
+
 _HEAD = ("id", "measure", "goal", "ratio: median [min .. max]", "ours", "theirs", "unit", "met")
 
 
@@ -35,10 +37,16 @@ def table(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             number(entry["ours"]),
             number(entry["theirs"]),
             entry["unit"],
-            "yes" if entry["met"] else "NO",
+            _verdict(entry),
         )
         for entry in entries
     ]
+
+
+def _verdict(entry: Mapping[str, Any]) -> str:
+    if entry["goal"] == COMPARISON:
+        return "-"
+    return "yes" if entry["met"] else "NO"
 
 
 def number(value: float) -> str:

@@ -44,7 +44,7 @@ class Http:
         if headers.get("connection") == "close":
             await self.close()
 
-    async def events(self, path: str, body: bytes, kind: str) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, path: str, body: bytes, kind: str) -> AsyncIterator[Any]:
         """The `data` of server-sent events, read as JSON, one as soon as it is whole."""
         rest = b""
         async for piece in self.stream(path, body, kind):

@@ -14,6 +14,7 @@ from benchmarks.load.agno import Agno
 from benchmarks.load.channel import Metadata
 from benchmarks.load.closed import closed_loop
 from benchmarks.load.conversation import Conversation, Reply
+from benchmarks.load.langgraph import LangGraph
 from benchmarks.load.ours import Ours
 from benchmarks.load.raw import Raw
 from benchmarks.stats import percentile
@@ -31,6 +32,8 @@ async def _callers(stack: AsyncExitStack, kind: str, target: str, metadata: Meta
                 made.append(Agno(target))
             case "adk":
                 made.append(Adk(target))
+            case "langgraph":
+                made.append(LangGraph(target))
         stack.push_async_callback(made[-1].close)
     return made
 

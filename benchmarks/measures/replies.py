@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from benchmarks.goals import ITSELF, OURS, Figures, Goal
+from benchmarks.goals import ITSELF, OURS, Figures, Goal, beside
 from benchmarks.measure import Measure, Side
 from benchmarks.proxy import proxy
 
@@ -26,8 +26,15 @@ class Talk(Measure):
 
     async def agno(self, scenario: str, **parameters: Any) -> Figures:
         """On Agno's."""
-        parameters = {"target": (await self.bench.peer("agno")).target, **parameters}
-        return await (await self.bench.load()).run(scenario, kind="agno", **parameters)
+        return await self._peer("agno", scenario, parameters)
+
+    async def langgraph(self, scenario: str, **parameters: Any) -> Figures:
+        """On LangGraph's."""
+        return await self._peer("langgraph", scenario, parameters)
+
+    async def _peer(self, name: str, scenario: str, parameters: Mapping[str, Any]) -> Figures:
+        target = (await self.bench.peer(name)).target
+        return await (await self.bench.load()).run(scenario, kind=name, target=target, **parameters)
 
 
 class Cycle(Talk):
@@ -38,16 +45,18 @@ class Cycle(Talk):
     goals: ClassVar = (
         Goal("S3.raw", "rate", "raw floor", ">=", 0.50, "cycles/s"),
         Goal("S3.agno", "rate", "agno", ">=", 3, "cycles/s"),
+        beside("S3.langgraph", "rate", "langgraph", "cycles/s"),
         Goal("S3.right", "right", ITSELF, ">=", 1, "of answers", title="S3's answers that are right and complete"),
     )
 
     def sides(self) -> Mapping[str, Side]:
-        """The raw floor, ours, Agno."""
+        """The raw floor, ours, Agno, LangGraph."""
         load = {"callers": 16, "seconds": self.bench.plan.seconds, "words": 20}
         return {
             "raw floor": lambda: self.raw("cycles", **load),
             OURS: lambda: self.stationmaster("cycles", **load),
             "agno": lambda: self.agno("cycles", **load),
+            "langgraph": lambda: self.langgraph("cycles", **load),
         }
 
 
@@ -59,11 +68,17 @@ class FirstToken(Talk):
     goals: ClassVar = (
         Goal("S4.1", "one", "agno", "<=", 0.6, "ms", title="first token p50, 1 caller"),
         Goal("S4.16", "many", "agno", "<=", 0.6, "ms", title="first token p50, 16 callers"),
+        beside("S4.1.langgraph", "one", "langgraph", "ms", title="first token p50, 1 caller"),
+        beside("S4.16.langgraph", "many", "langgraph", "ms", title="first token p50, 16 callers"),
     )
 
     def sides(self) -> Mapping[str, Side]:
-        """Ours, Agno."""
-        return {OURS: lambda: self._both(self.stationmaster), "agno": lambda: self._both(self.agno)}
+        """Ours, Agno, LangGraph."""
+        return {
+            OURS: lambda: self._both(self.stationmaster),
+            "agno": lambda: self._both(self.agno),
+            "langgraph": lambda: self._both(self.langgraph),
+        }
 
     async def _both(self, run: Any) -> Figures:
         seconds = self.bench.plan.seconds
@@ -80,14 +95,17 @@ class LongReply(Talk):
     goals: ClassVar = (
         Goal("S5.1", "seconds", "agno", "<=", 0.6, "s", title="1,000-token reply, alone: time"),
         Goal("S5.16", "rate", "agno", ">=", 2.5, "tokens/s", title="1,000-token replies, sixteen at once"),
+        beside("S5.1.langgraph", "seconds", "langgraph", "s", title="1,000-token reply, alone: time"),
+        beside("S5.16.langgraph", "rate", "langgraph", "tokens/s", title="1,000-token replies, sixteen at once"),
     )
 
     def sides(self) -> Mapping[str, Side]:
-        """Ours, Agno; the raw floor runs for the record."""
+        """Ours, Agno, LangGraph; the raw floor runs for the record."""
         return {
             "raw floor": lambda: self._both(self.raw),
             OURS: lambda: self._both(self.stationmaster),
             "agno": lambda: self._both(self.agno),
+            "langgraph": lambda: self._both(self.langgraph),
         }
 
     async def _both(self, run: Any) -> Figures:

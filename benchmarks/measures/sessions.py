@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from stationmaster.v1 import session_pb2
 
-from benchmarks.goals import OURS, Figures, Goal
+from benchmarks.goals import OURS, Figures, Goal, beside
 from benchmarks.load.ours import SERVICE, create_request
 from benchmarks.measure import Measure, Side
 
@@ -68,11 +68,18 @@ class CreateSession(Measure):
         Goal("S2.echo", "rate", "echo", ">=", 0.30, "calls/s"),
         Goal("S2.orm", "rate", "orm", ">=", 3, "calls/s"),
         Goal("S2.agno", "rate", "agno", ">=", 5, "calls/s"),
+        beside("S2.langgraph", "rate", "langgraph", "calls/s"),
     )
 
     def sides(self) -> Mapping[str, Side]:
-        """Echo, ours, the twin, Agno."""
-        return {"echo": self.floor, OURS: self.ours, "orm": self.twin, "agno": self.peer}
+        """Echo, ours, the twin, Agno, LangGraph."""
+        return {
+            "echo": self.floor,
+            OURS: self.ours,
+            "orm": self.twin,
+            "agno": lambda: self.peer("agno"),
+            "langgraph": lambda: self.peer("langgraph"),
+        }
 
     async def prepare(self) -> None:
         """Learn the size of our answer."""
@@ -95,11 +102,11 @@ class CreateSession(Measure):
         twin = await self.bench.twin()
         return await self._run(target=twin.target, method=f"{SERVICE}/CreateSession")
 
-    async def peer(self) -> Figures:
+    async def peer(self, name: str) -> Figures:
         """The same over HTTP."""
-        peer, load = await self.bench.peer("agno"), await self.bench.load()
+        peer, load = await self.bench.peer(name), await self.bench.load()
         seconds = self.bench.plan.seconds
-        return await load.run("creations", kind="agno", target=peer.target, callers=64, seconds=seconds)
+        return await load.run("creations", kind=name, target=peer.target, callers=64, seconds=seconds)
 
     async def _run(self, **parameters: Any) -> Figures:
         load = await self.bench.load()

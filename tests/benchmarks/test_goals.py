@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.bench import Bench, Plan
-from benchmarks.goals import ITSELF, OURS, Goal
+from benchmarks.goals import COMPARISON, ITSELF, OURS, Goal, beside
 from benchmarks.measures.every import EVERY
+from benchmarks.report import table
 
 AT_LEAST = Goal("S1.echo", "rate", "echo", ">=", 0.4, "calls/s")
 AT_MOST = Goal("S4.1", "p50", "agno", "<=", 0.6, "ms")
@@ -52,6 +53,15 @@ def test_a_round_that_one_side_missed_does_not_count() -> None:
     entry = AT_LEAST.judge("", {OURS: [{"rate": 1.0}, {"rate": 9.0}], "echo": [{"rate": 2.0}]})
     assert entry is not None
     assert (entry["rounds"], entry["ratio"]["median"]) == (1, 0.5)
+
+
+def test_a_peer_without_a_goal_is_reported_and_judges_nothing() -> None:
+    entry = beside("S3.langgraph", "rate", "langgraph", "cycles/s").judge(
+        "cycle", {OURS: [{"rate": 1.0}], "langgraph": [{"rate": 4.0}]}
+    )
+    assert entry is not None
+    assert (entry["goal"], entry["ratio"]["median"], entry["theirs"], entry["met"]) == (COMPARISON, 0.25, 4.0, True)
+    assert table([entry])[0][-1] == "-"
 
 
 def test_ids_of_goals_are_unique_and_begin_with_their_measure() -> None:
