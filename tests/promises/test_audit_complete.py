@@ -82,7 +82,7 @@ async def test_every_change_is_in_the_trail_once_with_its_method_actor_resource_
         # A turn that waits has no worker: its end, which is an event of its own, comes with what ended it.
         events = [event for event in events if event.action != "turn.finish"]
         if len(events) != 1:
-            wrong.append(f"{method.name}: {len(events)} events")
+            wrong.append(f"{method.name}: {[(event.action, event.resource) for event in events]}")
             continue
         (event,) = events
         got = (event.outcome, event.actor, event.api_key, event.resource)

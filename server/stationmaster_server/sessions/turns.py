@@ -164,9 +164,10 @@ class Turns:
     ) -> None:
         organization_id = caller.tenant.organization_id
         await self._services.log.set_fence(tx, organization_id, session.id, item.lease_token)
-        await self._services.audit.write(tx, caller, started_entry(session, turn, turn.attempts, resumed=False))
-        history = await read_history(tx, organization_id, session) if session.message_count else [message]
         owner = system_caller(organization_id, session.user_id, caller.request_id)
+        # Its own act, wherever a turn begins: of the call the trail has that it sent a message.
+        await self._services.audit.write(tx, owner, started_entry(session, turn, turn.attempts, resumed=False))
+        history = await read_history(tx, organization_id, session) if session.message_count else [message]
         prepared = Prepared(owner, session, turn, history)
         tx.after_commit(lambda: self._services.prepared.__setitem__(turn.id, prepared))
 
