@@ -9,12 +9,12 @@ from collections import Counter
 from typing import Any
 
 import grpc
-from tests.fixtures.server import RunningServer
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method
 from tests.contract.samples import Fuzzer
 from tests.contract.world import Caller, code_of, reason_of
+from tests.fixtures.server import RunningServer
 
 MESSAGES_PER_METHOD = 80
 FINE = {
