@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from tests.fixtures.server import RunningServer
 
 from tests.contract.world import Caller, connect, furnish, settle
+from tests.fixtures.server import RunningServer
 
 
 @pytest_asyncio.fixture
