@@ -137,6 +137,7 @@ class Station:
 
     async def asked(self, session_id: UUID) -> list[PermissionRequest]:
         """The requests that wait, once there are any."""
+
         async def waiting() -> list[PermissionRequest]:
             page = await self.permissions.list_requests(self.caller, session_id, "", "", PageRequest(100))
             return [request for request in page.items if request.state is PermissionState.PENDING]
