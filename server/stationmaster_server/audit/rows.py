@@ -11,6 +11,8 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.identity.model import AuditEntry, Caller
 
 SYSTEM = "system"
+# Ids that callers make up may carry times that no calendar has.
+_LATEST_MS = 253_000_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,5 +61,5 @@ def make_row(caller: Caller, entry: AuditEntry, organization_id: UUID | None = N
 
 
 def created_at(event_id: UUID) -> datetime:
-    """The time that an event's id carries: its `created_at`, by which it is found."""
-    return _EPOCH + timedelta(milliseconds=event_id.int >> 80)
+    """The time that an event's id carries: its `created_at`, by which it is found; of no id of ours, some late time."""
+    return _EPOCH + timedelta(milliseconds=min(event_id.int >> 80, _LATEST_MS))
