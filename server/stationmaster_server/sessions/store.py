@@ -156,13 +156,7 @@ async def free_session(
         organization_id,
         session_id,
         turn_id,
-        used.input_tokens,
-        used.output_tokens,
-        used.cached_input_tokens,
-        used.cost_micros,
-        used.cost_estimated,
-        used.model_calls,
-        used.tool_calls,
+        *counters(used),
         state_if_waiting,
         state_if_idle,
     )
@@ -236,13 +230,7 @@ async def add_usage(tx: Transaction, organization_id: UUID, session_id: UUID, us
             WHERE organization_id = $1 AND id = $2""",
         organization_id,
         session_id,
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_input_tokens,
-        usage.cost_micros,
-        usage.cost_estimated,
-        usage.model_calls,
-        usage.tool_calls,
+        *counters(usage),
     )
 
 
@@ -375,3 +363,16 @@ def to_session(row: Row) -> Session:
 def etag(version: int) -> str:
     """A version as clients see it."""
     return f'"{version}"'
+
+
+def counters(usage: Usage) -> tuple[object, ...]:
+    """The arguments of a statement that adds to the usage columns, in their order."""
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_input_tokens,
+        usage.cost_micros,
+        usage.cost_estimated,
+        usage.model_calls,
+        usage.tool_calls,
+    )

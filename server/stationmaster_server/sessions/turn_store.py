@@ -23,6 +23,7 @@ from stationmaster_server.sessions.model import (
     TurnState,
     turn_name,
 )
+from stationmaster_server.sessions.store import counters
 
 _COLUMNS = """id, session_id, state, user_message, recovery, reason, error_message, attempts, step, first_sequence,
     last_sequence, input_tokens, output_tokens, cached_input_tokens, cost_micros, cost_estimated, model_calls,
@@ -220,7 +221,7 @@ async def next_step(
         organization_id,
         turn_id,
         step,
-        *_counters(usage),
+        *counters(usage),
         active_time,
     )
 
@@ -249,7 +250,7 @@ async def finish_turn(
         ending.message,
         last_sequence,
         turn.step,
-        *_counters(used),
+        *counters(used),
         active_time,
     )
 
@@ -336,16 +337,4 @@ def usage_of(row: Record) -> Usage:
         cost_estimated=row["cost_estimated"],
         model_calls=row["model_calls"],
         tool_calls=row["tool_calls"],
-    )
-
-
-def _counters(usage: Usage) -> tuple[object, ...]:
-    return (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_input_tokens,
-        usage.cost_micros,
-        usage.cost_estimated,
-        usage.model_calls,
-        usage.tool_calls,
     )
