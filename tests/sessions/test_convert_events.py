@@ -94,6 +94,7 @@ ALL = [
     events.permission_requested(ASKED),
     events.permission_resolved(DENIED),
     events.limit_reached(TURN, "max_tokens_per_turn", 100, 120),
+    events.mcp_message(TURN, "everything", "warning", "low on steam", call_id="c1", logger="boiler"),
 ]
 
 

@@ -102,6 +102,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. The server is stopping; another one, or the restarted one, takes the call."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 39
     """INTERNAL. A fault of ours; RequestInfo carries the request id to look up in the server's log."""
+    ERROR_REASON_MCP_SERVER_UNAVAILABLE: _ErrorReason.ValueType  # 40
+    """UNAVAILABLE. An MCP server cannot be reached, or died; RetryInfo says when it is tried again."""
+    ERROR_REASON_MCP_SERVER_FAULT: _ErrorReason.ValueType  # 41
+    """FAILED_PRECONDITION. An MCP server answered what is no MCP, or broke a bound (a message too large, a flood)."""
+    ERROR_REASON_MCP_CALL_UNCERTAIN: _ErrorReason.ValueType  # 42
+    """ABORTED. The connection to an MCP server was lost while a tool ran: it may have done its work. It is not called again unless it is
+    registered as idempotent.
+    """
+    ERROR_REASON_MCP_SESSION_CLOSED: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. The MCP session is closed."""
+    ERROR_REASON_TOOL_DENIED: _ErrorReason.ValueType  # 44
+    """PERMISSION_DENIED. A policy of the user or the organization denies the tool."""
+    ERROR_REASON_COMMAND_REFUSED: _ErrorReason.ValueType  # 45
+    """FAILED_PRECONDITION. The settings of this installation do not allow this command."""
+    ERROR_REASON_ADDRESS_REFUSED: _ErrorReason.ValueType  # 46
+    """FAILED_PRECONDITION. An address is private, loopback, link-local or otherwise not one that may be fetched on a user's word."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -189,4 +205,20 @@ ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 38
 """UNAVAILABLE. The server is stopping; another one, or the restarted one, takes the call."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 39
 """INTERNAL. A fault of ours; RequestInfo carries the request id to look up in the server's log."""
+ERROR_REASON_MCP_SERVER_UNAVAILABLE: ErrorReason.ValueType  # 40
+"""UNAVAILABLE. An MCP server cannot be reached, or died; RetryInfo says when it is tried again."""
+ERROR_REASON_MCP_SERVER_FAULT: ErrorReason.ValueType  # 41
+"""FAILED_PRECONDITION. An MCP server answered what is no MCP, or broke a bound (a message too large, a flood)."""
+ERROR_REASON_MCP_CALL_UNCERTAIN: ErrorReason.ValueType  # 42
+"""ABORTED. The connection to an MCP server was lost while a tool ran: it may have done its work. It is not called again unless it is
+registered as idempotent.
+"""
+ERROR_REASON_MCP_SESSION_CLOSED: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. The MCP session is closed."""
+ERROR_REASON_TOOL_DENIED: ErrorReason.ValueType  # 44
+"""PERMISSION_DENIED. A policy of the user or the organization denies the tool."""
+ERROR_REASON_COMMAND_REFUSED: ErrorReason.ValueType  # 45
+"""FAILED_PRECONDITION. The settings of this installation do not allow this command."""
+ERROR_REASON_ADDRESS_REFUSED: ErrorReason.ValueType  # 46
+"""FAILED_PRECONDITION. An address is private, loopback, link-local or otherwise not one that may be fetched on a user's word."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -172,6 +172,7 @@ class Event(_message.Message):
     PERMISSION_REQUESTED_FIELD_NUMBER: _builtins.int
     PERMISSION_RESOLVED_FIELD_NUMBER: _builtins.int
     LIMIT_REACHED_FIELD_NUMBER: _builtins.int
+    MCP_MESSAGE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its place in the stream, from 1."""
     turn: _builtins.str
@@ -244,6 +245,10 @@ class Event(_message.Message):
     def limit_reached(self) -> Global___LimitReached:
         """A limit or quota stopped the turn."""
 
+    @_builtins.property
+    def mcp_message(self) -> Global___McpMessage:
+        """An MCP server says something, or something is said of it."""
+
     def __init__(
         self,
         *,
@@ -266,12 +271,13 @@ class Event(_message.Message):
         permission_requested: Global___PermissionRequested | None = ...,
         permission_resolved: Global___PermissionResolved | None = ...,
         limit_reached: Global___LimitReached | None = ...,
+        mcp_message: Global___McpMessage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "limit_reached", b"limit_reached", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "limit_reached", b"limit_reached", "mcp_message", b"mcp_message", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "limit_reached", b"limit_reached", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "sequence", b"sequence", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn", b"turn", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "limit_reached", b"limit_reached", "mcp_message", b"mcp_message", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "sequence", b"sequence", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn", b"turn", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_created", "session_state_changed", "session_updated", "turn_queued", "turn_started", "turn_finished", "message_added", "text_delta", "thinking_delta", "answer_restarted", "tool_call_started", "tool_call_progress", "tool_call_finished", "permission_requested", "permission_resolved", "limit_reached"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_created", "session_state_changed", "session_updated", "turn_queued", "turn_started", "turn_finished", "message_added", "text_delta", "thinking_delta", "answer_restarted", "tool_call_started", "tool_call_progress", "tool_call_finished", "permission_requested", "permission_resolved", "limit_reached", "mcp_message"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1014,3 +1020,41 @@ class LimitReached(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LimitReached: _TypeAlias = LimitReached  # noqa: Y015
+
+@_typing.final
+class McpMessage(_message.Message):
+    """An MCP server says something (a log notification), or something is said of it: that it cannot be reached, or that its tools changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LOGGER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    mcp_server: _builtins.str
+    """`mcpServers/{server}`."""
+    call_id: _builtins.str
+    """The call under way that it is about, if that is known."""
+    level: _builtins.str
+    """`debug`, `info`, `notice`, `warning`, `error`, `critical`, `alert` or `emergency`."""
+    logger: _builtins.str
+    """Which part of the server says it; `stationmaster` when it is said of the server."""
+    text: _builtins.str
+    """What is said, at most 8 KiB: text of a third party unless `logger` is `stationmaster`."""
+    def __init__(
+        self,
+        *,
+        mcp_server: _builtins.str = ...,
+        call_id: _builtins.str = ...,
+        level: _builtins.str = ...,
+        logger: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "level", b"level", "logger", b"logger", "mcp_server", b"mcp_server", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___McpMessage: _TypeAlias = McpMessage  # noqa: Y015

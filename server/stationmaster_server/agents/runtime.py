@@ -212,6 +212,20 @@ class ToolCallProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class McpMessage:
+    """An MCP server says something, or something is said of it (`logger` is `stationmaster` then).
+
+    `level` is one of MCP's, from `debug` to `emergency`; `call_id` the call that it is about, if that is known.
+    """
+
+    server: str
+    level: str
+    text: str
+    call_id: str = ""
+    logger: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallFinished:
     """A call ended, or was not allowed to run."""
 
@@ -237,6 +251,7 @@ TurnEvent = (
     | PermissionNeeded
     | ToolCallStarted
     | ToolCallProgress
+    | McpMessage
     | ToolCallFinished
     | ToolsCompleted
 )

@@ -163,6 +163,16 @@ def _limit_reached(session_id: UUID, body: Body) -> pb.LimitReached:
     return pb.LimitReached(limit=body["limit"], limit_value=body["limit_value"], used_value=body["used_value"])
 
 
+def _mcp_message(session_id: UUID, body: Body) -> pb.McpMessage:
+    return pb.McpMessage(
+        mcp_server=f"mcpServers/{body['server']}",
+        call_id=body["call_id"],
+        level=body["level"],
+        logger=body["logger"],
+        text=body["text"],
+    )
+
+
 _PAYLOADS: dict[str, Callable[[UUID, Body], Any]] = {
     "session_created": _session_created,
     "session_state_changed": _session_state_changed,
@@ -179,6 +189,7 @@ _PAYLOADS: dict[str, Callable[[UUID, Body], Any]] = {
     "permission_requested": _permission_requested,
     "permission_resolved": _permission_resolved,
     "limit_reached": _limit_reached,
+    "mcp_message": _mcp_message,
 }
 
 

@@ -142,3 +142,16 @@ def limit_reached(turn_id: UUID, limit: str, limit_value: int, used_value: int) 
     """A limit or quota stopped the turn."""
     body = {"turn": str(turn_id), "limit": limit, "limit_value": limit_value, "used_value": used_value}
     return NewEvent("limit_reached", body)
+
+
+def mcp_message(turn_id: UUID, server: str, level: str, text: str, *, call_id: str = "", logger: str = "") -> NewEvent:
+    """An MCP server says something, or something is said of it (`logger` is `stationmaster` then)."""
+    body = {
+        "turn": str(turn_id),
+        "server": server,
+        "call_id": call_id,
+        "level": level,
+        "logger": logger,
+        "text": text,
+    }
+    return NewEvent("mcp_message", body)

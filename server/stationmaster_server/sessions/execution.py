@@ -14,6 +14,7 @@ from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
     AnswerRestarted,
+    McpMessage,
     ModelCallStarted,
     PermissionNeeded,
     Runtime,
@@ -159,6 +160,17 @@ class Execution:
                 await self._steps.tool_started(self._turn, event.call)
             case ToolCallProgress():
                 self._write(events.tool_call_progress(self._turn.id, event.call_id, event.fraction, event.message))
+            case McpMessage():
+                self._write(
+                    events.mcp_message(
+                        self._turn.id,
+                        event.server,
+                        event.level,
+                        event.text,
+                        call_id=event.call_id,
+                        logger=event.logger,
+                    )
+                )
             case ToolCallFinished():
                 self._count(Usage(tool_calls=1))
                 await self._steps.tool_finished(self._turn, event)

@@ -1,0 +1,1 @@
+"""MCP servers: registered at three levels, connected to on demand, used by agents and callers."""
