@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import httpcore2
 import httpx2
@@ -29,6 +31,11 @@ class Outbound:
     def __init__(self, allow: Sequence[str] = ()) -> None:
         self._allowed = tuple(parse_allowed(entry) for entry in allow)
 
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Shared by all clients: to read the authorities takes 20 ms."""
+        return httpx2.create_ssl_context()
+
     def client(
         self,
         *,
@@ -44,7 +51,7 @@ class Outbound:
         needs the whole call bounded bounds it.
         """
         return Client(
-            transport=Transport(_Backend(self), max_response_bytes),
+            transport=Transport(_Backend(self), self._tls, max_response_bytes),
             timeout=timeout or _TIMEOUT,
             headers=headers,
             follow_redirects=follow_redirects,
@@ -64,7 +71,9 @@ class Outbound:
             raise refused("the URL", "is neither http nor https", "Write http://host/path or https://host/path.")
         try:
             async with asyncio.timeout(_TIMEOUT.connect):
-                await self.resolve(parsed.raw_host.decode("ascii"), parsed.port or _PORTS[parsed.scheme])
+                await self.resolve(
+                    parsed.raw_host.decode("ascii"), _PORTS[parsed.scheme] if parsed.port is None else parsed.port
+                )
         except (OSError, TimeoutError):
             return
 
@@ -73,6 +82,8 @@ class Outbound:
 
         Raises FailedPrecondition(ADDRESS_REFUSED) if one of them may not, and OSError for a host that has none.
         """
+        if not 0 < port < 65536:
+            raise OSError(f"{port} is no port")
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except UnicodeError:
@@ -148,5 +159,5 @@ def refused(host: str, why: str, advice: str) -> FailedPrecondition:
 
 
 def _address(where: tuple[object, ...]) -> Address:
-    scope = where[3] if len(where) == 4 else 0
-    return plain(f"{where[0]}%{scope}" if scope else str(where[0]))
+    text, scope = str(where[0]), where[3] if len(where) == 4 else 0
+    return plain(f"{text}%{scope}" if scope and "%" not in text else text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, MutableMapping
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, MutableMapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -49,10 +50,12 @@ class Client(httpx2.AsyncClient):
 class Transport(httpx2.AsyncBaseTransport):
     """Connections by way of `network`, and responses of at most `max_response_bytes`."""
 
-    def __init__(self, network: httpcore2.AsyncNetworkBackend, max_response_bytes: int | None) -> None:
+    def __init__(
+        self, network: httpcore2.AsyncNetworkBackend, tls: ssl.SSLContext, max_response_bytes: int | None
+    ) -> None:
         self._limit = max_response_bytes
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
+            ssl_context=tls,
             max_connections=100,
             max_keepalive_connections=20,
             keepalive_expiry=5.0,
@@ -122,35 +125,49 @@ class _Response(httpx2.Response):
 
     async def aiter_raw(self, chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
         """The body as it was sent."""
-        async with aclosing(super().aiter_raw(None)) as chunks:
-            async for chunk in self._bounded(chunks, chunk_size):
-                yield chunk
+        meter = _Meter(self._limit, chunk_size)
+        async with aclosing(super().aiter_raw()) as chunks:
+            async for chunk in chunks:
+                for part in meter.take(chunk):
+                    yield part
+        if meter.rest:
+            yield meter.rest
 
     async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncGenerator[bytes, None]:
         """The body, decoded."""
         if len(self.headers.get_list("content-encoding", split_commas=True)) > 1:
             # The decoder of an inner encoding keeps what follows its end, however much an outer one inflates.
             raise httpx2.DecodingError("the body is encoded more than once", request=self.request)
-        async with aclosing(super().aiter_bytes(None)) as chunks:
-            async for chunk in self._bounded(chunks, chunk_size):
-                yield chunk
+        meter = _Meter(self._limit, chunk_size)
+        async with aclosing(super().aiter_bytes()) as chunks:
+            async for chunk in chunks:
+                for part in meter.take(chunk):
+                    yield part
+        if meter.rest:
+            yield meter.rest
 
-    async def _bounded(self, chunks: AsyncIterable[bytes], chunk_size: int | None) -> AsyncIterator[bytes]:
-        size = 0
-        rest = b""
-        async for chunk in chunks:
-            size += len(chunk)
-            if self._limit is not None and size > self._limit:
-                raise ResponseTooLarge(f"the response is larger than {self._limit} bytes", request=self.request)
-            if chunk_size is None:
-                yield chunk
-                continue
-            rest += chunk
-            while len(rest) >= chunk_size:
-                yield rest[:chunk_size]
-                rest = rest[chunk_size:]
-        if rest:
-            yield rest
+
+class _Meter:
+    """Lets pieces of a body pass up to a limit, in pieces of `chunk_size` if that is given."""
+
+    def __init__(self, limit: int | None, chunk_size: int | None) -> None:
+        self._limit = limit
+        self._chunk_size = chunk_size
+        self._size = 0
+        self.rest = b""
+
+    def take(self, chunk: bytes) -> Iterator[bytes]:
+        self._size += len(chunk)
+        if self._limit is not None and self._size > self._limit:
+            raise ResponseTooLarge(f"the response is larger than {self._limit} bytes")
+        if self._chunk_size is None:
+            yield chunk
+            return
+        whole = self.rest + chunk
+        end = len(whole) - len(whole) % self._chunk_size
+        for start in range(0, end, self._chunk_size):
+            yield whole[start : start + self._chunk_size]
+        self.rest = whole[end:]
 
 
 def _onward(before: httpx2.Request, after: httpx2.Request) -> httpx2.Request:
