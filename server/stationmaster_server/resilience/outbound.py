@@ -71,9 +71,7 @@ class Outbound:
             raise refused("the URL", "is neither http nor https", "Write http://host/path or https://host/path.")
         try:
             async with asyncio.timeout(_TIMEOUT.connect):
-                await self.resolve(
-                    parsed.raw_host.decode("ascii"), _PORTS[parsed.scheme] if parsed.port is None else parsed.port
-                )
+                await self.resolve(parsed.raw_host.decode("ascii"), parsed.port or _PORTS[parsed.scheme])
         except (OSError, TimeoutError):
             return
 
