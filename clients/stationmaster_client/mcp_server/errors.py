@@ -19,7 +19,7 @@ _ADVICE = {
     "ROLE_INSUFFICIENT": "whoami shows the role and scopes.",
     "SCOPE_MISSING": "whoami shows the scopes; the user may have another key.",
     "SESSION_BUSY": "Wait for its turn (wait_for_turn), or end it (cancel_turn).",
-    "SESSION_CLOSED": "It takes no message: resume_session if it is paused, else fork_session, which makes a new one of its messages.",
+    "SESSION_CLOSED": "A paused session goes on after resume_session; fork_session makes a new one of its messages.",
     "TURN_FINISHED": "It has ended; list_messages shows what was said.",
 }
 

@@ -42,8 +42,8 @@ class Turn(Answer):
     session: str
     turn: str
     state: str = Field(
-        description="completed, failed, cancelled, interrupted, limited, rolled_back; running, or queued behind another "
-        "turn; awaiting_permission: goes on when permission_requests are answered"
+        description="completed, failed, cancelled, interrupted, limited, rolled_back; running, or queued behind "
+        "another turn; awaiting_permission: goes on when permission_requests are answered"
     )
     answer: str = Field(default="", description="the agent's last message")
     reason: str = ""
