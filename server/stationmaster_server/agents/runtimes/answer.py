@@ -106,9 +106,9 @@ def _guarded(question: Question, progress: _Progress) -> Iterator[None]:
         failure.usage = progress.wasted
         raise
     except Unavailable as refused:
-        failure = left_alone(question.model_id, refused.retry_after)
-        failure.usage = progress.wasted
-        raise failure from None
+        alone = left_alone(question.model_id, refused.retry_after)
+        alone.usage = progress.wasted
+        raise alone from None
 
 
 def _stream(question: Question) -> AbstractAsyncContextManager[StreamedResponse]:
