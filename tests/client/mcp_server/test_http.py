@@ -35,7 +35,7 @@ async def post(url: str, headers: Mapping[str, str], body: object = INITIALIZE) 
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Basic dXNlcjpwYXNz", "Bearer stm_wrong_key", "Bearer eyJhbGciOiJub25lIn0.e30."],
+    [None, "", "Bearer", "Basic dXNlcjpwYXNz", "Bearer sm_wrong_key", "Bearer eyJhbGciOiJub25lIn0.e30."],
 )
 async def test_request_without_a_valid_key_is_refused(url: str, authorization: str | None) -> None:
     response = await post(url, {} if authorization is None else {"Authorization": authorization})
@@ -145,7 +145,7 @@ async def test_request_that_is_too_large_is_refused(url: str, server: RunningSer
 
 async def test_server_that_is_away_is_503(program: Program) -> None:
     async with serving(Program(program.home, "127.0.0.1:1", program.api_key)) as url:
-        response = await post(url, {"Authorization": "Bearer stm_any"})
+        response = await post(url, {"Authorization": "Bearer sm_any"})
     assert response.status_code == 503
     assert "cannot be reached" in response.json()["error_description"]
 
