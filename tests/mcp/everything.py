@@ -1,7 +1,7 @@
-"""The official reference server of MCP, over stdio and streamable HTTP; and a call for each of its tools, resources and prompts.
+"""The official reference server of MCP over stdio and streamable HTTP, and a call for each thing that it offers.
 
-It comes from the npm index as its lock file says, by the node of a Python package: nothing of the system's is used. Once
-installed, it needs no network.
+It comes from the npm index as its lock file says, by the node of a Python package: nothing of the system's is used.
+Once installed, it needs no network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def install() -> None:
         wanted = hashlib.sha256(file.read()).hexdigest()
         if stamp.exists() and stamp.read_text() == wanted:
             return
-        command = [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+        command = [str(NODE), str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
         done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the reference server could not be installed by npm ci:\n{done.stdout}{done.stderr}")

@@ -45,8 +45,11 @@ time.sleep(10_000)
 async def pid_in(path: Path) -> int:
     """The process id that a program wrote."""
 
-    async def written() -> int:
+    def read() -> int:
         return int(path.read_text() or 0) if path.exists() else 0
+
+    async def written() -> int:
+        return read()
 
     return await until(written, seconds=30)
 

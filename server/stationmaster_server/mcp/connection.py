@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 _CLOSE_PATIENCE = timedelta(seconds=20)
 _INPUT_ROUNDS = 5
+# The library tells of what it saw itself as if the server had said it.
+_LIBRARYS_FAULTS = ("SSE stream failed: ", "Redirect to ", "Unexpected content type: ")
+_LIBRARYS_LOSSES = ("SSE stream ended without a response", "SSE stream ended and reconnection")
 _CALL_RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
     types.CallToolResult | types.InputRequiredResult
 )
@@ -308,10 +311,12 @@ class Connection:
             if failure.kind in (Kind.NOT_SENT, Kind.GONE, Kind.LOST):
                 return Lost(Ended(failure.text), sent=failure.kind is Kind.LOST)
             return Fault(failure.text)
-        if error.code == types.PARSE_ERROR:
+        if error.code == types.PARSE_ERROR or error.message.startswith(_LIBRARYS_FAULTS):
             return Fault(f"its answer is no MCP: {self.reader.label(error.message, 200)}")
         # The code alone tells nothing: servers use the same for their own errors.
-        if error.code == types.CONNECTION_CLOSED and error.message.startswith(("Connection closed", "SSE stream")):
+        if error.code == types.CONNECTION_CLOSED and (
+            error.message == "Connection closed" or error.message.startswith(_LIBRARYS_LOSSES)
+        ):
             return Lost(await self._why(error.message), sent=sent.done)
         return Refused(error.code, self.reader.label(error.message, 2000))
 
