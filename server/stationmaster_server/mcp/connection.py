@@ -72,6 +72,7 @@ class Connection:
         self._ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
+        self._is_aborted = False
 
     def start(self, over: Callable[[Connection], None]) -> None:
         """Begin to connect; `over` is called when nothing of it is left."""
@@ -124,7 +125,9 @@ class Connection:
         self._owner.cancel()
 
     def _abort(self) -> None:
-        if self._owner is not None and not self._stop.is_set():
+        # Once: a second one would interrupt the end of a process.
+        if self._owner is not None and not self._is_aborted:
+            self._is_aborted = True
             self._owner.cancel()
         self._stop.set()
 
@@ -149,7 +152,8 @@ class Connection:
     def _cause(self, error: BaseException) -> Ended:
         failure = next((Failure.of(one) for one in _mcp_errors(error)), None)
         if failure is not None:
-            return Ended(failure.text, is_fault=failure.kind in (Kind.FAULT, Kind.STATUS, Kind.REFUSED))
+            is_fault = failure.kind in (Kind.FAULT, Kind.STATUS, Kind.REFUSED)
+            return Ended(failure.text, is_fault=is_fault, reason=failure.reason)
         for one in _mcp_errors(error):
             return Ended(f"it refused the connection: {self.reader.label(one.message, 500)}", is_fault=True)
         return cause_of(error)
@@ -310,7 +314,7 @@ class Connection:
         if failure is not None:
             if failure.kind in (Kind.NOT_SENT, Kind.GONE, Kind.LOST):
                 return Lost(Ended(failure.text), sent=failure.kind is Kind.LOST)
-            return Fault(failure.text)
+            return Fault(failure.text, reason=failure.reason)
         if error.code == types.PARSE_ERROR or error.message.startswith(_LIBRARYS_FAULTS):
             return Fault(f"its answer is no MCP: {self.reader.label(error.message, 200)}")
         # The code alone tells nothing: servers use the same for their own errors.

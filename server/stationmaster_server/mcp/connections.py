@@ -85,9 +85,10 @@ class Connections:
         """What happened since the start."""
         return self._pool.counters
 
-    def __len__(self) -> int:
-        """How many are open."""
-        return len(self._pool)
+    @property
+    def open_now(self) -> int:
+        """How many connections are open."""
+        return self._pool.open_now
 
     async def tools(self, target: Target) -> tuple[Tool, ...]:
         """The tools, also those that cannot be used; the same tuple until the server's list changed."""
@@ -115,7 +116,7 @@ class Connections:
         try:
             async with _within(target, repr(tool), timeout):
                 found = await self._callable_tool(target, tool)
-                await self._check_arguments(found, arguments)
+                self._check_arguments(found, arguments)
 
                 async def work(_: Slot, connection: Connection) -> CallResult:
                     from stationmaster_server.mcp.listening import Listener
@@ -252,16 +253,16 @@ class Connections:
             raise FailedPrecondition(Reason.TOOL_DENIED, text, violation)
         return found
 
-    async def _check_arguments(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
+    def _check_arguments(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
         try:
             size = len(json.dumps(arguments))
         except RecursionError:
             raise InvalidArgument.field("arguments", "are nested too deeply") from None
         if size > self._bounds.argument_bytes:
             raise InvalidArgument.field("arguments", f"may have at most {self._bounds.argument_bytes:,} bytes")
-        from stationmaster_server.mcp.schemas import Arguments
+        from stationmaster_server.mcp.schemas import check_arguments
 
-        Arguments(tool.input_schema).check(tool.name, arguments)
+        check_arguments(tool.name, tool.input_schema, arguments)
 
     async def _run(
         self, target: Target, work: Callable[[Slot, Connection], Awaitable[T]], what: str, *, idempotent: bool
@@ -280,14 +281,14 @@ class Connections:
                     connection.suspicious = True
                     raise
                 except Fault as fault:
-                    raise teller.fault(str(fault)) from None
+                    raise teller.fault(fault.why, fault.reason) from None
                 except Refused as refused:
                     raise teller.fault(f"it answered {what} with error {refused.code}: {refused.text}") from None
                 except Lost as lost:
                     self.counters.lost += 1
                     self._pool.retire(slot, connection)
                     if lost.cause.is_fault:
-                        raise teller.fault(lost.cause.why) from None
+                        raise teller.ended(lost.cause) from None
                     if lost.sent and not idempotent:
                         raise teller.uncertain(what, lost.cause.why) from None
                     if attempt == _ATTEMPTS:

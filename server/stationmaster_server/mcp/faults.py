@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from stationmaster_server.errors import Reason
+
 
 class Ended(Exception):
     """A connection is over. `why` says what was seen; `is_fault`: the server does what no server may."""
 
-    def __init__(self, why: str, *, is_fault: bool = False) -> None:
+    def __init__(self, why: str, *, is_fault: bool = False, reason: Reason = Reason.MCP_SERVER_FAULT) -> None:
         super().__init__(why)
         self.why = why
         self.is_fault = is_fault
+        self.reason = reason
 
 
 class Fault(Exception):
-    """An answer that is no MCP."""
+    """An answer that is no MCP, or none at all because the server may not be asked (`reason`)."""
+
+    def __init__(self, why: str, *, reason: Reason = Reason.MCP_SERVER_FAULT) -> None:
+        super().__init__(why)
+        self.why = why
+        self.reason = reason
 
 
 class Refused(Exception):

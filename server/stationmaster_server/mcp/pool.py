@@ -84,6 +84,8 @@ class Slot:
         self.lists: dict[str, Listed] = {}
         self.listing = {kind: asyncio.Lock() for kind in ("tools", "resources", "prompts")}
         self.users = 0
+        self.is_dropped = False
+        """Nobody else finds it: its connection ends with its last user."""
 
 
 class Pool:
@@ -107,7 +109,9 @@ class Pool:
         self._closers: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    def __len__(self) -> int:
+    @property
+    def open_now(self) -> int:
+        """How many connections are open."""
         return sum(not connection.is_over for connection in self._all)
 
     @asynccontextmanager
@@ -126,7 +130,7 @@ class Pool:
             finally:
                 connection.users -= 1
                 connection.used_at = time.monotonic()
-                if slot.connection is not connection and not connection.users:
+                if (slot.is_dropped or slot.connection is not connection) and not connection.users:
                     self._close_soon(connection)
         finally:
             slot.users -= 1
@@ -174,8 +178,13 @@ class Pool:
         if slot.connecting is None:
             slot.connecting = asyncio.create_task(self._connect(slot, force=force))
             slot.connecting.add_done_callback(lambda task: self._connected(slot, task))
-        # Shared, and not ended with the caller: others wait for it too.
-        return await asyncio.shield(slot.connecting)
+        connecting = slot.connecting
+        try:
+            return await asyncio.shield(connecting)  # not ended with this caller: others wait for it too
+        except asyncio.CancelledError:
+            if connecting.cancelled():  # by `close`
+                raise _stopping() from None
+            raise
 
     async def _answers(self, slot: Slot, connection: Connection) -> bool:
         is_silent = connection.silent_for > self._settings.ping_interval and not connection.users
@@ -209,8 +218,11 @@ class Pool:
 
     def _connected(self, slot: Slot, task: asyncio.Task[Connection]) -> None:
         slot.connecting = None
-        if not task.cancelled() and task.exception() is None:
-            slot.connection = task.result()
+        if task.cancelled() or task.exception() is not None:
+            return
+        slot.connection = task.result()
+        if slot.is_dropped and not slot.users:
+            self._close_soon(slot.connection)
 
     async def _open(self, slot: Slot, make: Callable[..., Connection]) -> Connection:
         give_up = time.monotonic() + slot.target.server.connect_timeout.total_seconds()
@@ -239,7 +251,7 @@ class Pool:
     def _make_room(self, target: Target) -> None:
         """Raises ResourceExhausted when there are too many connections and none of them is idle."""
         if self._is_closed:
-            raise Unavailable(Reason.SERVER_STOPPING, "the server is stopping")
+            raise _stopping()
         user = target.tenant.user_id
         open_now = [slot for connection, slot in self._all.items() if not connection.is_over]
         of_user = [slot for slot in open_now if slot.target.tenant.user_id == user]
@@ -266,7 +278,10 @@ class Pool:
         return [
             slot
             for slot in self._slots.values()
-            if slot.connection is not None and not slot.connection.users and slot.target.session_id is None
+            if slot.connection is not None
+            and not slot.connection.is_over
+            and not slot.connection.users
+            and slot.target.session_id is None
         ]
 
     async def _evict(self, slot: Slot) -> None:
@@ -281,11 +296,9 @@ class Pool:
             if not which(slot):
                 continue
             del self._slots[key]
-            connection, slot.connection = slot.connection, None
-            if slot.connecting is not None:
-                slot.connecting.cancel()
-            if connection is not None and (now or not connection.users):
-                ending.append(connection.close())
+            slot.is_dropped = True
+            if slot.connection is not None and (now or not slot.users):
+                ending.append(slot.connection.close())
         await asyncio.gather(*ending)
 
     def _close_soon(self, connection: Connection) -> None:
@@ -320,3 +333,7 @@ class Pool:
         while len(self._breakers) > _MOST_BREAKERS:
             self._breakers.popitem(last=False)
         return breaker
+
+
+def _stopping() -> Unavailable:
+    return Unavailable(Reason.SERVER_STOPPING, "the server is stopping")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
@@ -16,6 +17,7 @@ from stationmaster_server.mcp.bounds import Bounds
 
 _MOST_REFERENCES = 5_000
 _extended: Any = validators.extend
+_references_left: ContextVar[int] = ContextVar("references_left", default=0)
 _KEYWORDS = Draft202012Validator.VALIDATORS
 
 
@@ -42,53 +44,49 @@ def problem_of(schema: Any, bounds: Bounds) -> str:
     return ""
 
 
-class Arguments:
-    """Checks the arguments of one tool.
+def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Raises InvalidArgument naming a place that is wrong.
 
     What could take a third party's pattern for ever to match (`pattern`, `patternProperties` and what depends on it) is
     left to the server, and so is a schema that takes more than a bounded number of references.
     """
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._left = 0
-        kind = _extended(
-            Draft202012Validator,
-            {
-                "$ref": self._counted("$ref"),
-                "$dynamicRef": self._counted("$dynamicRef"),
-                "additionalProperties": _unless_patterns,
-                "pattern": None,
-                "patternProperties": None,
-                "unevaluatedItems": None,
-                "unevaluatedProperties": None,
-            },
-        )
+    _references_left.set(_MOST_REFERENCES)
+    try:
         # An empty registry: nothing is ever fetched to resolve a reference.
-        self._validator = kind(dict(schema), registry=Registry())
+        error = next(_Validator(dict(schema), registry=Registry()).iter_errors(dict(arguments)), None)
+    except (_TooMuchWork, RecursionError, Unresolvable):
+        return
+    if error is not None:
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
+        raise InvalidArgument.field(f"arguments{path}"[:200], f"{tool}: {cleaning.label(error.message, 300)}")
 
-    def check(self, tool: str, arguments: Mapping[str, Any]) -> None:
-        """Raises InvalidArgument naming the first place that is wrong."""
-        self._left = _MOST_REFERENCES
-        try:
-            error = next(self._validator.iter_errors(dict(arguments)), None)
-        except (_TooMuchWork, RecursionError, Unresolvable):
-            return
-        if error is not None:
-            path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)
-            raise InvalidArgument.field(f"arguments{path}"[:200], f"{tool}: {cleaning.label(error.message, 300)}")
 
-    def _counted(self, keyword: str) -> Any:
-        inner = _KEYWORDS[keyword]
+def _counted(keyword: str) -> Any:
+    inner = _KEYWORDS[keyword]
 
-        def follow(validator: Any, reference: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            self._left -= 1
-            if self._left < 0:
-                raise _TooMuchWork
-            yield from inner(validator, reference, instance, schema) or ()
+    def follow(validator: Any, reference: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        _references_left.set(_references_left.get() - 1)
+        if _references_left.get() < 0:
+            raise _TooMuchWork
+        yield from inner(validator, reference, instance, schema) or ()
 
-        return follow
+    return follow
 
 
 def _unless_patterns(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     if "patternProperties" not in schema:
         yield from _KEYWORDS["additionalProperties"](validator, rule, instance, schema) or ()
+
+
+_Validator = _extended(
+    Draft202012Validator,
+    {
+        "$ref": _counted("$ref"),
+        "$dynamicRef": _counted("$dynamicRef"),
+        "additionalProperties": _unless_patterns,
+        "pattern": None,
+        "patternProperties": None,
+        "unevaluatedItems": None,
+        "unevaluatedProperties": None,
+    },
+)

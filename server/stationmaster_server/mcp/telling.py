@@ -30,7 +30,7 @@ class Teller:
 
     def ended(self, cause: Ended) -> StationmasterError:
         """Its connection failed and nothing was executed."""
-        return self.fault(cause.why) if cause.is_fault else self.unavailable(cause.why)
+        return self.fault(cause.why, cause.reason) if cause.is_fault else self.unavailable(cause.why)
 
     def unavailable(self, why: str) -> Unavailable:
         """It cannot be reached."""
@@ -38,12 +38,13 @@ class Teller:
             Reason.MCP_SERVER_UNAVAILABLE, f"MCP server {self._name!r} is not available: {self._text(why)}"
         )
 
-    def fault(self, why: str) -> FailedPrecondition:
-        """It does not do what an MCP server does."""
-        text = f"MCP server {self._name!r} is at fault: {self._text(why)}"
+    def fault(self, why: str, reason: Reason = Reason.MCP_SERVER_FAULT) -> FailedPrecondition:
+        """It does not do what an MCP server does; or (another reason) it may not be reached."""
+        what = "is at fault" if reason is Reason.MCP_SERVER_FAULT else "may not be reached"
+        text = f"MCP server {self._name!r} {what}: {self._text(why)}"
         subject = f"mcpServers/{self._name}"
         violation = PreconditionViolation("MCP_SERVER", subject, "mend the server, or check its configuration")
-        return FailedPrecondition(Reason.MCP_SERVER_FAULT, text, violation)
+        return FailedPrecondition(reason, text, violation)
 
     def uncertain(self, what: str, why: str) -> Aborted:
         """A call was sent and its answer lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import mcp_types as types
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from stationmaster_server.errors import StationmasterError
+from stationmaster_server.errors import Reason, StationmasterError
 from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.faults import Ended, Fate
 from stationmaster_server.mcp.model import Http
@@ -25,6 +26,7 @@ from stationmaster_server.mcp.rate import Rate
 _SIGNED = uuid.uuid4().hex
 """Tells our own errors from those of servers, which cannot know it."""
 _CLOSING_SECONDS = 3.0
+_ONE_WAY_SECONDS = 5.0
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
@@ -60,13 +62,14 @@ class Failure:
 
     kind: Kind
     text: str
+    reason: Reason = Reason.MCP_SERVER_FAULT
 
     @classmethod
     def of(cls, error: MCPError) -> Failure | None:
         """The failure that an error stands for, if it is one of ours."""
         match error.data:
-            case {"signed": str(signed), "kind": str(kind)} if signed == _SIGNED:
-                return cls(Kind(kind), error.message)
+            case {"signed": str(signed), "kind": str(kind), "reason": str(reason)} if signed == _SIGNED:
+                return cls(Kind(kind), error.message, Reason(reason))
             case _:
                 return None
 
@@ -109,13 +112,17 @@ class _Bounded(httpx2.AsyncBaseTransport):
         if request.method != "POST":
             return await self._send(request)
         try:
-            return await self._post(request)
+            # The library sends these one after the other: none of them may hold up the requests behind it.
+            async with asyncio.timeout(None if _is_request(request) else _ONE_WAY_SECONDS):
+                return await self._post(request)
+        except TimeoutError:
+            return _answer(Kind.LOST, "it does not take a notification")
         except _NOT_SENT as error:
             return _answer(Kind.NOT_SENT, f"it cannot be reached: {_said(error)}")
         except httpx2.HTTPError as error:
             return _answer(Kind.LOST, f"the connection was lost: {_said(error)}")
         except StationmasterError as error:
-            return _answer(Kind.REFUSED, error.message)
+            return _answer(Kind.REFUSED, error.message, error.reason)
 
     async def _post(self, request: httpx2.Request) -> httpx2.Response:
         response = await self._send(request)
@@ -178,8 +185,10 @@ class _Body(httpx2.AsyncByteStream):
         await self._response.aclose()
 
 
-def _answer(kind: Kind, text: str) -> httpx2.Response:
-    error = types.ErrorData(code=types.INTERNAL_ERROR, message=text, data={"signed": _SIGNED, "kind": kind.value})
+def _answer(kind: Kind, text: str, reason: Reason = Reason.MCP_SERVER_FAULT) -> httpx2.Response:
+    error = types.ErrorData(
+        code=types.INTERNAL_ERROR, message=text, data={"signed": _SIGNED, "kind": kind.value, "reason": reason.value}
+    )
     message = types.JSONRPCError(jsonrpc="2.0", id=None, error=error)
     return httpx2.Response(
         503,
@@ -193,6 +202,11 @@ def _without_length(headers: httpx2.Headers) -> httpx2.Headers:
     for name in ("content-length", "transfer-encoding"):
         kept.pop(name, None)
     return kept
+
+
+def _is_request(request: httpx2.Request) -> bool:
+    message = json.loads(request.content)
+    return "method" in message and "id" in message
 
 
 def _said(error: Exception) -> str:
