@@ -78,15 +78,19 @@ def _unless_patterns(validator: Any, rule: Any, instance: Any, schema: Any) -> I
         yield from _KEYWORDS["additionalProperties"](validator, rule, instance, schema) or ()
 
 
+def _unchecked(*_: Any) -> Iterator[ValidationError]:
+    return iter(())
+
+
 _Validator = _extended(
     Draft202012Validator,
     {
         "$ref": _counted("$ref"),
         "$dynamicRef": _counted("$dynamicRef"),
         "additionalProperties": _unless_patterns,
-        "pattern": None,
-        "patternProperties": None,
-        "unevaluatedItems": None,
-        "unevaluatedProperties": None,
+        "pattern": _unchecked,
+        "patternProperties": _unchecked,
+        "unevaluatedItems": _unchecked,
+        "unevaluatedProperties": _unchecked,
     },
 )
