@@ -71,11 +71,9 @@ async def test_past_the_limit_the_connection_that_was_idle_longest_goes() -> Non
         await until(two_are_open)
 
 
-@pytest.mark.parametrize(
-    ("limits", "whose"), [({"max_connections": 1}, "server"), ({"max_connections_per_user": 1}, "users/")]
-)
-async def test_past_the_limit_and_none_idle_a_call_is_refused(limits: dict[str, int], whose: str) -> None:
-    async with connections(**limits) as pool:
+@pytest.mark.parametrize(("of_all", "of_user", "whose"), [(1, 9, "server"), (9, 1, "users/")])
+async def test_past_the_limit_and_none_idle_a_call_is_refused(of_all: int, of_user: int, whose: str) -> None:
+    async with connections(max_connections=of_all, max_connections_per_user=of_user) as pool:
         busy = server_of()
         await pool.tools(busy)
         hanging = asyncio.create_task(pool.call(busy, "hang", {}, timeout=timedelta(seconds=30)))

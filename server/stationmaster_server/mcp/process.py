@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from stationmaster_server.mcp import cleaning
 from stationmaster_server.mcp.bounds import Bounds
@@ -75,10 +76,16 @@ class Process:
                 if not await self._ends_within(_TO_TERMINATE):
                     self._signal("kill")
                     await self._ends_within(self._bounds.exit_grace)
+            # Nobody holds its pipes any more, so both come to their end by themselves.
+            await asyncio.wait([draining, self._listening], timeout=self._bounds.exit_grace.total_seconds())
         finally:
             for task in (draining, self._listening):
                 task.cancel()
             await asyncio.gather(draining, self._listening, return_exceptions=True)
+            # Otherwise a pipe that a survivor holds would keep it open, and there is no public way.
+            transport: Any = getattr(self._process, "_transport", None)
+            if transport is not None:
+                transport.close()
 
     def _signal(self, how: str) -> None:
         with contextlib.suppress(ProcessLookupError):
