@@ -41,6 +41,7 @@ TOOLS = (
     "reveal",
     "odd_structured",
     "status_500",
+    "half",
     "status_401",
     "redirect",
     "html",
@@ -179,6 +180,10 @@ def called(number: Any, params: dict[str, Any]) -> Iterator[str | None]:
         case "die":
             sys.stderr.write("the disk is on fire, said TOP-SECRET-VALUE\n")
             sys.stderr.flush()
+            os._exit(3)
+        case "half":
+            sys.stdout.write(result(number, "x" * 1000)[:500])
+            sys.stdout.flush()
             os._exit(3)
         case "flood":
             while True:

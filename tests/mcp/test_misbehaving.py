@@ -180,6 +180,11 @@ async def test_what_a_dead_process_said_is_told_without_secrets(pool: Connection
     assert texts(await pool.call(server, "ok", {})) == "fine"  # another process
 
 
+async def test_a_server_that_dies_in_the_middle_of_a_message_is_lost_and_not_at_fault(pool: Connections) -> None:
+    error = await refused(pool, over_stdio(), "half")
+    assert error.reason is Reason.MCP_CALL_UNCERTAIN
+
+
 async def test_an_idempotent_call_is_made_again_and_then_the_server_is_told_to_be_away(pool: Connections) -> None:
     error = await refused(pool, over_stdio(idempotent_tools=("d*",)), "die")
     assert isinstance(error, Unavailable)

@@ -125,12 +125,12 @@ async def test_each_failed_trial_doubles_the_pause_up_to_a_limit_and_a_success_m
         with pytest.raises(Unavailable) as refused:
             await breaker.call(work)
         pauses.append(refused.value.retry_after.total_seconds())
-        clock.now += pauses[-1]
+        clock.now += pauses[-1] + 0.001
         await broken(breaker, 1)
     assert pauses[0] == pytest.approx(10)
     assert 16 <= pauses[1] <= 24
     assert all(24 <= pause <= 36 for pause in pauses[2:])
-    clock.now += 36
+    clock.now += 37
     assert await breaker.call(work) == "done"
     await broken(breaker, 3)
     with pytest.raises(Unavailable) as refused:

@@ -24,10 +24,10 @@ DAEMON = f"""
 import os, sys, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.fork():
-    if sys.argv[2] == 'leave':
-        sys.exit(7)
     import time
-    time.sleep(10_000)
+    while sys.argv[2] == 'stay' or not os.path.exists(sys.argv[1]) or not open(sys.argv[1]).read():
+        time.sleep(0.01)
+    sys.exit(7)
 os.setsid()
 if os.fork():
     os._exit(0)

@@ -11,8 +11,8 @@ from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.connection import Connection
 from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.mcp.model import BuiltIn
-from stationmaster_server.mcp.pool import Target
 from stationmaster_server.mcp.reading import Reader
+from stationmaster_server.mcp.slots import Target
 from stationmaster_server.mcp.transport_http import HttpClients
 
 

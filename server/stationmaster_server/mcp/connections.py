@@ -34,7 +34,8 @@ from stationmaster_server.mcp.model import (
     TextContent,
     Tool,
 )
-from stationmaster_server.mcp.pool import Counters, Listed, Pool, Slot, Target
+from stationmaster_server.mcp.pool import Pool
+from stationmaster_server.mcp.slots import Counters, Listed, Slot, Target
 from stationmaster_server.mcp.telling import Teller
 
 if TYPE_CHECKING:

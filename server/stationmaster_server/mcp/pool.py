@@ -6,12 +6,10 @@ import asyncio
 import importlib
 import random
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from stationmaster_server.config.mcp import McpSettings
@@ -20,9 +18,9 @@ from stationmaster_server.errors import QuotaViolation, Reason, ResourceExhauste
 from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.commands import refuse_command
 from stationmaster_server.mcp.faults import Ended, Lost
-from stationmaster_server.mcp.model import BuiltIn, Level, McpServer, Stdio
+from stationmaster_server.mcp.model import Stdio
+from stationmaster_server.mcp.slots import Breakers, Counters, Key, Slot, Target
 from stationmaster_server.mcp.telling import Teller
-from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -32,60 +30,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _FIRST_DELAY_SECONDS = 0.1
-_MOST_BREAKERS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One server as one tenant uses it.
-
-    Calls of one tenant, server and etag share a connection; with `session_id` it has one of its own.
-    """
-
-    tenant: Tenant
-    server: McpServer
-    session_id: UUID | None = None
-
-
-Key = tuple[Tenant, Level, str, UUID | None, str, UUID | None]
-
-
-@dataclass(slots=True)
-class Counters:
-    """What happened since the start."""
-
-    opened: int = 0
-    failed: int = 0
-    evicted: int = 0
-    lost: int = 0
-    calls: int = 0
-    errors: int = 0
-
-
-@dataclass(slots=True)
-class Listed:
-    """A list as it was, of which connection and which of its changes."""
-
-    items: tuple[Any, ...]
-    is_cut: bool
-    connection: Connection
-    change: int
-
-
-class Slot:
-    """The place of a connection: it stays while connections come and go."""
-
-    def __init__(self, target: Target, breaker: CircuitBreaker) -> None:
-        self.target = target
-        self.breaker = breaker
-        self.connection: Connection | None = None
-        self.connecting: asyncio.Task[Connection] | None = None
-        self.pinging: asyncio.Task[bool] | None = None
-        self.lists: dict[str, Listed] = {}
-        self.listing = {kind: asyncio.Lock() for kind in ("tools", "resources", "prompts")}
-        self.users = 0
-        self.is_dropped = False
-        """Nobody else finds it: its connection ends with its last user."""
 
 
 class Pool:
@@ -105,7 +49,7 @@ class Pool:
         self._bounds = bounds
         self._slots: dict[Key, Slot] = {}
         self._all: dict[Connection, Slot] = {}
-        self._breakers: OrderedDict[tuple[object, ...], CircuitBreaker] = OrderedDict()
+        self._breakers = Breakers()
         self._closers: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -311,28 +255,8 @@ class Pool:
         key = (target.tenant, server.level, server.server_id, server.uid, server.etag, target.session_id)
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._slots[key] = Slot(target, self._breaker(target))
+            slot = self._slots[key] = Slot(target, self._breakers.of(target))
         return slot
-
-    def _breaker(self, target: Target) -> CircuitBreaker:
-        """One for each server and etag: a changed configuration is tried at once."""
-        server = target.server
-        owner = target.tenant if server.level is Level.USER else target.tenant.organization_id
-        key = (owner, server.level, server.server_id, server.uid, server.etag)
-        breaker = self._breakers.get(key)
-        if breaker is None:
-            breaker = self._breakers[key] = CircuitBreaker(
-                f"MCP server {server.server_id!r}",
-                failures=1_000_000_000 if isinstance(server.transport, BuiltIn) else 3,
-                pause=timedelta(seconds=2),
-                longest_pause=timedelta(minutes=2),
-                reason=Reason.MCP_SERVER_UNAVAILABLE,
-                counts=lambda error: isinstance(error, Ended),
-            )
-        self._breakers.move_to_end(key)
-        while len(self._breakers) > _MOST_BREAKERS:
-            self._breakers.popitem(last=False)
-        return breaker
 
 
 def _stopping() -> Unavailable:

@@ -98,8 +98,7 @@ class _Pipe:
             rest += last
             if len(rest) > self._bounds.message_bytes:
                 raise Ended(f"it wrote a message of more than {self._bounds.message_bytes:,} bytes", is_fault=True)
-        if rest:
-            yield bytes(rest)
+        # What is left has no end: whoever wrote it died meanwhile, which is no fault of its messages.
 
     def _message(self, line: bytes) -> SessionMessage | None:
         try:
