@@ -7,13 +7,14 @@ that it gets into that file, and the tool `count` writes each execution into the
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def serve_stdio(mode: str) -> None:
             if reply is not None:
                 sys.stdout.write(reply)
         sys.stdout.flush()
+        if mode == "deaf" and message["method"] == "tools/list":
+            time.sleep(10_000)
 
 
 def record(message: dict[str, Any]) -> None:
@@ -182,8 +185,7 @@ def called(number: Any, params: dict[str, Any]) -> Iterator[str | None]:
             sys.stderr.flush()
             os._exit(3)
         case "half":
-            sys.stdout.write(result(number, "x" * 1000)[:500])
-            sys.stdout.flush()
+            os.write(1, result(number, "x" * 1000)[:500].encode())
             os._exit(3)
         case "flood":
             while True:
@@ -272,56 +274,92 @@ def told(method: str, params: dict[str, Any]) -> str:
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": params}) + "\n"
 
 
-def serve_http(mode: str, port: int) -> None:
-    """Over streamable HTTP, with a session that this process alone knows."""
-    import uvicorn
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
-    from starlette.routing import Route
+class Handler(BaseHTTPRequestHandler):
+    """Streamable HTTP, with a session that this process alone knows."""
 
+    mode = ""
     session = f"session-{os.getpid()}"
 
-    async def post(request: Request) -> Response:
-        message = json.loads(await request.body())
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         record(message)
         method = message.get("method")
-        if method not in ("initialize", "server/discover") and request.headers.get("mcp-session-id") != session:
-            return JSONResponse({"detail": "no such session"}, 404)
+        if method not in ("initialize", "server/discover") and self.headers["mcp-session-id"] != self.session:
+            return self.answer(404, "application/json", '{"detail": "no such session"}')
         if "id" not in message:
-            return Response(status_code=202)
+            return self.answer(202)
         match message["params"].get("name") if method == "tools/call" else None:
             case "status_500":
-                return Response("it broke", 500)
+                return self.answer(500, "text/plain", "it broke")
             case "status_401":
-                return Response("who are you?", 401)
+                return self.answer(401, "text/plain", "who are you?")
             case "redirect":
-                return RedirectResponse("http://127.0.0.1:1/elsewhere", 307)
+                return self.answer(307, location="http://127.0.0.1:1/elsewhere")
             case "html":
-                return Response("<html>", media_type="text/html")
-        headers = {"mcp-session-id": session}
-        if method in ("initialize", "server/discover", "tools/list", "ping", "logging/setLevel"):
-            answers = list(replies(mode, message))
-            if answers == [None]:
-                await asyncio.sleep(1000)
-            return Response(answers[0], media_type="application/json", headers=headers)
-        return StreamingResponse(events(mode, message), media_type="text/event-stream")
+                return self.answer(200, "text/html", "<html>")
+            case None:
+                return self.answer(200, "application/json", self.only_reply(message))
+            case _:
+                return self.stream(message)
 
-    async def events(mode: str, message: dict[str, Any]) -> Any:
-        for reply in replies(mode, message):
-            if reply is None:
-                await asyncio.sleep(1000)
-            elif reply.endswith("\n"):
-                yield f"event: message\ndata: {reply}\n"
-            else:
-                yield f"data: {reply}" if message["params"]["name"] != "endless" else reply
-            await asyncio.sleep(0)
+    def do_GET(self) -> None:
+        self.answer(405)
 
-    async def other(request: Request) -> Response:
-        return Response(status_code=405)
+    def do_DELETE(self) -> None:
+        self.answer(405)
 
-    routes = [Route("/mcp", post, methods=["POST"]), Route("/mcp", other, methods=["GET", "DELETE"])]
-    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="critical")
+    def answer(self, status: int, kind: str = "text/plain", body: str = "", location: str = "") -> None:
+        """All at once."""
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body.encode())))
+        self.send_header("mcp-session-id", self.session)
+        if location:
+            self.send_header("location", location)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def only_reply(self, message: dict[str, Any]) -> str:
+        """To what is answered at once."""
+        for reply in replies(self.mode, message):
+            if reply is not None:
+                return reply
+        time.sleep(10_000)
+        return ""
+
+    def stream(self, message: dict[str, Any]) -> None:
+        """One event for each message, until the other side leaves."""
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for reply in replies(self.mode, message):
+                if reply is None:
+                    time.sleep(10_000)
+                elif message["params"]["name"] == "endless":
+                    self.wfile.write(f"data: {reply}".encode())
+                else:
+                    self.wfile.write(f"event: message\ndata: {reply}\n".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """What goes wrong in a request is nobody's business: the other side may have left."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def serve_http(mode: str, port: int) -> None:
+    """Over streamable HTTP."""
+    Handler.mode = mode
+    Handler.protocol_version = "HTTP/1.1"
+    Server(("127.0.0.1", port), Handler).serve_forever()
 
 
 if __name__ == "__main__":

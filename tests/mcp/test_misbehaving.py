@@ -114,14 +114,18 @@ async def refused(pool: Connections, server: Target, tool: str, **options: Any) 
 async def test_a_call_that_hangs_ends_at_its_deadline_and_others_on_the_connection_are_answered(
     pool: Connections, server: Target
 ) -> None:
-    hanging = asyncio.create_task(pool.call(server, "hang", {}, timeout=timedelta(seconds=2)))
+    hanging = asyncio.create_task(pool.call(server, "hang", {}))
     await pool.tools(server)
     for _ in range(5):
         assert texts(await pool.call(server, "ok", {})) == "fine"
     assert not hanging.done()
-    with pytest.raises(DeadlineExceeded, match="'thing' did not answer 'hang' within 2 s"):
-        await hanging
+    with pytest.raises(DeadlineExceeded, match=r"'thing' did not answer 'hang' within 0\.3 s"):
+        await pool.call(server, "hang", {}, timeout=SOON)
     assert texts(await pool.call(server, "ok", {})) == "fine"
+    assert not hanging.done()
+    hanging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hanging
 
 
 async def test_the_servers_own_limit_holds_when_the_callers_is_longer(pool: Connections) -> None:
@@ -195,6 +199,26 @@ async def test_a_server_that_hangs_at_start_is_given_up(pool: Connections) -> No
     async with another_is_served(pool):
         with pytest.raises(Unavailable, match=r"'thing' is not available: it did not answer within 0\.5 s"):
             await pool.tools(over_stdio("hang_at_start", connect_timeout=timedelta(milliseconds=500)))
+
+
+async def test_a_server_behind_a_port_that_hangs_at_start_is_given_up_and_closed(pool: Connections) -> None:
+    async with over_http("hang_at_start", connect_timeout=timedelta(milliseconds=500)) as server:
+        async with another_is_served(pool):
+            with pytest.raises(Unavailable, match=r"'thing' is not available: it did not answer within 0\.5 s"):
+                await pool.tools(server)
+        await pool.close()
+        assert pool.open_now == 0
+
+
+async def test_a_server_that_reads_no_more_ends_a_call_at_its_deadline_and_is_replaced(pool: Connections) -> None:
+    server = over_stdio("deaf")
+    await pool.tools(server)
+    async with another_is_served(pool):
+        with pytest.raises(DeadlineExceeded):
+            await pool.call(server, "ok", {"much": "x" * 500_000}, timeout=SOON)
+    assert pool.counters.opened == 2
+    await pool.tools(server)
+    assert pool.counters.opened == 3
 
 
 async def test_a_server_that_dies_at_start_tells_why(pool: Connections) -> None:

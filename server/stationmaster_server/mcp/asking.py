@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _INPUT_ROUNDS = 5
 # The library tells of what it saw itself as if the server had said it.
+_CLOSED = "Connection closed"
 _LIBRARYS_FAULTS = ("SSE stream failed: ", "Redirect to ", "Unexpected content type: ")
 _LIBRARYS_LOSSES = ("SSE stream ended without a response", "SSE stream ended and reconnection")
 _CALL_RESULT: TypeAdapter[types.CallToolResult | types.InputRequiredResult] = TypeAdapter(
@@ -220,13 +221,13 @@ class Asking:
             return Fault(f"its answer is no MCP: {self.reader.label(error.message, 200)}")
         # The code alone tells nothing: servers use the same for their own errors.
         if error.code == types.CONNECTION_CLOSED and (
-            error.message == "Connection closed" or error.message.startswith(_LIBRARYS_LOSSES)
+            error.message == _CLOSED or error.message.startswith(_LIBRARYS_LOSSES)
         ):
             return Lost(await self._why(error.message), sent=sent.done)
         return Refused(error.code, self.reader.label(error.message, 2000))
 
     async def _why(self, otherwise: str = "the connection was lost") -> Ended:
-        if isinstance(self._server.transport, Stdio):  # its end is about to be seen
+        if isinstance(self._server.transport, Stdio) or otherwise == _CLOSED:  # its end is about to be seen
             try:
                 async with asyncio.timeout(self._bounds.exit_grace.total_seconds() * 2):
                     await self._fate.settled.wait()

@@ -117,7 +117,7 @@ class Connection(Asking):
             return
         async with (
             self._transport() as (incoming, outgoing),
-            sessions.over_streams(incoming, outgoing, handlers, self._watch, self._bounds) as session,
+            sessions.over_streams(incoming, outgoing, handlers, self._watch, self._fate, self._bounds) as session,
         ):
             yield session
 

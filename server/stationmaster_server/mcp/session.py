@@ -23,6 +23,7 @@ from mcp_types import methods
 from pydantic import ValidationError
 
 from stationmaster_server.mcp.bounds import Bounds
+from stationmaster_server.mcp.faults import Ended, Fate
 from stationmaster_server.mcp.rate import Rate
 
 # The library tells of every message it cannot use, with a traceback: a server could fill our log.
@@ -67,10 +68,10 @@ class Handlers:
 
 @asynccontextmanager
 async def over_streams(
-    incoming: Any, outgoing: Any, handlers: Handlers, watch: Watch, bounds: Bounds
+    incoming: Any, outgoing: Any, handlers: Handlers, watch: Watch, fate: Fate, bounds: Bounds
 ) -> AsyncIterator[ClientSession]:
     """A session over a transport's streams, after its handshake: the one of 2026, else the older one."""
-    inner: JSONRPCDispatcher = JSONRPCDispatcher(_Reading(incoming, watch, Rate(bounds)), _Writing(outgoing))
+    inner: JSONRPCDispatcher = JSONRPCDispatcher(_Reading(incoming, watch, fate, Rate(bounds)), _Writing(outgoing))
     lenient = _Lenient(inner, watch)
     session = ClientSession(
         dispatcher=lenient,
@@ -116,9 +117,10 @@ async def _no_roots(context: ClientRequestContext) -> types.ListRootsResult:
 class _Reading:
     """A read stream that is read at a bounded rate."""
 
-    def __init__(self, inner: Any, watch: Watch, rate: Rate) -> None:
+    def __init__(self, inner: Any, watch: Watch, fate: Fate, rate: Rate) -> None:
         self._inner = inner
         self._watch = watch
+        self._fate = fate
         self._rate = rate
 
     @property
@@ -129,8 +131,14 @@ class _Reading:
     async def receive(self) -> SessionMessage | Exception:
         """The next message."""
         message: SessionMessage | Exception = await self._inner.receive()
+        return await self._taken(message)
+
+    async def _taken(self, message: SessionMessage | Exception) -> SessionMessage | Exception:
         self._watch.heard_at = time.monotonic()
-        await self._rate.take()
+        try:
+            await self._rate.take()
+        except Ended as ended:
+            raise self._fate.end(ended) from ended
         return message
 
     async def aclose(self) -> None:
@@ -142,9 +150,7 @@ class _Reading:
 
     async def __anext__(self) -> SessionMessage | Exception:
         message: SessionMessage | Exception = await self._inner.__anext__()
-        self._watch.heard_at = time.monotonic()
-        await self._rate.take()
-        return message
+        return await self._taken(message)
 
     async def __aenter__(self) -> _Reading:
         return self
