@@ -95,7 +95,7 @@ def _default(field: ast.AnnAssign) -> str:
     if field.value is None:
         return "required"
     text = ast.unparse(field.value)
-    if text in ("None", "{}", "()", "timedelta()"):
+    if text in ("None", "{}", "()", "timedelta()", "Field(default_factory=dict)"):
         return "none" if text != "timedelta()" else "0"
     if text.startswith("timedelta("):
         unit, _, amount = text.removeprefix("timedelta(").rstrip(")").partition("=")

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
@@ -249,7 +250,9 @@ class ModelSettings(Group):
     anthropic: ProviderSettings = ProviderSettings()
     openai: ProviderSettings = ProviderSettings()
     google: ProviderSettings = ProviderSettings()
-    compatible: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], ProviderSettings] = {}  # noqa: RUF012
+    compatible: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], ProviderSettings] = Field(
+        default_factory=dict
+    )
     """Servers that speak OpenAI's protocol, by the name that stands before the colon of their model ids. In the file:
     `[models.compatible.local]`, then `base_url = "http://localhost:11434/v1"` and `models = ["llama3"]`; its model is
     `local:llama3`.
@@ -297,6 +300,7 @@ class Settings(BaseSettings):
     sessions: SessionSettings = SessionSettings()
     models: ModelSettings = ModelSettings()
     outbound: OutboundSettings = OutboundSettings()
+    mcp: McpSettings = McpSettings()
 
     @classmethod
     def settings_customise_sources(
