@@ -112,9 +112,10 @@ class ReadOnlyDatabase:
                     "client_connection_check_interval": "1000ms",
                 },
             )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            # Where it is and who logs in is no caller's business.
-            logger.warning("the database of the MCP server `database` cannot be used: %s", error)
+        except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # Where it is and who logs in is no caller's business; what is wrong with a URL may quote its password.
+            told = str(error) if isinstance(error, OSError | asyncpg.PostgresError) else type(error).__name__
+            logger.warning("the database of mcp.database.url cannot be used: %s", told)
             raise QueryRefused("the database cannot be reached; an administrator finds the reason in the log") from None
 
     async def _run(self, connection: _Connection, sql: str, parameters: Sequence[Parameter]) -> Rows:
