@@ -38,8 +38,8 @@ class McpDatabaseSettings(Group):
     """`postgresql://user:password@host:port/name` of PostgreSQL 14 or newer. Absent: no such server. The login must not
     be able to write; the guide on built-in MCP servers has the statements that make one.
     """
-    role: Annotated[str, Field(max_length=63)] = ""
-    """The role to take (`SET ROLE`) before each query. Empty: none but the login's own."""
+    role: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """The role to take (`SET ROLE`) before each query. Absent: none but the login's own."""
     organizations: Organizations = ()
     """Organizations (UUIDs) whose agents and callers may use it; `*` for all of them."""
     max_rows: Annotated[int, Field(ge=1, le=100_000)] = 1_000
@@ -76,8 +76,8 @@ class McpKubernetesSettings(Group):
     """Organizations (UUIDs) whose agents and callers may use it; `*` for all of them."""
     kubeconfig: Path | None = None
     """The kubeconfig file. Absent: the service account of the pod that this server runs in."""
-    context: str = ""
-    """The context of the kubeconfig. Empty: its current one."""
+    context: str | None = None
+    """The context of the kubeconfig. Absent: its current one."""
     namespaces: tuple[str, ...] = ()
     """Namespaces that may be read; `*` for all of them, and for what belongs to no namespace (nodes)."""
     request_timeout: Duration = timedelta(seconds=20)
