@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from stationmaster_server.config.mcp_builtin import McpDatabaseSettings
 from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
 from stationmaster_server.mcp.builtin.database import make_server
-from stationmaster_server.mcp.builtin.database_store import MAX_BYTES, MAX_CELL, ReadOnlyDatabase
+from stationmaster_server.mcp.builtin.database_rows import MAX_BYTES, MAX_CELL
+from stationmaster_server.mcp.builtin.database_store import ReadOnlyDatabase
 
 from tests.mcp.builtin.calling import answer, call, refusal, text_of
 from tests.mcp.builtin.reader import Shop, open_shop

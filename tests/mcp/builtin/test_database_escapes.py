@@ -239,9 +239,9 @@ async def test_query_past_the_time_limit_is_ended_on_the_server_too(shop: Shop, 
 
 async def test_query_that_cannot_be_cancelled_is_ended_on_the_server_too(shop: Shop) -> None:
     await shop.owner.execute(
-        """CREATE FUNCTION stubborn() RETURNS void LANGUAGE plpgsql AS $$ BEGIN LOOP
-             BEGIN PERFORM pg_sleep(0.01); EXCEPTION WHEN query_canceled THEN NULL; END;
-           END LOOP; END $$"""
+        """CREATE FUNCTION stubborn() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+           PERFORM set_config('transaction_timeout', '0', true);
+           LOOP BEGIN PERFORM pg_sleep(0.01); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$"""
     )
     server = make_server(ReadOnlyDatabase(shop.settings(query_timeout="300ms")))
     await refusal(server, "query", sql="SELECT stubborn()")

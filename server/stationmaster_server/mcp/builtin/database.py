@@ -10,7 +10,8 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
 from stationmaster_server.mcp.builtin import text
-from stationmaster_server.mcp.builtin.database_store import Parameter, QueryRefused, ReadOnlyDatabase, Rows
+from stationmaster_server.mcp.builtin.database_rows import Rows
+from stationmaster_server.mcp.builtin.database_store import Parameter, QueryRefused, ReadOnlyDatabase
 
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 _MAX_SQL = 100_000

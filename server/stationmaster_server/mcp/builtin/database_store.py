@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from stationmaster_server.config.mcp_builtin import McpDatabaseSettings
+from stationmaster_server.mcp.builtin.database_rows import FLOATS, INTEGERS, Column, Rows, Taken, cell_limit
 from stationmaster_server.mcp.builtin.privileges_store import find_faults
 
 if TYPE_CHECKING:
@@ -24,38 +23,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_BYTES = 1024 * 1024
-MAX_CELL = 8 * 1024  # characters
 _BATCH = 10  # rows of at most MAX_BYTES characters each
 _OPEN_TIMEOUT = 10.0
 _CLOSE_TIMEOUT = 5.0
-_INTEGERS = frozenset({"int2", "int4", "int8", "oid"})
-_FLOATS = frozenset({"float4", "float8"})
-_TAKEN_AS_THEY_ARE = _INTEGERS | _FLOATS | {"bool", "text", "varchar", "bpchar", "name", "uuid", "unknown"}
+_TAKEN_AS_THEY_ARE = INTEGERS | FLOATS | {"bool", "text", "varchar", "bpchar", "name", "uuid", "unknown"}
 
 Parameter = str | int | float | bool | list[Any] | None
 
 
 class QueryRefused(Exception):
     """The query was not run to its end; the message says why, and is for the caller."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a result and its PostgreSQL type."""
-
-    name: str
-    type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A result. `truncated` says what was left out, if anything was."""
-
-    columns: tuple[Column, ...]
-    rows: list[list[Any]]
-    truncated: str = ""
-    cut_cells: int = 0
 
 
 class ReadOnlyDatabase:
@@ -126,7 +103,7 @@ class ReadOnlyDatabase:
             raise QueryRefused("this returns no rows: only a query (SELECT, VALUES, TABLE, WITH) can be run")
         await _take_text(connection, plain)
         columns = tuple(Column(attribute.name, attribute.type.name) for attribute in attributes)
-        cell = min(MAX_CELL, MAX_BYTES // len(columns))
+        cell = cell_limit(len(columns))
         return await self._fetch(
             connection, await connection.prepare(_bounded(sql, columns, cell)), columns, parameters
         )
@@ -157,7 +134,7 @@ class ReadOnlyDatabase:
         expected = len(statement.get_parameters())
         if expected != len(parameters):
             raise QueryRefused(f"the query has {expected} parameters ($1, $2, ...), and {len(parameters)} were given")
-        taken = _Taken(columns, self._max_rows)
+        taken = Taken(columns, self._max_rows)
         cursor = await statement.cursor(*parameters)
         while taken.wants_more:
             # A query may have moved its own limit; the rows to come get a new one.
@@ -167,50 +144,6 @@ class ReadOnlyDatabase:
             if len(batch) < _BATCH:
                 break
         return taken.result()
-
-
-class _Taken:
-    """Rows, until there are enough."""
-
-    def __init__(self, columns: tuple[Column, ...], max_rows: int) -> None:
-        self._columns = columns
-        self._max_rows = max_rows
-        self._cell = min(MAX_CELL, MAX_BYTES // len(columns))
-        self._rows: list[list[Any]] = []
-        self._bytes = 0
-        self._cut_cells = 0
-        self._truncated = ""
-
-    @property
-    def wants_more(self) -> bool:
-        return not self._truncated
-
-    def add(self, records: Sequence[asyncpg.Record]) -> None:
-        for record in records:
-            size = sum(len(value.encode()) for value in record if value is not None)
-            if len(self._rows) == self._max_rows:
-                self._truncated = f"only the first {self._max_rows} rows"
-            elif self._bytes + size > MAX_BYTES:
-                self._truncated = f"only the first {len(self._rows)} rows: more than {MAX_BYTES} bytes"
-            if self._truncated:
-                return
-            self._bytes += size
-            self._rows.append([self._value(value, column) for value, column in zip(record, self._columns, strict=True)])
-
-    def _value(self, text: str | None, column: Column) -> Any:
-        if text is None:
-            return None
-        if len(text) > self._cell:
-            self._cut_cells += 1
-            return text[: self._cell] + "…"
-        if column.type in _INTEGERS:
-            return int(text)
-        if column.type in _FLOATS and isfinite(float(text)):
-            return float(text)
-        return text == "true" if column.type == "bool" else text
-
-    def result(self) -> Rows:
-        return Rows(self._columns, self._rows, self._truncated, self._cut_cells)
 
 
 def _bounded(sql: str, columns: Sequence[Column], cell: int) -> str:

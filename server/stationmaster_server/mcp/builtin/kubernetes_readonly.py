@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from stationmaster_server.mcp.builtin import text
 from stationmaster_server.mcp.builtin.cluster import Cluster, Kind
 from stationmaster_server.mcp.builtin.kubernetes_gate import ClusterRefused
+from stationmaster_server.mcp.builtin.kubernetes_results import Event, Events, Item, Items, KindInfo, Kinds, Text
 from stationmaster_server.mcp.builtin.manifest import age_of, newest_first, status_of, to_yaml
 
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
@@ -28,61 +29,6 @@ Namespace = Annotated[
 ]
 
 
-class KindInfo(BaseModel):
-    """A kind of object."""
-
-    name: str
-    kind: str
-    namespaced: bool
-
-
-class Kinds(BaseModel):
-    """What kinds of objects the cluster has."""
-
-    kinds: list[KindInfo]
-
-
-class Item(BaseModel):
-    """An object of a list."""
-
-    namespace: str
-    name: str
-    age: str
-    status: str
-
-
-class Items(BaseModel):
-    """A list of objects; with `continue_token` the same tool goes on."""
-
-    kind: str
-    items: list[Item]
-    continue_token: str
-
-
-class Event(BaseModel):
-    """Something that happened to an object."""
-
-    when: str
-    type: str
-    reason: str
-    about: str
-    count: int
-    message: str
-
-
-class Events(BaseModel):
-    """What happened, the newest first."""
-
-    events: list[Event]
-
-
-class Text(BaseModel):
-    """Text, perhaps cut."""
-
-    text: str
-    truncated: bool
-
-
 def make_server(cluster: Cluster) -> MCPServer:
     """The server, as one tenant sees it."""
     server = MCPServer(
@@ -90,12 +36,13 @@ def make_server(cluster: Cluster) -> MCPServer:
         title="Kubernetes (read only)",
         instructions="Reads a Kubernetes cluster. Begin with list_resources. Nothing can be changed or run in it.",
     )
+    _add_lists(server, cluster)
     _add_objects(server, cluster)
     _add_happenings(server, cluster)
     return server
 
 
-def _add_objects(server: MCPServer, cluster: Cluster) -> None:
+def _add_lists(server: MCPServer, cluster: Cluster) -> None:
     @server.tool(annotations=_READS)
     async def list_kinds() -> Annotated[CallToolResult, Kinds]:
         """List the kinds of objects that the cluster has, custom ones too."""
@@ -130,6 +77,8 @@ def _add_objects(server: MCPServer, cluster: Cluster) -> None:
         shown = text.table(("namespace", "name", "age", "status"), rows) + ("\n(there are more)" if token else "")
         return _result(Items(kind=of.kind, items=items, continue_token=token), shown)
 
+
+def _add_objects(server: MCPServer, cluster: Cluster) -> None:
     @server.tool(annotations=_READS)
     async def get(kind: KindName, name: Name, namespace: Namespace = "") -> Annotated[CallToolResult, Text]:
         """Return one object as YAML. The values of a Secret are hidden."""

@@ -27,6 +27,12 @@ def make_server(monitoring: Monitoring, tenant: Tenant) -> MCPServer:
         instructions="How this server and the work of the organization are doing. Nothing can be changed.",
     )
 
+    _add_process(server, monitoring, tenant)
+    _add_organization(server, monitoring, tenant)
+    return server
+
+
+def _add_process(server: MCPServer, monitoring: Monitoring, tenant: Tenant) -> None:
     @server.tool(annotations=_READS)
     async def health() -> Annotated[CallToolResult, Health]:
         """Tell which services of the answering process work, what is missing, and how fast the database answers."""
@@ -49,6 +55,8 @@ def make_server(monitoring: Monitoring, tenant: Tenant) -> MCPServer:
         shown = text.table(("name", "labels", "value"), rows)
         return _result(found, shown + ("\nCut: give a longer prefix." if found.truncated else ""))
 
+
+def _add_organization(server: MCPServer, monitoring: Monitoring, tenant: Tenant) -> None:
     @server.tool(annotations=_READS)
     async def queues(
         kind: Annotated[str, Field(description="Work of this kind only (turn, ...); empty: all", max_length=100)] = "",
@@ -73,8 +81,6 @@ def make_server(monitoring: Monitoring, tenant: Tenant) -> MCPServer:
         rows += [("permission requests", "PENDING", found.waiting_permissions)]
         cost = f"\ncost today: {found.cost_micros_today / 1_000_000:.6f}"
         return _result(found, text.table(("what", "state", "count"), rows) + cost)
-
-    return server
 
 
 @contextmanager
