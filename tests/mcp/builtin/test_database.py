@@ -190,6 +190,7 @@ async def test_superuser_as_login_is_refused(shop: Shop) -> None:
         ("GRANT USAGE ON SEQUENCE numbers TO {reader}", "REVOKE USAGE ON public.numbers FROM {reader}"),
         ("GRANT CREATE ON SCHEMA public TO {reader}", "REVOKE CREATE ON SCHEMA public FROM {reader}"),
         ("ALTER TABLE orders OWNER TO {reader}", "owns public.orders"),
+        ("CREATE SCHEMA mine AUTHORIZATION {reader}", "owns schema mine"),
         ("GRANT pg_execute_server_program TO {reader}", "REVOKE pg_execute_server_program FROM {reader}"),
         ("GRANT pg_signal_backend TO {reader}", "REVOKE pg_signal_backend FROM {reader}"),
         ("ALTER ROLE {reader} CREATEROLE", "NOCREATEROLE"),

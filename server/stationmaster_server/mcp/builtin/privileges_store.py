@@ -70,6 +70,9 @@ SELECT * FROM (
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relowner IN (SELECT oid FROM mine) AND n.nspname {_OURS}
     UNION ALL
+    SELECT format('owns schema %I', n.nspname), format('ALTER SCHEMA %I OWNER TO ...', n.nspname)
+    FROM pg_catalog.pg_namespace n WHERE n.nspowner IN (SELECT oid FROM mine) AND n.nspname {_OURS}
+    UNION ALL
     SELECT format('has %s on %I.%I', a.privilege_type, n.nspname, c.relname),
            format('REVOKE %s ON %I.%I FROM %s', a.privilege_type, n.nspname, c.relname, o.name)
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
