@@ -24,11 +24,16 @@ class Client:
     """A connection to a server. Safe to share between the tasks of one event loop; make one per loop."""
 
     def __init__(
-        self, connection: Connection, *, timeout: timedelta = DEFAULT_TIMEOUT, attempts: int = DEFAULT_ATTEMPTS
+        self,
+        connection: Connection,
+        *,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        attempts: int = DEFAULT_ATTEMPTS,
+        channel: aio.Channel | None = None,
     ) -> None:
-        """Most callers want `Client.connect`."""
+        """Most callers want `Client.connect`. With `channel` it shares that of another client, which closes it."""
         self.connection = connection
-        self._calls = calls = Calls(open_channel(connection, attempts), connection.api_key, timeout)
+        self._calls = calls = Calls(channel or open_channel(connection, attempts), connection.api_key, timeout)
         self._identity = identity_pb2_grpc.IdentityServiceStub(calls.channel)
         self.sessions = Sessions(calls)
         self.permissions = Permissions(calls)

@@ -42,6 +42,10 @@ class Listing(Generic[T, P]):
             if not token:
                 return
 
+    async def page(self, token: str = "") -> P:
+        """One page: the first, or that of a token which the page before it gave."""
+        return await self._fetch(token)
+
     async def __aiter__(self) -> AsyncIterator[T]:
         async for page in self.pages():
             for item in self._items(page):

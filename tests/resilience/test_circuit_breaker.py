@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from stationmaster_server.errors import Unavailable
+from stationmaster_server.errors import Reason, Unavailable
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker, State
 
 
@@ -114,3 +114,40 @@ async def test_an_error_that_is_not_the_other_sides_fault_does_not_count() -> No
     breaker = breaker_of(Clock(), counts=lambda error: not isinstance(error, OSError))
     await broken(breaker, 10)
     assert breaker.state is State.CLOSED
+
+
+async def test_each_failed_trial_doubles_the_pause_up_to_a_limit_and_a_success_makes_it_short_again() -> None:
+    clock = Clock()
+    breaker = breaker_of(clock, longest_pause=timedelta(seconds=30))
+    await broken(breaker, 3)
+    pauses = []
+    for _ in range(4):
+        with pytest.raises(Unavailable) as refused:
+            await breaker.call(work)
+        pauses.append(refused.value.retry_after.total_seconds())
+        clock.now += pauses[-1] + 0.001
+        await broken(breaker, 1)
+    assert pauses[0] == pytest.approx(10)
+    assert 16 <= pauses[1] <= 24
+    assert all(24 <= pause <= 36 for pause in pauses[2:])
+    clock.now += 37
+    assert await breaker.call(work) == "done"
+    await broken(breaker, 3)
+    with pytest.raises(Unavailable) as refused:
+        await breaker.call(work)
+    assert refused.value.retry_after == timedelta(seconds=10)
+
+
+async def test_a_forced_call_is_made_while_open_and_its_success_closes() -> None:
+    breaker = breaker_of(Clock())
+    await broken(breaker, 3)
+    assert await breaker.call(work, force=True) == "done"
+    assert state_of(breaker) is State.CLOSED
+
+
+async def test_who_is_refused_is_told_the_reason_of_the_breaker() -> None:
+    breaker = breaker_of(Clock(), reason=Reason.MCP_SERVER_UNAVAILABLE)
+    await broken(breaker, 3)
+    with pytest.raises(Unavailable) as refused:
+        await breaker.call(work)
+    assert refused.value.reason is Reason.MCP_SERVER_UNAVAILABLE

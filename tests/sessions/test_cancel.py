@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 
 import pytest
@@ -10,6 +11,7 @@ from stationmaster_server.errors import FailedPrecondition, Reason
 from stationmaster_server.sessions.model import MessageRole, PermissionState, SessionState, TurnState
 
 from tests.sessions.station import Station, text_of
+from tests.waiting import until
 
 SLOW = "/slow 20\n/say 2000"
 
@@ -64,6 +66,27 @@ async def test_a_queued_turn_that_is_cancelled_never_runs(station: Station) -> N
     assert (await station.turns.cancel(station.caller, session_id, queued.turn_id)).state is TurnState.CANCELLED
     assert (await station.ended(session_id, running)).state is TurnState.COMPLETED
     assert [message.turn_id for message in await station.messages(session_id)] == [running.turn_id] * 2
+
+
+async def test_stopping_a_queued_turn_takes_locks_in_the_order_of_a_worker_that_begins_it(station: Station) -> None:
+    organization_id = station.caller.tenant.organization_id
+    session_id = await station.create()
+    await station.send(session_id, '/tool files.write {"path": "a.txt", "content": "a"}')
+    await station.asked(session_id)
+    queued = await station.send(session_id, "/say 1")
+
+    async def cancel_waits() -> bool:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        async with station.database.system(autocommit=True) as look:
+            return bool(await look.fetchval(waiting))
+
+    async with station.database.system() as worker:
+        await station.services.log.set_fence(worker, organization_id, session_id, None)
+        cancelling = asyncio.create_task(station.turns.cancel(station.caller, session_id, queued.turn_id))
+        await until(cancel_waits)
+        item = "SELECT state FROM work_items WHERE organization_id = $1 AND item_id = $2 FOR SHARE"
+        assert await worker.fetchval(item, organization_id, queued.turn_id), "without a deadlock"
+    assert (await cancelling).state is TurnState.CANCELLED
 
 
 async def test_a_turn_that_has_ended_cannot_be_cancelled(station: Station) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import structlog
+from mcp import Client
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from stationmaster_server.telemetry import context, logs
 from stationmaster_server.telemetry.masking import mask, mask_text
 
@@ -48,6 +51,18 @@ def test_secrets_are_masked_wherever_they_stand(lines: Any) -> None:
     assert "hunter2" not in text
     assert '"n": 1' in text
     assert "RuntimeError" in text
+
+
+async def test_why_a_tool_of_an_mcp_server_failed_is_for_its_caller_and_no_line(lines: Any) -> None:
+    server = MCPServer("shop")
+
+    @server.tool()
+    async def query() -> str:
+        raise ToolError("no order of customer Alice")
+
+    async with Client(server) as client:
+        assert (await client.call_tool("query")).is_error
+    assert "Alice" not in json.dumps(lines())
 
 
 @pytest.mark.parametrize(

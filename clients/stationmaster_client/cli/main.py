@@ -21,6 +21,7 @@ from stationmaster_client.cli import (
 )
 from stationmaster_client.cli.chat import chat
 from stationmaster_client.cli.command import command, group
+from stationmaster_client.cli.mcp import mcp
 from stationmaster_client.cli.status import status, whoami
 
 app = group(
@@ -38,6 +39,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(quota.app, name="quota")
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(audit.app, name="audit")
+command(app, "mcp")(mcp)
 command(app, "whoami")(whoami)
 command(app, "status")(status)
 

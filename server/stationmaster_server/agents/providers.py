@@ -175,5 +175,6 @@ def _breaker(name: str) -> CircuitBreaker:
     return CircuitBreaker(
         f"model:{name}",
         failures=failures,
+        reason=Reason.MODEL_UNAVAILABLE,
         counts=lambda error: isinstance(error, ProviderFailure) and error.blames_provider,
     )

@@ -17,12 +17,14 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
             "telemetry": {"log_format": "json"},
             "identity": {"local_admin": False},
             "models": {"demo": False},
+            "mcp": {"stdio_commands": ()},
         },
         Profile.LOW_RESOURCE: {
             "database": {"pool_size": 4, "system_pool_size": 3},
             "server": {"max_calls": 2_000, "max_streams": 2_000},
             "telemetry": {"monitor_interval": "30s"},
             "work": {"slots": 8},
+            "mcp": {"max_connections": 20, "max_connections_per_user": 10},
         },
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -27,6 +28,9 @@ class State(StrEnum):
 class CircuitBreaker:
     """Opens after `failures` faults in a row; after `pause` one trial call closes it or opens it again.
 
+    With `longest_pause`, each failed trial doubles the pause up to that, give or take a fifth, so that many breakers of
+    one cause do not try at once. `reason` is what a refused call is told.
+
     Only errors that `counts` says are faults of the other side are counted: a refused argument proves that it lives. A
     cancelled call counts neither way.
     """
@@ -37,12 +41,16 @@ class CircuitBreaker:
         *,
         failures: int = 5,
         pause: timedelta = timedelta(seconds=30),
+        longest_pause: timedelta | None = None,
+        reason: Reason = Reason.SERVER_OVERLOADED,
         counts: Callable[[Exception], bool] = lambda error: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._limit = failures
-        self._pause = pause.total_seconds()
+        self._shortest = self._pause = pause.total_seconds()
+        self._longest = longest_pause.total_seconds() if longest_pause else None
+        self._reason = reason
         self._counts = counts
         self._clock = clock
         self._failed = 0
@@ -54,9 +62,12 @@ class CircuitBreaker:
         """Where it stands now."""
         return self._state
 
-    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run `work` unless the breaker is open; then raise Unavailable with the time that is left of the pause."""
-        trial = self._admit()
+    async def call(self, work: Callable[[], Awaitable[T]], *, force: bool = False) -> T:
+        """Run `work` unless the breaker is open; then raise Unavailable with the time that is left of the pause.
+
+        `force`: run it all the same; its outcome counts.
+        """
+        trial = not force and self._admit()
         settled = False
         try:
             result = await work()
@@ -80,7 +91,7 @@ class CircuitBreaker:
         left = self._opened_at + self._pause - self._clock()
         if self._state is State.HALF_OPEN or left > 0:
             raise Unavailable(
-                Reason.MODEL_UNAVAILABLE if self.name.startswith("model:") else Reason.SERVER_OVERLOADED,
+                self._reason,
                 f"{self.name} failed {self._failed} times in a row and is left alone for a while",
                 retry_after=timedelta(seconds=max(left, 1.0)),
             )
@@ -89,10 +100,14 @@ class CircuitBreaker:
 
     def _fail(self) -> None:
         self._failed += 1
+        if self._state is State.HALF_OPEN and self._longest is not None:
+            spread = random.uniform(0.8, 1.2)  # noqa: S311 - nothing secret
+            self._pause = min(self._pause * 2, self._longest) * spread
         if self._state is State.HALF_OPEN or self._failed >= self._limit:
             self._state = State.OPEN
             self._opened_at = self._clock()
 
     def _succeed(self) -> None:
         self._failed = 0
+        self._pause = self._shortest
         self._state = State.CLOSED

@@ -65,6 +65,7 @@ class Execution:
         self._first_delta: asyncio.Future[int] | None = None
         self._last_delta: asyncio.Future[int] | None = None
         self._asked: ModelCallStarted | None = None
+        self._wasted = Usage()
         self._reservation: Reservation | None = None
         self._task = _current_task()
         self._waiting = False
@@ -86,9 +87,8 @@ class Execution:
         except Stopped as stopped:
             await self._end(stopped.ending, *stopped.before)
         except RuntimeFailure as failure:
-            if not self._text:
-                self._asked = None  # a provider that refused, or was not reached, charges nothing
-            await self._end(Ending(TurnState.FAILED, failure.reason, failure.message))
+            ending = Ending(TurnState.FAILED, failure.reason, failure.message)
+            await self._end(ending, used=self._used_in_vain(failure))
         finally:
             watcher.cancel()
             if timer is not None:
@@ -212,6 +212,7 @@ class Execution:
         self._asked = event
 
     async def _restart(self, event: AnswerRestarted) -> None:
+        self._wasted = event.usage
         partial = await self._partial()
         if partial.first_delta:
             await self._write(
@@ -225,6 +226,7 @@ class Execution:
         self._turn = replace(self._turn, step=event.step)
         await self._steps.answered(self._turn, event, partial, self._reservation, self._lap())
         self._reservation = self._asked = None
+        self._wasted = Usage()
         self._forget_deltas()
         self._finished = not event.calls
 
@@ -235,8 +237,15 @@ class Execution:
         """What a model call that was stopped has used, as far as one can tell: its provider does not say."""
         if self._asked is None:
             return Usage()
+        # The attempts before, whose provider may have said, were paid for as well.
         output_tokens = min(estimate_tokens("".join(self._text)), self._asked.max_output_tokens)
-        return self._usage_of(self._asked, output_tokens)
+        return self._wasted + self._usage_of(self._asked, output_tokens)
+
+    def _used_in_vain(self, failure: RuntimeFailure) -> Usage:
+        if failure.usage is not None:
+            return failure.usage
+        # A provider that refused, or was not reached, charges nothing.
+        return self._cut_answer() if self._text else Usage()
 
     def _usage_of(self, call: ModelCallStarted, output_tokens: int) -> Usage:
         tokens = Tokens(input=call.estimated_input_tokens, output=output_tokens)
@@ -263,9 +272,9 @@ class Execution:
         passed, self._step_began = now - self._step_began, now
         return timedelta(seconds=passed)
 
-    async def _end(self, ending: Ending, *before: NewEvent) -> None:
+    async def _end(self, ending: Ending, *before: NewEvent, used: Usage | None = None) -> None:
         partial = await self._partial()
-        used = self._cut_answer()
+        used = self._cut_answer() if used is None else used
         self._count(used)
         await self._steps.finish(self._turn, ending, before, partial, used, self._reservation, self._lap())
 

@@ -224,7 +224,6 @@ class Turns:
     ) -> None:
         """A turn that runs is asked to end; its worker sees to it. Any other ends here."""
         organization_id = caller.tenant.organization_id
-        await self._services.queue.cancel(tx, organization_id, turn.id)
         entry = AuditEntry(
             action="turn.cancel",
             resource=turn_name(session.id, turn.id),
@@ -235,10 +234,12 @@ class Turns:
         await self._services.audit.write(tx, caller, entry)
         if turn.state is TurnState.RUNNING:
             await turn_store.set_ending(tx, organization_id, turn.id, ending, reason)
-            return
-        state = TurnState.ROLLED_BACK if ending == BusyPolicy.ROLLBACK else TurnState.CANCELLED
-        current = await store.get_session(tx, organization_id, session.id, None)
-        await end_turn(tx, self._services, caller, current, turn, Ending(state, reason))
+        else:
+            state = TurnState.ROLLED_BACK if ending == BusyPolicy.ROLLBACK else TurnState.CANCELLED
+            current = await store.get_session(tx, organization_id, session.id, None)
+            await end_turn(tx, self._services, caller, current, turn, Ending(state, reason))
+        # The item after the stream, as a worker that begins the turn locks them.
+        await self._services.queue.cancel(tx, organization_id, turn.id)
 
 
 def _new_turn(session: Session, request: SendRequest) -> Turn:

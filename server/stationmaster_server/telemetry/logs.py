@@ -50,7 +50,7 @@ def set_up(level: Level = "info", fmt: Format = "auto", stream: TextIO | None = 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("alembic", "asyncio", "grpc", "httpcore2", "httpx2"):
+    for chatty in ("alembic", "asyncio", "grpc", "httpcore2", "httpx2", "mcp"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 

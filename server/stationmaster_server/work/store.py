@@ -235,6 +235,7 @@ SELECT {COLUMNS} FROM work_items i
 WHERE i.organization_id = $1 AND i.state = 'DEAD'
   AND ($2::text IS NULL OR i.kind = $2) AND ($3::text IS NULL OR i.reason = $3)
   AND ($4::timestamptz IS NULL OR (i.finished_at, i.item_id) < ($4, $5::uuid))
+  AND ($7::uuid IS NULL OR i.user_id = $7)
 ORDER BY i.finished_at DESC, i.item_id DESC LIMIT $6
 """
 
@@ -246,10 +247,12 @@ async def list_dead(
     reason: str | None,
     after: tuple[datetime, UUID] | None,
     limit: int,
+    *,
+    owner: UUID | None = None,
 ) -> list[WorkItem]:
-    """Dead items, the newest first, after (finished_at, item_id) of the last one seen."""
+    """Dead items (of `owner` only), the newest first, after (finished_at, item_id) of the last one seen."""
     finished_at, item_id = after or (None, None)
-    rows = await tx.fetch(_DEAD, organization_id, kind, reason, finished_at, item_id, limit)
+    rows = await tx.fetch(_DEAD, organization_id, kind, reason, finished_at, item_id, limit, owner)
     return [to_item(row) for row in rows]
 
 
@@ -282,12 +285,13 @@ async def touch_lanes(tx: Transaction, items: Sequence[WorkItem]) -> None:
     )
 
 
-async def stats(tx: Transaction, organization_id: UUID) -> list[QueueStats]:
-    """What an organization has in the queue, with workers, suspended and dead."""
+async def stats(tx: Transaction, organization_id: UUID, *, owner: UUID | None = None) -> list[QueueStats]:
+    """What an organization (or `owner` of it) has in the queue, with workers, suspended and dead."""
     sql = """
     SELECT kind, state, count(*) AS count, min(run_at) AS oldest FROM work_items
     WHERE organization_id = $1 AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED', 'DEAD')
+      AND ($2::uuid IS NULL OR user_id = $2)
     GROUP BY kind, state ORDER BY kind, state
     """
-    rows = await tx.fetch(sql, organization_id)
+    rows = await tx.fetch(sql, organization_id, owner)
     return [QueueStats(row["kind"], State(row["state"]), row["count"], row["oldest"]) for row in rows]

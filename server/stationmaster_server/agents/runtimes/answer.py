@@ -78,8 +78,8 @@ async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGene
     async for attempt in _attempts(retries):
         if progress.characters:
             progress.characters = 0
-            yield AnswerRestarted(step)
-        with attempt, _guarded(question):
+            yield AnswerRestarted(step, progress.wasted)
+        with attempt, _guarded(question, progress):
             async with _stream(question) as stream:
                 with _paid(stream, question, progress, prices):
                     async for event in stream:
@@ -94,16 +94,21 @@ async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGene
 
 
 @contextmanager
-def _guarded(question: Question) -> Iterator[None]:
-    """The circuit breaker counts what goes wrong inside, and failures are told as ours."""
+def _guarded(question: Question, progress: _Progress) -> Iterator[None]:
+    """The circuit breaker counts what goes wrong inside, and failures are told as ours, with what all attempts used."""
     try:
         with Guarded(question.breaker):
             try:
                 yield
             except MODEL_ERRORS as error:
                 raise translate(error, question.model_id) from None
+    except ProviderFailure as failure:
+        failure.usage = progress.wasted
+        raise
     except Unavailable as refused:
-        raise left_alone(question.model_id, refused.retry_after) from None
+        alone = left_alone(question.model_id, refused.retry_after)
+        alone.usage = progress.wasted
+        raise alone from None
 
 
 def _stream(question: Question) -> AbstractAsyncContextManager[StreamedResponse]:

@@ -1,0 +1,1 @@
+"""MCP servers that run in this process: `database`, `monitoring`, `kubernetes_readonly`."""

@@ -1,0 +1,1 @@
+"""Stationmaster as an MCP server."""
