@@ -85,5 +85,5 @@ lock: setup ## resolve requirements.lock anew (make lock UPGRADE=1 takes the new
 		--output-file requirements.lock
 
 clean: ## remove .venv and every cache (never a server's data)
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build dist tests/mcp/everything/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -176,6 +176,14 @@ async def test_closing_ends_what_is_connecting_within_bounds_and_tells_who_waits
     assert not [one for one in psutil.Process().children(recursive=True) if "hang_at_start" in one.cmdline()]
 
 
+@pytest.mark.parametrize("mode", ["html", "old", "die_at_start"])
+async def test_closing_waits_for_the_process_of_a_connection_that_failed(mode: str) -> None:
+    async with connections() as pool:
+        with pytest.raises(StationmasterError):
+            await pool.tools(server_of(mode))
+    assert not [one for one in psutil.Process().children(recursive=True) if mode in one.cmdline()]
+
+
 async def test_a_silent_connection_is_pinged_before_it_is_used_again() -> None:
     bounds = Bounds(ping_timeout=timedelta(milliseconds=300))
     async with connections(bounds, ping_interval=timedelta()) as pool:

@@ -111,21 +111,20 @@ class Asking:
         """The tools, resources or prompts (`kind`), and whether some were left out."""
         if getattr(self._current().server_capabilities, kind, None) is None:
             return (), False
-        async with asyncio.timeout(self._bounds.list_timeout.total_seconds()):
-            if kind == "tools":
-                self._watch.unreadable.clear()
-                tools, cut = await self._pages(ClientSession.list_tools, "tools")
-                unreadable = self._watch.unreadable.pop("tools/list", [])[: self._bounds.items]
-                return await asyncio.to_thread(self.reader.tools, tools, unreadable), cut
-            if kind == "prompts":
-                prompts, cut = await self._pages(ClientSession.list_prompts, "prompts")
-                return self.reader.prompts(prompts), cut
-            plain, cut = await self._pages(ClientSession.list_resources, "resources")
-            try:
-                templates, more = await self._pages(ClientSession.list_resource_templates, "resource_templates")
-            except Refused:  # many servers with resources know no templates
-                templates, more = [], False
-            return self.reader.resources(plain, templates), cut or more
+        if kind == "tools":
+            self._watch.unreadable.clear()
+            tools, cut = await self._pages(ClientSession.list_tools, "tools")
+            unreadable = self._watch.unreadable.pop("tools/list", [])[: self._bounds.items]
+            return await asyncio.to_thread(self.reader.tools, tools, unreadable), cut
+        if kind == "prompts":
+            prompts, cut = await self._pages(ClientSession.list_prompts, "prompts")
+            return self.reader.prompts(prompts), cut
+        plain, cut = await self._pages(ClientSession.list_resources, "resources")
+        try:
+            templates, more = await self._pages(ClientSession.list_resource_templates, "resource_templates")
+        except Refused:  # many servers with resources know no templates
+            templates, more = [], False
+        return self.reader.resources(plain, templates), cut or more
 
     async def _pages(self, ask: Callable[..., Awaitable[Any]], field: str) -> tuple[list[Any], bool]:
         items: list[Any] = []

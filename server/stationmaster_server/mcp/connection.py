@@ -42,7 +42,6 @@ class Connection(Asking):
         self._built_in = built_in
         self._ready = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
-        self._is_aborted = False
 
     def start(self, over: Callable[[Connection], None]) -> None:
         """Begin to connect; `over` is called when nothing of it is left."""
@@ -59,8 +58,7 @@ class Connection(Asking):
             for wait in waits:
                 wait.cancel()
         if self._fate.cause is None and not self._ready.is_set():
-            self._fate.end(Ended(self._fate.with_complaint(f"it did not answer within {limit:g} s")))
-            self._abort()
+            self._abort(Ended(self._fate.with_complaint(f"it did not answer within {limit:g} s")))
         if self._fate.cause is not None:
             raise self._fate.cause
 
@@ -70,15 +68,15 @@ class Connection(Asking):
         if self._owner is None:
             return
         if not self._ready.is_set():
-            self._abort()
+            self._abort(Ended("the connection was closed"))
         await asyncio.wait([self._owner], timeout=_CLOSE_PATIENCE.total_seconds())
         self._owner.cancel()
 
-    def _abort(self) -> None:
-        # Once: a second one would interrupt the end of a process.
-        if self._owner is not None and not self._is_aborted:
-            self._is_aborted = True
+    def _abort(self, cause: Ended) -> None:
+        # One that has a fate is ending by itself.
+        if self._owner is not None and self._fate.cause is None:
             self._owner.cancel()
+        self._fate.end(cause)
         self._stop.set()
 
     async def _own(self) -> None:

@@ -238,7 +238,8 @@ class Connections:
                     listed = slot.lists[kind] = Listed(items, is_cut, connection, change)
                 return listed
 
-        return await self._run(target, work, f"for its {kind}", idempotent=True)
+        limit = self._bounds.list_timeout
+        return await self._run(target, work, f"for its {kind}", idempotent=True, limit=limit)
 
     async def _callable_tool(self, target: Target, name: str) -> Tool:
         server = target.server
@@ -266,10 +267,16 @@ class Connections:
         check_arguments(tool.name, tool.input_schema, arguments)
 
     async def _run(
-        self, target: Target, work: Callable[[Slot, Connection], Awaitable[T]], what: str, *, idempotent: bool
+        self,
+        target: Target,
+        work: Callable[[Slot, Connection], Awaitable[T]],
+        what: str,
+        *,
+        idempotent: bool,
+        limit: timedelta | None = None,
     ) -> T:
         """Do it on a live connection; again on another one where it cannot have happened, or may happen twice."""
-        teller, limit = Teller(target.server), target.server.call_timeout
+        teller, limit = Teller(target.server), limit or target.server.call_timeout
         for attempt in range(1, _ATTEMPTS + 1):
             async with self._pool.use(target) as (slot, connection):
                 try:
