@@ -67,6 +67,11 @@ class _Progress:
     characters: int = 0
     wasted: Usage = field(default_factory=Usage)
 
+    @property
+    def in_vain(self) -> Usage:
+        """What is paid for without an answer: nothing, if no attempt brought a word."""
+        return self.wasted if self.first_delta else Usage()
+
 
 async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGenerator[AnswerEvent, None]:
     """Yields the deltas of the answer, then the answer. Closing the iterator ends the request at once.
@@ -103,11 +108,11 @@ def _guarded(question: Question, progress: _Progress) -> Iterator[None]:
             except MODEL_ERRORS as error:
                 raise translate(error, question.model_id) from None
     except ProviderFailure as failure:
-        failure.usage = progress.wasted
+        failure.usage = progress.in_vain
         raise
     except Unavailable as refused:
         alone = left_alone(question.model_id, refused.retry_after)
-        alone.usage = progress.wasted
+        alone.usage = progress.in_vain
         raise alone from None
 
 
