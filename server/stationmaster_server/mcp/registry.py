@@ -54,14 +54,16 @@ class Registry:
     async def usable(self, tenant: Tenant, server_id: str) -> McpServer:
         """The nearest server of this id. Raises NotFound, FailedPrecondition when it is disabled."""
         server = await self.find(tenant, server_id)
-        if server.disabled:
-            name, advice = f"mcpServers/{server_id}", "enable it with UpdateMcpServer (disabled = false)"
-            raise FailedPrecondition(
-                Reason.RUNTIME_UNAVAILABLE,
-                f"{name} is disabled: {advice}",
-                PreconditionViolation("MCP_SERVER", name, advice),
-            )
+        require_enabled(server)
         return server
+
+
+def require_enabled(server: McpServer) -> None:
+    """Raises FailedPrecondition when the server is disabled."""
+    if server.disabled:
+        name, advice = f"mcpServers/{server.server_id}", "enable it with UpdateMcpServer (disabled = false)"
+        violation = PreconditionViolation("MCP_SERVER", name, advice)
+        raise FailedPrecondition(Reason.RUNTIME_UNAVAILABLE, f"{name} is disabled: {advice}", violation)
 
 
 def owner_of(tenant: Tenant, level: Level) -> UUID:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, assert_never
-from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     Aborted,
@@ -63,12 +62,10 @@ _DELETED = "its MCP server was deleted"
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What a repeat is answered with: the server as it was then, by what a reader may see."""
+class _Deleted:
+    """What is remembered of a deletion."""
 
     server_id: str
-    level: Level
-    uid: UUID
 
 
 class McpServers:
@@ -98,14 +95,14 @@ class McpServers:
             await self._require_free(caller, new)
             return new
         async with self._database.tenant(tenant) as tx:
-            again = await recall(tx, tenant, caller.request_key, _Kept)
+            again = await recall(tx, tenant, caller.request_key, McpServer)
             if again is not None:
-                return await self._kept(tx, caller, again)
+                return again
             if await store.count(tx, tenant.organization_id, owner) >= MOST_SERVERS:
                 raise too_many(f"{MOST_SERVERS} MCP servers are registered here already: delete one first")
             made = await store.insert(tx, tenant.organization_id, owner, new)
             await self._write_audit(tx, caller, "mcp_server.register", made)
-            await remember(tx, tenant, caller.request_key, _kept(made))
+            await remember(tx, tenant, caller.request_key, made)
             return made
 
     async def get(self, caller: Caller, server_id: str, level: Level | None = None) -> McpServer:
@@ -141,12 +138,14 @@ class McpServers:
         Raises NotFound, Aborted(ETAG_MISMATCH), PermissionDenied, FailedPrecondition.
         """
         tenant = caller.tenant
+        if validate_only:
+            caller = replace(caller, request_key=None)
         if "transport" in changes:
             await self._check_transport(caller, McpServer(server_id, Level.USER, changes["transport"]))
         async with self._database.tenant(tenant) as tx:
-            again = await recall(tx, tenant, caller.request_key, _Kept)
+            again = await recall(tx, tenant, caller.request_key, McpServer)
             if again is not None:
-                return await self._kept(tx, caller, again)
+                return again
             server = await self._locked(tx, caller, server_id, level, etag)
             changed = replace(server, **changes, etag=new_id().hex)
             if "transport" in changes:
@@ -156,7 +155,7 @@ class McpServers:
                 return changed
             made = await store.update(tx, tenant.organization_id, owner_of(tenant, server.level), changed)
             await self._write_audit(tx, caller, "mcp_server.update", made, paths=sorted(changes))
-            await remember(tx, tenant, caller.request_key, _kept(made))
+            await remember(tx, tenant, caller.request_key, made)
         if made.uid is not None:
             await self._connections.forget(made.uid)
         return made
@@ -165,7 +164,7 @@ class McpServers:
         """Delete a server and close its sessions. Raises NotFound, Aborted(ETAG_MISMATCH), PermissionDenied."""
         tenant = caller.tenant
         async with self._database.tenant(tenant) as tx:
-            if await recall(tx, tenant, caller.request_key, _Kept) is not None:
+            if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
                 return
             server = await self._locked(tx, caller, server_id, level, etag)
             await store.delete(tx, tenant.organization_id, owner_of(tenant, server.level), server_id)
@@ -173,7 +172,7 @@ class McpServers:
             if server.uid is not None:
                 closed = await session_store.close_of_server(tx, tenant.organization_id, server.uid, _DELETED)
             await self._write_audit(tx, caller, "mcp_server.delete", server, sessions=len(closed))
-            await remember(tx, tenant, caller.request_key, _kept(server))
+            await remember(tx, tenant, caller.request_key, _Deleted(server_id))
         for session_id in closed:
             await self._connections.close_session(session_id)
         if server.uid is not None:
@@ -181,10 +180,19 @@ class McpServers:
 
     async def check(self, caller: Caller, server_id: str, level: Level | None) -> Check:
         """Connect and say how the server is. Raises NotFound."""
-        server = await self._registry.find(caller.tenant, server_id, level)
-        checked = await self._connections.check(Target(caller.tenant, server))
-        async with self._database.tenant(caller.tenant) as tx:
+        tenant = caller.tenant
+        async with self._database.tenant(tenant, read=True) as tx:
+            again = await look(tx, tenant, caller.request_key, Check)
+            if again is not None:
+                return again
+            server = await self._registry.find_in(tx, tenant, server_id, level, secrets=True)
+        checked = await self._connections.check(Target(tenant, server))
+        async with self._database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Check)
+            if again is not None:
+                return again
             await self._write_audit(tx, caller, "mcp_server.check", server, healthy=checked.healthy)
+            await remember(tx, tenant, caller.request_key, checked)
         return checked
 
     async def _locked(
@@ -222,25 +230,12 @@ class McpServers:
             if await store.of_owners(tx, caller.tenant.organization_id, owners, new.server_id, secrets=False):
                 raise AlreadyExists("McpServer", f"mcpServers/{new.server_id}")
 
-    async def _kept(self, tx: Transaction, caller: Caller, kept: _Kept) -> McpServer:
-        """What a repeat is answered with: the server as it is now, for its secrets are not kept a second time."""
-        server = await self._registry.find_in(tx, caller.tenant, kept.server_id, kept.level)
-        if server.uid != kept.uid:
-            raise NotFound("McpServer", f"mcpServers/{kept.server_id}")
-        return server
-
     async def _write_audit(
         self, tx: Transaction, caller: Caller, action: str, server: McpServer, **details: object
     ) -> None:
         told = {"level": server.level.value, "transport": type(server.transport).__name__.lower(), **details}
         entry = AuditEntry(action, f"mcpServers/{server.server_id}", category=Category.SECURITY, details=told)
         await self._audit.write(tx, caller, entry)
-
-
-def _kept(server: McpServer) -> _Kept:
-    if server.uid is None:
-        raise RuntimeError("a registered server has a uid")
-    return _Kept(server.server_id, server.level, server.uid)
 
 
 def _require_level(caller: Caller, level: Level) -> None:
@@ -256,7 +251,7 @@ def _require_level(caller: Caller, level: Level) -> None:
 
 
 def _built_in(server_id: str) -> FailedPrecondition:
-    advice = "built-in MCP servers come with the installation's settings; register another one to hide it"
+    advice = "built-in MCP servers come with the installation's settings"
     name = f"mcpServers/{server_id}"
     return FailedPrecondition(
         Reason.RUNTIME_UNAVAILABLE, f"{name} cannot be changed: {advice}", PreconditionViolation("LEVEL", name, advice)

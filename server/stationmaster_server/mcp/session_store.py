@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -91,6 +92,16 @@ async def close_of_server(tx: Transaction, organization_id: UUID, server_uid: UU
         reason,
     )
     return [row["id"] for row in rows]
+
+
+async def open_among(tx: Transaction, sessions: Sequence[UUID]) -> set[UUID]:
+    """Those of these sessions, of whatever organization, that are open or are about to be."""
+    rows = await tx.fetch(
+        """SELECT id FROM unnest($1::uuid[]) AS here(id)
+           WHERE NOT EXISTS (SELECT FROM mcp_sessions s WHERE s.id = here.id AND s.state = 'CLOSED')""",
+        list(sessions),
+    )
+    return {row["id"] for row in rows}
 
 
 async def close_idle(tx: Transaction, reason: str, limit: int) -> list[tuple[UUID, McpSession]]:

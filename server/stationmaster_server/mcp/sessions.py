@@ -11,7 +11,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import FailedPrecondition, NotFound, PreconditionViolation, Reason
 from stationmaster_server.identity.model import AuditEntry
@@ -19,7 +19,7 @@ from stationmaster_server.mcp import session_store
 from stationmaster_server.mcp.admission import too_many
 from stationmaster_server.mcp.connections import Connections, Target
 from stationmaster_server.mcp.model import McpSession, SessionState
-from stationmaster_server.mcp.registry import Registry
+from stationmaster_server.mcp.registry import Registry, require_enabled
 
 LISTING = Listing(
     {
@@ -32,7 +32,7 @@ LISTING = Listing(
     default_order="create_time desc",
 )
 DEFAULT_IDLE = timedelta(minutes=5)
-MOST_OPEN = 50
+MOST_OPEN = 10
 _IDLE, _CLOSED_BY_CALLER = "nobody used it for its idle timeout", "closed by its user"
 _BATCH = 100
 
@@ -52,6 +52,10 @@ class McpSessions:
         Raises NotFound, Unavailable(MCP_SERVER_UNAVAILABLE), FailedPrecondition, ResourceExhausted(LIMIT_REACHED).
         """
         tenant, session_id = caller.tenant, new_id()
+        async with self._database.tenant(tenant, read=True) as tx:
+            again = await look(tx, tenant, caller.request_key, McpSession)
+        if again is not None:
+            return again
         server = await self._registry.usable(tenant, server_id)
         target = Target(tenant, server, session_id)
         checked = await self._connections.check(target)
@@ -120,14 +124,26 @@ class McpSessions:
         async with self._database.tenant(tenant, read=True) as tx:
             session = await self._get(tx, caller, session_id)
             if session.state is SessionState.CLOSED:
-                await self._connections.close_session(session_id)
                 raise _closed(session)
             server = await self._registry.find_in(tx, tenant, session.server_id, session.level, secrets=True)
         if server.uid != session.server_uid:
             raise NotFound("McpServer", f"mcpServers/{session.server_id}")
+        require_enabled(server)
         async with self._database.system(autocommit=True) as tx:
             await session_store.touch(tx, tenant.organization_id, session_id)
         return Target(tenant, server, session_id)
+
+    async def end_closed(self) -> int:
+        """End the connections here of sessions that were closed elsewhere; returns how many."""
+        here = self._connections.sessions
+        if not here:
+            return 0
+        async with self._database.system(autocommit=True) as tx:
+            still = await session_store.open_among(tx, here)
+        ended = [session_id for session_id in here if session_id not in still]
+        for session_id in ended:
+            await self._connections.close_session(session_id)
+        return len(ended)
 
     async def close_idle(self) -> int:
         """Close the sessions that nobody used for their time; returns how many. Safe on every server at once."""

@@ -89,7 +89,8 @@ async def of_owners(
 
 
 async def count(tx: Transaction, organization_id: UUID, owner_id: UUID) -> int:
-    """How many servers an owner has."""
+    """How many servers an owner has; others that register one wait for this transaction's end."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('mcp_servers' || $1::uuid::text, 0))", owner_id)
     sql = "SELECT count(*) FROM mcp_servers WHERE organization_id = $1 AND owner_id = $2"
     return int(await tx.fetchval(sql, organization_id, owner_id))
 

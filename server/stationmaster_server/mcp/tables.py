@@ -49,5 +49,7 @@ mcp_sessions = tenant_table(
 Index(None, mcp_sessions.c.organization_id, mcp_sessions.c.user_id, mcp_sessions.c.created_at)
 # DeleteMcpServer closes its sessions.
 Index(None, mcp_sessions.c.organization_id, mcp_sessions.c.server_uid, postgresql_where=mcp_sessions.c.state == "OPEN")
+# Which of the sessions that are connected somewhere were closed.
+Index("mcp_sessions_closed_idx", mcp_sessions.c.id, postgresql_where=mcp_sessions.c.state == "CLOSED")
 # The sweep of those that are idle.
 Index("mcp_sessions_idle_idx", mcp_sessions.c.last_used_at, postgresql_where=mcp_sessions.c.state == "OPEN")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, assert_never
+from urllib.parse import urlsplit
 
+from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.mcp.model import BuiltIn, Http, Stdio, Transport
 
 
@@ -34,14 +36,24 @@ def transport_from_json(shown: Mapping[str, Any], secrets: Mapping[str, str] | N
 
 
 def with_secrets_of(new: Transport, old: Transport) -> Transport:
-    """The new transport, with the old one's values where it has a name without a value."""
+    """The new transport, with the old one's values where it has a name without a value.
+
+    Values stay with what they were given for: InvalidArgument when the command, or the URL's origin, is another one.
+    """
     match new, old:
         case Stdio(), Stdio():
-            return Stdio(new.command, new.arguments, _filled(new.environment, old.environment))
+            same = (new.command, new.arguments) == (old.command, old.arguments)
+            kept = _filled(new.environment, old.environment, "stdio.environment", same=same)
+            return Stdio(new.command, new.arguments, kept)
         case Http(), Http():
-            return Http(new.url, _filled(new.headers, old.headers))
+            same = urlsplit(new.url)[:2] == urlsplit(old.url)[:2]
+            return Http(new.url, _filled(new.headers, old.headers, "http.headers", same=same))
     return new
 
 
-def _filled(new: Mapping[str, str], old: Mapping[str, str]) -> dict[str, str]:
+def _filled(new: Mapping[str, str], old: Mapping[str, str], field: str, *, same: bool) -> dict[str, str]:
+    wanted = sorted(name for name, value in new.items() if not value and old.get(name))
+    if wanted and not same:
+        text = f"give the value of {wanted[0]} again: it was given for another command or host"
+        raise InvalidArgument.field(f"mcp_server.{field}", text)
     return {name: value or old.get(name, "") for name, value in new.items()}
