@@ -59,7 +59,8 @@ async def fuzz(caller: Caller, requests: list[tuple[Method, bytes]]) -> list[str
         async with gate:
             code, reason = await answer(caller, method, request)
         seen[code] += 1
-        if code not in FINE or (code != "OK" and not reason):
+        away = (code, reason) == ("UNAVAILABLE", "MCP_SERVER_UNAVAILABLE")  # what a random URL leads to
+        if (code not in FINE and not away) or (code != "OK" and not reason):
             wrong.append(f"{method.name}: {code} {reason} for {request[:300]!r}")
 
     async with asyncio.timeout(100):

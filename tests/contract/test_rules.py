@@ -20,7 +20,14 @@ METHODS = descriptors.methods()
 LISTS = [method for method in METHODS if method.descriptor.name.startswith(("List", "Search"))]
 UPDATES = [method for method in METHODS if method.descriptor.name.startswith(("Update", "SetQuota"))]
 WATCHES = [method for method in METHODS if method.descriptor.name.startswith("Watch")]
-VALIDATE_ONLY = {"AgentService.CreateAgent", "AgentService.UpdateAgent", "IdentityService.SetQuota"}
+ORDERED_BY_NAME = {"AgentService.ListModels", "McpService.ListTools", "McpService.ListResources"} | {
+    "McpService.ListMcpPrompts"
+}
+"""Lists of what is not in the database: of one order."""
+VALIDATE_ONLY = {"AgentService.CreateAgent", "AgentService.UpdateAgent", "IdentityService.SetQuota"} | {
+    "McpService.RegisterMcpServer",
+    "McpService.UpdateMcpServer",
+}
 
 
 def by_name(method: Method) -> str:
@@ -66,6 +73,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     } <= names
     assert len([name for name in names if name.startswith("SessionService.")]) == 18
     assert len([name for name in names if name.startswith("IdentityService.")]) == 15
+    assert len([name for name in names if name.startswith("McpService.")]) == 16
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)
@@ -112,7 +120,7 @@ def test_every_list_is_paged(method: Method) -> None:
     assert "next_page_token" in fields(method.descriptor.output_type)
     if method.descriptor.name.startswith("List"):
         assert rules(request["filter"]).string.max_len > 0
-        assert "order_by" in request or method.name == "AgentService.ListModels"
+        assert "order_by" in request or method.name in ORDERED_BY_NAME
 
 
 @pytest.mark.parametrize("method", UPDATES, ids=by_name)
@@ -179,7 +187,18 @@ def _is_input(message: Descriptor) -> bool:
     wanted = {method.request.full_name for method in METHODS}
     wanted |= {
         f"stationmaster.v1.{name}"
-        for name in ("Session", "Agent", "AgentSpec", "ToolPolicy", "User", "ApiKey", "Quota")
+        for name in (
+            "Session",
+            "Agent",
+            "AgentSpec",
+            "ToolPolicy",
+            "User",
+            "ApiKey",
+            "Quota",
+            "McpServer",
+            "McpStdio",
+            "McpHttp",
+        )
     }
     return message.full_name in wanted
 

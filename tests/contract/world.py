@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,12 +22,19 @@ from stationmaster.v1 import (
     audit_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
+    mcp_pb2,
+    mcp_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
 )
 
 from tests.contract.descriptors import Method
 
+MCP_SERVER = mcp_pb2.McpStdio(
+    command=sys.executable,
+    arguments=["-I", "-S", str(Path(__file__).parents[1] / "mcp" / "orderly.py")],
+)
+"""How the server of `tests/mcp/orderly.py` is run."""
 TOOL = '/tool files.write {"path": "a.txt", "content": "a"}'
 
 
@@ -142,6 +151,7 @@ async def furnish(caller: Caller) -> None:
     )
     names["stationmaster.dev/Agent"] = agent.name
     await _furnish_session(caller, agent.name)
+    await _furnish_mcp(caller)
     audit: Any = caller.stub(audit_pb2_grpc.AuditServiceStub)
     events = await audit.ListAuditEvents(audit_pb2.ListAuditEventsRequest(), metadata=caller.metadata)
     names["stationmaster.dev/AuditEvent"] = events.audit_events[0].name
@@ -162,3 +172,15 @@ async def _furnish_session(caller: Caller, agent: str) -> None:
                     caller.names["stationmaster.dev/PermissionRequest"] = asked
                     caller.names["stationmaster.dev/Turn"] = event.turn
     caller.names["stationmaster.dev/Message"] = f"{session.name}/messages/1"
+
+
+async def _furnish_mcp(caller: Caller) -> None:
+    stub: Any = caller.stub(mcp_pb2_grpc.McpServiceStub)
+    server = mcp_pb2.McpServer(level=mcp_pb2.MCP_LEVEL_ORGANIZATION, stdio=MCP_SERVER)
+    registered = await stub.RegisterMcpServer(
+        mcp_pb2.RegisterMcpServerRequest(mcp_server_id=f"agent-{uuid.uuid4().hex[:12]}", mcp_server=server),
+        metadata=caller.metadata,
+    )
+    caller.names["stationmaster.dev/McpServer"] = registered.name
+    opened = await stub.OpenMcpSession(mcp_pb2.OpenMcpSessionRequest(server=registered.name), metadata=caller.metadata)
+    caller.names["stationmaster.dev/McpSession"] = opened.name

@@ -15,7 +15,14 @@ import psutil
 import pytest
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.errors import FailedPrecondition, Reason, ResourceExhausted, StationmasterError, Unavailable
+from stationmaster_server.errors import (
+    FailedPrecondition,
+    PermissionDenied,
+    Reason,
+    ResourceExhausted,
+    StationmasterError,
+    Unavailable,
+)
 from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.connections import Connections, Target
 from stationmaster_server.mcp.model import Http, Stdio
@@ -209,7 +216,7 @@ async def test_a_tool_that_is_not_allowed_is_not_called() -> None:
         server = server_of()
         narrow = replace(server, server=replace(server.server, allowed_tools=("o*",)))
         assert texts(await pool.call(narrow, "ok", {})) == "fine"
-        with pytest.raises(FailedPrecondition) as raised:
+        with pytest.raises(PermissionDenied) as raised:
             await pool.call(narrow, "die", {})
         assert raised.value.reason is Reason.TOOL_DENIED
 

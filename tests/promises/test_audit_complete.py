@@ -68,7 +68,7 @@ def resource_of(method: Method, request: Any, answers: list[Any]) -> str:
         return str(answer.turn)
     if method.name == "IdentityService.CreateApiKey":
         return str(answer.api_key.name)
-    return str(getattr(answer, "name", "") or request.name)
+    return str(getattr(answer, "name", "") or getattr(request, "name", "") or request.parent)
 
 
 async def test_every_change_is_in_the_trail_once_with_its_method_actor_resource_and_request_id(owner: Caller) -> None:
@@ -125,6 +125,8 @@ def others(method: Method, request: Any) -> Iterator[Any]:
         trial.validate_only, trial.request_id = True, ""
         if "agent_id" in method.request.fields_by_name:
             trial.agent_id = unique("trial")
+        if "mcp_server_id" in method.request.fields_by_name:
+            trial.mcp_server_id = unique("trial")
         yield trial
     for path in name_fields(method.request):
         if value_at(request, path):

@@ -19,6 +19,11 @@ from tests.promises.valid import PAGED
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+_NOT_IN_THE_DATABASE = ("McpService.ListTools", "McpService.ListResources", "McpService.ListMcpPrompts")
+_FILTERS = {"AgentService.ListModels": 'provider = "demo"'} | dict.fromkeys(_NOT_IN_THE_DATABASE, "*e*")
+_PARENTS = dict.fromkeys(_NOT_IN_THE_DATABASE, "stationmaster.dev/McpSession")
+
+
 class Listed:
     """A list with more than one page, and a token of its first."""
 
@@ -78,9 +83,9 @@ async def test_a_page_token_with_other_arguments_is_refused(owner: Caller) -> No
     for listed in await first_pages(owner):
         fields = listed.method.request.fields_by_name
         other: dict[str, Any] = {
-            "filter": 'provider = "demo"' if "Models" in listed.method.name else "create_time > 2001-01-01T00:00:00Z",
+            "filter": _FILTERS.get(listed.method.name, "create_time > 2001-01-01T00:00:00Z"),
             "order_by": "create_time",
-            "parent": owner.names["stationmaster.dev/Session"],
+            "parent": owner.names[_PARENTS.get(listed.method.name, "stationmaster.dev/Session")],
             "query": "another",
             "show_archived": True,
         }

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from stationmaster.v1 import agent_pb2, identity_pb2, session_pb2
+from stationmaster.v1 import agent_pb2, identity_pb2, mcp_pb2, session_pb2
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, behaviors, message_type, name_fields, reference
 from tests.contract.samples import smallest
-from tests.contract.world import TOOL, Caller
+from tests.contract.world import MCP_SERVER, TOOL, Caller
 
 BY_NAME = {method.name.rpartition(".")[2]: method for method in descriptors.methods()}
 MUTATIONS = [method for method in descriptors.methods() if method.mutates]
@@ -35,6 +35,8 @@ async def request_for(caller: Caller, method: Method) -> Any:
     _label(request)
     if "agent_id" in request.DESCRIPTOR.fields_by_name:
         request.agent_id = unique("agent")
+    if "mcp_server_id" in request.DESCRIPTOR.fields_by_name:
+        request.mcp_server_id = unique("agent")
     if prepare := _PREPARATIONS.get(method.descriptor.name):
         await prepare(caller, request)
     return request
@@ -131,6 +133,17 @@ async def _organization(caller: Caller) -> str:
     return str((await invoke(caller, "CreateOrganization", request)).name)
 
 
+async def _mcp_server(caller: Caller) -> str:
+    server = mcp_pb2.McpServer(stdio=MCP_SERVER)
+    request = mcp_pb2.RegisterMcpServerRequest(mcp_server_id=unique("agent"), mcp_server=server)
+    return str((await invoke(caller, "RegisterMcpServer", request)).name)
+
+
+async def _mcp_session(caller: Caller) -> str:
+    request = mcp_pb2.OpenMcpSessionRequest(server=await _mcp_server(caller))
+    return str((await invoke(caller, "OpenMcpSession", request)).name)
+
+
 async def _message(caller: Caller) -> str:
     return f"{(await asked(caller))[0]}/messages/1"
 
@@ -145,6 +158,8 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/ApiKey": _api_key,
     "stationmaster.dev/Quota": _quota,
     "stationmaster.dev/Organization": _organization,
+    "stationmaster.dev/McpServer": _mcp_server,
+    "stationmaster.dev/McpSession": _mcp_session,
 }
 
 
@@ -164,10 +179,21 @@ async def _own_specification(caller: Caller, request: Any) -> None:
     request.session.spec.CopyFrom(SPEC)
 
 
+async def _stdio(caller: Caller, request: Any) -> None:
+    request.mcp_server.stdio.CopyFrom(MCP_SERVER)
+
+
+async def _echo(caller: Caller, request: Any) -> None:
+    request.tool = "echo"
+    request.arguments.update({"id": unique("call")})
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
     "SetQuota": _limit,
     "CreateSession": _own_specification,
+    "RegisterMcpServer": _stdio,
+    "CallTool": _echo,
 }
 """What a method needs that its descriptor does not tell."""

@@ -9,6 +9,7 @@ from stationmaster_server.agents.servicer import AgentServicer
 from stationmaster_server.app.agents import build_agents, warm_up
 from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.housekeeping import Housekeeping
+from stationmaster_server.app.mcp import build_mcp
 from stationmaster_server.app.sessions import build_sessions
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.app.watchdog import DATABASE
@@ -22,6 +23,8 @@ from stationmaster_server.identity.keys import ApiKeys
 from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.service import IdentityService
 from stationmaster_server.identity.servicer import IdentityServicer
+from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.telemetry.metrics import Metrics
 from stationmaster_server.wire.paging import PageTokens
@@ -40,6 +43,7 @@ class Ground:
     tokens: PageTokens
     chores: Housekeeping
     metrics: Metrics
+    board: HealthBoard
 
 
 async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
@@ -55,11 +59,14 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
     await trail.start()
     stack.push_async_callback(trail.close)
+    outbound = Outbound(on.settings.outbound.allow)
+    mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
     agents = build_agents(stack, on.settings.models, database, gate, on.metrics)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, lambda: server.draining
     )
-    for servicer in (identity, AuditServicer(trail, tokens), AgentServicer(agents.service, tokens), sessions.servicer):
+    audit = AuditServicer(trail, tokens)
+    for servicer in (identity, audit, mcp.servicer, AgentServicer(agents.service, tokens), sessions.servicer):
         server.add(servicer, needs=(DATABASE,))
     return sessions.handlers

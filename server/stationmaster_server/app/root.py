@@ -99,7 +99,7 @@ class App:
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         chores = Housekeeping(database)
-        ground = Ground(settings, database, listener, gate, engines, tokens, chores, self.metrics)
+        ground = Ground(settings, database, listener, gate, engines, tokens, chores, self.metrics, self.board)
         handlers = await add_rooms(stack, server, ground)
         worker = build_worker(settings, database, listener, engines, handlers)
         await listener.start()

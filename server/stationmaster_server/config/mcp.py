@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from stationmaster_server.config.mcp_builtin import McpDatabaseSettings, McpKubernetesSettings, McpMonitoringSettings
 from stationmaster_server.config.types import Duration, Group, Positive
 
 
@@ -20,3 +21,6 @@ class McpSettings(Group):
     """A connection that nobody used for so long is closed."""
     ping_interval: Duration = timedelta(seconds=30)
     """A connection that was silent for so long is asked whether it lives before it is used again."""
+    database: McpDatabaseSettings = McpDatabaseSettings()
+    monitoring: McpMonitoringSettings = McpMonitoringSettings()
+    kubernetes: McpKubernetesSettings = McpKubernetesSettings()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import asyncpg
 from pydantic import TypeAdapter
 
 from stationmaster_server.db.model import RequestKey, Tenant
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, Reason
 
-__all__ = ["RequestKey", "forget_old", "recall", "remember"]
+__all__ = ["RequestKey", "forget", "forget_old", "look", "recall", "remember"]
 
 T = TypeVar("T")
 
@@ -28,7 +29,8 @@ RETURNING true
 """
 
 _ANSWER = """
-SELECT method, fingerprint, answer FROM request_ids WHERE organization_id = $1 AND user_id = $2 AND request_id = $3
+SELECT method, fingerprint, answer FROM request_ids
+WHERE organization_id = $1 AND user_id = $2 AND request_id = $3 AND created_at >= now() - interval '24 hours'
 """
 
 _REMEMBER = """
@@ -49,13 +51,20 @@ async def recall(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer
     row = await tx.fetchrow(_ANSWER, *identity)
     if row is None or row["answer"] is None:
         raise RuntimeError(f"{key.method} recalled request id {key.request_id} and committed without remember()")
-    if row["method"] != key.method or row["fingerprint"] != key.fingerprint:
-        raise InvalidArgument.field(
-            "request_id", "was used for another request within the last 24 hours", Reason.REQUEST_ID_REUSED
-        )
+    answer = _first_answer(row, key, answer_type)
     tx.audited = True  # with the first answer
-    answer: T = _adapter(answer_type).validate_python(row["answer"])
     return answer
+
+
+async def look(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer_type: type[T]) -> T | None:
+    """The first answer to this request, if there is one, without taking the id: for what must be done before `recall`.
+
+    InvalidArgument when the id was used for another request.
+    """
+    if key is None:
+        return None
+    row = await tx.fetchrow(_ANSWER, tenant.organization_id, tenant.user_id, key.request_id)
+    return None if row is None or row["answer"] is None else _first_answer(row, key, answer_type)
 
 
 async def remember(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer: object) -> None:
@@ -66,10 +75,26 @@ async def remember(tx: Transaction, tenant: Tenant, key: RequestKey | None, answ
     await tx.execute(_REMEMBER, tenant.organization_id, tenant.user_id, key.request_id, document)
 
 
+async def forget(tx: Transaction, tenant: Tenant, key: RequestKey | None) -> None:
+    """Give the id free: nothing was done under it."""
+    if key is not None:
+        sql = "DELETE FROM request_ids WHERE organization_id = $1 AND user_id = $2 AND request_id = $3"
+        await tx.execute(sql, tenant.organization_id, tenant.user_id, key.request_id)
+
+
 async def forget_old(tx: Transaction) -> int:
     """Delete the ids that have expired; returns how many. For a system transaction, from time to time."""
     tag = await tx.execute("DELETE FROM request_ids WHERE created_at < now() - interval '24 hours'")
     return int(tag.rpartition(" ")[2])
+
+
+def _first_answer(row: asyncpg.Record, key: RequestKey, answer_type: type[T]) -> T:
+    if row["method"] != key.method or row["fingerprint"] != key.fingerprint:
+        raise InvalidArgument.field(
+            "request_id", "was used for another request within the last 24 hours", Reason.REQUEST_ID_REUSED
+        )
+    answer: T = _adapter(answer_type).validate_python(row["answer"])
+    return answer
 
 
 def _adapter(answer_type: type[Any]) -> TypeAdapter[Any]:

@@ -34,6 +34,7 @@ KNOWN_SCOPES = frozenset(
     {
         PLATFORM_SCOPE,
         *(f"{area}.{action}" for area in (*_WORK, "identity", "audit") for action in ("read", "write")),
+        "mcp.call",
         "permissions.resolve",
         "quotas.write",
     }

@@ -17,7 +17,7 @@ from stationmaster_server.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    PreconditionViolation,
+    PermissionDenied,
     Reason,
     StationmasterError,
     Unavailable,
@@ -65,8 +65,8 @@ class CallListener(Protocol):
 class Connections:
     """Calls to MCP servers, over connections that are shared, watched and bounded.
 
-    Raises Unavailable(MCP_SERVER_UNAVAILABLE), FailedPrecondition(MCP_SERVER_FAULT, COMMAND_REFUSED, ADDRESS_REFUSED or
-    TOOL_DENIED), Aborted(MCP_CALL_UNCERTAIN), NotFound, InvalidArgument, DeadlineExceeded and
+    Raises Unavailable(MCP_SERVER_UNAVAILABLE), FailedPrecondition(MCP_SERVER_FAULT, COMMAND_REFUSED, ADDRESS_REFUSED),
+    PermissionDenied(TOOL_DENIED), Aborted(MCP_CALL_UNCERTAIN), NotFound, InvalidArgument, DeadlineExceeded and
     ResourceExhausted(SERVER_OVERLOADED).
     """
 
@@ -135,6 +135,10 @@ class Connections:
         except StationmasterError:
             self.counters.errors += 1
             raise
+
+    async def check_call(self, target: Target, tool: str, arguments: Mapping[str, Any]) -> None:
+        """Raises what `call` would raise before anything is called: NotFound, InvalidArgument, PermissionDenied."""
+        self._check_arguments(await self._callable_tool(target, tool), arguments)
 
     async def read(
         self, target: Target, uri: str, *, timeout: timedelta | None = None
@@ -211,6 +215,11 @@ class Connections:
             warnings=tuple(warnings),
         )
 
+    @property
+    def sessions(self) -> tuple[UUID, ...]:
+        """The MCP sessions that have a connection here."""
+        return self._pool.sessions
+
     async def close_session(self, session_id: UUID) -> None:
         """End the connection of an MCP session, if it is here."""
         await self._pool.close_session(session_id)
@@ -249,10 +258,10 @@ class Connections:
         if found.unusable_reason:
             raise Teller(server).fault(f"tool {name!r} cannot be used: {found.unusable_reason}")
         if not server.allows(name):
-            advice = "add it to the server's allowed_tools"
-            violation = PreconditionViolation("MCP_TOOL", f"mcpServers/{server.server_id}", advice)
-            text = f"MCP server {server.server_id!r} may not be asked for {name!r}: {advice}"
-            raise FailedPrecondition(Reason.TOOL_DENIED, text, violation)
+            text = (
+                f"MCP server {server.server_id!r} may not be asked for {name!r}: add it to the server's allowed_tools"
+            )
+            raise PermissionDenied(Reason.TOOL_DENIED, text)
         return found
 
     def _check_arguments(self, tool: Tool, arguments: Mapping[str, Any]) -> None:

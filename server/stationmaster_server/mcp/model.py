@@ -227,6 +227,8 @@ class McpSession:
     id: UUID
     user_id: UUID
     server_id: str
+    level: Level
+    server_uid: UUID | None
     state: SessionState
     state_reason: str
     idle_timeout: timedelta

@@ -58,6 +58,11 @@ class Pool:
         """How many connections are open."""
         return sum(not connection.is_over for connection in self._all)
 
+    @property
+    def sessions(self) -> tuple[UUID, ...]:
+        """The MCP sessions that have a place here."""
+        return tuple(slot.target.session_id for slot in self._slots.values() if slot.target.session_id is not None)
+
     @asynccontextmanager
     async def use(self, target: Target, *, force: bool = False) -> AsyncIterator[tuple[Slot, Connection]]:
         """A live connection, kept open meanwhile. `force`: connect although it failed often of late.

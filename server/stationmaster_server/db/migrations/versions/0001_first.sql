@@ -109,6 +109,51 @@ CREATE TABLE installation_secrets (
     CONSTRAINT installation_secrets_pkey PRIMARY KEY (purpose)
 );
 
+CREATE TABLE mcp_servers (
+    organization_id UUID NOT NULL,
+    owner_id UUID NOT NULL,
+    server_id TEXT NOT NULL,
+    uid UUID NOT NULL,
+    level TEXT NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    transport JSONB NOT NULL,
+    secrets JSONB NOT NULL,
+    disabled BOOLEAN NOT NULL,
+    allowed_tools TEXT[] NOT NULL,
+    idempotent_tools TEXT[] NOT NULL,
+    trust_annotations BOOLEAN NOT NULL,
+    call_timeout INTERVAL NOT NULL,
+    connect_timeout INTERVAL NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT mcp_servers_pkey PRIMARY KEY (organization_id, owner_id, server_id)
+);
+
+CREATE TABLE mcp_sessions (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    server_id TEXT NOT NULL,
+    level TEXT NOT NULL,
+    server_uid UUID,
+    state TEXT DEFAULT 'OPEN' NOT NULL,
+    state_reason TEXT DEFAULT '' NOT NULL,
+    idle_timeout INTERVAL NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    last_used_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT mcp_sessions_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX mcp_sessions_closed_idx ON mcp_sessions (id) WHERE state = 'CLOSED';
+
+CREATE INDEX mcp_sessions_idle_idx ON mcp_sessions (last_used_at) WHERE state = 'OPEN';
+
+CREATE INDEX mcp_sessions_organization_id_server_uid_idx ON mcp_sessions (organization_id, server_uid) WHERE state = 'OPEN';
+
+CREATE INDEX mcp_sessions_organization_id_user_id_created_at_idx ON mcp_sessions (organization_id, user_id, created_at);
+
 CREATE TABLE organizations (
     organization_id UUID NOT NULL,
     display_name TEXT NOT NULL,
@@ -498,6 +543,26 @@ CREATE POLICY tenant ON events TO stationmaster_app USING (organization_id = NUL
 CREATE POLICY system ON events TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON installation_secrets TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_servers TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_servers TO stationmaster_app;
+
+ALTER TABLE mcp_servers ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON mcp_servers TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON mcp_servers TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_sessions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_sessions TO stationmaster_app;
+
+ALTER TABLE mcp_sessions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON mcp_sessions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON mcp_sessions TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON organizations TO stationmaster_system;
 

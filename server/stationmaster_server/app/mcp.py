@@ -1,0 +1,93 @@
+"""The part of MCP, built: built-in servers, connections, the registry, McpService."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+from stationmaster_server.app.housekeeping import Chore, Housekeeping
+from stationmaster_server.app.mcp_builtin import build_builtin
+from stationmaster_server.app.transport import Gate
+from stationmaster_server.config import Settings
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.mcp.admission import Admission
+from stationmaster_server.mcp.calling import McpCalls
+from stationmaster_server.mcp.connections import Connections
+from stationmaster_server.mcp.registry import Registry
+from stationmaster_server.mcp.service import McpServers
+from stationmaster_server.mcp.servicer import McpServicer
+from stationmaster_server.mcp.sessions import McpSessions
+from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.rpc.health import HealthBoard
+from stationmaster_server.telemetry.metrics import Metrics
+from stationmaster_server.wire.paging import PageTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Mcp:
+    """What the rooms above need of MCP, and its servicer."""
+
+    servicer: McpServicer
+    registry: Registry
+    connections: Connections
+
+
+def build_mcp(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    gate: Gate,
+    outbound: Outbound,
+    tokens: PageTokens,
+    chores: Housekeeping,
+    metrics: Metrics,
+    board: HealthBoard,
+) -> Mcp:
+    """Build everything about MCP servers."""
+    configured = settings.mcp
+    catalogue = build_builtin(
+        configured.database,
+        configured.monitoring,
+        configured.kubernetes,
+        database=database,
+        metrics=metrics,
+        board=board,
+    )
+    stack.push_async_callback(catalogue.close)
+    connections = Connections(configured, built_in=catalogue.factories, http=outbound.client)
+    stack.push_async_callback(connections.close)
+    registry = Registry(database, catalogue.offered)
+    sessions = McpSessions(database, gate.audit, registry, connections)
+    servers = McpServers(database, gate.audit, registry, connections, Admission(configured.stdio_commands, outbound))
+    calls = McpCalls(database, gate.audit, registry, sessions, connections, _nobody_denies)
+    chores.add(Chore("close idle MCP connections", timedelta(seconds=30), connections.evict_idle))
+    chores.add(Chore("close idle MCP sessions", timedelta(seconds=15), sessions.close_idle))
+    chores.add(Chore("end closed MCP sessions", timedelta(seconds=10), sessions.end_closed))
+    _measure(metrics, connections)
+    return Mcp(McpServicer(servers, sessions, calls, tokens), registry, connections)
+
+
+def _measure(metrics: Metrics, connections: Connections) -> None:
+    counters = connections.counters
+    metrics.read("mcp_connections", "Connections to MCP servers that are open.", lambda: float(connections.open_now))
+    metrics.read(
+        "mcp_events",
+        "What happened to connections to MCP servers, and calls.",
+        lambda: {
+            "opened": counters.opened,
+            "failed": counters.failed,
+            "evicted": counters.evicted,
+            "lost": counters.lost,
+            "call": counters.calls,
+            "error": counters.errors,
+        },
+        label="event",
+        total=True,
+    )
+
+
+async def _nobody_denies(tx: Transaction, caller: Caller, tool: str) -> str | None:
+    return None
