@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stationmaster_server.config.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "server/stationmaster_server/config/model.py"
+SOURCES = ROOT / "server/stationmaster_server/config"
 TARGET = ROOT / "docs/guides/settings.md"
 INTRODUCTION = """# Settings
 
-Made by `make generate` from `config/model.py`; do not edit.
+Made by `make generate` from `config/`; do not edit.
 
 A setting comes from the environment, else from the TOML file that `--config` or `STATIONMASTER_CONFIG` names, else
 from the profile, else it has its default. `database.pool_size` is `STATIONMASTER_DATABASE__POOL_SIZE` in the
@@ -36,7 +36,8 @@ them. The data folder is `STATIONMASTER_DATA_FOLDER`.
 
 def main() -> int:
     """Write the guide, or compare it."""
-    text = INTRODUCTION + "".join(sections(ast.parse(SOURCE.read_text()))) + "".join(profiles())
+    modules = [ast.parse(path.read_text()) for path in sorted(SOURCES.glob("*.py"))]
+    text = INTRODUCTION + "".join(sections(modules)) + "".join(profiles())
     if "--check" in sys.argv:
         if not TARGET.exists() or TARGET.read_text() != text:
             print("docs/guides/settings.md is not what the settings say: run make generate", file=sys.stderr)
@@ -46,9 +47,9 @@ def main() -> int:
     return 0
 
 
-def sections(module: ast.Module) -> Iterator[str]:
+def sections(modules: Iterable[ast.Module]) -> Iterator[str]:
     """A section for each group of settings, those of the root first."""
-    groups = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
+    groups = {node.name: node for module in modules for node in module.body if isinstance(node, ast.ClassDef)}
     yield from section(groups, groups["Settings"], "")
 
 

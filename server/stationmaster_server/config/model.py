@@ -10,10 +10,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from stationmaster_server.config.types import Duration, Port, Positive
+from stationmaster_server.config.claude import ClaudeSettings
+from stationmaster_server.config.types import Duration, Group, Port, Positive
 
 
 class Profile(StrEnum):
@@ -22,12 +23,6 @@ class Profile(StrEnum):
     DEVELOPMENT = "development"
     PRODUCTION = "production"
     LOW_RESOURCE = "low-resource"
-
-
-class Group(BaseModel):
-    """Settings that belong together."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DatabaseSettings(Group):
@@ -254,11 +249,14 @@ class ModelSettings(Group):
     anthropic: ProviderSettings = ProviderSettings()
     openai: ProviderSettings = ProviderSettings()
     google: ProviderSettings = ProviderSettings()
-    compatible: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], ProviderSettings] = {}
+    compatible: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], ProviderSettings] = Field(
+        default_factory=dict
+    )
     """Servers that speak OpenAI's protocol, by the name that stands before the colon of their model ids. In the file:
     `[models.compatible.local]`, then `base_url = "http://localhost:11434/v1"` and `models = ["llama3"]`; its model is
     `local:llama3`.
     """
+    claude: ClaudeSettings = ClaudeSettings()
 
     @field_validator("compatible")
     @classmethod

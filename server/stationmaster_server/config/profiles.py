@@ -23,6 +23,7 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
             "server": {"max_calls": 2_000, "max_streams": 2_000},
             "telemetry": {"monitor_interval": "30s"},
             "work": {"slots": 8},
+            "models": {"claude": {"max_live": 2}},
         },
     }
 )
