@@ -55,7 +55,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
     await trail.start()
     stack.push_async_callback(trail.close)
-    agents = build_agents(stack, on.settings.models, database, gate, on.metrics)
+    agents = build_agents(stack, on.settings, database, gate, on.metrics)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, lambda: server.draining

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -24,7 +25,7 @@ from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.sessions.model import Session, SessionState, session_name
+from stationmaster_server.sessions.model import ENDED, Session, SessionState, session_name
 
 
 class Row(Protocol):
@@ -163,6 +164,12 @@ async def free_session(
     if row is None:
         raise NotFound("session", session_name(session_id))
     return SessionState(row["state"])
+
+
+async def ended_among(tx: Transaction, session_ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these sessions, of any organization, are terminated or archived."""
+    sql = "SELECT id FROM sessions WHERE id = ANY($1) AND state = ANY($2)"
+    return [row["id"] for row in await tx.fetch(sql, session_ids, [str(state) for state in ENDED])]
 
 
 async def sessions_using(tx: Transaction, caller: Caller, agent_id: str) -> int:
