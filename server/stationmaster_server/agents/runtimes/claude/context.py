@@ -47,7 +47,7 @@ async def prepare(transcripts: Transcripts, scribe: Scribe, history: Sequence[Hi
     wanted = transcript.said(history)
     kept, agreed = transcript.agreement(stored, wanted)
     entries = stored[:kept]
-    entries += scribe.entries(transcript.skip(history, agreed), transcript.last_id(entries))
+    entries += scribe.entries(history, transcript.place_of(history, agreed), transcript.last_id(entries))
     return Beginning(entries, entries != stored, wanted)
 
 

@@ -81,18 +81,20 @@ class Process(Transport):
         process = self._process
         if process is None:
             return
+        # Its input stays open until it is gone: at the end of input it would refuse the calls that are open, and ask
+        # the model again.
+        try:
+            if process.returncode is None:
+                process.terminate()
+            async with asyncio.timeout(_LET_GO):
+                await process.wait()
+        except ProcessLookupError:
+            await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
         if process.stdin is not None:
             process.stdin.close()
-        if process.returncode is None:
-            try:
-                process.terminate()
-                async with asyncio.timeout(_LET_GO):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-            except ProcessLookupError:
-                await process.wait()
         if self._errors is not None:
             self._errors.cancel()
             await asyncio.gather(self._errors, return_exceptions=True)
@@ -102,9 +104,7 @@ class Process(Transport):
         return self.alive
 
     async def end_input(self) -> None:
-        """Tell it that nothing more comes."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        """Nothing: its input is open as long as it lives (see `close`)."""
 
     async def _listen(self) -> None:
         if self._process is None or self._process.stderr is None:

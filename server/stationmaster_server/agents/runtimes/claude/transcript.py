@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import dropwhile
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,9 @@ from stationmaster_server.agents.transcript_store import Entry
 
 NO_RESULT = "The call was interrupted before it had a result."
 _SYNTHETIC = "<synthetic>"
+
+Content = tuple[str, list[dict[str, Any]]]
+"""A role, and the blocks of a message of the provider's protocol."""
 
 Said = tuple[str, tuple[tuple[str, ...], ...]]
 """What a message says, as far as transcripts and messages must agree: its role, its texts, calls and results."""
@@ -33,24 +37,26 @@ class Scribe:
     model: str
     names: Names
 
-    def entries(self, history: Iterable[HistoryMessage], after: str | None) -> list[Entry]:
-        """Entries that say this, behind the one whose id is `after`."""
+    def entries(self, history: Sequence[HistoryMessage], known: int, after: str | None) -> list[Entry]:
+        """Entries that say this but for its first `known` messages, behind the entry whose id is `after`."""
         written: list[Entry] = []
-        for role, content in _alternating(self._contents(history)):
+        contents = self._contents(history[known:], _calls(history[:known]))
+        for role, content in contents if known else _from_the_user(contents):
+            if not content:
+                continue
             entry = self._entry(role, content, after)
             after = entry["uuid"]
             written.append(entry)
         return written
 
-    def _contents(self, history: Iterable[HistoryMessage]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        open_calls: dict[str, ToolCall] = {}
+    def _contents(self, history: Iterable[HistoryMessage], open_calls: dict[str, ToolCall]) -> Iterator[Content]:
         for message in history:
             if open_calls and message.role != "system":
                 results = {part.call_id: part for part in message.parts if isinstance(part, ToolResult)}
                 yield "user", [_result(results.get(call_id) or _lost(call)) for call_id, call in open_calls.items()]
                 open_calls.clear()
             if message.role == "assistant":
-                open_calls.update({part.call_id: part for part in message.parts if isinstance(part, ToolCall)})
+                open_calls.update(_calls([message]))
                 yield "assistant", [block for part in message.parts if (block := self._block(part)) is not None]
             elif message.role == "user":
                 yield "user", [{"type": "text", "text": _text(message.parts)}]
@@ -114,13 +120,13 @@ def agreement(entries: Sequence[Entry], wanted: Sequence[Said]) -> tuple[int, in
     return best
 
 
-def skip(history: Sequence[HistoryMessage], messages: int) -> list[HistoryMessage]:
-    """The history behind so many messages that say something."""
-    rest = list(history)
-    while messages and rest:
-        messages -= bool(said(rest[:1]))
-        del rest[0]
-    return rest
+def place_of(history: Sequence[HistoryMessage], messages: int) -> int:
+    """The place in the history behind so many messages that say something."""
+    place = 0
+    while messages:
+        messages -= bool(said(history[place : place + 1]))
+        place += 1
+    return place
 
 
 def last_id(entries: Sequence[Entry]) -> str | None:
@@ -202,15 +208,14 @@ def _text(parts: Iterable[Part]) -> str:
     return "\n\n".join(part.text for part in parts if isinstance(part, Text))
 
 
-def _alternating(
-    contents: Iterable[tuple[str, list[dict[str, Any]]]],
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Without messages that say nothing; a conversation begins with the user."""
-    begun = False
-    for role, content in contents:
-        begun = begun or role == "user"
-        if content and begun:
-            yield role, content
+def _from_the_user(contents: Iterable[Content]) -> Iterator[Content]:
+    """A conversation begins with the user."""
+    return dropwhile(lambda content: content[0] != "user" or not content[1], contents)
+
+
+def _calls(history: Sequence[HistoryMessage]) -> dict[str, ToolCall]:
+    """The calls of the newest message."""
+    return {part.call_id: part for message in history[-1:] for part in message.parts if isinstance(part, ToolCall)}
 
 
 def _result(result: ToolResult) -> dict[str, Any]:
