@@ -150,7 +150,7 @@ async def test_an_answer_that_was_cut_by_its_limit_is_not_gone_on_with(
     events = await run(runtime, first_turn("hello", tmp_path, spec=spec))
     assert one(AnswerCompleted, events).finish_reason == "length"
     assert one(ModelCallStarted, events).max_output_tokens == 77
-    assert provider.requests[0].body["max_tokens"] == 77
+    assert [request.body["max_tokens"] for request in provider.requests] == [77]
 
 
 async def test_no_call_may_say_more_than_the_budget_leaves(

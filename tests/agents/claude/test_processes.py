@@ -16,11 +16,11 @@ from tests.agents.providers.stand_in import StandIn
 from tests.agents.turns import last_text, run
 
 
-async def test_a_process_sees_the_key_and_no_other_secret_and_reads_nobodys_settings(
+async def test_a_process_sees_no_secret_and_reads_nobodys_settings(
     provider: StandIn, runtime: ClaudeRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
-    monkeypatch.setenv("STATIONMASTER_MODELS__OPENAI__API_KEY", "sk-secret")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://hushhush")
+    monkeypatch.setenv("STATIONMASTER_MODELS__OPENAI__API_KEY", "sk-hushhush")
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "another")
     (tmp_path / "CLAUDE.md").write_text("Speak like a pirate.")
     (tmp_path / ".mcp.json").write_text('{"mcpServers": {"evil": {"command": "touch", "args": ["evil"]}}}')
@@ -30,8 +30,8 @@ async def test_a_process_sees_the_key_and_no_other_secret_and_reads_nobodys_sett
     await run(runtime, turn)
     (process,) = command_lines(turn.session_id)
     seen = process.environ()
-    assert seen["ANTHROPIC_API_KEY"] == KEY
-    assert "secret" not in " ".join(f"{name}={value}" for name, value in seen.items()).replace(KEY, "")
+    assert KEY not in seen.values()
+    assert "hushhush" not in " ".join(f"{name}={value}" for name, value in seen.items())
     assert "ANTHROPIC_AUTH_TOKEN" not in seen
     leash = process.parent()
     assert leash is not None

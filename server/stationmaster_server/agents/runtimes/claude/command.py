@@ -12,7 +12,6 @@ from uuid import UUID
 
 import claude_agent_sdk
 
-from stationmaster_server.agents.providers import ProviderSettings
 from stationmaster_server.agents.runtimes.claude.names import SERVER
 from stationmaster_server.agents.runtimes.retries import Retries
 
@@ -80,14 +79,14 @@ def command(place: Place, asking: Asking, *, resume: bool) -> list[str]:
 
 
 def environment(
-    place: Place, asking: Asking, provider: ProviderSettings, retries: Retries, *, going_on: bool
+    place: Place, asking: Asking, url: str, token: str, retries: Retries, *, going_on: bool
 ) -> dict[str, str]:
     """All that it sees. Of this server's environment only where programs are and which language is spoken."""
-    return dict(_variables(place, asking, provider, retries, going_on=going_on))
+    return dict(_variables(place, asking, url, token, retries, going_on=going_on))
 
 
 def _variables(
-    place: Place, asking: Asking, provider: ProviderSettings, retries: Retries, *, going_on: bool
+    place: Place, asking: Asking, url: str, token: str, retries: Retries, *, going_on: bool
 ) -> Iterator[tuple[str, str]]:
     for name in ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT"):
         if name in os.environ:
@@ -95,15 +94,14 @@ def _variables(
     for name in ("HOME", "CLAUDE_CONFIG_DIR", "TMPDIR", "CLAUDE_CODE_TMPDIR"):
         yield name, str(place.home)
     yield "PWD", str(place.workspace)
-    yield "ANTHROPIC_API_KEY", provider.api_key
-    if provider.base_url:
-        yield "ANTHROPIC_BASE_URL", provider.base_url
+    yield "ANTHROPIC_API_KEY", token
+    yield "ANTHROPIC_BASE_URL", url
     yield "CLAUDE_CODE_ENTRYPOINT", "sdk-py"
     yield "CLAUDE_AGENT_SDK_VERSION", claude_agent_sdk.__version__
     yield "CLAUDE_AGENT_SDK_CLIENT_APP", "stationmaster"
     yield "CLAUDE_CODE_MAX_OUTPUT_TOKENS", str(asking.max_output_tokens)
     yield "CLAUDE_CODE_MAX_RETRIES", str(retries.attempts - 1)
-    yield "API_TIMEOUT_MS", str(int(provider.silence_timeout.total_seconds() * 1000))
+    yield "API_TIMEOUT_MS", _FOREVER_MS
     yield from _QUIET.items()
     yield from _NOTHING_OF_ITS_OWN.items()
     if going_on:

@@ -27,6 +27,7 @@ from stationmaster_server.agents.runtimes.claude.command import Asking, Place
 from stationmaster_server.agents.runtimes.claude.desk import Desk, tool_server
 from stationmaster_server.agents.runtimes.claude.names import SERVER, Names
 from stationmaster_server.agents.runtimes.claude.process import Process
+from stationmaster_server.agents.runtimes.claude.relay import Line
 from stationmaster_server.agents.runtimes.claude.store import Transcripts
 from stationmaster_server.agents.runtimes.claude.transcript import Said
 from stationmaster_server.agents.tools.tool import Tool
@@ -48,6 +49,7 @@ class Live:
     desk: Desk
     process: Process
     client: ClaudeSDKClient
+    line: Line
     said: list[Said]
     context_tokens: int = 0
     idle_since: float = 0.0
@@ -94,6 +96,7 @@ class Live:
             raise
 
     async def _close(self) -> None:
+        self.line.shut()
         await self.process.close()
         try:
             async with asyncio.timeout(_CLOSING):
@@ -108,6 +111,7 @@ async def start(
     asking: Asking,
     offered: Mapping[str, Tool],
     environment: Mapping[str, str],
+    line: Line,
     transcripts: Transcripts,
     said: list[Said],
     *,
@@ -128,7 +132,7 @@ async def start(
         cwd=place.workspace,
     )
     client = ClaudeSDKClient(options, transport=process)
-    live = Live(place, asking, offered, names, desk, process, client, said)
+    live = Live(place, asking, offered, names, desk, process, client, line, said)
     try:
         await client.connect()
     except BaseException:

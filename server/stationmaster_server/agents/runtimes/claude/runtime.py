@@ -28,6 +28,7 @@ from stationmaster_server.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from stationmaster_server.agents.runtimes.claude.pool import Pool
+    from stationmaster_server.agents.runtimes.claude.relay import Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class ClaudeRuntime:
         self._settings = settings
         self._folder = settings.folder / str(os.getpid())
         self._made: Pool | None = None
+        self._relay: Relay | None = None
 
     @property
     def counters(self) -> Counters:
@@ -87,9 +89,11 @@ class ClaudeRuntime:
             provider, breaker = self._providers.reached(turn.spec.model)
         except FailedPrecondition as error:
             raise RuntimeFailure(error.reason, error.message) from None
+        pool, relay = self._kept()
         means = Means(
             database=self._database,
-            pool=self._pool(),
+            pool=pool,
+            relay=relay,
             prices=self._prices,
             provider=provider,
             breaker=breaker,
@@ -119,14 +123,17 @@ class ClaudeRuntime:
         """Ends every command line."""
         if self._made is not None:
             await self._made.close()
+        if self._relay is not None:
+            await self._relay.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    def _pool(self) -> Pool:
-        if self._made is None:
+    def _kept(self) -> tuple[Pool, Relay]:
+        if self._made is None or self._relay is None:
             from stationmaster_server.agents.runtimes.claude.pool import Pool
+            from stationmaster_server.agents.runtimes.claude.relay import Relay
 
-            self._made = Pool(self._settings.max_live, self._settings.idle)
-        return self._made
+            self._made, self._relay = Pool(self._settings.max_live, self._settings.idle), Relay()
+        return self._made, self._relay
 
 
 def lacking() -> str:

@@ -42,6 +42,7 @@ from stationmaster_server.agents.runtimes.claude.desk import Outcome
 from stationmaster_server.agents.runtimes.claude.live import Live, start
 from stationmaster_server.agents.runtimes.claude.names import Names
 from stationmaster_server.agents.runtimes.claude.pool import Pool
+from stationmaster_server.agents.runtimes.claude.relay import Relay
 from stationmaster_server.agents.runtimes.claude.store import PROJECT, Transcripts
 from stationmaster_server.agents.runtimes.claude.transcript import Scribe, said
 from stationmaster_server.agents.runtimes.guard import Guarded
@@ -65,6 +66,7 @@ class Means:
 
     database: Database
     pool: Pool
+    relay: Relay
     prices: Prices
     provider: ProviderSettings
     breaker: CircuitBreaker
@@ -215,21 +217,24 @@ class ClaudeTurn:
     async def _put(self, max_output_tokens: int) -> Live:
         """Tell the command line what is new; from here on it asks the model."""
         before, text = self._split()
-        live = self._live
+        live, known = self._live, self._live is not None
         if live is None:
+            # Behind results it asks as soon as it has started.
             live = self._live = await self._start(max_output_tokens, going_on=text is None)
-        elif text is None:
-            live.desk.forget()
-            for outcome in self._outcomes:
-                live.desk.tell(outcome)
-            live.said += said(before[-1:])
-        self._outcomes = []
+        else:
+            live.line.allow(self._means.retries.attempts)
         if text is not None:
             try:
                 await live.say(text)
             except ClaudeSDKError:
                 raise failures.ended(self._turn.spec.model) from None
             live.said += said(self._history[-1:])
+        elif known:
+            live.desk.forget()
+            for outcome in self._outcomes:
+                live.desk.tell(outcome)
+            live.said += said(before[-1:])
+        self._outcomes = []
         return live
 
     async def _start(self, max_output_tokens: int, *, going_on: bool) -> Live:
@@ -238,14 +243,24 @@ class ClaudeTurn:
             raise RuntimeError("a command line begins with what was prepared")
         asking = self._asking(max_output_tokens)
         place = context.new_place(means.folder, turn.session_id, turn.workspace)
-        seen = environment(place, asking, means.provider, means.retries, going_on=going_on)
         await means.pool.place()
+        line = await means.relay.open(means.provider)
+        line.allow(means.retries.attempts)
         try:
+            seen = environment(place, asking, line.url, line.token, means.retries, going_on=going_on)
             await context.settle(self._transcripts, beginning, place)
             live = await start(
-                place, asking, self._offered, seen, self._transcripts, beginning.said, resume=bool(beginning.entries)
+                place,
+                asking,
+                self._offered,
+                seen,
+                line,
+                self._transcripts,
+                beginning.said,
+                resume=bool(beginning.entries),
             )
         except BaseException as error:
+            line.shut()
             means.pool.give_up()
             if isinstance(error, Exception) and not isinstance(error, StationmasterError):
                 # The SDK raises Exception itself where it gives up waiting.
