@@ -56,7 +56,7 @@ def _become(command: Sequence[str]) -> None:
     with contextlib.suppress(OSError):
         os.setsid()
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], list(command))  # noqa: S606 - the very purpose
     except OSError as error:
         os.write(2, f"{command[0]} cannot be run: {error.strerror}\n".encode(errors="replace"))
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
@@ -80,7 +80,7 @@ def _wake_up_on_signals() -> int:
 
 
 def _watch(child: int, parent: int, wake: int) -> int | None:
-    """Until the command ended (its code), or the parent did or a signal says so (None, unless the command ends in time)."""
+    """The code of the command once it ended; None when it was told to, with the parent or by a signal, and did not."""
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     life = _life_of(parent)
@@ -153,7 +153,7 @@ def _signal_all(child: int, number: int) -> None:
 
 
 def _descendants(child: int) -> list[int]:
-    """Every living descendant, the eldest first. Elsewhere than on Linux: the command's process group, by a negative id."""
+    """Every living descendant, the eldest first; elsewhere than on Linux the command's group, as a negative number."""
     if not sys.platform.startswith("linux"):
         try:
             os.killpg(child, 0)
@@ -161,13 +161,13 @@ def _descendants(child: int) -> list[int]:
             return []
         return [-child]
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
                 # The name of a program stands in parentheses and may hold any character.
-                state, parent = Path("/proc", entry, "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+                state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
                 if state not in "ZX":
-                    children.setdefault(int(parent), []).append(int(entry))
+                    children.setdefault(int(parent), []).append(int(entry.name))
     family, at = [os.getpid()], 0
     while at < len(family):
         family.extend(children.get(family[at], ()))
