@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stationmaster_server.agents.model import AgentSpec
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
     ModelCallStarted,
@@ -14,11 +15,10 @@ from stationmaster_server.agents.runtime import (
 )
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 
+from tests.agents.claude.conversation import MODEL, asked
 from tests.agents.providers import anthropic_stream as anthropic
 from tests.agents.providers.stand_in import StandIn
 from tests.agents.turns import last_text, one, only, run, said, turn
-
-MODEL = "anthropic:claude-sonnet-5"
 
 
 async def test_text_is_streamed_piece_by_piece_and_priced(
@@ -61,3 +61,22 @@ async def test_tools_run_on_our_side_and_their_results_reach_the_model(
     blocks = next(message["content"] for message in sent if "toolu_1" in str(message) and message["role"] == "user")
     assert [block["tool_use_id"] for block in blocks] == ["toolu_1", "toolu_2", "toolu_3"]
     assert "Grüße" in str(blocks[1])
+
+
+async def test_a_long_result_and_long_instructions_reach_the_model_whole(
+    provider: StandIn, runtime: ClaudeRuntime, tmp_path: Path
+) -> None:
+    long = "".join(f"line {number}\n" for number in range(18_000))
+    (tmp_path / "long.txt").write_text(long)
+    provider.reply(
+        anthropic.answer(anthropic.tool("mcp__stationmaster__files_read", {"path": "long.txt"}, "toolu_1")),
+        anthropic.answer(anthropic.text("Done.")),
+    )
+    spec = AgentSpec(MODEL, tools=("*",), instructions="Be brief. " * 20_000)
+    events = await run(runtime, turn("read it", spec=spec, workspace=tmp_path))
+    assert last_text(events) == "Done."
+    (result,) = one(ToolsCompleted, events).results
+    assert len(result.content) > 150_000
+    assert any(text == f"toolu_1: {result.content}" for _, text in asked(provider))
+    assert "Be brief. " * 19_999 in str(provider.requests[0].body["system"])
+    assert {request.path for request in provider.requests} == {"/v1/messages?beta=true"}

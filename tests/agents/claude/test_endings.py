@@ -17,9 +17,10 @@ from stationmaster_server.agents.runtime import (
     TextDelta,
     TurnEvent,
 )
+from stationmaster_server.agents.runtimes.claude import command
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 
-from tests.agents.claude.conftest import KEY
+from tests.agents.claude.conftest import KEY, MakeRuntime
 from tests.agents.claude.conversation import MODEL, WRITE, asked, command_lines, first_turn, next_turn
 from tests.agents.providers import anthropic_stream as anthropic
 from tests.agents.providers.stand_in import End, Reply, StandIn
@@ -28,6 +29,7 @@ from tests.agents.turns import FAST, last_text, one, only, run, said
 
 REFUSED = anthropic.failure(401, "authentication_error", f"invalid x-api-key {KEY}")
 LIMITED = anthropic.failure(429, "rate_limit_error", "Slow down.", retry_after="0")
+LIMITED_FOR_LONG = anthropic.failure(429, "rate_limit_error", "Slow down.", retry_after="3600")
 BROKEN = anthropic.failure(500, "api_error", "Internal server error", x_should_retry="true")
 UNKNOWN = anthropic.failure(404, "not_found_error", "model: claude-sonnet-5")
 TOO_LONG = anthropic.failure(400, "invalid_request_error", "prompt is too long: 300000 tokens > 200000 maximum")
@@ -38,11 +40,12 @@ TOO_LONG = anthropic.failure(400, "invalid_request_error", "prompt is too long: 
     [
         (REFUSED, "MODEL_UNAVAILABLE", False),
         (LIMITED, "RATE_LIMITED", True),
+        (LIMITED_FOR_LONG, "RATE_LIMITED", True),
         (BROKEN, "MODEL_UNAVAILABLE", True),
         (UNKNOWN, "MODEL_UNAVAILABLE", False),
         (TOO_LONG, "LIMIT_REACHED", False),
     ],
-    ids=["401", "429", "500", "404", "too long"],
+    ids=["401", "429", "429 for long", "500", "404", "too long"],
 )
 async def test_a_provider_that_refuses_is_told_apart(
     reply: Reply, reason: str, retryable: bool, provider: StandIn, runtime: ClaudeRuntime, tmp_path: Path
@@ -166,3 +169,17 @@ async def test_no_call_may_say_more_than_the_budget_leaves(
     assert last_text(events) == "Done."
     assert [event.max_output_tokens for event in only(ModelCallStarted, events)] == [900, 400]
     assert [request.body["max_tokens"] for request in provider.requests] == [900, 400]
+
+
+async def test_a_process_that_does_not_start_fails_its_turn_and_takes_no_place(
+    provider: StandIn, make_runtime: MakeRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_runtime(max_live=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(command, "program", lambda: Path("/bin/false"))
+        with pytest.raises(RuntimeFailure) as raised:
+            await run(runtime, first_turn("hello", tmp_path))
+    assert raised.value.reason == "INTERNAL"
+    assert runtime.live == 0
+    provider.reply(anthropic.answer(anthropic.text("Hi.")))
+    assert last_text(await run(runtime, first_turn("hello", tmp_path))) == "Hi."

@@ -50,6 +50,11 @@ class Place:
     workspace: Path
     home: Path
 
+    @property
+    def instructions(self) -> Path:
+        """What the model is told first: on the command line every user of this machine could read it."""
+        return self.home / "instructions.txt"
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
@@ -67,7 +72,7 @@ def command(place: Place, asking: Asking, *, resume: bool) -> list[str]:
         str(program()),
         *("--output-format", "stream-json", "--input-format", "stream-json", "--verbose"),
         *("--include-partial-messages", "--session-mirror", "--strict-mcp-config"),
-        f"--system-prompt={asking.instructions}",
+        f"--system-prompt-file={place.instructions}",
         "--tools=",
         "--setting-sources=",
         f"--model={asking.model}",

@@ -51,11 +51,11 @@ async def prepare(transcripts: Transcripts, scribe: Scribe, history: Sequence[Hi
     return Beginning(entries, entries != stored, wanted)
 
 
-async def settle(transcripts: Transcripts, beginning: Beginning, place: Place) -> None:
-    """Put the entries where the command line looks for them, and into the database if it has others."""
+async def settle(transcripts: Transcripts, beginning: Beginning, place: Place, instructions: str) -> None:
+    """Put everything where the command line looks for it, and the entries into the database if it has others."""
     if beginning.changed:
         await transcripts.replace(_key(place.session_id), beginning.entries)
-    await asyncio.to_thread(_write, place, beginning.entries)
+    await asyncio.to_thread(_write, place, beginning.entries, instructions)
 
 
 def new_place(folder: Path, session_id: UUID, workspace: Path) -> Place:
@@ -69,8 +69,9 @@ def estimate_offer(offered: Mapping[str, Tool], instructions: str) -> int:
     return estimate_tokens(instructions) + sum(map(estimate_tokens, told))
 
 
-def _write(place: Place, entries: Sequence[Entry]) -> None:
+def _write(place: Place, entries: Sequence[Entry], instructions: str) -> None:
     place.home.mkdir(mode=0o700, parents=True)
+    place.instructions.write_text(instructions)
     if entries:
         project = place.home / "projects" / project_key_for_directory(place.workspace)
         project.mkdir(parents=True)

@@ -31,6 +31,7 @@ class Process(Transport):
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
         self._errors: asyncio.Task[None] | None = None
+        self._closing = False
         self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
 
     @property
@@ -73,11 +74,14 @@ class Process(Transport):
             async for line in self._process.stdout:
                 if line.startswith(b"{"):
                     yield json.loads(line)
+            if not self._closing:  # else whoever waits for an answer of it would wait for long
+                raise CLIConnectionError("the command line has ended")
         except ValueError as error:  # no JSON, or longer than any message may be
             raise CLIConnectionError("the command line said what nobody understands") from error
 
     async def close(self) -> None:
         """End it, at once."""
+        self._closing = True
         process = self._process
         if process is None:
             return

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -38,6 +39,8 @@ class Line:
 
     provider: ProviderSettings
     url: str
+    longest_wait: timedelta
+    """A provider that wants to be left alone for longer is not asked again."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     allowed: bool = False
     attempts_left: int = 0
@@ -74,14 +77,14 @@ class Relay:
         self._clients: dict[str, httpx2.AsyncClient] = {}
         self._exchanges: set[asyncio.Task[Any]] = set()
 
-    async def open(self, provider: ProviderSettings) -> Line:
+    async def open(self, provider: ProviderSettings, longest_wait: timedelta) -> Line:
         """A line to the provider."""
         async with self._starting:
             if self._server is None:
                 self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES)
         host, port = self._server.sockets[0].getsockname()[:2]
         self._lines = {token: line for token, line in self._lines.items() if line.is_open}
-        line = Line(provider, f"http://{host}:{port}")
+        line = Line(provider, f"http://{host}:{port}", longest_wait)
         self._lines[line.token] = line
         return line
 
@@ -141,6 +144,8 @@ class Relay:
         try:
             async with self._client(line.provider).stream("POST", url, headers=headers, content=request.body) as reply:
                 shown = {name: value for name, value in reply.headers.items() if name.lower() not in _OURS}
+                if _wants_to_be_left_alone(reply.headers, line.longest_wait):
+                    line.attempts_left, shown["x-should-retry"] = 0, "false"
                 _begin(writer, reply.status_code, shown)
                 begun, tail = True, b""
                 async for chunk in reply.aiter_raw():
@@ -163,6 +168,11 @@ class Relay:
             )
             self._clients[provider.name] = httpx2.AsyncClient(timeout=timeout)
         return self._clients[provider.name]
+
+
+def _wants_to_be_left_alone(headers: Mapping[str, str], longest_wait: timedelta) -> bool:
+    seconds = headers.get("retry-after", "0")
+    return seconds.isdecimal() and int(seconds) > longest_wait.total_seconds()
 
 
 def _begin(writer: asyncio.StreamWriter, status: int, headers: Mapping[str, str]) -> None:

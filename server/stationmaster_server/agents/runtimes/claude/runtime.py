@@ -82,7 +82,8 @@ class ClaudeRuntime:
 
     async def run(self, turn: TurnInput) -> AsyncGenerator[TurnEvent, None]:
         """See `Runtime.run`."""
-        await asyncio.to_thread(_import)
+        if self._made is None:
+            await asyncio.to_thread(_import)
         from stationmaster_server.agents.runtimes.claude.turn import ClaudeTurn, Means
 
         try:

@@ -89,6 +89,7 @@ class ClaudeTurn:
         self._beginning: Beginning | None = None
         self._outcomes: list[Outcome] = []
         self._clean = False
+        self._output_tokens = 0
 
     async def run(self) -> AsyncGenerator[TurnEvent, None]:
         """Yields what happens; see `Runtime.run`."""
@@ -209,6 +210,7 @@ class ClaudeTurn:
         completed = answer.completed()
         self._history.append(HistoryMessage("assistant", completed.parts))
         live.said += said(self._history[-1:])
+        self._output_tokens += completed.usage.output_tokens
         live.context_tokens = completed.usage.input_tokens + completed.usage.output_tokens
         if not completed.calls:
             self._clean = answer.finish_reason != "length" and await self._over(live)
@@ -244,11 +246,11 @@ class ClaudeTurn:
         asking = self._asking(max_output_tokens)
         place = context.new_place(means.folder, turn.session_id, turn.workspace)
         await means.pool.place()
-        line = await means.relay.open(means.provider)
+        line = await means.relay.open(means.provider, means.retries.longest_wait)
         line.allow(means.retries.attempts)
         try:
             seen = environment(place, asking, line.url, line.token, means.retries, going_on=going_on)
-            await context.settle(self._transcripts, beginning, place)
+            await context.settle(self._transcripts, beginning, place, asking.instructions)
             live = await start(
                 place,
                 asking,
@@ -297,12 +299,24 @@ class ClaudeTurn:
                 while (message := await live.hear()) is not None:
                     match message:
                         case ResultMessage():
+                            self._compare(message)
                             return not message.is_error
                         case StreamEvent(event={"type": "message_start"}):
                             return False  # it asks on its own account: nobody set money aside for that
         except (ClaudeSDKError, TimeoutError):
             _log.warning("the command line of session %s did not end its turn", self._turn.session_id)
         return False
+
+    def _compare(self, result: ResultMessage) -> None:
+        """The command line counts as well: what it counts beyond our count nobody has paid for."""
+        theirs = (result.usage or {}).get("output_tokens", 0)
+        if theirs > self._output_tokens:
+            _log.warning(
+                "the command line of session %s counts %d output tokens in this turn, we %d",
+                self._turn.session_id,
+                theirs,
+                self._output_tokens,
+            )
 
     async def _let_go(self) -> None:
         live, self._live = self._live, None
