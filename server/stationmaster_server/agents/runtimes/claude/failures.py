@@ -11,14 +11,15 @@ from stationmaster_server.agents.runtimes.retries import ProviderFailure
 from stationmaster_server.errors import Reason
 
 _KEYS = re.compile(r"\b(sk|key|pk)[-_A-Za-z0-9*.]{6,}")
-_STATUS = re.compile(r"API Error:? (\d{3})")
 _MAX_MESSAGE = 300
 
 
-def translate(result: ResultMessage, model_id: str) -> ProviderFailure:
-    """Our failure for a turn that ended with an error, without secrets."""
+def translate(result: ResultMessage, refused: tuple[int, str] | None, model_id: str) -> ProviderFailure:
+    """Our failure for a turn that ended with an error, without secrets; `refused`: how the provider did so."""
     said = _said(result)
-    status = result.api_error_status or _status(said)
+    status = result.api_error_status or 0
+    if refused is not None:
+        status, said = refused[0], refused[1] or f"status {refused[0]}"
     if "too long" in said or "context window" in said:
         return ProviderFailure(
             Reason.LIMIT_REACHED, f"the conversation is too long for {model_id}: start a new session or fork this one"
@@ -64,11 +65,6 @@ def _final(message: str) -> ProviderFailure:
 
 def _said(result: ResultMessage) -> str:
     return "; ".join(filter(None, (*(result.errors or ()), result.result)))
-
-
-def _status(said: str) -> int:
-    found = _STATUS.search(said)
-    return int(found[1]) if found else 0
 
 
 def _detail(said: str) -> str:

@@ -23,10 +23,20 @@ from stationmaster_server.agents.providers import ProviderSettings
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
 _MESSAGES, _COUNT = "/v1/messages", "/v1/messages/count_tokens"
 _END = b'"message_stop"'
 _OURS = frozenset(
-    {"host", "connection", "content-length", "transfer-encoding", "x-api-key", "authorization", "accept-encoding"}
+    {
+        "host",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "transfer-encoding",
+        "x-api-key",
+        "authorization",
+        "accept-encoding",
+    }
 )
 _API = "https://api.anthropic.com"
 
@@ -38,17 +48,22 @@ class Line:
     """A command line's way to its provider. It may ask the model once `allow` was called, until an answer was whole."""
 
     provider: ProviderSettings
+    model: str
     url: str
     longest_wait: timedelta
     """A provider that wants to be left alone for longer is not asked again."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     allowed: bool = False
     attempts_left: int = 0
+    max_output_tokens: int = 0
+    failure: tuple[int, str] | None = None
+    """The status and the words with which the provider refused last: the command line may try something else then."""
     is_open: bool = True
 
-    def allow(self, attempts: int) -> None:
-        """One answer may be asked for, so often until it is whole."""
-        self.allowed, self.attempts_left = True, attempts
+    def allow(self, attempts: int, max_output_tokens: int) -> None:
+        """One answer of at most so many tokens may be asked for, so often until it is whole."""
+        self.allowed, self.attempts_left, self.max_output_tokens = True, attempts, max_output_tokens
+        self.failure = None
 
     def shut(self) -> None:
         """Nothing more is passed on."""
@@ -77,14 +92,14 @@ class Relay:
         self._clients: dict[str, httpx2.AsyncClient] = {}
         self._exchanges: set[asyncio.Task[Any]] = set()
 
-    async def open(self, provider: ProviderSettings, longest_wait: timedelta) -> Line:
-        """A line to the provider."""
+    async def open(self, provider: ProviderSettings, model: str, longest_wait: timedelta) -> Line:
+        """A line to this model of the provider."""
         async with self._starting:
             if self._server is None:
                 self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES)
         host, port = self._server.sockets[0].getsockname()[:2]
         self._lines = {token: line for token, line in self._lines.items() if line.is_open}
-        line = Line(provider, f"http://{host}:{port}", longest_wait)
+        line = Line(provider, model, f"http://{host}:{port}", longest_wait)
         self._lines[line.token] = line
         return line
 
@@ -121,7 +136,7 @@ class Relay:
             await _refuse(writer, 401, "authentication_error", "this line is not open")
         elif request.method != "POST" or request.path not in (_MESSAGES, _COUNT):
             await _refuse(writer, 404, "not_found_error", "nothing is passed on but messages")
-        elif request.path == _MESSAGES and not line.allowed:
+        elif request.path == _MESSAGES and not (line.allowed and await asyncio.to_thread(_announced, request, line)):
             await _refuse(writer, 400, "invalid_request_error", "the turn has not announced this call")
         elif request.path == _MESSAGES and not line.attempts_left:
             await _refuse(writer, 503, "api_error", "it failed again and again")
@@ -149,16 +164,20 @@ class Relay:
                 _begin(writer, reply.status_code, shown)
                 begun, tail = True, b""
                 async for chunk in reply.aiter_raw():
-                    if _END in tail + chunk and request.path == _MESSAGES:
+                    tail += chunk
+                    if request.path == _MESSAGES and _END in tail:
                         line.allowed = False
-                    tail = chunk[-len(_END) :]
+                    tail = tail[-_MAX_ERROR_BYTES:] if reply.is_error else tail[-len(_END) :]
                     writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                     await writer.drain()
+                if reply.is_error and request.path == _MESSAGES:
+                    line.failure = (reply.status_code, _said(tail))
             writer.write(b"0\r\n\r\n")
             await writer.drain()
         except httpx2.HTTPError as error:
             _log.debug("the provider %s broke off: %s", line.provider.name, type(error).__name__)
             if not begun:
+                line.failure = (502, "the connection failed")
                 await _refuse(writer, 502, "api_error", "the connection to the provider failed")
 
     def _client(self, provider: ProviderSettings) -> httpx2.AsyncClient:
@@ -170,9 +189,25 @@ class Relay:
         return self._clients[provider.name]
 
 
+def _announced(request: _Request, line: Line) -> bool:
+    """Whether this is the call that the turn has announced: of its model, streamed, and not longer."""
+    match json.loads(request.body):
+        case {"model": line.model, "stream": True, "max_tokens": int(most)}:
+            return most <= line.max_output_tokens
+    return False
+
+
 def _wants_to_be_left_alone(headers: Mapping[str, str], longest_wait: timedelta) -> bool:
     seconds = headers.get("retry-after", "0")
     return seconds.isdecimal() and int(seconds) > longest_wait.total_seconds()
+
+
+def _said(body: bytes) -> str:
+    """What the provider says of an error."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _begin(writer: asyncio.StreamWriter, status: int, headers: Mapping[str, str]) -> None:

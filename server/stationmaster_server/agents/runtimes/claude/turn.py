@@ -224,7 +224,7 @@ class ClaudeTurn:
             # Behind results it asks as soon as it has started.
             live = self._live = await self._start(max_output_tokens, going_on=text is None)
         else:
-            live.line.allow(self._means.retries.attempts)
+            live.line.allow(self._means.retries.attempts, max_output_tokens)
         if text is not None:
             try:
                 await live.say(text)
@@ -246,8 +246,8 @@ class ClaudeTurn:
         asking = self._asking(max_output_tokens)
         place = context.new_place(means.folder, turn.session_id, turn.workspace)
         await means.pool.place()
-        line = await means.relay.open(means.provider, means.retries.longest_wait)
-        line.allow(means.retries.attempts)
+        line = await means.relay.open(means.provider, asking.model, means.retries.longest_wait)
+        line.allow(means.retries.attempts, max_output_tokens)
         try:
             seen = environment(place, asking, line.url, line.token, means.retries, going_on=going_on)
             await context.settle(self._transcripts, beginning, place, asking.instructions)
@@ -288,7 +288,7 @@ class ClaudeTurn:
                     if told is not None:
                         yield told
                 case ResultMessage(is_error=True):
-                    raise failures.translate(message, model_id)
+                    raise failures.translate(message, live.line.failure, model_id)
                 case ResultMessage():
                     raise failures.broken_off(model_id, "the answer broke off")
 
