@@ -88,7 +88,6 @@ def build_claude(
         return None
     limits = ClaudeRuntimeSettings(settings.data_folder / CLAUDE, wanted.max_live, wanted.idle_timeout)
     runtime = ClaudeRuntime(database, providers, toolbox, prices, limits)
-    runtime.prepare()
     stack.push_async_callback(runtime.close)
     metrics.read("claude_processes", "Command lines of the Claude Agent SDK that live.", lambda: runtime.live)
     return runtime

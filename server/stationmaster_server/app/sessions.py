@@ -28,6 +28,7 @@ from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
 
 WORKSPACES = "workspaces"
+_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def build_sessions(
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
     if agents.claude is not None:
         chores.add(Chore("end idle Claude processes", timedelta(seconds=10), _ending(database, agents.claude)))
+    chores.add(Chore("forget transcripts", timedelta(minutes=10), _forgetting(database)))
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     return Sessions(servicer, {KIND: runner})
@@ -80,3 +82,15 @@ def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable
                 await claude.close_session(session_id)
 
     return end
+
+
+def _forgetting(database: Database) -> Callable[[], Awaitable[None]]:
+    """The chore that forgets the transcripts of sessions that have ended: their messages stay."""
+
+    async def forget() -> None:
+        forgotten = _BATCH
+        while forgotten >= _BATCH:  # a transaction each, so that none holds many rows
+            async with database.system() as tx:
+                forgotten = await store.forget_transcripts(tx, _BATCH)
+
+    return forget

@@ -172,6 +172,25 @@ async def ended_among(tx: Transaction, session_ids: Sequence[UUID]) -> list[UUID
     return [row["id"] for row in await tx.fetch(sql, session_ids, [str(state) for state in ENDED])]
 
 
+async def forget_transcripts(tx: Transaction, most: int) -> int:
+    """Delete transcripts of sessions that have ended, of any organization: their messages stay. Returns how many."""
+    sql = """
+    WITH ended AS (
+        SELECT t.organization_id, t.project, t.transcript_id FROM agent_transcripts t
+        JOIN sessions s ON s.organization_id = t.organization_id AND s.id::text = t.transcript_id
+        WHERE s.state = ANY($1) LIMIT $2
+    ), entries AS (
+        DELETE FROM agent_transcript_entries e USING ended
+        WHERE (e.organization_id, e.project, e.transcript_id)
+            = (ended.organization_id, ended.project, ended.transcript_id)
+    )
+    DELETE FROM agent_transcripts t USING ended
+    WHERE (t.organization_id, t.project, t.transcript_id) = (ended.organization_id, ended.project, ended.transcript_id)
+    """
+    tag = await tx.execute(sql, [str(state) for state in ENDED], most)
+    return int(tag.split()[-1])
+
+
 async def sessions_using(tx: Transaction, caller: Caller, agent_id: str) -> int:
     """How many sessions of the organization name the agent and have not ended."""
     count: int = await tx.fetchval(

@@ -41,7 +41,6 @@ async def make_runtime(provider: StandIn, database: Database, tmp_path: Path) ->
             settings = ClaudeRuntimeSettings(tmp_path / f"claude-{made}", max_live, idle, retries=FAST)
             providers = Providers([ProviderSettings("anthropic", Protocol.ANTHROPIC, KEY, provider.url)], prices)
             runtime = ClaudeRuntime(database, providers, builtin_toolbox(), prices, settings)
-            runtime.prepare()
             stack.push_async_callback(runtime.close)
             return runtime
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from stationmaster_server.agents.runtimes.claude.folders import Folder
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 
 from tests.agents.claude.conftest import KEY, MakeRuntime
@@ -97,3 +98,13 @@ async def test_closing_leaves_neither_processes_nor_files(
     await runtime.close()
     assert command_lines() == []
     assert not folder.exists()
+
+
+def test_the_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    left = tmp_path / "process-left"
+    left.mkdir()
+    first, second = Folder(tmp_path), Folder(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted((first.path, second.path))
+    first.remove()
+    assert list(tmp_path.iterdir()) == [second.path]
+    second.remove()

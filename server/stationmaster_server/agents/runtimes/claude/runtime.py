@@ -6,8 +6,6 @@ The SDK is an extra and slow to import: it is imported with the first turn, in a
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import FailedPrecondition
 
 if TYPE_CHECKING:
+    from stationmaster_server.agents.runtimes.claude.folders import Folder
     from stationmaster_server.agents.runtimes.claude.pool import Pool
     from stationmaster_server.agents.runtimes.claude.relay import Relay
 
@@ -58,7 +57,7 @@ class ClaudeRuntime:
         self._toolbox = toolbox
         self._prices = prices
         self._settings = settings
-        self._folder = settings.folder / str(os.getpid())
+        self._folder: Folder | None = None
         self._made: Pool | None = None
         self._relay: Relay | None = None
 
@@ -72,14 +71,6 @@ class ClaudeRuntime:
         """How many command lines there are."""
         return len(self._made) if self._made is not None else 0
 
-    def prepare(self) -> None:
-        """Make the folder of this process, and clear away those of processes that are gone."""
-        self._settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self._settings.folder.iterdir():
-            if left.name == self._folder.name or not _runs(left.name):
-                shutil.rmtree(left, ignore_errors=True)
-        self._folder.mkdir(mode=0o700)
-
     async def run(self, turn: TurnInput) -> AsyncGenerator[TurnEvent, None]:
         """See `Runtime.run`."""
         if self._made is None:
@@ -90,7 +81,7 @@ class ClaudeRuntime:
             provider, breaker = self._providers.reached(turn.spec.model)
         except FailedPrecondition as error:
             raise RuntimeFailure(error.reason, error.message) from None
-        pool, relay = self._kept()
+        pool, relay, folder = self._kept()
         means = Means(
             database=self._database,
             pool=pool,
@@ -100,7 +91,7 @@ class ClaudeRuntime:
             breaker=breaker,
             retries=self._settings.retries,
             tool_deadline=self._settings.tool_deadline,
-            folder=self._folder,
+            folder=folder.path,
         )
         run = ClaudeTurn(turn, self._toolbox.offered(turn.spec.tools), means)
         async with aclosing(run.run()) as events:
@@ -126,15 +117,19 @@ class ClaudeRuntime:
             await self._made.close()
         if self._relay is not None:
             await self._relay.close()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            await asyncio.to_thread(folder.remove)
 
-    def _kept(self) -> tuple[Pool, Relay]:
-        if self._made is None or self._relay is None:
+    def _kept(self) -> tuple[Pool, Relay, Folder]:
+        if self._made is None or self._relay is None or self._folder is None:
+            from stationmaster_server.agents.runtimes.claude.folders import Folder
             from stationmaster_server.agents.runtimes.claude.pool import Pool
             from stationmaster_server.agents.runtimes.claude.relay import Relay
 
+            self._folder = Folder(self._settings.folder)
             self._made, self._relay = Pool(self._settings.max_live, self._settings.idle), Relay()
-        return self._made, self._relay
+        return self._made, self._relay, self._folder
 
 
 def lacking() -> str:
@@ -144,14 +139,3 @@ def lacking() -> str:
 
 def _import() -> None:
     import stationmaster_server.agents.runtimes.claude.turn  # noqa: F401
-
-
-def _runs(name: str) -> bool:
-    """Whether there is a process whose id is the name."""
-    try:
-        os.kill(int(name), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
