@@ -75,7 +75,8 @@ class ClaudeRuntime:
         """See `Runtime.run`."""
         if self._made is None:
             await asyncio.to_thread(_import)
-        from stationmaster_server.agents.runtimes.claude.turn import ClaudeTurn, Means
+        from stationmaster_server.agents.runtimes.claude.dialogue import Means
+        from stationmaster_server.agents.runtimes.claude.turn import ClaudeTurn
 
         try:
             provider, breaker = self._providers.reached(turn.spec.model)
