@@ -163,6 +163,8 @@ class AnswerRestarted:
     """The provider broke off in the middle of an answer and is asked again: the step's deltas no longer count."""
 
     step: int
+    usage: Usage = field(default_factory=Usage)
+    """What the step's attempts have used so far; AnswerCompleted includes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +276,14 @@ class Runtime(Protocol):
 
 
 class RuntimeFailure(Exception):
-    """The turn cannot go on. `reason` is an ErrorReason's name; `retryable` when another attempt may do better."""
+    """The turn cannot go on. `reason` is an ErrorReason's name; `retryable` when another attempt may do better.
 
-    def __init__(self, reason: str, message: str, *, retryable: bool = False) -> None:
+    `usage` is what the step has used in vain, None where the runtime cannot tell.
+    """
+
+    def __init__(self, reason: str, message: str, *, retryable: bool = False, usage: Usage | None = None) -> None:
         super().__init__(message)
+        self.usage = usage
         self.reason = reason
         self.message = message
         self.retryable = retryable

@@ -16,6 +16,7 @@ from stationmaster_server.agents.runtime import (
     RuntimeFailure,
     TextDelta,
     TurnEvent,
+    Usage,
 )
 from stationmaster_server.agents.runtimes.claude import command
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
@@ -57,6 +58,7 @@ async def test_a_provider_that_refuses_is_told_apart(
     failure = raised.value
     assert (failure.reason, failure.retryable) == (reason, retryable)
     assert KEY not in failure.message
+    assert failure.usage == Usage()  # it charges nothing
     assert only(AnswerCompleted, events) == []
     assert len(provider.requests) <= FAST.attempts
     assert runtime.live == 0
@@ -78,14 +80,18 @@ async def test_an_answer_that_broke_off_is_asked_for_again_and_readers_are_told(
     usage = one(AnswerCompleted, events).usage
     assert usage.model_calls == 2  # the half was paid for as well
     assert usage.cost_estimated
+    assert restart.usage.model_calls == 1
+    assert 0 < restart.usage.cost_micros < usage.cost_micros
 
 
 async def test_a_cut_in_every_attempt_ends_the_turn(provider: StandIn, runtime: ClaudeRuntime, tmp_path: Path) -> None:
-    provider.reply(*[anthropic.cut(anthropic.text("Half"), anthropic.text("x"))] * 12)
+    provider.reply(*[anthropic.overloaded_within(anthropic.text("Half"), anthropic.text("x"))] * 12)
     with pytest.raises(RuntimeFailure) as raised:
         await run(runtime, first_turn("hello", tmp_path))
     assert (raised.value.reason, raised.value.retryable) == ("MODEL_UNAVAILABLE", True)
-    assert len(provider.requests) <= FAST.attempts
+    assert len(provider.requests) == FAST.attempts
+    assert raised.value.usage is not None
+    assert raised.value.usage.model_calls == FAST.attempts
     assert command_lines() == []
 
 

@@ -96,6 +96,11 @@ class Answer:
             finish_reason=self.finish_reason,
         )
 
+    @property
+    def in_vain(self) -> Usage:
+        """What it used if it does not become whole."""
+        return self._wasted + self._usage(broken=True) if self.begun else self._wasted
+
     def parts(self) -> tuple[Text | Thinking | ToolCall, ...]:
         """What it is made of, without what is empty."""
         found = (self._part(block) for _, block in sorted(self._blocks.items()))
@@ -103,13 +108,12 @@ class Answer:
 
     def _begin(self, message: Mapping[str, Any]) -> AnswerRestarted | None:
         again = self.begun
-        if again:  # the provider broke off and was asked again: what it sent is paid for
-            self._wasted += self._usage(broken=True)
+        self._wasted = self.in_vain  # the provider broke off and was asked again: what it sent is paid for
         restarted = any(block.pieces for block in self._blocks.values())
         self._blocks, self._counted, self._stop_reason = {}, {}, ""
         self.begun, self.whole = True, False
         self._count(message.get("usage"))
-        return AnswerRestarted(self._step) if again and restarted else None
+        return AnswerRestarted(self._step, self._wasted) if again and restarted else None
 
     def _count(self, usage: object) -> None:
         if isinstance(usage, Mapping):

@@ -143,7 +143,7 @@ class Dialogue:
         """The answer, piece by piece, then whole. A failure counts against the provider if it is to blame."""
         spec, means = self._turn.spec, self._means
         answer = Answer(started.step, spec.model, self._names, means.prices, started.estimated_input_tokens)
-        with guarded(means.breaker, spec.model):
+        with guarded(means.breaker, answer, spec.model):
             live = await self._put(started.max_output_tokens)
             async with aclosing(hear(live, answer, spec.model)) as heard:
                 async for event in heard:

@@ -14,6 +14,7 @@ from stationmaster_server.agents.runtimes.claude import failures
 from stationmaster_server.agents.runtimes.claude.answer import Answer
 from stationmaster_server.agents.runtimes.claude.live import Live
 from stationmaster_server.agents.runtimes.guard import Guarded
+from stationmaster_server.agents.runtimes.retries import ProviderFailure
 from stationmaster_server.errors import Unavailable
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 
@@ -74,12 +75,17 @@ async def over(live: Live, output_tokens: int) -> bool:
 
 
 @contextmanager
-def guarded(breaker: CircuitBreaker, model_id: str) -> Iterator[None]:
-    """The circuit breaker counts what goes wrong inside."""
+def guarded(breaker: CircuitBreaker, answer: Answer, model_id: str) -> Iterator[None]:
+    """The circuit breaker counts what goes wrong inside, and failures tell what the answer used in vain."""
     try:
         with Guarded(breaker):
             yield
+    except ProviderFailure as failure:
+        failure.usage = answer.in_vain
+        raise
     except Unavailable as refused:
         if refused.retry_after is None:
             raise
-        raise failures.left_alone(model_id, refused.retry_after) from None
+        alone = failures.left_alone(model_id, refused.retry_after)
+        alone.usage = answer.in_vain
+        raise alone from None
