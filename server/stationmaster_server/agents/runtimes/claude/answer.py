@@ -98,8 +98,8 @@ class Answer:
 
     @property
     def in_vain(self) -> Usage:
-        """What it used if it does not become whole."""
-        return self._wasted + self._usage(broken=True) if self.begun else self._wasted
+        """What it used if it does not become whole: nothing, if no attempt brought a word."""
+        return self._spent() if self._first_delta else Usage()
 
     def parts(self) -> tuple[Text | Thinking | ToolCall, ...]:
         """What it is made of, without what is empty."""
@@ -108,7 +108,7 @@ class Answer:
 
     def _begin(self, message: Mapping[str, Any]) -> AnswerRestarted | None:
         again = self.begun
-        self._wasted = self.in_vain  # the provider broke off and was asked again: what it sent is paid for
+        self._wasted = self._spent()  # the provider broke off and was asked again: what it sent is paid for
         restarted = any(block.pieces for block in self._blocks.values())
         self._blocks, self._counted, self._stop_reason = {}, {}, ""
         self.begun, self.whole = True, False
@@ -147,6 +147,9 @@ class Answer:
                 tool = self._names.tool(block.start["name"])
                 return ToolCall(block.start["id"], tool, _arguments(block.text or json.dumps(block.start["input"])))
         return None
+
+    def _spent(self) -> Usage:
+        return self._wasted + self._usage(broken=True) if self.begun else self._wasted
 
     def _usage(self, *, broken: bool = False) -> Usage:
         counted = self._counted
