@@ -15,12 +15,11 @@ from claude_agent_sdk import (
     PermissionResultDeny,
     ToolPermissionContext,
 )
-from mcp.server import Server
-from mcp.types import CallToolResult, ListToolsResult, TextContent, Tool
 
 from stationmaster_server.agents.runtime import ToolResult
-from stationmaster_server.agents.runtimes.claude.names import SERVER, Names
-from stationmaster_server.agents.tools.tool import Tool as OurTool
+from stationmaster_server.agents.runtimes.claude.names import Names
+from stationmaster_server.agents.tools.tool import Tool
+from stationmaster_server.mcp.offering import OfferedTool, Reply
 
 CALL_ID = "claudecode/toolUseId"
 MAX_RESULT = "anthropic/maxResultSizeChars"
@@ -71,10 +70,10 @@ class Desk:
             await self._outcome(call)
         return {}
 
-    async def call(self, call_id: str | None) -> CallToolResult:
+    async def call(self, tool: str, arguments: Mapping[str, Any], said: Mapping[str, Any]) -> Reply:
         """The result of a call."""
-        result = (await self._outcome(call_id)).result
-        return CallToolResult(content=[TextContent(type="text", text=result.content)], is_error=result.is_error)
+        result = (await self._outcome(said.get(CALL_ID))).result
+        return Reply(result.content, result.is_error)
 
     async def _outcome(self, call_id: str | None) -> Outcome:
         return await asyncio.shield(self._of(call_id or ""))
@@ -85,27 +84,10 @@ class Desk:
         return self._told[call_id]
 
 
-def tool_server(offered: Mapping[str, OurTool], names: Names, desk: Desk) -> Server[Any]:
-    """The MCP server, in this process, that offers our tools to the command line."""
-    tools = [
-        Tool.model_validate(
-            {
-                "name": names.wire(name),
-                "description": tool.description,
-                "inputSchema": dict(tool.parameters),
-                "_meta": {MAX_RESULT: _MOST_CHARACTERS},
-            }
-        )
-        for name, tool in offered.items()
-    ]
-
-    async def list_tools(context: Any, params: Any) -> ListToolsResult:
-        return ListToolsResult(tools=tools)
-
-    async def call_tool(context: Any, params: Any) -> CallToolResult:
-        return await desk.call((params.meta or {}).get(CALL_ID))
-
-    return Server(SERVER, on_list_tools=list_tools, on_call_tool=call_tool)
+def offered_tools(offered: Mapping[str, Tool], names: Names) -> list[OfferedTool]:
+    """Our tools as the command line is offered them."""
+    meta = {MAX_RESULT: _MOST_CHARACTERS}
+    return [OfferedTool(names.wire(name), tool.description, tool.parameters, meta) for name, tool in offered.items()]
 
 
 def _calls(given: HookInput) -> list[str]:

@@ -24,13 +24,14 @@ from claude_agent_sdk.types import HookEvent
 
 from stationmaster_server.agents.runtimes.claude import command
 from stationmaster_server.agents.runtimes.claude.command import Asking, Place
-from stationmaster_server.agents.runtimes.claude.desk import Desk, tool_server
+from stationmaster_server.agents.runtimes.claude.desk import Desk, offered_tools
 from stationmaster_server.agents.runtimes.claude.names import SERVER, Names
 from stationmaster_server.agents.runtimes.claude.process import Process
 from stationmaster_server.agents.runtimes.claude.relay import Line
 from stationmaster_server.agents.runtimes.claude.store import Transcripts
 from stationmaster_server.agents.runtimes.claude.transcript import Said
 from stationmaster_server.agents.tools.tool import Tool
+from stationmaster_server.mcp.offering import tool_server
 
 _FOREVER = 7 * 24 * 3600.0
 _CLOSING = 15.0
@@ -120,7 +121,8 @@ async def start(
     """A command line that is ready to be spoken to. Raises ClaudeSDKError and what the SDK raises besides."""
     names, desk = Names(offered), Desk()
     process = Process(command.command(place, asking, resume=resume), environment, place.workspace)
-    server = McpSdkServerConfig(type="sdk", name=SERVER, instance=tool_server(offered, names, desk))
+    tools = tool_server(SERVER, offered_tools(offered, names), desk.call)
+    server = McpSdkServerConfig(type="sdk", name=SERVER, instance=tools)
     behind_calls = HookMatcher(hooks=[desk.before_asking], timeout=_FOREVER, on_failure="block")
     options = ClaudeAgentOptions(
         mcp_servers={SERVER: server},
