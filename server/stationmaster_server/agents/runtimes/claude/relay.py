@@ -20,9 +20,17 @@ from typing import Any
 import httpx2
 
 from stationmaster_server.agents.providers import ProviderSettings
+from stationmaster_server.agents.runtimes.claude.exchange import (
+    MAX_HEAD_BYTES,
+    Head,
+    begin,
+    read_body,
+    read_head,
+    refuse,
+    send,
+)
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-_MAX_HEAD_BYTES = 64 * 1024
+_HEAD_SECONDS = 60.0
 _MAX_ERROR_BYTES = 64 * 1024
 _MESSAGES, _COUNT = "/v1/messages", "/v1/messages/count_tokens"
 _END = b'"message_stop"'
@@ -70,18 +78,6 @@ class Line:
         self.is_open = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def path(self) -> str:
-        return self.target.partition("?")[0]
-
-
 class Relay:
     """Serves the lines that are open. Started with the first."""
 
@@ -96,7 +92,7 @@ class Relay:
         """A line to this model of the provider."""
         async with self._starting:
             if self._server is None:
-                self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES)
+                self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
         host, port = self._server.sockets[0].getsockname()[:2]
         self._lines = {token: line for token, line in self._lines.items() if line.is_open}
         line = Line(provider, model, f"http://{host}:{port}", longest_wait)
@@ -119,10 +115,10 @@ class Relay:
             self._exchanges.add(exchange)
             exchange.add_done_callback(self._exchanges.discard)
         try:
-            request = await _read(reader)
-            if request is not None:
-                await self._answer(request, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            async with asyncio.timeout(_HEAD_SECONDS):
+                head = await read_head(reader)
+            await self._answer(head, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, ValueError):
             _log.debug("a call of a command line ended before its answer", exc_info=True)
         except asyncio.CancelledError:
             if self._lines:  # not the end of the relay
@@ -130,55 +126,61 @@ class Relay:
         finally:
             writer.close()
 
-    async def _answer(self, request: _Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = self._lines.get(request.headers.get("x-api-key", ""))
+    async def _answer(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = self._lines.get(head.headers.get("x-api-key", ""))
         if line is None or not line.is_open:
-            await _refuse(writer, 401, "authentication_error", "this line is not open")
-        elif request.method != "POST" or request.path not in (_MESSAGES, _COUNT):
-            await _refuse(writer, 404, "not_found_error", "nothing is passed on but messages")
-        elif request.path == _MESSAGES and not (line.allowed and await asyncio.to_thread(_announced, request, line)):
-            await _refuse(writer, 400, "invalid_request_error", "the turn has not announced this call")
-        elif request.path == _MESSAGES and not line.attempts_left:
-            await _refuse(writer, 503, "api_error", "it failed again and again")
-        else:
-            line.attempts_left -= request.path == _MESSAGES
-            passing = asyncio.create_task(self._pass_on(request, line, writer), name="pass on a call")
-            gone = asyncio.create_task(reader.read(1), name="wait until a command line goes")
-            try:
-                await asyncio.wait((passing, gone), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (passing, gone):
-                    task.cancel()
-                await asyncio.gather(passing, gone, return_exceptions=True)
+            await refuse(writer, 401, "authentication_error", "this line is not open")
+            return
+        if head.method != "POST" or head.path not in (_MESSAGES, _COUNT):
+            await refuse(writer, 404, "not_found_error", "nothing is passed on but messages")
+            return
+        body = await read_body(reader, head)
+        if head.path == _MESSAGES:
+            if not (line.allowed and await asyncio.to_thread(_announced, body, line)):
+                await refuse(writer, 400, "invalid_request_error", "the turn has not announced this call")
+                return
+            if not line.attempts_left:
+                await refuse(writer, 503, "api_error", "it failed again and again")
+                return
+            line.attempts_left -= 1
+        passing = asyncio.create_task(self._pass_on(head, body, line, writer), name="pass on a call")
+        gone = asyncio.create_task(reader.read(1), name="wait until a command line goes")
+        try:
+            await asyncio.wait((passing, gone), return_when=asyncio.FIRST_COMPLETED)
+            if passing.done():
+                passing.result()
+        finally:
+            for task in (passing, gone):
+                task.cancel()
+            await asyncio.gather(passing, gone, return_exceptions=True)
 
-    async def _pass_on(self, request: _Request, line: Line, writer: asyncio.StreamWriter) -> None:
-        headers = {name: value for name, value in request.headers.items() if name not in _OURS}
+    async def _pass_on(self, head: Head, body: bytes, line: Line, writer: asyncio.StreamWriter) -> None:
+        headers = {name: value for name, value in head.headers.items() if name not in _OURS}
         headers |= {"x-api-key": line.provider.api_key, "accept-encoding": "identity"}
-        url = (line.provider.base_url or _API).rstrip("/") + request.target
+        url = (line.provider.base_url or _API).rstrip("/") + head.target
         begun = False
         try:
-            async with self._client(line.provider).stream("POST", url, headers=headers, content=request.body) as reply:
+            async with self._client(line.provider).stream("POST", url, headers=headers, content=body) as reply:
                 shown = {name: value for name, value in reply.headers.items() if name.lower() not in _OURS}
                 if _wants_to_be_left_alone(reply.headers, line.longest_wait):
                     line.attempts_left, shown["x-should-retry"] = 0, "false"
-                _begin(writer, reply.status_code, shown)
+                begin(writer, reply.status_code, shown)
                 begun, tail = True, b""
                 async for chunk in reply.aiter_raw():
                     tail += chunk
-                    if request.path == _MESSAGES and _END in tail:
+                    if head.path == _MESSAGES and _END in tail:
                         line.allowed = False
                     tail = tail[-_MAX_ERROR_BYTES:] if reply.is_error else tail[-len(_END) :]
-                    writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                    await writer.drain()
-                if reply.is_error and request.path == _MESSAGES:
+                    if chunk:
+                        await send(writer, chunk)
+                if reply.is_error and head.path == _MESSAGES:
                     line.failure = (reply.status_code, _said(tail))
-            writer.write(b"0\r\n\r\n")
-            await writer.drain()
+            await send(writer, b"")
         except httpx2.HTTPError as error:
             _log.debug("the provider %s broke off: %s", line.provider.name, type(error).__name__)
             if not begun:
                 line.failure = (502, "the connection failed")
-                await _refuse(writer, 502, "api_error", "the connection to the provider failed")
+                await refuse(writer, 502, "api_error", "the connection to the provider failed")
 
     def _client(self, provider: ProviderSettings) -> httpx2.AsyncClient:
         if provider.name not in self._clients:
@@ -189,9 +191,9 @@ class Relay:
         return self._clients[provider.name]
 
 
-def _announced(request: _Request, line: Line) -> bool:
+def _announced(body: bytes, line: Line) -> bool:
     """Whether this is the call that the turn has announced: of its model, streamed, and not longer."""
-    match json.loads(request.body):
+    match json.loads(body):
         case {"model": line.model, "stream": True, "max_tokens": int(most)}:
             return most <= line.max_output_tokens
     return False
@@ -208,27 +210,3 @@ def _said(body: bytes) -> str:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def _begin(writer: asyncio.StreamWriter, status: int, headers: Mapping[str, str]) -> None:
-    lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items())]
-    lines += ["transfer-encoding: chunked", "connection: close"]
-    writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
-
-
-async def _refuse(writer: asyncio.StreamWriter, status: int, kind: str, message: str) -> None:
-    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
-    _begin(writer, status, {"content-type": "application/json", "x-should-retry": "false"})
-    writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
-    await writer.drain()
-
-
-async def _read(reader: asyncio.StreamReader) -> _Request | None:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.split("\r\n")
-    method, target, _ = first.split(" ", 2)
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
-    length = int(headers.get("content-length", "0"))
-    if not 0 <= length <= MAX_BODY_BYTES:
-        return None
-    return _Request(method, target, headers, await reader.readexactly(length))
