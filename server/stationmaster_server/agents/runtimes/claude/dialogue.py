@@ -88,7 +88,11 @@ class Dialogue:
         """What the next model call is, as far as one knows before it begins. Nothing is asked yet."""
         before, text = self._split()
         live = self._live = self._live or await self._waiting(before, text)
-        estimated, most = self._figures(live.context_tokens if live else await self._begin_anew(before), text)
+        if live is not None:
+            told = sum(estimate_tokens(outcome.result.content) for outcome in self._outcomes)
+            estimated, most = self._figures(live.context_tokens + told, text)
+        else:
+            estimated, most = self._figures(await self._begin_anew(before), text)
         if live is not None and live.asking.max_output_tokens != most:
             # It may say more than there is a budget for, or less than there is room for.
             await self._end()
@@ -122,12 +126,7 @@ class Dialogue:
 
     def _figures(self, context_tokens: int, text: str | None) -> tuple[int, int]:
         """About how many tokens the next call takes, and how many it may make."""
-        new = (
-            estimate_tokens(text)
-            if text is not None
-            else sum(estimate_tokens(o.result.content) for o in self._outcomes)
-        )
-        estimated = context_tokens + new
+        estimated = context_tokens + (estimate_tokens(text) if text is not None else 0)
         most = self._turn.spec.max_output_tokens or self._means.provider.max_output_tokens
         budget = self._turn.output_budget
         left = budget(estimated) if budget is not None else None
@@ -186,9 +185,9 @@ class Dialogue:
             raise RuntimeError("a command line begins with what was prepared")
         asking = self._asking(max_output_tokens)
         place = context.new_place(means.folder, turn.session_id, turn.workspace)
-        await means.pool.place()
         line = await means.relay.open(means.provider, asking.model, means.retries.longest_wait)
         line.allow(means.retries.attempts, max_output_tokens)
+        await means.pool.place()
         try:
             seen = environment(place, asking, line.url, line.token, means.retries, going_on=going_on)
             await context.settle(self._transcripts, beginning, place, asking.instructions)
@@ -214,6 +213,7 @@ class Dialogue:
         return live
 
     async def let_go(self) -> None:
+        """Keep the command line for the session's next turn, if this one ended well; else end it."""
         live, self._live = self._live, None
         if live is not None and self._clean:
             await self._means.pool.keep(live)
