@@ -154,3 +154,29 @@ async def test_what_the_runtime_cannot_do_is_refused_at_once(
         for why, spec in (("provider anthropic", other_model), ("temperature", temperature)):
             with pytest.raises(FailedPrecondition, match=why):
                 await client.sessions.create(spec=spec)
+
+
+@pytest.mark.long
+async def test_a_server_that_stops_within_an_answer_leaves_it_to_the_next(
+    server_process: StartServer, database_url: str, provider: StandIn, data_folder: Path
+) -> None:
+    provider.reply(anthropic.cut(anthropic.text("Hel"), anthropic.text("x"), end=End.HANG))
+    async with serving(server_process, database_url, provider, data_folder) as (server, client):
+        session = await client.sessions.create(spec=SPEC)
+        async with client.sessions.send(session.name, "hello") as events:
+            async for event in events:
+                if event.HasField("text_delta"):
+                    break
+        everything = psutil.Process(server.pid).children(recursive=True)
+        assert command_lines(of=server.pid)
+        assert await server.stop() == 0
+        await gone(everything)
+    provider.reply(anthropic.answer(anthropic.text("Whole.")))
+    async with serving(server_process, database_url, provider, data_folder) as (_, client):
+
+        async def whole() -> bool:
+            messages = [message async for message in client.sessions.messages(session.name)]
+            return bool(messages) and messages[-1].parts[-1].text == "Whole."
+
+        await until(whole, seconds=PATIENCE)
+        assert asked(provider) == [("user", "hello")]
