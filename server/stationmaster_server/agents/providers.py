@@ -97,6 +97,17 @@ class Providers:
             return f"provider {name!r} is not configured on this server; configured: {known}"
         return _lacking(provider)
 
+    def reached(self, model_id: str) -> tuple[ProviderSettings, CircuitBreaker]:
+        """The provider of a model and how it fares. Raises FailedPrecondition(MODEL_UNAVAILABLE)."""
+        self.check(model_id)
+        name = model_id.partition(":")[0]
+        return self._settings[name], self._breakers[name]
+
+    def speaks(self, model_id: str, protocol: Protocol) -> bool:
+        """Whether the model's provider is configured and speaks this protocol."""
+        provider = self._settings.get(model_id.partition(":")[0])
+        return provider is not None and provider.protocol is protocol
+
     def make(self, model_id: str) -> ModelClient:
         """A new client of the model. Slow the first time: it imports the provider's library.
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from stationmaster_server.agents import store
 from stationmaster_server.agents.model import Agent, AgentSpec, ModelInfo, NewAgent, RuntimeName
-from stationmaster_server.agents.providers import Providers
+from stationmaster_server.agents.providers import Protocol, Providers
 from stationmaster_server.agents.spec_json import spec_to_json
 from stationmaster_server.agents.tools.toolbox import Toolbox
 from stationmaster_server.audit.service import AuditLog
@@ -52,6 +52,10 @@ UPDATABLE = frozenset({"display_name", "description", "spec"})
 SessionsUsing = Callable[[Transaction, Caller, str], Awaitable[int]]
 
 _PROVIDER_FILTER = re.compile(r"""\s*(?:provider\s*[=:]\s*)?["']?([A-Za-z0-9_.-]+)["']?\s*""")
+_NEEDS = {
+    RuntimeName.MODEL: "pip install 'stationmaster[server]'",
+    RuntimeName.CLAUDE: "pip install 'stationmaster[server,claude]', and set models.claude.enabled",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,8 @@ class AgentService:
     def check(self, spec: AgentSpec) -> None:
         """Whether this server can run it. Raises FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
         if spec.runtime not in self._runtimes:
-            raise _cannot_run("RUNTIME", spec.runtime.value, f"runtime {spec.runtime} is not installed on this server")
+            why = f"runtime {spec.runtime} is not installed on this server, or turned off: {_NEEDS[spec.runtime]}"
+            raise _cannot_run("RUNTIME", spec.runtime.value, why)
         if spec.prompt:
             raise _cannot_run(
                 "PROMPT", spec.prompt, "this server serves no prompts yet: write the instructions as text"
@@ -196,8 +201,16 @@ class AgentService:
                 raise _cannot_run(
                     "TOOL", pattern, f"no tool of this server is called {pattern}; there are: {there_are}"
                 )
-        if spec.runtime is RuntimeName.MODEL:
-            self._providers.check(spec.model)
+        self._providers.check(spec.model)
+        if spec.runtime is RuntimeName.CLAUDE:
+            self._check_claude(spec)
+
+    def _check_claude(self, spec: AgentSpec) -> None:
+        if not self._providers.speaks(spec.model, Protocol.ANTHROPIC):
+            why = f"runtime CLAUDE runs models of the provider anthropic, not {spec.model}"
+            raise _cannot_run("RUNTIME", spec.runtime.value, why)
+        if spec.temperature is not None:
+            raise _cannot_run("RUNTIME", spec.runtime.value, "runtime CLAUDE takes no temperature: leave it out")
 
     def _check_change(self, changes: dict[str, Any]) -> None:
         if "spec" in changes:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from uuid import UUID
 
 from stationmaster_server.agents.model import RuntimeName
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import Protocol, Providers, ProviderSettings
+from stationmaster_server.agents.runtime import Runtime
+from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime, ClaudeRuntimeSettings, lacking
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.service import AgentService
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
+from stationmaster_server.agents.tools.toolbox import Toolbox
 from stationmaster_server.app.transport import Gate
-from stationmaster_server.config import ModelSettings
+from stationmaster_server.config import ModelSettings, Settings
 from stationmaster_server.config import ProviderSettings as Configured
 from stationmaster_server.db.engine import Database
 from stationmaster_server.sessions.store import sessions_using
 from stationmaster_server.telemetry.metrics import Metrics
+
+CLAUDE = "claude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +33,27 @@ class Agents:
 
     service: AgentService
     runtime: ModelRuntime
+    claude: ClaudeRuntime | None
+    """Where the Claude Agent SDK is installed, and wanted."""
     prices: Prices
+
+    @property
+    def runtimes(self) -> Mapping[RuntimeName, Runtime]:
+        """The runtimes that there are, by name."""
+        model: dict[RuntimeName, Runtime] = {RuntimeName.MODEL: self.runtime}
+        return model if self.claude is None else model | {RuntimeName.CLAUDE: self.claude}
+
+    async def close_session(self, session_id: UUID) -> None:
+        """Let go of whatever is kept for a session."""
+        for runtime in self.runtimes.values():
+            await runtime.close_session(session_id)
 
 
 def build_agents(
-    stack: AsyncExitStack, settings: ModelSettings, database: Database, gate: Gate, metrics: Metrics
+    stack: AsyncExitStack, all_settings: Settings, database: Database, gate: Gate, metrics: Metrics
 ) -> Agents:
     """Build what runs turns."""
+    settings = all_settings.models
     prices = Prices()
     providers = Providers(provider_settings(settings), prices, demo=settings.demo)
     toolbox = builtin_toolbox()
@@ -47,8 +67,30 @@ def build_agents(
         label="event",
         total=True,
     )
-    service = AgentService(database, gate.audit, providers, {RuntimeName.MODEL}, sessions_using, toolbox)
-    return Agents(service, runtime, prices)
+    claude = build_claude(stack, all_settings, database, providers, toolbox, prices, metrics)
+    runtimes = {RuntimeName.MODEL} if claude is None else {RuntimeName.MODEL, RuntimeName.CLAUDE}
+    service = AgentService(database, gate.audit, providers, runtimes, sessions_using, toolbox)
+    return Agents(service, runtime, claude, prices)
+
+
+def build_claude(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    providers: Providers,
+    toolbox: Toolbox,
+    prices: Prices,
+    metrics: Metrics,
+) -> ClaudeRuntime | None:
+    """Build the runtime `claude`, if the SDK is installed."""
+    wanted = settings.models.claude
+    if not wanted.enabled or lacking():
+        return None
+    limits = ClaudeRuntimeSettings(settings.data_folder / CLAUDE, wanted.max_live, wanted.idle_timeout)
+    runtime = ClaudeRuntime(database, providers, toolbox, prices, limits)
+    stack.push_async_callback(runtime.close)
+    metrics.read("claude_processes", "Command lines of the Claude Agent SDK that live.", lambda: runtime.live)
+    return runtime
 
 
 def warm_up(stack: AsyncExitStack, settings: ModelSettings, agents: Agents) -> None:

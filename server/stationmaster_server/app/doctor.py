@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from stationmaster_server.agents.runtimes.claude.runtime import lacking
 from stationmaster_server.app.agents import provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.local import Running, make_data_folder, running_server
@@ -139,6 +140,10 @@ def _extras(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.OK, "extras", "uvloop is used")
     else:
         yield Finding(Verdict.WARN, "extras", "uvloop is missing: calls are a fifth slower")
+    if settings.models.anthropic.api_key is not None and settings.models.claude.enabled:
+        why = lacking()
+        text = f"no session may use the runtime CLAUDE: {why}" if why else "the runtime CLAUDE is there"
+        yield Finding(Verdict.OK, "extras", text)
     if settings.telemetry.otlp_endpoint:
         found = importlib.util.find_spec("opentelemetry.sdk") is not None
         text = "traces go to the collector" if found else "traces need: pip install 'stationmaster[otel]'"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from stationmaster_server.agents.model import RuntimeName
+from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 from stationmaster_server.app.agents import Agents
 from stationmaster_server.app.engines import Engines, forgetting
 from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
+from stationmaster_server.sessions import store
 from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.idle import IdleSessions
 from stationmaster_server.sessions.permissions import Permissions
@@ -27,6 +28,7 @@ from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
 
 WORKSPACES = "workspaces"
+_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,43 @@ def build_sessions(
     workspaces = Workspaces(settings.data_folder / WORKSPACES)
     workspaces.prepare()
     turns, permissions = Turns(services), Permissions(services)
-    service = SessionService(services, turns, agents.service, workspaces, agents.runtime.close_session)
-    runner = TurnRunner(services, {RuntimeName.MODEL: agents.runtime}, agents.prices, workspaces.open)
+    service = SessionService(services, turns, agents.service, workspaces, agents.close_session)
+    runner = TurnRunner(services, agents.runtimes, agents.prices, workspaces.open)
     idle = IdleSessions(services, default_timeout=settings.sessions.idle_timeout)
     chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
     chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
     chores.add(forgetting(database, settings.work.keep_ended))
     chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
+    if agents.claude is not None:
+        chores.add(Chore("end idle Claude processes", timedelta(seconds=10), _ending(database, agents.claude)))
+    chores.add(Chore("forget transcripts", timedelta(minutes=10), _forgetting(database)))
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     return Sessions(servicer, {KIND: runner})
+
+
+def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable[None]]:
+    """The chore that ends processes which no turn has used for a while, or whose session ended on another server."""
+
+    async def end() -> None:
+        await claude.evict_idle()
+        if sessions := claude.sessions():
+            async with database.system(autocommit=True) as tx:
+                ended = await store.ended_among(tx, sessions)
+            for session_id in ended:
+                await claude.close_session(session_id)
+
+    return end
+
+
+def _forgetting(database: Database) -> Callable[[], Awaitable[None]]:
+    """The chore that forgets the transcripts of sessions that have ended: their messages stay."""
+
+    async def forget() -> None:
+        forgotten = _BATCH
+        while forgotten >= _BATCH:  # a transaction each, so that none holds many rows
+            async with database.system() as tx:
+                forgotten = await store.forget_transcripts(tx, _BATCH)
+
+    return forget

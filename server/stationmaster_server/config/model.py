@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
@@ -257,6 +258,7 @@ class ModelSettings(Group):
     `[models.compatible.local]`, then `base_url = "http://localhost:11434/v1"` and `models = ["llama3"]`; its model is
     `local:llama3`.
     """
+    claude: ClaudeSettings = ClaudeSettings()
 
     @field_validator("compatible")
     @classmethod

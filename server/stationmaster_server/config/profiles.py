@@ -25,6 +25,7 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
             "telemetry": {"monitor_interval": "30s"},
             "work": {"slots": 8},
             "mcp": {"max_connections": 20, "max_connections_per_user": 10},
+            "models": {"claude": {"max_live": 2}},
         },
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -24,7 +25,7 @@ from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.sessions.model import Session, SessionState, session_name
+from stationmaster_server.sessions.model import ENDED, Session, SessionState, session_name
 
 
 class Row(Protocol):
@@ -163,6 +164,31 @@ async def free_session(
     if row is None:
         raise NotFound("session", session_name(session_id))
     return SessionState(row["state"])
+
+
+async def ended_among(tx: Transaction, session_ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these sessions, of any organization, are terminated or archived."""
+    sql = "SELECT id FROM sessions WHERE id = ANY($1) AND state = ANY($2)"
+    return [row["id"] for row in await tx.fetch(sql, session_ids, [str(state) for state in ENDED])]
+
+
+async def forget_transcripts(tx: Transaction, most: int) -> int:
+    """Delete transcripts of sessions that have ended, of any organization: their messages stay. Returns how many."""
+    sql = """
+    WITH ended AS (
+        SELECT t.organization_id, t.project, t.transcript_id FROM agent_transcripts t
+        JOIN sessions s ON s.organization_id = t.organization_id AND s.id::text = t.transcript_id
+        WHERE s.state = ANY($1) LIMIT $2
+    ), entries AS (
+        DELETE FROM agent_transcript_entries e USING ended
+        WHERE (e.organization_id, e.project, e.transcript_id)
+            = (ended.organization_id, ended.project, ended.transcript_id)
+    )
+    DELETE FROM agent_transcripts t USING ended
+    WHERE (t.organization_id, t.project, t.transcript_id) = (ended.organization_id, ended.project, ended.transcript_id)
+    """
+    tag = await tx.execute(sql, [str(state) for state in ENDED], most)
+    return int(tag.split()[-1])
 
 
 async def sessions_using(tx: Transaction, caller: Caller, agent_id: str) -> int:

@@ -30,6 +30,31 @@ BEGIN
   END IF;
 END $$;
 
+CREATE TABLE agent_transcript_entries (
+    organization_id UUID NOT NULL,
+    project TEXT NOT NULL,
+    transcript_id TEXT NOT NULL,
+    subpath TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    uuid TEXT,
+    entry TEXT NOT NULL,
+    CONSTRAINT agent_transcript_entries_pkey PRIMARY KEY (organization_id, project, transcript_id, subpath, position)
+);
+
+CREATE UNIQUE INDEX agent_transcript_entries_once ON agent_transcript_entries (organization_id, project, transcript_id, subpath, uuid);
+
+CREATE TABLE agent_transcripts (
+    organization_id UUID NOT NULL,
+    project TEXT NOT NULL,
+    transcript_id TEXT NOT NULL,
+    subpath TEXT NOT NULL,
+    last_position BIGINT DEFAULT 0 NOT NULL,
+    size_bytes BIGINT DEFAULT 0 NOT NULL,
+    written_at_ms BIGINT DEFAULT 0 NOT NULL,
+    summary JSONB,
+    CONSTRAINT agent_transcripts_pkey PRIMARY KEY (organization_id, project, transcript_id, subpath)
+);
+
 CREATE TABLE agents (
     organization_id UUID NOT NULL,
     agent_id TEXT NOT NULL,
@@ -481,6 +506,26 @@ CREATE INDEX api_keys_user_id_idx ON api_keys (organization_id, user_id);
 GRANT USAGE ON SCHEMA public TO stationmaster_app;
 
 GRANT USAGE ON SCHEMA public TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON agent_transcript_entries TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON agent_transcript_entries TO stationmaster_app;
+
+ALTER TABLE agent_transcript_entries ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON agent_transcript_entries TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON agent_transcript_entries TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON agent_transcripts TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON agent_transcripts TO stationmaster_app;
+
+ALTER TABLE agent_transcripts ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON agent_transcripts TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON agent_transcripts TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON agents TO stationmaster_system;
 
