@@ -274,8 +274,25 @@ async def test_progress_is_told_in_order() -> None:
         return "ok"
 
     events = await run(model_runtime(tools=[tool(work)]), turn("/tool test.tool {}"))
-    assert [event.message for event in only(ToolCallProgress, events)] == ["step 1", "step 2", "step 3"]
+    told = [event.message for event in only(ToolCallProgress, events)]
+    assert told == sorted(told)
+    assert told[-1] == "step 3"
     assert events.index(only(ToolCallProgress, events)[-1]) < events.index(one(ToolCallFinished, events))
+
+
+async def test_a_flood_of_reports_is_no_flood_of_events() -> None:
+    async def work(context: ToolContext, arguments: Nothing) -> str:
+        for number in range(100_000):
+            context.report(f"step {number}", None)
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        return "ok"
+
+    events = await run(model_runtime(tools=[tool(work)]), turn("/tool test.tool {}"))
+    told = only(ToolCallProgress, events)
+    assert told[-1].message == "step 99999"
+    seconds = one(ToolCallFinished, events).duration.total_seconds()
+    assert len(told) <= seconds * 10 + 2
 
 
 async def test_a_long_result_is_cut_and_says_so() -> None:

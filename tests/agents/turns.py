@@ -30,6 +30,7 @@ from stationmaster_server.agents.runtime import (
 from stationmaster_server.agents.runtimes.model import ModelRuntime, ModelRuntimeSettings
 from stationmaster_server.agents.runtimes.retries import Retries
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
+from stationmaster_server.agents.tools.source import ToolSource
 from stationmaster_server.agents.tools.tool import Tool
 from stationmaster_server.agents.tools.toolbox import Toolbox
 
@@ -45,7 +46,7 @@ def model_runtime(
     prices = Prices()
     toolbox = Toolbox(tools) if tools else builtin_toolbox()
     settings = ModelRuntimeSettings(tool_deadline=tool_deadline, retries=FAST)
-    return ModelRuntime(Providers(providers, prices), toolbox, prices, settings)
+    return ModelRuntime(Providers(providers, prices), ToolSource(toolbox), prices, settings)
 
 
 def allow(call: ToolCall, default: Effect) -> Ruling:

@@ -16,6 +16,7 @@ from stationmaster_server.agents.prices import Price, Prices
 from stationmaster_server.agents.providers import Providers
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
+from stationmaster_server.agents.tools.source import ToolSource
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -189,7 +190,7 @@ async def open_station(
         workspaces = Workspaces(folder)
         workspaces.prepare()
         price_table = Prices(prices or {"demo": Price(0, 0)})
-        runtime = ModelRuntime(Providers([], price_table), builtin_toolbox(), price_table)
+        runtime = ModelRuntime(Providers([], price_table), ToolSource(builtin_toolbox()), price_table)
         stack.push_async_callback(runtime.close)
         turns = Turns(services)
         sessions = SessionService(services, turns, OneAgent(), workspaces, runtime.close_session)

@@ -266,7 +266,10 @@ class AgentSpec(_message.Message):
 
     @_builtins.property
     def mcp_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The MCP servers whose tools are offered."""
+        """The MCP servers whose tools are offered, by their ids or names; `*` for all that the session's user may use. Which server a name means is
+        found out when a turn begins: the user's, else the organization's, else a built-in one. All tools of a server are offered, unless `tools`
+        holds patterns that begin with its id and a dot.
+        """
 
     @_builtins.property
     def tool_policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolPolicy]:

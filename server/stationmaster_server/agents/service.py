@@ -191,12 +191,10 @@ class AgentService:
             raise _cannot_run(
                 "PROMPT", spec.prompt, "this server serves no prompts yet: write the instructions as text"
             )
-        if spec.mcp_servers:
-            raise _cannot_run("MCP", spec.mcp_servers[0], "this server reaches no MCP servers yet: leave them out")
         if spec.memory.summarize:
             raise _cannot_run("MEMORY", "summarize", "this server writes no summaries yet: leave memory.summarize out")
         for pattern in spec.tools:
-            if not self._toolbox.offered((pattern,)):
+            if not self._toolbox.offered((pattern,)) and not _of_a_server(pattern, spec):
                 there_are = ", ".join(self._toolbox.names)
                 raise _cannot_run(
                     "TOOL", pattern, f"no tool of this server is called {pattern}; there are: {there_are}"
@@ -258,6 +256,13 @@ def _in_use(agent_id: str, used_by: int) -> FailedPrecondition:
 
 def _cannot_run(kind: str, subject: str, why: str) -> FailedPrecondition:
     return FailedPrecondition(Reason.RUNTIME_UNAVAILABLE, why, PreconditionViolation(kind, subject, why))
+
+
+def _of_a_server(pattern: str, spec: AgentSpec) -> bool:
+    """Whether a pattern is about tools of an MCP server that the specification names; only that server knows them."""
+    server, dot, _ = pattern.partition(".")
+    named = {name.removeprefix("mcpServers/") for name in spec.mcp_servers}
+    return bool(dot) and (server in named or "*" in named)
 
 
 def _key(model: ModelInfo) -> tuple[str, str]:

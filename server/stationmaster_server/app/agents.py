@@ -16,7 +16,9 @@ from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime, C
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.service import AgentService
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
-from stationmaster_server.agents.tools.toolbox import Toolbox
+from stationmaster_server.agents.tools.mcp import McpTools
+from stationmaster_server.agents.tools.source import ToolSource
+from stationmaster_server.app.mcp import Mcp
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import ModelSettings, Settings
 from stationmaster_server.config import ProviderSettings as Configured
@@ -50,14 +52,15 @@ class Agents:
 
 
 def build_agents(
-    stack: AsyncExitStack, all_settings: Settings, database: Database, gate: Gate, metrics: Metrics
+    stack: AsyncExitStack, all_settings: Settings, database: Database, gate: Gate, mcp: Mcp, metrics: Metrics
 ) -> Agents:
     """Build what runs turns."""
     settings = all_settings.models
     prices = Prices()
     providers = Providers(provider_settings(settings), prices, demo=settings.demo)
     toolbox = builtin_toolbox()
-    runtime = ModelRuntime(providers, toolbox, prices)
+    source = ToolSource(toolbox, McpTools(mcp.registry, mcp.connections))
+    runtime = ModelRuntime(providers, source, prices)
     stack.push_async_callback(runtime.close)
     clients = runtime.counters
     metrics.read(
@@ -67,7 +70,7 @@ def build_agents(
         label="event",
         total=True,
     )
-    claude = build_claude(stack, all_settings, database, providers, toolbox, prices, metrics)
+    claude = build_claude(stack, all_settings, database, providers, source, prices, metrics)
     runtimes = {RuntimeName.MODEL} if claude is None else {RuntimeName.MODEL, RuntimeName.CLAUDE}
     service = AgentService(database, gate.audit, providers, runtimes, sessions_using, toolbox)
     return Agents(service, runtime, claude, prices)
@@ -78,7 +81,7 @@ def build_claude(
     settings: Settings,
     database: Database,
     providers: Providers,
-    toolbox: Toolbox,
+    source: ToolSource,
     prices: Prices,
     metrics: Metrics,
 ) -> ClaudeRuntime | None:
@@ -87,7 +90,7 @@ def build_claude(
     if not wanted.enabled or lacking():
         return None
     limits = ClaudeRuntimeSettings(settings.data_folder / CLAUDE, wanted.max_live, wanted.idle_timeout)
-    runtime = ClaudeRuntime(database, providers, toolbox, prices, limits)
+    runtime = ClaudeRuntime(database, providers, source, prices, limits)
     stack.push_async_callback(runtime.close)
     metrics.read("claude_processes", "Command lines of the Claude Agent SDK that live.", lambda: runtime.live)
     return runtime

@@ -61,7 +61,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     stack.push_async_callback(trail.close)
     outbound = Outbound(on.settings.outbound.allow)
     mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
-    agents = build_agents(stack, on.settings, database, gate, on.metrics)
+    agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, lambda: server.draining

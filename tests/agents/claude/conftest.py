@@ -12,6 +12,7 @@ from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import Protocol, Providers, ProviderSettings
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime, ClaudeRuntimeSettings
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
+from stationmaster_server.agents.tools.source import ToolSource
 from stationmaster_server.db.engine import Database
 
 from tests.agents.providers.stand_in import StandIn, stand_in
@@ -40,7 +41,7 @@ async def make_runtime(provider: StandIn, database: Database, tmp_path: Path) ->
             prices = Prices()
             settings = ClaudeRuntimeSettings(tmp_path / f"claude-{made}", max_live, idle, retries=FAST)
             providers = Providers([ProviderSettings("anthropic", Protocol.ANTHROPIC, KEY, provider.url)], prices)
-            runtime = ClaudeRuntime(database, providers, builtin_toolbox(), prices, settings)
+            runtime = ClaudeRuntime(database, providers, ToolSource(builtin_toolbox()), prices, settings)
             stack.push_async_callback(runtime.close)
             return runtime
 

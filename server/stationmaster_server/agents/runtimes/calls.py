@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from stationmaster_server.agents.model import Effect
 from stationmaster_server.agents.runtime import (
+    McpMessage,
     Rulings,
     ToolCall,
     ToolCallFinished,
@@ -20,6 +21,7 @@ from stationmaster_server.agents.runtime import (
     ToolResult,
     TurnInput,
 )
+from stationmaster_server.agents.tools.source import Offered
 from stationmaster_server.agents.tools.tool import Tool, ToolContext, ToolError
 
 MAX_RESULT_BYTES = 256 * 1024
@@ -29,6 +31,10 @@ CUT_MARK = "\n[cut here: the result is longer than {most} bytes]"
 _INVALID_JSON = "INVALID_JSON"
 # How long a cancelled tool may take to let go.
 _LET_GO = 0.5
+# A flood of reports is no flood of events: the newest of about ten a second are passed on.
+_REPORT_PACE_SECONDS = 0.1
+
+Report = ToolCallProgress | McpMessage
 
 _log = logging.getLogger(__name__)
 
@@ -45,12 +51,11 @@ class Decision:
     """Whether it is refused because a policy or a person said no."""
 
 
-def decide(call: ToolCall, tools: Mapping[str, Tool], rulings: Rulings) -> Decision:
+def decide(call: ToolCall, offered: Offered, rulings: Rulings) -> Decision:
     """Decides about one call. What cannot run at all is refused without asking anybody."""
-    tool = tools.get(call.tool)
+    tool = offered.tools.get(call.tool)
     if tool is None:
-        offered = ", ".join(tools) or "none"
-        return Decision(call, refusal=f"There is no tool {call.tool!r} here. Tools: {offered}.")
+        return Decision(call, refusal=offered.refusal(call.tool))
     if fault := _fault(call, tool):
         return Decision(call, refusal=fault)
     ruling = rulings(call, tool.effect)
@@ -89,7 +94,7 @@ def share(results: Iterable[ToolResult], open_calls: int) -> int:
 
 async def run(
     decision: Decision, turn: TurnInput, deadline: timedelta, most_bytes: int = MAX_RESULT_BYTES
-) -> AsyncGenerator[ToolCallStarted | ToolCallProgress | ToolCallFinished, None]:
+) -> AsyncGenerator[ToolCallStarted | Report | ToolCallFinished, None]:
     """Runs, or refuses, a call about which is decided; its result is cut at `most_bytes`.
 
     Closing the iterator cancels the tool.
@@ -102,15 +107,18 @@ async def run(
     yield ToolCallStarted(call)
     begun = time.perf_counter()
     reports = _Reports(call.call_id)
-    task = asyncio.create_task(_bounded(tool, call, _context(turn, call, reports), deadline), name=call.tool)
+    limit = tool.deadline or deadline
+    task = asyncio.create_task(_bounded(tool, call, _context(turn, call, reports), limit), name=call.tool)
     task.add_done_callback(lambda _: reports.wake())
     try:
         ended = False
         while not ended:
             await reports.wait()
             ended = task.done()
-            while reports.waiting:
-                yield reports.waiting.popleft()
+            for report in reports.take():
+                yield report
+            if not ended:
+                await asyncio.wait([task], timeout=_REPORT_PACE_SECONDS)
     finally:
         if not task.done():
             task.cancel()
@@ -121,16 +129,29 @@ async def run(
 
 
 class _Reports:
-    """The progress that a tool told and nobody was told yet."""
+    """What a tool told and nobody was told yet: of its progress the newest, of messages the newest hundred."""
 
     def __init__(self, call_id: str) -> None:
-        self.waiting: deque[ToolCallProgress] = deque(maxlen=100)
+        self._progress: ToolCallProgress | None = None
+        self._messages: deque[McpMessage] = deque(maxlen=100)
         self._call_id = call_id
         self._event = asyncio.Event()
 
     def add(self, message: str, fraction: float | None = None) -> None:
-        self.waiting.append(ToolCallProgress(self._call_id, message, fraction))
+        self._progress = ToolCallProgress(self._call_id, message, fraction)
         self._event.set()
+
+    def relay(self, server: str, level: str, logger: str, text: str) -> None:
+        self._messages.append(McpMessage(server, level, text, self._call_id, logger))
+        self._event.set()
+
+    def take(self) -> list[Report]:
+        taken: list[Report] = list(self._messages)
+        if self._progress is not None:
+            taken.append(self._progress)
+        self._messages.clear()
+        self._progress = None
+        return taken
 
     def wake(self) -> None:
         self._event.set()
@@ -149,6 +170,7 @@ def _context(turn: TurnInput, call: ToolCall, reports: _Reports) -> ToolContext:
         call.call_id,
         turn.workspace,
         reports.add,
+        reports.relay,
     )
 
 

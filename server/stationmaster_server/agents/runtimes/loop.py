@@ -25,7 +25,6 @@ from stationmaster_server.agents.runtime import (
     RuntimeFailure,
     ToolCall,
     ToolCallFinished,
-    ToolCallProgress,
     ToolCallStarted,
     ToolResult,
     ToolsCompleted,
@@ -42,7 +41,7 @@ from stationmaster_server.errors import Reason
 # A turn of a model that never stops calling tools ends here, whatever its limits say.
 MAX_STEPS = 1_000
 
-CallEvent = PermissionNeeded | ToolCallStarted | ToolCallProgress | ToolCallFinished | ToolsCompleted
+CallEvent = PermissionNeeded | ToolCallStarted | calls.Report | ToolCallFinished | ToolsCompleted
 
 
 class TurnLoop:
@@ -97,7 +96,7 @@ class TurnLoop:
     ) -> AsyncGenerator[CallEvent, None]:
         """Gets every call its result; ends with ToolsCompleted, or with PermissionNeeded before anything ran."""
         open_calls = [call for call in waiting if call.call_id not in results]
-        decisions = [calls.decide(call, self._offer.tools, self._turn.rulings) for call in open_calls]
+        decisions = [calls.decide(call, self._offer.offered, self._turn.rulings) for call in open_calls]
         asking = tuple(decision.call for decision in decisions if decision.asks)
         if asking:
             yield PermissionNeeded(asking)

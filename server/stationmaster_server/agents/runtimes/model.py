@@ -5,7 +5,7 @@ pydantic-ai takes more than a second to import: it is imported with the first mo
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,7 +17,8 @@ from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import ModelClient, Providers
 from stationmaster_server.agents.runtime import RuntimeFailure, TurnEvent, TurnInput
 from stationmaster_server.agents.runtimes.retries import Retries
-from stationmaster_server.agents.tools.toolbox import Toolbox
+from stationmaster_server.agents.tools.source import Offered, ToolSource
+from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ class ModelRuntime:
     """Runs turns on any model that the providers reach."""
 
     def __init__(
-        self, providers: Providers, toolbox: Toolbox, prices: Prices, settings: ModelRuntimeSettings | None = None
+        self, providers: Providers, source: ToolSource, prices: Prices, settings: ModelRuntimeSettings | None = None
     ) -> None:
         self._settings = settings or ModelRuntimeSettings()
         self._providers = providers
-        self._toolbox = toolbox
+        self._source = source
         self._prices = prices
-        self._offers: dict[tuple[str, ...], Offer] = {}
+        self._offers: dict[Hashable, Offer] = {}
         self._clients: Executors[str, ModelClient] = Executors(
             self._make, ModelClient.close, most=self._settings.max_clients, idle=self._settings.idle_client
         )
@@ -58,6 +59,9 @@ class ModelRuntime:
 
     async def run(self, turn: TurnInput) -> AsyncGenerator[TurnEvent, None]:
         """See `Runtime.run`."""
+        offered = await self._source.of(Tenant(turn.organization_id, turn.user_id), turn.spec)
+        for notice in offered.notices:
+            yield notice
         client = await self._acquire(turn.spec.model)
         try:
             from stationmaster_server.agents.runtimes.loop import TurnLoop
@@ -65,7 +69,7 @@ class ModelRuntime:
             loop = TurnLoop(
                 turn,
                 client,
-                self._offer(turn.spec.tools),
+                self._offer(offered),
                 self._prices,
                 retries=self._settings.retries,
                 tool_deadline=self._settings.tool_deadline,
@@ -91,14 +95,15 @@ class ModelRuntime:
         """Closes every client."""
         await self._clients.close()
 
-    def _offer(self, patterns: tuple[str, ...]) -> Offer:
-        offer = self._offers.get(patterns)
+    def _offer(self, offered: Offered) -> Offer:
+        key = (offered.key, tuple(offered.missing.items()))
+        offer = self._offers.get(key)
         if offer is None:
             from stationmaster_server.agents.runtimes.offer import make_offer
 
             if len(self._offers) >= _MAX_OFFERS:
                 self._offers.clear()
-            offer = self._offers[patterns] = make_offer(self._toolbox.offered(patterns))
+            offer = self._offers[key] = make_offer(offered)
         return offer
 
     async def _acquire(self, model_id: str) -> ModelClient:

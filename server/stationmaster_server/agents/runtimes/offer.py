@@ -10,6 +10,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from stationmaster_server.agents.prices import estimate_tokens
 from stationmaster_server.agents.runtimes.toolnames import by_wire_name
+from stationmaster_server.agents.tools.source import Offered
 from stationmaster_server.agents.tools.tool import Tool
 
 
@@ -17,20 +18,21 @@ from stationmaster_server.agents.tools.tool import Tool
 class Offer:
     """Tools by name, their names by wire name and back, and about how many tokens it takes to tell a model of them."""
 
-    tools: Mapping[str, Tool]
+    offered: Offered
     names: Mapping[str, str]
     wire_names: Mapping[str, str]
     definitions: list[ToolDefinition]
     estimated_tokens: int
 
 
-def make_offer(tools: Mapping[str, Tool]) -> Offer:
+def make_offer(offered: Offered) -> Offer:
     """What is told of these tools. Made once for many turns: it costs more than a short turn."""
+    tools = offered.tools
     names = by_wire_name(tools)
     definitions = [_definition(wire, tools[name]) for wire, name in names.items()]
     told = (json.dumps([wire, tools[name].description, dict(tools[name].parameters)]) for wire, name in names.items())
     return Offer(
-        tools=tools,
+        offered=offered,
         names=names,
         wire_names={name: wire for wire, name in names.items()},
         definitions=definitions,

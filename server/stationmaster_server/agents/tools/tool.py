@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
@@ -21,6 +22,10 @@ def _unheard(message: str, fraction: float | None = None) -> None:
     """Progress that nobody listens to."""
 
 
+def _unrelayed(server: str, level: str, logger: str, text: str) -> None:
+    """What an MCP server says and nobody listens to."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolContext:
     """For whom and where a call runs. `report(message, fraction)` tells how far it is; call it from the event loop."""
@@ -32,6 +37,8 @@ class ToolContext:
     call_id: str
     workspace: Path
     report: Callable[[str, float | None], None] = _unheard
+    relay: Callable[[str, str, str, str], None] = _unrelayed
+    """Passes on what an MCP server says: its id, the level, which part of it, the text."""
 
 
 class Tool(Protocol):
@@ -52,6 +59,10 @@ class Tool(Protocol):
     @property
     def effect(self) -> Effect:
         """ALLOW for what only reads, ASK for what changes something."""
+
+    @property
+    def deadline(self) -> timedelta | None:
+        """How long a call may take; None: as long as the runtime says."""
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raises ToolError when the arguments do not fit the schema."""
@@ -88,6 +99,7 @@ class TypedTool(Generic[A]):
         self.name = name
         self.description = description
         self.effect = effect
+        self.deadline: timedelta | None = None
         self.parameters: Mapping[str, Any] = _schema(arguments)
         self._arguments = arguments
         self._function = function

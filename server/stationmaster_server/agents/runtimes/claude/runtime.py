@@ -20,8 +20,9 @@ from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import Providers
 from stationmaster_server.agents.runtime import RuntimeFailure, TurnEvent, TurnInput
 from stationmaster_server.agents.runtimes.retries import Retries
-from stationmaster_server.agents.tools.toolbox import Toolbox
+from stationmaster_server.agents.tools.source import ToolSource
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ class ClaudeRuntime:
         self,
         database: Database,
         providers: Providers,
-        toolbox: Toolbox,
+        source: ToolSource,
         prices: Prices,
         settings: ClaudeRuntimeSettings,
     ) -> None:
         self._database = database
         self._providers = providers
-        self._toolbox = toolbox
+        self._source = source
         self._prices = prices
         self._settings = settings
         self._folder: Folder | None = None
@@ -94,7 +95,10 @@ class ClaudeRuntime:
             tool_deadline=self._settings.tool_deadline,
             folder=folder.path,
         )
-        run = ClaudeTurn(turn, self._toolbox.offered(turn.spec.tools), means)
+        offered = await self._source.of(Tenant(turn.organization_id, turn.user_id), turn.spec)
+        for notice in offered.notices:
+            yield notice
+        run = ClaudeTurn(turn, offered, means)
         async with aclosing(run.run()) as events:
             async for event in events:
                 yield event

@@ -25,7 +25,7 @@ from stationmaster_server.agents.runtimes import calls
 from stationmaster_server.agents.runtimes.calls import Decision
 from stationmaster_server.agents.runtimes.claude.desk import Outcome
 from stationmaster_server.agents.runtimes.claude.dialogue import Dialogue, Means
-from stationmaster_server.agents.tools.tool import Tool
+from stationmaster_server.agents.tools.source import Offered
 from stationmaster_server.errors import Reason
 
 # A turn of a model that never stops calling tools ends here, whatever its limits say.
@@ -35,11 +35,11 @@ MAX_STEPS = 1_000
 class ClaudeTurn:
     """One run of a turn."""
 
-    def __init__(self, turn: TurnInput, offered: Mapping[str, Tool], means: Means) -> None:
+    def __init__(self, turn: TurnInput, offered: Offered, means: Means) -> None:
         self._turn = turn
         self._offered = offered
         self._tool_deadline = means.tool_deadline
-        self._dialogue = Dialogue(turn, offered, means)
+        self._dialogue = Dialogue(turn, offered.tools, means)
 
     async def run(self) -> AsyncGenerator[TurnEvent, None]:
         """Yields what happens; see `Runtime.run`."""
