@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
 PROGRAM = Path(__file__)
@@ -29,7 +30,7 @@ def make(file: Path) -> MCPServer:
     async def set_platform(train: str, platform: int) -> str:
         """Let a train leave from another platform."""
         if train not in _shown(file):
-            raise ValueError(f"no train {train} is on the board")
+            raise ToolError(f"no train {train} is on the board")
         with file.open("a") as board:
             board.write(f"{train}: platform {platform}\n")
         return f"{train} leaves from platform {platform}."
