@@ -19,9 +19,9 @@ from stationmaster_server.agents.tools.source import ToolSource
 from stationmaster_server.db.engine import Database
 from stationmaster_server.mcp.model import Level, McpServer, Stdio
 from stationmaster_server.mcp.registry import Registry
+
 from tests.agents.claude.conftest import KEY
 from tests.agents.claude.conversation import MODEL, command_lines, next_turn, taken_up
-
 from tests.agents.providers import anthropic_stream as anthropic
 from tests.agents.providers.stand_in import StandIn
 from tests.agents.turns import FAST, asked, by_default, last_text, one, run, turn
