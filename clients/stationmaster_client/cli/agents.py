@@ -27,6 +27,9 @@ Instructions = Annotated[
     str, typer.Option("--instructions", "-i", help="What the model is told first; @FILE reads it.")
 ]
 Tools = Annotated[list[str], typer.Option("--tool", help="A tool it may use, or a pattern; may be repeated.")]
+McpServers = Annotated[
+    list[str], typer.Option("--mcp-server", help="An MCP server whose tools it may use, or *; may be repeated.")
+]
 Allow = Annotated[list[str], typer.Option("--allow", metavar="PATTERN", help="Tools that run without asking.")]
 Ask = Annotated[list[str], typer.Option("--ask", metavar="PATTERN", help="Tools that wait for permission.")]
 Deny = Annotated[list[str], typer.Option("--deny", metavar="PATTERN", help="Tools that never run.")]
@@ -43,6 +46,7 @@ async def create(
     model: Model = "",
     instructions: Instructions = "",
     tool: Tools = [],  # noqa: B006
+    mcp_server: McpServers = [],  # noqa: B006
     allow: Allow = [],  # noqa: B006
     ask: Ask = [],  # noqa: B006
     deny: Deny = [],  # noqa: B006
@@ -52,7 +56,7 @@ async def create(
 ) -> None:
     """Make an agent from options, from a file, or from a file with options on top."""
     agent_id, agent = _from_file(agent_id, file)
-    _apply(agent, name, description, model, instructions, tool, allow, ask, deny)
+    _apply(agent, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
     if not agent_id or not agent.spec.model:
         raise CommandError("an id and a model are needed: stationmaster agents create helper --model demo")
     made = await run.client.agents.create(
@@ -73,6 +77,7 @@ async def update(
     model: Model = "",
     instructions: Instructions = "",
     tool: Tools = [],  # noqa: B006
+    mcp_server: McpServers = [],  # noqa: B006
     allow: Allow = [],  # noqa: B006
     ask: Ask = [],  # noqa: B006
     deny: Deny = [],  # noqa: B006
@@ -90,7 +95,7 @@ async def update(
                 getattr(current, field.name).CopyFrom(value)
             else:
                 setattr(current, field.name, value)
-    _apply(current, name, description, model, instructions, tool, allow, ask, deny)
+    _apply(current, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
     changed = [
         path for path in ("display_name", "description", "spec") if getattr(current, path) != getattr(before, path)
     ]
@@ -194,6 +199,7 @@ def _apply(
     model: str,
     instructions: str,
     tools: list[str],
+    mcp_servers: list[str],
     allow: list[str],
     ask: list[str],
     deny: list[str],
@@ -208,6 +214,8 @@ def _apply(
         agent.spec.text = Path(instructions[1:]).read_text() if instructions.startswith("@") else instructions
     if tools:
         agent.spec.tools[:] = tools
+    if mcp_servers:
+        agent.spec.mcp_servers[:] = mcp_servers
     if allow or ask or deny:
         effects = ((allow, "ALLOW"), (ask, "ASK"), (deny, "DENY"))
         agent.spec.ClearField("tool_policies")
@@ -237,6 +245,7 @@ def _describe(run: Run, agent: agent_pb2.Agent) -> None:
             ("model", spec.model),
             ("instructions", spec.text or spec.prompt),
             ("tools", ", ".join(spec.tools)),
+            ("MCP servers", ", ".join(spec.mcp_servers)),
             ("policies", ", ".join(policies)),
             ("created", moment(agent.create_time)),
             ("changed", moment(agent.update_time)),

@@ -145,6 +145,11 @@ class Transcript:
         else:
             self.line(f"  ✓ {text} ({took})", "green")
 
+    def _mcp_message(self, message: event_pb2.McpMessage) -> None:
+        grave = message.level not in ("debug", "info", "notice")
+        server = message.mcp_server.removeprefix("mcpServers/")
+        self.line(f"  {'!' if grave else '·'} {server}: {shorten(message.text)}", "yellow" if grave else "dim")
+
     def _permission_requested(self, requested: event_pb2.PermissionRequested) -> None:
         if self._everything:
             call = requested.call

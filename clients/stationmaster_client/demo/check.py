@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from stationmaster.v1 import event_pb2
 
+from stationmaster_client.demo.departures import CHANGED, Departures
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -33,11 +35,20 @@ class Evidence:
     """What the user said."""
     words: int
     """How many words the interrupted answer has."""
+    departures: Departures
+    """The board that an MCP server changed."""
 
 
 def check(evidence: Evidence) -> list[Check]:
     """All checks, in the order in which they are shown."""
-    return [_numbers(evidence), _live_order(evidence), _kept(evidence), _prefix(evidence), _messages(evidence)]
+    return [
+        _numbers(evidence),
+        _live_order(evidence),
+        _kept(evidence),
+        _prefix(evidence),
+        _messages(evidence),
+        _asked(evidence.departures),
+    ]
 
 
 def _numbers(evidence: Evidence) -> Check:
@@ -76,7 +87,7 @@ def _kept(evidence: Evidence) -> Check:
 
 def _prefix(evidence: Evidence) -> Check:
     """The text seen before the kill begins the final answer, which is the one it would have been."""
-    turn = evidence.seen[-1].turn
+    turn = evidence.seen[evidence.seen_before_kill - 1].turn
     before = "".join(
         event.text_delta.text for event in evidence.seen[: evidence.seen_before_kill] if event.turn == turn
     )
@@ -93,6 +104,13 @@ def _messages(evidence: Evidence) -> Check:
     said = [text(message) for message in evidence.messages if message.role == event_pb2.MESSAGE_ROLE_USER]
     good = numbers == list(range(1, len(numbers) + 1)) and said == list(evidence.said)
     return Check("every message is stored once", good, f"{len(numbers)} messages")
+
+
+def _asked(departures: Departures) -> Check:
+    """The MCP server changed nothing while the question was open, and what was allowed once."""
+    before, after = departures.changes_when_asked, departures.changes
+    detail = f"{len(after)} change" if after == [CHANGED] else f"before the answer {before}, in the end {after}"
+    return Check("what was asked about happened after the answer, once", before == [] and after == [CHANGED], detail)
 
 
 def text(message: event_pb2.Message) -> str:

@@ -13,6 +13,7 @@ from stationmaster.v1 import agent_pb2, event_pb2
 from stationmaster_client.cli.transcript import Transcript
 from stationmaster_client.client import Client
 from stationmaster_client.demo.check import Check, Evidence, check
+from stationmaster_client.demo.departures import CHANGE, READ, SERVER, Departures
 from stationmaster_client.demo.server import DemoFailure, Server
 
 TOOLS = ("files.list", "files.read", "files.write", "files.search", "math.evaluate", "time.now")
@@ -34,6 +35,8 @@ class Story:
         self._server = server
         self._seen: list[event_pb2.Event] = []
         self._seen_before_kill = 0
+        self._said: list[str] = []
+        self._departures = Departures(server.folder)
         self._restart: asyncio.Task[None] | None = None
 
     async def tell(self) -> bool:
@@ -55,22 +58,37 @@ class Story:
             for text in TALK:
                 await self._turn(client, session, text)
             self._show_file()
+            self._act("A tool of an MCP server that asks before it changes something")
+            await self._turn(client, session, READ)
+            await self._turn(client, session, CHANGE)
             self._act("A crash in the middle of an answer")
             await self._turn(client, session, LONG, during=self._kill_in_time)
             if self._restart is None:
                 raise DemoFailure("the answer was over before the server was killed")
             await self._restart
+            await self._turn(client, session, READ)
             self._act("Was anything lost?")
             self._fact("event 1 is the session's creation; the conversation begins with event 2")
             checks = check(await self._evidence(client, session))
         return self._close(checks, time.monotonic() - began)
 
     async def _prepare(self, client: Client) -> str:
-        self._act("An agent and a session")
+        self._act("An MCP server, an agent and a session")
+        board = await self._departures.register(client)
+        self._fact(
+            f"mcpServers/{SERVER} is a process that was written with the mcp library; it has {board.tools} tools"
+        )
         policies = [agent_pb2.ToolPolicy(pattern=tool, effect=_effect(ask=tool == "files.write")) for tool in TOOLS]
-        spec = agent_pb2.AgentSpec(model="demo", text="You are a helpful clerk.", tools=TOOLS, tool_policies=policies)
+        spec = agent_pb2.AgentSpec(
+            model="demo",
+            text="You are a helpful clerk.",
+            tools=TOOLS,
+            tool_policies=policies,
+            mcp_servers=[SERVER],
+        )
         agent = await client.agents.create("clerk", spec, display_name="The station's clerk")
-        self._fact(f"{agent.name} runs the model demo, with {len(TOOLS)} tools; files.write needs permission")
+        self._fact(f"{agent.name} runs the model demo, with {len(TOOLS)} tools and those of the board")
+        self._fact("files.write needs permission by its rule, and what changes the board because no rule allows it")
         session = await client.sessions.create(agent.name, display_name="The demo")
         self._fact(session.name)
         return session.name
@@ -84,6 +102,7 @@ class Story:
     ) -> None:
         """Say something, show the answer, give the permissions it asks for, and keep every event."""
         self._console.print(f"\n» {text}", style="bold cyan")
+        self._said.append(text)
         transcript = Transcript(self._console, fold=True)
         async with client.sessions.send(session, text, on_interruption=transcript.interrupted) as events:
             async for event in events:
@@ -100,6 +119,8 @@ class Story:
 
     async def _permit(self, client: Client, transcript: Transcript, asked: event_pb2.PermissionRequested) -> None:
         transcript.line(f"  ? {asked.call.tool} asks for permission; the turn waits in the database", "bold yellow")
+        if asked.call.tool.startswith(f"{SERVER}."):
+            self._departures.asked()
         transcript.line("  ✎ the demo answers for you: allow once", "yellow")
         await client.permissions.allow(asked.permission_request)
 
@@ -132,7 +153,7 @@ class Story:
                 if event.sequence >= newest:
                     break
         messages = [message async for message in client.sessions.messages(session)]
-        return Evidence(self._seen, self._seen_before_kill, replay, messages, (*TALK, LONG), WORDS)
+        return Evidence(self._seen, self._seen_before_kill, replay, messages, self._said, WORDS, self._departures)
 
     def _close(self, checks: list[Check], seconds: float) -> bool:
         for one in checks:

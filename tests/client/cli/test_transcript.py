@@ -73,6 +73,13 @@ def test_a_tool_call_has_a_line_for_its_arguments_and_one_for_its_result(screen:
     assert screen.text == 'let me look\n⚙ files.read {"path": "notes.txt"}\n  ✓ first … (0 ms)\n'
 
 
+def test_what_an_mcp_server_says_has_a_line_of_its_own_and_names_it(screen: Screen) -> None:
+    missing = "MCP server 'board' is not available:\nit ended"
+    screen.show(mcp_message=event_pb2.McpMessage(mcp_server="mcpServers/board", level="error", text=missing))
+    screen.show(mcp_message=event_pb2.McpMessage(mcp_server="mcpServers/board", level="info", text="\x1b[2Jstep 1"))
+    assert screen.text == "  ! board: MCP server 'board' is not available: …\n  · board: \ufffd[2Jstep 1\n"
+
+
 def test_a_lost_connection_is_told_once_and_so_is_its_return(screen: Screen) -> None:
     lost = Interruption(errors.Unavailable("gone"), 1, 0.1, 7)
     screen.show(text_delta=event_pb2.TextDelta(text="one "))

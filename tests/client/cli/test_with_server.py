@@ -123,6 +123,18 @@ async def test_an_agent_can_come_from_a_file(stationmaster: Program, tmp_path: P
     assert '"tool"' in result.err
 
 
+async def test_an_agent_can_name_mcp_servers(stationmaster: Program) -> None:
+    made = await stationmaster("agents", "create", "clerk", "--model", "demo", "--mcp-server", "board")
+    assert made.code == 0, made.err
+    assert "board" in made.out
+    changed = await stationmaster(
+        "agents", "update", "clerk", "--mcp-server", "board", "--mcp-server", "monitoring", "--json"
+    )
+    (agent,) = objects(changed)
+    assert agent["spec"]["mcpServers"] == ["board", "monitoring"]
+    assert (await stationmaster("agents", "update", "clerk", "--mcp-server", "no such")).code == 2
+
+
 async def test_a_conversation_at_a_terminal_asks_for_permission_and_goes_on(stationmaster: Program) -> None:
     async with at_terminal(stationmaster, "chat") as terminal:
         await terminal.see("» ")
