@@ -104,6 +104,8 @@ def replies(mode: str, message: dict[str, Any]) -> Iterator[str | None]:
             yield None
         case "ping" | "logging/setLevel":
             yield said(number, {})
+        case "tools/list" if mode == "mute":
+            yield None
         case "tools/list":
             yield said(number, listed(mode, message.get("params") or {}))
         case "tools/call":
