@@ -95,7 +95,10 @@ def replies(mode: str, message: dict[str, Any]) -> Iterator[str | None]:
         case "initialize" if mode == "hang_at_start":
             yield None
         case "initialize" if mode == "old":
-            yield said(number, {"protocolVersion": "1999-01-01", "capabilities": {}, "serverInfo": {}})
+            info = {"name": "old", "version": "1"}
+            yield said(number, {"protocolVersion": "1999-01-01", "capabilities": {}, "serverInfo": info})
+        case "initialize" if mode == "nameless":
+            yield said(number, {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {}})
         case "initialize":
             capabilities = {"tools": {"listChanged": True}, "logging": {}}
             info = {"name": "misbehaving", "version": "1"}
@@ -104,6 +107,8 @@ def replies(mode: str, message: dict[str, Any]) -> Iterator[str | None]:
             yield None
         case "ping" | "logging/setLevel":
             yield said(number, {})
+        case "tools/list" if mode == "mute":
+            yield None
         case "tools/list":
             yield said(number, listed(mode, message.get("params") or {}))
         case "tools/call":

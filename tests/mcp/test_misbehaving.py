@@ -259,9 +259,17 @@ async def test_what_is_no_mcp_server_is_told_to_be_at_fault(pool: Connections) -
     assert raised.value.reason is Reason.MCP_SERVER_FAULT
 
 
-async def test_a_protocol_that_nobody_knows_is_a_fault(pool: Connections) -> None:
-    with pytest.raises(StationmasterError, match="'thing'"):
-        await pool.tools(over_stdio("old"))
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("old", "its handshake is no MCP: Unsupported protocol version from the server: 1999-01-01"),
+        ("nameless", "its handshake is no MCP: serverInfo.name: Field required"),
+    ],
+)
+async def test_a_handshake_that_is_none_is_a_fault(pool: Connections, mode: str, why: str) -> None:
+    with pytest.raises(FailedPrecondition, match=re.escape(f"'thing' is at fault: {why}")) as raised:
+        await pool.tools(over_stdio(mode))
+    assert raised.value.reason is Reason.MCP_SERVER_FAULT
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -61,33 +62,39 @@ class McpCalls:
 
     async def tools(self, caller: Caller, parent: Parent, pattern: str, page: PageRequest) -> tuple[str, Page[Tool]]:
         """A page of a server's tools by name, and the server's id."""
-        matches, target = _matching(pattern), await self._target(caller, parent)
-        found = [_shown(tool, target) for tool in await self._connections.tools(target) if matches(tool.name)]
+        matches = _matching(pattern)
+        async with self._target(caller, parent) as target:
+            tools = await self._connections.tools(target)
+        found = [_shown(tool, target) for tool in tools if matches(tool.name)]
         return target.server.server_id, _page(found, lambda tool: tool.name, page)
 
     async def resources(self, caller: Caller, parent: Parent, pattern: str, page: PageRequest) -> Page[Resource]:
         """A page of a server's resources and templates by URI."""
-        matches, target = _matching(pattern), await self._target(caller, parent)
-        found = [one for one in await self._connections.resources(target) if matches(one.uri)]
+        matches = _matching(pattern)
+        async with self._target(caller, parent) as target:
+            found = [one for one in await self._connections.resources(target) if matches(one.uri)]
         return _page(found, lambda one: one.uri, page)
 
     async def prompts(self, caller: Caller, parent: Parent, pattern: str, page: PageRequest) -> Page[Prompt]:
         """A page of a server's prompts by name."""
-        matches, target = _matching(pattern), await self._target(caller, parent)
-        found = [one for one in await self._connections.prompts(target) if matches(one.name)]
+        matches = _matching(pattern)
+        async with self._target(caller, parent) as target:
+            found = [one for one in await self._connections.prompts(target) if matches(one.name)]
         return _page(found, lambda one: one.name, page)
 
     async def read(
         self, caller: Caller, parent: Parent, uri: str, left: timedelta | None
     ) -> tuple[tuple[Content, ...], bool]:
         """The contents of a resource, and whether some was left out."""
-        return await self._connections.read(await self._target(caller, parent), uri, timeout=left)
+        async with self._target(caller, parent) as target:
+            return await self._connections.read(target, uri, timeout=left)
 
     async def prompt(
         self, caller: Caller, parent: Parent, name: str, arguments: Mapping[str, str], left: timedelta | None
     ) -> FilledPrompt:
         """A prompt with its arguments filled in."""
-        return await self._connections.prompt(await self._target(caller, parent), name, arguments, timeout=left)
+        async with self._target(caller, parent) as target:
+            return await self._connections.prompt(target, name, arguments, timeout=left)
 
     async def call(
         self, caller: Caller, parent: Parent, tool: str, arguments: Mapping[str, Any], left: timedelta | None
@@ -101,7 +108,12 @@ class McpCalls:
             known = await repeats.look(tx, caller)
         if known is not None:
             return known.result()
-        target = await self._target(caller, parent)
+        async with self._target(caller, parent) as target:
+            return await self._call(caller, target, tool, arguments, left)
+
+    async def _call(
+        self, caller: Caller, target: Target, tool: str, arguments: Mapping[str, Any], left: timedelta | None
+    ) -> tuple[CallResult, timedelta]:
         await self._connections.check_call(target, tool, arguments)
         limit = min(target.server.call_timeout, left) if left is not None else target.server.call_timeout
         known = await self._begin(caller, target, tool, limit)
@@ -141,10 +153,13 @@ class McpCalls:
             await (repeats.leave_uncertain if done else repeats.forget)(tx, caller)
             await self._write_audit(tx, caller, target, "mcp.fail", tool, Outcome.FAILED, reason.value)
 
-    async def _target(self, caller: Caller, parent: Parent) -> Target:
+    @asynccontextmanager
+    async def _target(self, caller: Caller, parent: Parent) -> AsyncIterator[Target]:
         if isinstance(parent, UUID):
-            return await self._sessions.target(caller, parent)
-        return Target(caller.tenant, await self._registry.usable(caller.tenant, parent))
+            async with self._sessions.using(caller, parent) as target:
+                yield target
+        else:
+            yield Target(caller.tenant, await self._registry.usable(caller.tenant, parent))
 
     async def _write_audit(
         self,

@@ -86,8 +86,22 @@ async def over_streams(
         try:
             await session.discover()
         except (MCPError, ValidationError, RuntimeError):
-            await session.initialize()
+            await _initialize(session)
         yield session
+
+
+async def _initialize(session: ClientSession) -> None:
+    try:
+        await session.initialize()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise _no_handshake(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except RuntimeError as error:  # a version that the library does not know
+        raise _no_handshake(str(error)) from None
+
+
+def _no_handshake(why: str) -> Ended:
+    return Ended(f"its handshake is no MCP: {why[:300]}", is_fault=True)
 
 
 @asynccontextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,8 +21,9 @@ from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.mcp import session_store
 from stationmaster_server.mcp.admission import too_many
 from stationmaster_server.mcp.connections import Connections, Target
-from stationmaster_server.mcp.model import McpSession, SessionState
+from stationmaster_server.mcp.model import McpServer, McpSession, SessionState
 from stationmaster_server.mcp.registry import Registry, require_enabled
+from stationmaster_server.resilience.loops import attempt
 
 LISTING = Listing(
     {
@@ -58,10 +62,10 @@ class McpSessions:
             return again
         server = await self._registry.usable(tenant, server_id)
         target = Target(tenant, server, session_id)
-        checked = await self._connections.check(target)
-        if not checked.healthy:
-            await self._connections.tools(target)  # tells what is wrong as the calls to come would
         try:
+            checked = await self._connections.check(target)
+            if not checked.healthy:
+                await self._connections.tools(target)  # tells what is wrong as the calls to come would
             return await self._insert(caller, target, idle_timeout or DEFAULT_IDLE)
         except BaseException:
             await self._connections.close_session(session_id)
@@ -115,11 +119,32 @@ class McpSessions:
         await self._connections.close_session(session_id)
         return closed
 
-    async def target(self, caller: Caller, session_id: UUID) -> Target:
-        """The server of an open session, to be asked over the session's own connection.
+    @asynccontextmanager
+    async def using(self, caller: Caller, session_id: UUID) -> AsyncIterator[Target]:
+        """The server of an open session, to be asked over the session's own connection, which is not idle meanwhile.
 
         Raises NotFound, FailedPrecondition(MCP_SESSION_CLOSED).
         """
+        session, server = await self._used(caller, session_id)
+
+        async def touch() -> None:
+            async with self._database.system(autocommit=True) as tx:
+                await session_store.touch(tx, caller.tenant.organization_id, session_id)
+
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(session.idle_timeout.total_seconds() / 4)
+                await attempt("keep an MCP session that is used", touch)
+
+        await touch()
+        keeping = asyncio.create_task(keep())
+        try:
+            yield Target(caller.tenant, server, session_id)
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def _used(self, caller: Caller, session_id: UUID) -> tuple[McpSession, McpServer]:
         tenant = caller.tenant
         async with self._database.tenant(tenant, read=True) as tx:
             session = await self._get(tx, caller, session_id)
@@ -129,9 +154,7 @@ class McpSessions:
         if server.uid != session.server_uid:
             raise NotFound("McpServer", f"mcpServers/{session.server_id}")
         require_enabled(server)
-        async with self._database.system(autocommit=True) as tx:
-            await session_store.touch(tx, tenant.organization_id, session_id)
-        return Target(tenant, server, session_id)
+        return session, server
 
     async def end_closed(self) -> int:
         """End the connections here of sessions that were closed elsewhere; returns how many."""
