@@ -65,7 +65,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
         "AuditService.WatchAuditEvents",
     } <= names
     assert len([name for name in names if name.startswith("SessionService.")]) == 18
-    assert len([name for name in names if name.startswith("IdentityService.")]) == 15
+    assert len([name for name in names if name.startswith("IdentityService.")]) == 16
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)
