@@ -13,6 +13,8 @@ from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
+from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.sessions import permission_webhook
 from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.idle import IdleSessions
 from stationmaster_server.sessions.permissions import Permissions
@@ -62,4 +64,5 @@ def build_sessions(
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
-    return Sessions(servicer, {KIND: runner})
+    webhooks = permission_webhook.PermissionWebhooks(database, Outbound(settings.outbound.allow))
+    return Sessions(servicer, {KIND: runner, permission_webhook.KIND: webhooks})
