@@ -126,7 +126,7 @@ async def test_a_deadline_that_passed_while_no_server_ran_ends_as_its_policy_say
         assert answered.state == event_pb2.PERMISSION_STATE_EXPIRED
         paused = on_timeout == PAUSE
         assert turn.state == (event_pb2.TURN_STATE_CANCELLED if paused else event_pb2.TURN_STATE_COMPLETED)
-        assert found.state == (event_pb2.SESSION_STATE_PAUSED if paused else event_pb2.SESSION_STATE_ACTIVE)
+        assert found.state == (session_pb2.SESSION_STATE_PAUSED if paused else session_pb2.SESSION_STATE_ACTIVE)
         with pytest.raises(errors.FailedPrecondition) as refused:
             await client.permissions.allow(request.name)
         assert refused.value.reason == "PERMISSION_ALREADY_RESOLVED"
