@@ -14,7 +14,7 @@ from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
 from stationmaster_client.cli.output import age, moment
-from stationmaster_client.cli.terminal import ask_secret
+from stationmaster_client.cli.terminal import Left, ask_secret
 from stationmaster_client.names import last
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ def _secret(run: Run, file: str) -> str:
         raise CommandError(
             "there is no terminal to ask for the secret at: use --secret-file FILE, or - for standard input"
         )
-    return ask_secret("secret (whsec_…, not shown): ").strip()
+    try:
+        return ask_secret("secret (whsec_…, not shown): ").strip()
+    except Left:
+        raise KeyboardInterrupt from None
 
 
 def _describe(run: Run, organization: identity_pb2.Organization) -> None:

@@ -89,12 +89,16 @@ class Watch:
     def _tell_answered_elsewhere(self, new: Sequence[session_pb2.PermissionRequest]) -> None:
         for name in self._waiting.keys() - {request.name for request in new}:
             tool = self._waiting.pop(name)
-            self._run.out.note(f"  {tool} of {resolve.brief(name)} needs no answer any more", "yellow")
+            self._run.out.note(f"  {tool} of {_session_of(name)} needs no answer any more", "yellow")
 
     def _tell_lost(self) -> None:
         if not self._lost:
             self._run.out.note("⚡ connection lost, trying again", "yellow")
         self._lost = True
+
+
+def _session_of(name: str) -> str:
+    return resolve.brief(name.partition("/permissionRequests/")[0])
 
 
 def left(request: session_pb2.PermissionRequest) -> str:
