@@ -53,6 +53,16 @@ class Organizations(_Identity):
 
         return Listing(fetch, lambda page: page.organizations)
 
+    async def update(
+        self, organization: identity_pb2.Organization, paths: Iterable[str] = ()
+    ) -> identity_pb2.Organization:
+        """Change the fields named by `paths`, or all that are set."""
+        mask = FieldMask(paths=paths)
+        request = identity_pb2.UpdateOrganizationRequest(
+            organization=organization, update_mask=mask if mask.paths else None
+        )
+        return await self._calls.unary(self._stub.UpdateOrganization, request)
+
 
 class Users(_Identity):
     """`users/…` of the caller's organization."""

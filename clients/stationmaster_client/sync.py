@@ -102,6 +102,7 @@ class SyncOrganizations(Face[Organizations]):
     create = blocking(Organizations.create)
     get = blocking(Organizations.get)
     list = iterating(Organizations.list)
+    update = blocking(Organizations.update)
 
 
 class SyncUsers(Face[Users]):

@@ -72,7 +72,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
         "AuditService.WatchAuditEvents",
     } <= names
     assert len([name for name in names if name.startswith("SessionService.")]) == 18
-    assert len([name for name in names if name.startswith("IdentityService.")]) == 15
+    assert len([name for name in names if name.startswith("IdentityService.")]) == 16
     assert len([name for name in names if name.startswith("McpService.")]) == 16
 
 

@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
-from stationmaster.v1 import audit_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
+from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, identity_pb2_grpc
 from stationmaster.v1 import mcp_pb2 as pb
 
 from tests.fixtures.server import RunningServer
@@ -97,6 +98,23 @@ async def test_tools_that_are_not_allowed_are_listed_as_such_and_not_called(stub
     assert executions(record) == 0
     await update(stub, "orderly", ["allowed_tools"])
     assert text(await stub.CallTool(calling("ok"))) == "fine"
+
+
+async def test_what_the_organization_denies_is_not_called(server: RunningServer, stub: Any, record: Path) -> None:
+    await register(stub, stdio=unruly(RECORD=str(record)))
+    async with server.channel() as channel:
+        identity: Any = identity_pb2_grpc.IdentityServiceStub(channel)
+        me = await identity.WhoAmI(identity_pb2.WhoAmIRequest())
+        deny = agent_pb2.ToolPolicy(pattern="*.ok", effect=agent_pb2.TOOL_EFFECT_DENY)
+        organization = identity_pb2.Organization(name=me.organization.name, tool_policies=[deny])
+        await identity.UpdateOrganization(
+            identity_pb2.UpdateOrganizationRequest(
+                organization=organization, update_mask=FieldMask(paths=["tool_policies"])
+            )
+        )
+    refused = await refusal(stub.CallTool(calling("ok")))
+    assert (refused.code, refused.reason) == ("PERMISSION_DENIED", "TOOL_DENIED")
+    assert executions(record) == 0
 
 
 async def test_a_repeat_is_answered_and_not_executed(stub: Any, record: Path) -> None:

@@ -43,7 +43,7 @@ async def test_a_stale_etag_is_refused_and_changes_nothing(owner: Caller) -> Non
         holder.etag = newer.etag
         await owner.call(method, request)
     assert not wrong, "\n".join(wrong)
-    assert tried == 7
+    assert tried == 8
 
 
 def etag_holder(request: Any) -> Any:
@@ -56,8 +56,13 @@ def etag_holder(request: Any) -> Any:
     return None
 
 
-GETS = {"sessions": "GetSession", "agents": "GetAgent", "users": "GetUser", "quota": "GetQuota"} | {
-    "mcpServers": "GetMcpServer"
+GETS = {
+    "sessions": "GetSession",
+    "agents": "GetAgent",
+    "users": "GetUser",
+    "organizations": "GetOrganization",
+    "quota": "GetQuota",
+    "mcpServers": "GetMcpServer",
 }
 
 

@@ -6,34 +6,44 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from stationmaster_client.cli.output import clean
+from stationmaster_client.cli.resolve import brief
 from stationmaster_client.cli.terminal import ask
 
 if TYPE_CHECKING:
     from stationmaster.v1 import event_pb2, session_pb2
 
+    from stationmaster_client import StationmasterError
     from stationmaster_client.cli.command import Run
 
 _QUESTION = "  [y]es, for the [s]ession, [n]o, [e]dit? "
 
 
-async def ask_permission(run: Run, request: str, call: event_pb2.ToolCall) -> session_pb2.PermissionRequest | None:
+async def ask_permission(
+    run: Run, request: str, call: event_pb2.ToolCall, about: str = ""
+) -> session_pb2.PermissionRequest | None:
     """Show the call and resolve the request as the person says; None when somebody else was first.
 
+    `about` is shown below the arguments: whose call it is, and until when an answer counts.
     Raises Left when the person says nothing.
     """
     from stationmaster_client import errors
 
-    arguments = _show(run, call)
+    arguments = _show(run, call, about)
     try:
         return await _resolve(run, request, arguments)
     except errors.FailedPrecondition as error:
         if error.reason != "PERMISSION_ALREADY_RESOLVED":
             raise
-        run.out.note("  somebody else has answered already", "yellow")
+        run.out.note(f"  {_first_answer(error)}", "yellow")
         return None
 
 
-def _show(run: Run, call: event_pb2.ToolCall) -> dict[str, Any]:
+def _first_answer(error: StationmasterError) -> str:
+    """The server's words say how the request was answered."""
+    return f"too late: {brief(error.message)}"
+
+
+def _show(run: Run, call: event_pb2.ToolCall, about: str) -> dict[str, Any]:
     from google.protobuf.json_format import MessageToDict
     from rich.panel import Panel
     from rich.text import Text
@@ -46,7 +56,10 @@ def _show(run: Run, call: event_pb2.ToolCall) -> dict[str, Any]:
         body.append(f"{clean(shown)}\n")
     body.rstrip()
     title = Text(f" {clean(call.tool)} asks for permission ", "bold")
-    run.out.errors.print(Panel(body, title=title, title_align="left", border_style="yellow"))
+    subtitle = Text(f" {clean(about)} ", "dim") if about else None
+    run.out.errors.print(
+        Panel(body, title=title, title_align="left", subtitle=subtitle, subtitle_align="left", border_style="yellow")
+    )
     return arguments
 
 

@@ -14,6 +14,7 @@ from stationmaster_client.cli import (
     keys,
     organizations,
     permissions,
+    policies,
     quota,
     session_contents,  # noqa: F401 - adds its commands to those of sessions
     sessions,
@@ -33,6 +34,7 @@ app = group(
 command(app, "chat")(chat)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(permissions.app, name="permissions")
+app.add_typer(policies.app, name="policies")
 app.add_typer(agents.app, name="agents")
 app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")

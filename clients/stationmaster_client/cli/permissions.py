@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +22,6 @@ app = group("Tool calls that wait for an answer.")
 
 Request = Annotated[str, typer.Argument(help="The request's name, or the end of its id.", metavar="REQUEST")]
 OfSession = Annotated[str, typer.Option("--session", "-s", help="Only of this session.")]
-_LOOK_EVERY_SECONDS = 1.0
 
 
 @command(app, "list")
@@ -59,41 +57,12 @@ async def list_permissions(
 @command(app, "watch")
 async def watch(run: Run, session: OfSession = "") -> None:
     """Wait for requests and answer them here, one after the other (with --json: print each once)."""
-    from stationmaster_client import errors
-    from stationmaster_client.cli.answer import ask_permission
-    from stationmaster_client.cli.terminal import Left
+    from stationmaster_client.cli.permission_watch import Watch
 
     if not run.out.as_json and not run.out.interactive:
         raise CommandError("there is no terminal to ask at: use --json, or permissions allow and deny")
     parent = await resolve.session(run.client, session) if session else "-"
-    seen: set[str] = set()
-    lost = False
-    run.out.note("Waiting for permission requests; Ctrl-C ends.")
-    while True:
-        try:
-            waiting = [item async for item in run.client.permissions.list(parent, filter="state = PENDING")]
-        except errors.Unavailable:
-            if not lost:
-                run.out.note("⚡ connection lost, trying again", "yellow")
-            lost, waiting = True, []
-        else:
-            if lost:
-                run.out.note("↻ connected again", "green")
-            lost = False
-        for request in waiting:
-            if request.name in seen:
-                continue
-            seen.add(request.name)
-            if run.out.as_json:
-                run.out.json(request, line=True)
-                continue
-            try:
-                answered = await ask_permission(run, request.name, request.call)
-                if answered is not None:
-                    _say(run, answered)
-            except Left:
-                return
-        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+    await Watch(run, parent).until_left()
 
 
 @command(app, "allow")
@@ -105,7 +74,7 @@ async def allow(
 ) -> None:
     """Let a call run."""
     name = await resolve.permission(run.client, request)
-    _say(run, await run.client.permissions.allow(name, for_session=for_session, arguments=_arguments(edit)))
+    say(run, await run.client.permissions.allow(name, for_session=for_session, arguments=_arguments(edit)))
 
 
 @command(app, "deny")
@@ -116,7 +85,7 @@ async def deny(
 ) -> None:
     """Refuse a call."""
     name = await resolve.permission(run.client, request)
-    _say(run, await run.client.permissions.deny(name, message))
+    say(run, await run.client.permissions.deny(name, message))
 
 
 def _arguments(text: str) -> dict[str, Any] | None:
@@ -131,7 +100,8 @@ def _arguments(text: str) -> dict[str, Any] | None:
     return edited
 
 
-def _say(run: Run, request: session_pb2.PermissionRequest) -> None:
+def say(run: Run, request: session_pb2.PermissionRequest) -> None:
+    """Tell how a request stands."""
     from stationmaster.v1 import event_pb2
 
     if run.out.as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import importlib
 import signal
 from collections.abc import Callable, Iterator
@@ -23,6 +24,17 @@ def ask(question: str) -> str:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return input(question)
+    except (EOFError, KeyboardInterrupt):
+        raise Left from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ask_secret(question: str) -> str:
+    """Read a line that is not shown. Raises Left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return getpass.getpass(question)
     except (EOFError, KeyboardInterrupt):
         raise Left from None
     finally:

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from stationmaster.v1 import agent_pb2 as _agent_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -66,13 +67,31 @@ class Organization(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TOOL_POLICIES_FIELD_NUMBER: _builtins.int
+    PERMISSION_WEBHOOK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`organizations/{id}`."""
     display_name: _builtins.str
     """A name for people."""
+    etag: _builtins.str
+    """Changes with every change of the organization."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
+
+    @_builtins.property
+    def tool_policies(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.ToolPolicy]:
+        """Rules about tools for all sessions of the organization, besides those of agents, sessions and users: the strictest wins."""
+
+    @_builtins.property
+    def permission_webhook(self) -> Global___PermissionWebhook:
+        """Who is told of every permission that is asked for. Absent means nobody."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
 
     def __init__(
         self,
@@ -80,14 +99,44 @@ class Organization(_message.Message):
         name: _builtins.str = ...,
         display_name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        tool_policies: _abc.Iterable[_agent_pb2.ToolPolicy] | None = ...,
+        permission_webhook: Global___PermissionWebhook | None = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "permission_webhook", b"permission_webhook", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "permission_webhook", b"permission_webhook", "tool_policies", b"tool_policies", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Organization: _TypeAlias = Organization  # noqa: Y015
+
+@_typing.final
+class PermissionWebhook(_message.Message):
+    """A receiver of a POST for every permission that is asked for, signed as the Standard Webhooks specification says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Where to: `https://…`. Addresses that are not public need the server's setting `outbound.allow`."""
+    secret: _builtins.str
+    """What the bodies are signed with: `whsec_` and the base64 of 24 to 64 random bytes. Never in an answer; absent keeps the one there is."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermissionWebhook: _TypeAlias = PermissionWebhook  # noqa: Y015
 
 @_typing.final
 class User(_message.Message):
@@ -105,6 +154,7 @@ class User(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    TOOL_POLICIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`users/{id}`."""
     organization: _builtins.str
@@ -132,6 +182,12 @@ class User(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed."""
 
+    @_builtins.property
+    def tool_policies(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.ToolPolicy]:
+        """Rules about tools for all sessions of the user, besides those of agents, sessions and the organization: the strictest wins.
+        Owners and admins change them.
+        """
+
     def __init__(
         self,
         *,
@@ -145,10 +201,11 @@ class User(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        tool_policies: _abc.Iterable[_agent_pb2.ToolPolicy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "etag", b"etag", "external_subject", b"external_subject", "name", b"name", "organization", b"organization", "role", b"role", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "disabled", b"disabled", "display_name", b"display_name", "email", b"email", "etag", b"etag", "external_subject", b"external_subject", "name", b"name", "organization", b"organization", "role", b"role", "tool_policies", b"tool_policies", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,6 +486,40 @@ class CreateOrganizationRequest(_message.Message):
 Global___CreateOrganizationRequest: _TypeAlias = CreateOrganizationRequest  # noqa: Y015
 
 @_typing.final
+class UpdateOrganizationRequest(_message.Message):
+    """Request of UpdateOrganization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID; the same request with the same id within 24 h returns the first answer."""
+    @_builtins.property
+    def organization(self) -> Global___Organization:
+        """The organization with its `name`, the fields to change and, to be safe against others' changes, the `etag` read before."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which of `display_name`, `tool_policies`, `permission_webhook` change; absent means all that are set."""
+
+    def __init__(
+        self,
+        *,
+        organization: Global___Organization | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOrganizationRequest: _TypeAlias = UpdateOrganizationRequest  # noqa: Y015
+
+@_typing.final
 class GetOrganizationRequest(_message.Message):
     """Request of GetOrganization."""
 
@@ -645,7 +736,7 @@ class UpdateUserRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which of `display_name`, `email`, `role`, `external_subject` change; absent means all that are set."""
+        """Which of `display_name`, `email`, `role`, `external_subject`, `tool_policies` change; absent means all that are set."""
 
     def __init__(
         self,

@@ -55,6 +55,11 @@ class IdentityServiceStub:
                 request_serializer=stationmaster_dot_v1_dot_identity__pb2.ListOrganizationsRequest.SerializeToString,
                 response_deserializer=stationmaster_dot_v1_dot_identity__pb2.ListOrganizationsResponse.FromString,
                 _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/stationmaster.v1.IdentityService/UpdateOrganization',
+                request_serializer=stationmaster_dot_v1_dot_identity__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_identity__pb2.Organization.FromString,
+                _registered_method=True)
         self.CreateUser = channel.unary_unary(
                 '/stationmaster.v1.IdentityService/CreateUser',
                 request_serializer=stationmaster_dot_v1_dot_identity__pb2.CreateUserRequest.SerializeToString,
@@ -148,6 +153,15 @@ class IdentityServiceServicer:
         `create_time`.
 
         Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrganization(self, request, context):
+        """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
+
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -275,6 +289,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ListOrganizations,
                     request_deserializer=stationmaster_dot_v1_dot_identity__pb2.ListOrganizationsRequest.FromString,
                     response_serializer=stationmaster_dot_v1_dot_identity__pb2.ListOrganizationsResponse.SerializeToString,
+            ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=stationmaster_dot_v1_dot_identity__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_identity__pb2.Organization.SerializeToString,
             ),
             'CreateUser': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUser,
@@ -441,6 +460,33 @@ class IdentityService:
             '/stationmaster.v1.IdentityService/ListOrganizations',
             stationmaster_dot_v1_dot_identity__pb2.ListOrganizationsRequest.SerializeToString,
             stationmaster_dot_v1_dot_identity__pb2.ListOrganizationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.IdentityService/UpdateOrganization',
+            stationmaster_dot_v1_dot_identity__pb2.UpdateOrganizationRequest.SerializeToString,
+            stationmaster_dot_v1_dot_identity__pb2.Organization.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,11 @@ class IdentityServiceStub:
 
     Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
     """
+    UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateOrganizationRequest, _identity_pb2.Organization]
+    """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
+
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+    """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]
     """Creates a user in the caller's organization (operators may name another).
 
@@ -136,6 +141,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     `create_time`.
 
     Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+    """
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateOrganizationRequest, _identity_pb2.Organization]  # type: ignore[assignment]
+    """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
+
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]  # type: ignore[assignment]
     """Creates a user in the caller's organization (operators may name another).
@@ -240,6 +250,17 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         `create_time`.
 
         Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _identity_pb2.UpdateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.Organization, _abc.Awaitable[_identity_pb2.Organization]]:
+        """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
+
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
         """
 
     @_abc_1.abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from typing import Any
 
 from stationmaster.v1 import agent_pb2 as pb
@@ -10,7 +10,6 @@ from stationmaster.v1 import agent_pb2 as pb
 from stationmaster_server.agents.model import (
     Agent,
     AgentSpec,
-    Effect,
     Limits,
     Memory,
     ModelInfo,
@@ -18,9 +17,9 @@ from stationmaster_server.agents.model import (
     OnPermissionTimeout,
     PermissionSettings,
     RuntimeName,
-    ToolPolicy,
 )
 from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.identity.convert import policies_from_proto, policies_to_proto
 from stationmaster_server.wire.fields import duration, span, timestamp
 
 AGENT_NAME = "agents/{agent}"
@@ -30,12 +29,6 @@ _RUNTIMES = {
     pb.RUNTIME_MODEL: RuntimeName.MODEL,
     pb.RUNTIME_CLAUDE: RuntimeName.CLAUDE,
 }
-_EFFECTS = {
-    pb.TOOL_EFFECT_UNSPECIFIED: Effect.ASK,
-    pb.TOOL_EFFECT_ALLOW: Effect.ALLOW,
-    pb.TOOL_EFFECT_ASK: Effect.ASK,
-    pb.TOOL_EFFECT_DENY: Effect.DENY,
-}
 _ON_TIMEOUTS = {
     pb.ON_PERMISSION_TIMEOUT_UNSPECIFIED: OnPermissionTimeout.DENY,
     pb.ON_PERMISSION_TIMEOUT_DENY: OnPermissionTimeout.DENY,
@@ -44,7 +37,6 @@ _ON_TIMEOUTS = {
 }
 # The last number that stands for a value wins: never the unspecified one.
 _RUNTIME_NUMBERS = {value: number for number, value in _RUNTIMES.items()}
-_EFFECT_NUMBERS = {value: number for number, value in _EFFECTS.items()}
 _ON_TIMEOUT_NUMBERS = {value: number for number, value in _ON_TIMEOUTS.items()}
 
 
@@ -131,16 +123,6 @@ def spec_from_proto(message: pb.AgentSpec) -> AgentSpec:
         max_output_tokens=message.max_output_tokens or None,
         temperature=message.temperature if message.HasField("temperature") else None,
     )
-
-
-def policies_to_proto(policies: Iterable[ToolPolicy]) -> list[pb.ToolPolicy]:
-    """Rules about tools as messages."""
-    return [pb.ToolPolicy(pattern=policy.pattern, effect=_EFFECT_NUMBERS[policy.effect]) for policy in policies]
-
-
-def policies_from_proto(messages: Iterable[pb.ToolPolicy]) -> tuple[ToolPolicy, ...]:
-    """The rules in messages."""
-    return tuple(ToolPolicy(message.pattern, _EFFECTS[message.effect]) for message in messages)
 
 
 def limits_to_proto(limits: Limits) -> pb.Limits:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from uuid import UUID
+
+from stationmaster_server.identity.model import STRICTNESS, Effect, ToolPolicy, strictest
+
+__all__ = ["STRICTNESS", "Effect", "ToolPolicy", "strictest"]
 
 
 class RuntimeName(StrEnum):
@@ -16,41 +19,12 @@ class RuntimeName(StrEnum):
     CLAUDE = "CLAUDE"
 
 
-class Effect(StrEnum):
-    """What happens when a tool is about to be called."""
-
-    ALLOW = "ALLOW"
-    ASK = "ASK"
-    DENY = "DENY"
-
-
-STRICTNESS = {Effect.ALLOW: 0, Effect.ASK: 1, Effect.DENY: 2}
-
-
 class OnPermissionTimeout(StrEnum):
     """What happens to a permission request that nobody answers in time."""
 
     DENY = "DENY"
     WAIT = "WAIT"
     PAUSE = "PAUSE"
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPolicy:
-    """One rule about tools: a name or a pattern with `*`."""
-
-    pattern: str
-    effect: Effect
-
-    def matches(self, tool: str) -> bool:
-        """Whether the rule is about this tool."""
-        return fnmatchcase(tool, self.pattern)
-
-
-def strictest(policies: tuple[ToolPolicy, ...], tool: str, default: Effect) -> Effect:
-    """The strictest effect among the rules that match, or `default` where none does."""
-    effects = [policy.effect for policy in policies if policy.matches(tool)]
-    return max(effects, key=STRICTNESS.__getitem__) if effects else default
 
 
 @dataclass(frozen=True, slots=True)

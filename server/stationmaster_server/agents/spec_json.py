@@ -8,14 +8,13 @@ from typing import Any
 
 from stationmaster_server.agents.model import (
     AgentSpec,
-    Effect,
     Limits,
     Memory,
     OnPermissionTimeout,
     PermissionSettings,
     RuntimeName,
-    ToolPolicy,
 )
+from stationmaster_server.identity.policies import policies_from_json, policies_to_json
 
 _MICROSECOND = timedelta(microseconds=1)
 _COUNTS = (
@@ -66,16 +65,6 @@ def spec_from_json(document: Mapping[str, Any]) -> AgentSpec:
         max_output_tokens=document.get("max_output_tokens"),
         temperature=document.get("temperature"),
     )
-
-
-def policies_to_json(policies: tuple[ToolPolicy, ...]) -> list[dict[str, str]]:
-    """Rules about tools as a JSON array."""
-    return [{"pattern": policy.pattern, "effect": policy.effect.value} for policy in policies]
-
-
-def policies_from_json(document: Any) -> tuple[ToolPolicy, ...]:
-    """The rules that `policies_to_json` made this of."""
-    return tuple(ToolPolicy(entry["pattern"], Effect(entry["effect"])) for entry in document)
 
 
 def limits_to_json(limits: Limits) -> dict[str, int]:

@@ -10,9 +10,8 @@ from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.mcp_builtin import build_builtin
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
-from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.identity.policies import denied
 from stationmaster_server.mcp.admission import Admission
 from stationmaster_server.mcp.calling import McpCalls
 from stationmaster_server.mcp.connections import Connections
@@ -62,7 +61,7 @@ def build_mcp(
     registry = Registry(database, catalogue.offered)
     sessions = McpSessions(database, gate.audit, registry, connections)
     servers = McpServers(database, gate.audit, registry, connections, Admission(configured.stdio_commands, outbound))
-    calls = McpCalls(database, gate.audit, registry, sessions, connections, _nobody_denies)
+    calls = McpCalls(database, gate.audit, registry, sessions, connections, denied)
     chores.add(Chore("close idle MCP connections", timedelta(seconds=30), connections.evict_idle))
     chores.add(Chore("close idle MCP sessions", timedelta(seconds=15), sessions.close_idle))
     chores.add(Chore("end closed MCP sessions", timedelta(seconds=10), sessions.end_closed))
@@ -87,7 +86,3 @@ def _measure(metrics: Metrics, connections: Connections) -> None:
         label="event",
         total=True,
     )
-
-
-async def _nobody_denies(tx: Transaction, caller: Caller, tool: str) -> str | None:
-    return None

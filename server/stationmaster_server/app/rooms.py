@@ -64,7 +64,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
-        on.settings, database, gate, on.engines, agents, tokens, on.chores, lambda: server.draining
+        on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
     )
     audit = AuditServicer(trail, tokens)
     for servicer in (identity, audit, mcp.servicer, AgentServicer(agents.service, tokens), sessions.servicer):

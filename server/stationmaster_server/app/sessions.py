@@ -13,7 +13,8 @@ from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
-from stationmaster_server.sessions import store
+from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.sessions import permission_webhook, store
 from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.idle import IdleSessions
 from stationmaster_server.sessions.permissions import Permissions
@@ -47,6 +48,7 @@ def build_sessions(
     agents: Agents,
     tokens: PageTokens,
     chores: Housekeeping,
+    outbound: Outbound,
     stopping: Callable[[], bool],
 ) -> Sessions:
     """Build everything about sessions and turns. `stopping`: whether the server ends its streams by itself."""
@@ -67,7 +69,8 @@ def build_sessions(
     chores.add(Chore("forget transcripts", timedelta(minutes=10), _forgetting(database)))
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
-    return Sessions(servicer, {KIND: runner})
+    webhooks = permission_webhook.PermissionWebhooks(database, outbound)
+    return Sessions(servicer, {KIND: runner, permission_webhook.KIND: webhooks})
 
 
 def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable[None]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64decode
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+from stationmaster.v1 import agent_pb2
 from stationmaster.v1 import identity_pb2 as pb
 
 from stationmaster_server.errors import InvalidArgument, Reason
@@ -12,11 +16,14 @@ from stationmaster_server.identity.keys import NewKey
 from stationmaster_server.identity.model import (
     ApiKey,
     Caller,
+    Effect,
     Organization,
     Quota,
     Role,
+    ToolPolicy,
     Usage,
     User,
+    Webhook,
     method_of,
 )
 from stationmaster_server.identity.service import NewUser, WhoIAm
@@ -36,7 +43,18 @@ _ROLES = {
 }
 _ROLE_NUMBERS = {role: number for number, role in _ROLES.items()}
 
-USER_FIELDS = frozenset({"display_name", "email", "role", "external_subject"})
+_EFFECTS = {
+    agent_pb2.TOOL_EFFECT_UNSPECIFIED: Effect.ASK,
+    agent_pb2.TOOL_EFFECT_ALLOW: Effect.ALLOW,
+    agent_pb2.TOOL_EFFECT_ASK: Effect.ASK,
+    agent_pb2.TOOL_EFFECT_DENY: Effect.DENY,
+}
+# The last number that stands for a value wins: never the unspecified one.
+_EFFECT_NUMBERS = {effect: number for number, effect in _EFFECTS.items()}
+_WEBHOOK_PREFIX = "whsec_"
+
+ORGANIZATION_FIELDS = frozenset({"display_name", "tool_policies", "permission_webhook"})
+USER_FIELDS = frozenset({"display_name", "email", "role", "external_subject", "tool_policies"})
 QUOTA_FIELDS = frozenset(
     {"max_concurrent_sessions", "max_calls_per_hour", "max_cost_micros_per_day", "max_storage_bytes", "max_users"}
 )
@@ -48,7 +66,53 @@ def organization_to_proto(organization: Organization) -> pb.Organization:
         name=f"organizations/{organization.id}",
         display_name=organization.display_name,
         create_time=timestamp(organization.created_at),
+        tool_policies=policies_to_proto(organization.tool_policies),
+        permission_webhook=pb.PermissionWebhook(url=organization.webhook_url) if organization.webhook_url else None,
+        etag=str(organization.revision),
+        update_time=timestamp(organization.updated_at),
     )
+
+
+def organization_changes(message: pb.Organization, paths: set[str]) -> dict[str, Any]:
+    """The new values of the fields that change, without the webhook."""
+    changes: dict[str, Any] = {}
+    if "display_name" in paths:
+        if not message.display_name:
+            raise InvalidArgument.field("organization.display_name", "must not be empty")
+        changes["display_name"] = message.display_name
+    if "tool_policies" in paths:
+        changes["tool_policies"] = policies_from_proto(message.tool_policies)
+    return changes
+
+
+def webhook_change(message: pb.Organization, paths: set[str]) -> Webhook | None:
+    """The new webhook, which may be none (an empty one); None when it does not change."""
+    if "permission_webhook" not in paths:
+        return None
+    text = message.permission_webhook.secret
+    return Webhook(message.permission_webhook.url, _secret(text) if text else None)
+
+
+def _secret(text: str) -> bytes:
+    try:
+        secret = b64decode(text.removeprefix(_WEBHOOK_PREFIX), validate=True)
+    except binascii.Error:
+        secret = b""
+    if not (text.startswith(_WEBHOOK_PREFIX) and 24 <= len(secret) <= 64):
+        raise InvalidArgument.field(
+            "organization.permission_webhook.secret", "must be whsec_ and the base64 of 24 to 64 bytes"
+        )
+    return secret
+
+
+def policies_to_proto(policies: Iterable[ToolPolicy]) -> list[agent_pb2.ToolPolicy]:
+    """Rules about tools as messages."""
+    return [agent_pb2.ToolPolicy(pattern=policy.pattern, effect=_EFFECT_NUMBERS[policy.effect]) for policy in policies]
+
+
+def policies_from_proto(messages: Iterable[agent_pb2.ToolPolicy]) -> tuple[ToolPolicy, ...]:
+    """The rules in messages."""
+    return tuple(ToolPolicy(message.pattern, _EFFECTS[message.effect]) for message in messages)
 
 
 def user_to_proto(user: User) -> pb.User:
@@ -64,6 +128,7 @@ def user_to_proto(user: User) -> pb.User:
         etag=str(user.revision),
         create_time=timestamp(user.created_at),
         update_time=timestamp(user.updated_at),
+        tool_policies=policies_to_proto(user.tool_policies),
     )
 
 
@@ -76,7 +141,12 @@ def user_changes(message: pb.User, paths: set[str]) -> dict[str, Any]:
     """The new values of the fields that change."""
     if "display_name" in paths and not message.display_name:
         raise InvalidArgument.field("user.display_name", "must not be empty")
-    return {path: role_of(message) if path == "role" else getattr(message, path) for path in paths}
+    plain = {path: getattr(message, path) for path in paths - {"role", "tool_policies"}}
+    if "role" in paths:
+        plain["role"] = role_of(message)
+    if "tool_policies" in paths:
+        plain["tool_policies"] = policies_from_proto(message.tool_policies)
+    return plain
 
 
 def role_of(message: pb.User) -> Role:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID
 
@@ -83,6 +84,35 @@ def effective_scopes(role: Role, key_scopes: frozenset[str]) -> frozenset[str]:
     return frozenset(narrower | wider | platform)
 
 
+class Effect(StrEnum):
+    """What happens when a tool is about to be called."""
+
+    ALLOW = "ALLOW"
+    ASK = "ASK"
+    DENY = "DENY"
+
+
+STRICTNESS = {Effect.ALLOW: 0, Effect.ASK: 1, Effect.DENY: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPolicy:
+    """One rule about tools: a name or a pattern with `*`."""
+
+    pattern: str
+    effect: Effect
+
+    def matches(self, tool: str) -> bool:
+        """Whether the rule is about this tool."""
+        return fnmatchcase(tool, self.pattern)
+
+
+def strictest(policies: tuple[ToolPolicy, ...], tool: str, default: Effect) -> Effect:
+    """The strictest effect among the rules that match, or `default` where none does."""
+    effects = [policy.effect for policy in policies if policy.matches(tool)]
+    return max(effects, key=STRICTNESS.__getitem__) if effects else default
+
+
 @dataclass(frozen=True, slots=True)
 class Organization:
     """The border that no data crosses."""
@@ -90,6 +120,19 @@ class Organization:
     id: UUID
     display_name: str
     created_at: datetime
+    tool_policies: tuple[ToolPolicy, ...]
+    webhook_url: str
+    """Who is told of permissions that are asked for; empty: nobody."""
+    revision: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A receiver of what happens, and what it is signed with. An empty URL: none; no secret: the one there is."""
+
+    url: str = ""
+    secret: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +149,7 @@ class User:
     revision: int
     created_at: datetime
     updated_at: datetime
+    tool_policies: tuple[ToolPolicy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

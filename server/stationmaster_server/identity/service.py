@@ -13,10 +13,10 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, NotFound, Reason
+from stationmaster_server.errors import Aborted, InvalidArgument, NotFound, Reason
 from stationmaster_server.identity import key_store, store
 from stationmaster_server.identity.auditing import AuditWriter
-from stationmaster_server.identity.model import ApiKey, AuditEntry, Caller, Category, Organization, Role, User
+from stationmaster_server.identity.model import ApiKey, AuditEntry, Caller, Category, Organization, Role, User, Webhook
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.identity.roles import (
     administers,
@@ -99,8 +99,7 @@ class IdentityService:
             await store.insert_user(tx, owner)
             details = {"display_name": display_name, "owner": f"users/{owner.id}"}
             entry = _entry("organization.create", f"organizations/{organization_id}", details)
-            await self._audit.write(tx, caller, entry)
-            await self._audit.write(tx, caller, entry, organization_id=organization_id)
+            await self._tell(tx, caller, entry, organization_id)
             await remember(tx, caller.tenant, caller.request_key, organization)
         return organization
 
@@ -117,6 +116,43 @@ class IdentityService:
         if found is None:
             raise NotFound("Organization", f"organizations/{organization_id}")
         return found
+
+    async def update_organization(
+        self,
+        caller: Caller,
+        organization_id: UUID,
+        changes: Mapping[str, Any],
+        webhook: Webhook | None = None,
+        etag: str = "",
+    ) -> Organization:
+        """Change `display_name` and `tool_policies` of an organization, and its webhook when one is given.
+
+        Aborted when `etag` is given and not the current one; InvalidArgument for a new webhook without a secret.
+        """
+        async with self._change(caller, organization_id) as tx:
+            if (first := await recall(tx, caller.tenant, caller.request_key, Organization)) is not None:
+                return first
+            require_administrator(caller, "change the organization")
+            await store.lock_organization(tx, organization_id)
+            organization = await store.get_organization(tx, organization_id)
+            if organization is None:
+                raise NotFound("Organization", f"organizations/{organization_id}")
+            _check_etag(etag, organization.revision, f"organizations/{organization_id}")
+            changed = sorted(name for name, value in changes.items() if getattr(organization, name) != value)
+            if webhook is not None and (webhook.secret is not None or webhook.url != organization.webhook_url):
+                changed.append("permission_webhook")
+            else:
+                webhook = None
+            tx.audited = not changed  # nothing changed: nothing to tell
+            if changed:
+                written = await store.update_organization(tx, replace(organization, **changes), webhook)
+                if written is None:
+                    raise InvalidArgument.field("organization.permission_webhook.secret", "is needed with a first URL")
+                organization = written
+                entry = _entry("organization.update", f"organizations/{organization_id}", {"changed": changed})
+                await self._tell(tx, caller, entry, organization_id)
+            await remember(tx, caller.tenant, caller.request_key, organization)
+        return organization
 
     async def list_organizations(
         self, caller: Caller, filter_text: str, order_by: str, page: PageRequest
@@ -162,7 +198,7 @@ class IdentityService:
             return await store.list_users(tx, caller.tenant.organization_id, clause)
 
     async def update_user(self, caller: Caller, user_id: UUID, changes: Mapping[str, Any], etag: str = "") -> User:
-        """Change fields of a user: `display_name`, `email`, `role`, `external_subject`.
+        """Change fields of a user: `display_name`, `email`, `role`, `external_subject`, `tool_policies`.
 
         Aborted when `etag` is given and not the current one.
         """
@@ -170,8 +206,7 @@ class IdentityService:
             if (first := await recall(tx, caller.tenant, caller.request_key, User)) is not None:
                 return first
             user = await self._lock(tx, caller, user_id)
-            if etag and etag != str(user.revision):
-                raise Aborted(Reason.ETAG_MISMATCH, f"users/{user_id} has changed; read it again and decide anew")
+            _check_etag(etag, user.revision, f"users/{user_id}")
             _check_change(caller, user, changes)
             if changes.get("role", user.role) is not Role.OWNER:
                 await self._keep_an_owner(tx, user)
@@ -207,6 +242,12 @@ class IdentityService:
             return self._database.system()
         raise NotFound("Organization", f"organizations/{organization_id}")
 
+    async def _tell(self, tx: Transaction, caller: Caller, entry: AuditEntry, organization_id: UUID) -> None:
+        """In the caller's trail, and in that of the organization when it is another one."""
+        await self._audit.write(tx, caller, entry)
+        if organization_id != caller.tenant.organization_id:
+            await self._audit.write(tx, caller, entry, organization_id=organization_id)
+
     async def _lock(self, tx: Transaction, caller: Caller, user_id: UUID) -> User:
         user = await store.lock_user(tx, caller.tenant.organization_id, user_id)
         if user is None:
@@ -226,10 +267,15 @@ class IdentityService:
         await key_store.notify(tx, f"user:{user.id}")
 
 
+def _check_etag(etag: str, revision: int, name: str) -> None:
+    if etag and etag != str(revision):
+        raise Aborted(Reason.ETAG_MISMATCH, f"{name} has changed; read it again and decide anew")
+
+
 def _check_change(caller: Caller, user: User, changes: Mapping[str, Any]) -> None:
     own = is_self(caller, user.id)
     if not administers(caller) and not (own and changes.keys() <= _OWN_FIELDS):
-        require_administrator(caller, "change others, or one's own role or subject")
+        require_administrator(caller, "change others, or one's own role, subject or tool policies")
     if not own or not changes.keys() <= _OWN_FIELDS:
         require_above(caller, user.role, "change a user")
     if "role" in changes:

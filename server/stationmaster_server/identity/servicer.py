@@ -10,6 +10,7 @@ from stationmaster.v1 import identity_pb2_grpc
 
 from stationmaster_server.identity.convert import (
     KEY_NAME,
+    ORGANIZATION_FIELDS,
     ORGANIZATION_NAME,
     QUOTA_FIELDS,
     USER_FIELDS,
@@ -17,6 +18,7 @@ from stationmaster_server.identity.convert import (
     key_to_proto,
     new_key,
     new_user,
+    organization_changes,
     organization_to_proto,
     parse_quota_name,
     quota_changes,
@@ -24,6 +26,7 @@ from stationmaster_server.identity.convert import (
     usage_to_proto,
     user_changes,
     user_to_proto,
+    webhook_change,
     who_to_proto,
 )
 from stationmaster_server.identity.keys import ApiKeys
@@ -63,6 +66,17 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         """One organization."""
         organization_id = parse(ORGANIZATION_NAME, request.name)
         return organization_to_proto(await self._service.get_organization(current_caller(), organization_id))
+
+    async def UpdateOrganization(self, request: pb.UpdateOrganizationRequest, context: Context) -> pb.Organization:
+        """Some fields of an organization changed."""
+        wanted = request.organization
+        organization_id = parse(ORGANIZATION_NAME, wanted.name, field="organization.name")
+        paths = masked(request, ORGANIZATION_FIELDS)
+        changes, webhook = organization_changes(wanted, paths), webhook_change(wanted, paths)
+        changed = await self._service.update_organization(
+            caller_of(request), organization_id, changes, webhook, wanted.etag
+        )
+        return organization_to_proto(changed)
 
     async def ListOrganizations(
         self, request: pb.ListOrganizationsRequest, context: Context

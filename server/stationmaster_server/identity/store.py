@@ -10,12 +10,15 @@ import asyncpg
 from stationmaster_server.db.listing import Clause, Page
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists
-from stationmaster_server.identity.model import Organization, Role, User
+from stationmaster_server.identity.model import Organization, Role, User, Webhook
+from stationmaster_server.identity.policies import policies_from_json, policies_to_json
 
-ORGANIZATION = "o.organization_id, o.display_name, o.created_at"
+ORGANIZATION = (
+    "o.organization_id, o.display_name, o.created_at, o.tool_policies, o.webhook_url, o.revision, o.updated_at"
+)
 USER = (
     "u.id, u.organization_id, u.display_name, u.email, u.role, u.external_subject, u.disabled_at, u.revision,"
-    " u.created_at, u.updated_at"
+    " u.created_at, u.updated_at, u.tool_policies"
 )
 _BOOTSTRAP_LOCK = 0x424F4F54  # any number of our own
 _CONFLICTS = {"users_email_key": "email", "users_external_subject_key": "external_subject"}
@@ -31,6 +34,39 @@ async def get_organization(tx: Transaction, organization_id: UUID) -> Organizati
     """One organization."""
     row = await tx.fetchrow(f"SELECT {ORGANIZATION} FROM organizations o WHERE organization_id = $1", organization_id)
     return None if row is None else organization_of(row)
+
+
+async def update_organization(
+    tx: Transaction, organization: Organization, webhook: Webhook | None = None
+) -> Organization | None:
+    """Write an organization's fields, with a new revision; None when its webhook would have no secret."""
+    row = await tx.fetchrow(
+        f"""
+        UPDATE organizations o
+        SET display_name = $2, tool_policies = $3,
+            webhook_url = CASE WHEN $4 THEN nullif($5, '') ELSE webhook_url END,
+            webhook_secret = CASE WHEN NOT $4 THEN webhook_secret
+                                  WHEN $5 = '' THEN NULL ELSE coalesce($6, webhook_secret) END,
+            revision = revision + 1, updated_at = now()
+        WHERE organization_id = $1 AND (NOT $4 OR $5 = '' OR coalesce($6, webhook_secret) IS NOT NULL)
+        RETURNING {ORGANIZATION}
+        """,
+        organization.id,
+        organization.display_name,
+        policies_to_json(organization.tool_policies),
+        webhook is not None,
+        "" if webhook is None else webhook.url,
+        None if webhook is None else webhook.secret,
+    )
+    return None if row is None else organization_of(row)
+
+
+async def webhook_of(tx: Transaction, organization_id: UUID) -> Webhook | None:
+    """Who an organization wants told, with the secret."""
+    row = await tx.fetchrow(
+        "SELECT webhook_url, webhook_secret FROM organizations WHERE organization_id = $1", organization_id
+    )
+    return None if row is None or row["webhook_url"] is None else Webhook(row["webhook_url"], row["webhook_secret"])
 
 
 async def any_organization(tx: Transaction) -> bool:
@@ -97,13 +133,14 @@ async def update_user(tx: Transaction, user: User) -> User:
     """Write a user's fields, with a new revision. AlreadyExists when its email or subject is taken."""
     sql = f"""
     UPDATE users u
-    SET display_name = $3, email = $4, role = $5, external_subject = $6, disabled_at = $7,
+    SET display_name = $3, email = $4, role = $5, external_subject = $6, disabled_at = $7, tool_policies = $8,
         revision = u.revision + 1, updated_at = now()
     WHERE organization_id = $1 AND id = $2 RETURNING {USER}
     """
     fields = (user.display_name, user.email, user.role.value, user.external_subject, user.disabled_at)
+    policies = policies_to_json(user.tool_policies)
     try:
-        row = await tx.fetchrow(sql, user.organization_id, user.id, *fields)
+        row = await tx.fetchrow(sql, user.organization_id, user.id, *fields, policies)
     except asyncpg.UniqueViolationError as error:
         raise _taken(error, user) from error
     return user_of(row)
@@ -160,7 +197,15 @@ async def list_users(tx: Transaction, organization_id: UUID, clause: Clause) -> 
 
 def organization_of(row: Any) -> Organization:
     """An organization of a row with the columns ORGANIZATION."""
-    return Organization(row["organization_id"], row["display_name"], row["created_at"])
+    return Organization(
+        id=row["organization_id"],
+        display_name=row["display_name"],
+        created_at=row["created_at"],
+        tool_policies=policies_from_json(row["tool_policies"]),
+        webhook_url=row["webhook_url"] or "",
+        revision=row["revision"],
+        updated_at=row["updated_at"],
+    )
 
 
 def user_of(row: Any) -> User:
@@ -176,6 +221,7 @@ def user_of(row: Any) -> User:
         revision=row["revision"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        tool_policies=policies_from_json(row["tool_policies"]),
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from stationmaster_server.db.schema import system_table, tenant_table, timestamp
 
@@ -28,7 +28,13 @@ installation_secrets = system_table(
 organizations = tenant_table(
     "organizations",
     Column("display_name", Text, nullable=False),
+    Column("tool_policies", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    # Both or neither.
+    Column("webhook_url", Text),
+    Column("webhook_secret", LargeBinary),
+    Column("revision", BigInteger, nullable=False, server_default="1"),
     timestamp("created_at", default_now=True),
+    timestamp("updated_at", default_now=True),
 )
 
 users = tenant_table(
@@ -39,6 +45,7 @@ users = tenant_table(
     Column("role", Text, nullable=False),
     Column("external_subject", Text, nullable=False, server_default=""),
     timestamp("disabled_at", nullable=True),
+    Column("tool_policies", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     Column("revision", BigInteger, nullable=False, server_default="1"),
     timestamp("created_at", default_now=True),
     timestamp("updated_at", default_now=True),

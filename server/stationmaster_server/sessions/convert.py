@@ -8,16 +8,10 @@ from typing import Any
 from stationmaster.v1 import agent_pb2 as agent_pb
 from stationmaster.v1 import session_pb2 as pb
 
-from stationmaster_server.agents.convert import (
-    limits_from_proto,
-    limits_to_proto,
-    policies_from_proto,
-    policies_to_proto,
-    spec_from_proto,
-    spec_to_proto,
-)
+from stationmaster_server.agents.convert import limits_from_proto, limits_to_proto, spec_from_proto, spec_to_proto
 from stationmaster_server.agents.model import OnPermissionTimeout
 from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.identity.convert import policies_from_proto, policies_to_proto
 from stationmaster_server.sessions.convert_events import (
     PERMISSION_STATES,
     TURN_STATES,

@@ -7,12 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from stationmaster_server.agents.model import Effect, RuntimeName, strictest
+from stationmaster_server.agents.model import RuntimeName
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.runtime import (
     HistoryMessage,
-    Ruling,
-    Rulings,
     Runtime,
     Text,
     ToolCall,
@@ -22,7 +20,7 @@ from stationmaster_server.agents.runtime import (
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.identity.model import AuditEntry, Category
+from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
 from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.execution import Execution
@@ -34,7 +32,6 @@ from stationmaster_server.sessions.model import (
     MessageRole,
     Partial,
     PermissionRequest,
-    PermissionState,
     Session,
     SessionState,
     Turn,
@@ -43,6 +40,7 @@ from stationmaster_server.sessions.model import (
     turn_name,
 )
 from stationmaster_server.sessions.recovery import Recovery, decide, partial_answer
+from stationmaster_server.sessions.rulings import rulings
 from stationmaster_server.sessions.turn_ending import asked_ending, end_turn
 from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
 from stationmaster_server.work import leases
@@ -145,7 +143,7 @@ class TurnRunner:
         answers = await permission_store.of_turn(tx, organization_id, turn.id, turn.step)
         pending = _has_calls(history[-1], turn)
         turn_input = self._input(
-            organization_id, session, turn, history, answers, results if pending else {}, pending=pending
+            organization_id, session, turn, history, past.above, answers, results if pending else {}, pending=pending
         )
         return Begun(caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), past.active_time)
 
@@ -166,7 +164,14 @@ class TurnRunner:
         """The turn's message began it under this worker's lease, in its own transaction."""
         session, turn = prepared.session, prepared.turn
         turn_input = self._input(
-            prepared.caller.tenant.organization_id, session, turn, prepared.history, (), {}, pending=False
+            prepared.caller.tenant.organization_id,
+            session,
+            turn,
+            prepared.history,
+            prepared.above,
+            (),
+            {},
+            pending=False,
         )
         return Begun(
             prepared.caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), timedelta(0)
@@ -178,6 +183,7 @@ class TurnRunner:
         session: Session,
         turn: Turn,
         history: Sequence[Message],
+        above: tuple[ToolPolicy, ...],
         answers: Sequence[PermissionRequest],
         results: Mapping[str, ToolResult],
         *,
@@ -192,7 +198,7 @@ class TurnRunner:
             workspace=self._workspace_of(session.id),
             history=[HistoryMessage(str(message.role).lower(), message.parts) for message in history],
             results=results,
-            rulings=rulings(session, answers),
+            rulings=rulings(session, above, answers),
             step=turn.step + 1 if pending else turn.step,
         )
 
@@ -215,25 +221,6 @@ async def read_history(tx: Transaction, organization_id: UUID, session: Session)
 def user_message(turn: Turn, text: str) -> Message:
     """The message that starts a turn, before it has a number."""
     return Message(turn.session_id, 0, turn.id, MessageRole.USER, (Text(text),), turn.created_at)
-
-
-def rulings(session: Session, answers: Sequence[PermissionRequest]) -> Rulings:
-    """What the policies of the agent and the session, the session's grants and people's answers say of a call."""
-    policies = session.spec.tool_policies + session.tool_policies
-    answered = {answer.call.call_id: answer for answer in answers}
-
-    def rule(call: ToolCall, default: Effect) -> Ruling:
-        answer = answered.get(call.call_id)
-        if answer is not None:
-            if answer.state is PermissionState.ALLOWED:
-                return Ruling(Effect.ALLOW, answer.edited_arguments)
-            return Ruling(Effect.DENY, message=answer.message or "The user did not allow this call.")
-        effect = strictest(policies, call.tool, default)
-        if effect is Effect.ASK and call.tool in session.granted_tools:
-            return Ruling(Effect.ALLOW)
-        return Ruling(effect, message="The policy does not allow this tool." if effect is Effect.DENY else "")
-
-    return rule
 
 
 def _has_calls(newest: Message, turn: Turn) -> bool:

@@ -34,6 +34,7 @@ from stationmaster_server.sessions.model import (
     transition,
     turn_name,
 )
+from stationmaster_server.sessions.permission_webhook import announce
 from stationmaster_server.sessions.turn_ending import NO_TIME, NOTHING, asked_ending, end_turn
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work import leases
@@ -130,6 +131,7 @@ class Steps:
                 await permission_store.insert(tx, self._organization_id, session, turn, call, settings)
                 for call in calls
             ]
+            await announce(tx, self.services.queue, self.begun.caller, requests)
             state = transition(turn_name(session.id, turn.id), session.state, SessionState.AWAITING_PERMISSION)
             await store.set_state(tx, self._organization_id, session.id, state, current_turn_id=turn.id)
             await turn_store.set_turn_state(tx, self._organization_id, turn.id, TurnState.AWAITING_PERMISSION)

@@ -12,19 +12,13 @@ from uuid import UUID
 
 from stationmaster_server.agents.model import AgentSpec, Limits, ToolPolicy
 from stationmaster_server.agents.runtime import Usage
-from stationmaster_server.agents.spec_json import (
-    limits_from_json,
-    limits_to_json,
-    policies_from_json,
-    policies_to_json,
-    spec_from_json,
-    spec_to_json,
-)
+from stationmaster_server.agents.spec_json import limits_from_json, limits_to_json, spec_from_json, spec_to_json
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.events.model import NewEvent
+from stationmaster_server.identity.policies import policies_from_json, policies_to_json
 from stationmaster_server.sessions.model import ENDED, Session, SessionState, session_name
 
 

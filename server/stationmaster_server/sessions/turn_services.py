@@ -11,6 +11,7 @@ from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.events.log import EventLog
+from stationmaster_server.identity.model import ToolPolicy
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.sessions.model import Message, Session, Turn
 from stationmaster_server.work.queue import WorkQueue
@@ -24,6 +25,8 @@ class Prepared:
     session: Session
     turn: Turn
     history: Sequence[Message]
+    above: tuple[ToolPolicy, ...]
+    """The rules about tools of the session's owner and of the organization."""
 
 
 @dataclass(frozen=True, slots=True)

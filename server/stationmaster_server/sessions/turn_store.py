@@ -13,6 +13,8 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
+from stationmaster_server.identity.model import ToolPolicy
+from stationmaster_server.identity.policies import above_sql, policies_from_json
 from stationmaster_server.identity.quotas import Reservation
 from stationmaster_server.sessions.model import (
     OPEN_TURNS,
@@ -33,11 +35,15 @@ _OPEN = sorted(OPEN_TURNS)
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Of a turn: the text that started it, how long it has run, and what a call that was cut had set aside."""
+    """Of a turn: the text that started it, how long it has run, and what a call that was cut had set aside.
+
+    `above`: the rules about tools of its owner and of the organization, as they are now.
+    """
 
     input_text: str
     active_time: timedelta
     reservation: Reservation | None
+    above: tuple[ToolPolicy, ...]
 
 
 async def insert_turn(
@@ -46,12 +52,16 @@ async def insert_turn(
     turn: Turn,
     user_id: UUID,
     input_text: str,
-) -> None:
-    """A new turn; with `turn.user_message` 0 its text is stored as a message only when it begins."""
-    await tx.execute(
-        """INSERT INTO turns (organization_id, id, session_id, user_id, state, input_text, user_message, recovery,
+) -> tuple[ToolPolicy, ...]:
+    """A new turn; with `turn.user_message` 0 its text is stored as a message only when it begins.
+
+    Returns the rules about tools of its owner and of the organization: a turn that begins at once needs them.
+    """
+    above = await tx.fetchval(
+        f"""INSERT INTO turns (organization_id, id, session_id, user_id, state, input_text, user_message, recovery,
                               attempts, first_sequence, created_at, started_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)""",
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+           RETURNING {above_sql("$1", "$4")}""",
         organization_id,
         turn.id,
         turn.session_id,
@@ -65,6 +75,7 @@ async def insert_turn(
         turn.created_at,
         turn.started_at,
     )
+    return policies_from_json(above)
 
 
 async def get_turn(tx: Transaction, organization_id: UUID, session_id: UUID, turn_id: UUID) -> Turn:
@@ -118,8 +129,9 @@ async def list_turns(
 async def past_of(tx: Transaction, tenant: Tenant, turn_id: UUID) -> Past:
     """What earlier attempts left."""
     row = await tx.fetchrow(
-        """SELECT input_text, active_time, reserved_micros, reserved_on FROM turns
-           WHERE organization_id = $1 AND id = $2""",
+        f"""SELECT input_text, active_time, reserved_micros, reserved_on,
+                   {above_sql("turns.organization_id", "turns.user_id")} AS above
+           FROM turns WHERE organization_id = $1 AND id = $2""",
         tenant.organization_id,
         turn_id,
     )
@@ -127,7 +139,7 @@ async def past_of(tx: Transaction, tenant: Tenant, turn_id: UUID) -> Past:
         raise RuntimeError(f"turn {turn_id} vanished while its session was locked")
     reserved = row["reserved_micros"]
     reservation = Reservation(tenant, reserved, row["reserved_on"]) if reserved else None
-    return Past(row["input_text"], row["active_time"], reservation)
+    return Past(row["input_text"], row["active_time"], reservation, policies_from_json(row["above"]))
 
 
 async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUID]]:

@@ -20,7 +20,7 @@ from stationmaster_server.errors import (
     ResourceExhausted,
 )
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.identity.model import AuditEntry, Category
+from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
 from stationmaster_server.sessions import events, store, store_messages, turn_store
 from stationmaster_server.sessions.model import (
     BUSY,
@@ -153,14 +153,21 @@ class Turns:
             turn = replace(turn, state=TurnState.RUNNING, attempts=1, started_at=turn.created_at)
             appended.append(events.turn_started(turn.id, 1, resumed=False))
         turn = replace(turn, user_message=message.number)
-        started = await self._store(tx, caller, session, turn, request, appended)
+        started, above = await self._store(tx, caller, session, turn, request, appended)
         if item.state is State.RUNNING:
             session = replace(session, state=state, current_turn_id=turn.id)
-            await self._begin_here(tx, caller, session, turn, message, item)
+            await self._begin_here(tx, caller, session, turn, message, item, above)
         return started
 
     async def _begin_here(
-        self, tx: Transaction, caller: Caller, session: Session, turn: Turn, message: Message, item: WorkItem
+        self,
+        tx: Transaction,
+        caller: Caller,
+        session: Session,
+        turn: Turn,
+        message: Message,
+        item: WorkItem,
+        above: tuple[ToolPolicy, ...],
     ) -> None:
         organization_id = caller.tenant.organization_id
         await self._services.log.set_fence(tx, organization_id, session.id, item.lease_token)
@@ -168,7 +175,7 @@ class Turns:
         # Its own act, wherever a turn begins: of the call the trail has that it sent a message.
         await self._services.audit.write(tx, owner, started_entry(session, turn, turn.attempts, resumed=False))
         history = await read_history(tx, organization_id, session) if session.message_count else [message]
-        prepared = Prepared(owner, session, turn, history)
+        prepared = Prepared(owner, session, turn, history, above)
         tx.after_commit(lambda: self._services.prepared.__setitem__(turn.id, prepared))
 
     async def _send_while_busy(
@@ -182,7 +189,7 @@ class Turns:
             raise _queue_full(session)
         turn = _new_turn(session, request)
         await self._submit(tx, caller, session, turn)
-        started = await self._store(tx, caller, session, turn, request, [events.turn_queued(turn.id, len(before))])
+        started, _ = await self._store(tx, caller, session, turn, request, [events.turn_queued(turn.id, len(before))])
         if request.busy_policy is not BusyPolicy.QUEUE:
             for other in reversed(before):
                 await self._stop(tx, caller, session, other, request.busy_policy, "")
@@ -209,15 +216,15 @@ class Turns:
         turn: Turn,
         request: SendRequest,
         appended: list[NewEvent],
-    ) -> Started:
+    ) -> tuple[Started, tuple[ToolPolicy, ...]]:
         organization_id = caller.tenant.organization_id
         stored = await self._services.log.append(tx, organization_id, session.id, appended)
         first = stored[0].sequence
-        await turn_store.insert_turn(
+        above = await turn_store.insert_turn(
             tx, organization_id, replace(turn, first_sequence=first), session.user_id, request.text
         )
         await self._services.audit.write(tx, caller, _sent(session, turn, request))
-        return Started(turn.id, first - 1)
+        return Started(turn.id, first - 1), above
 
     async def _stop(
         self, tx: Transaction, caller: Caller, session: Session, turn: Turn, ending: str, reason: str

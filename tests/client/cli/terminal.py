@@ -46,6 +46,11 @@ class Terminal:
         except TimeoutError:
             raise AssertionError(f"{text!r} never came:\n{self.screen}") from None
 
+    async def sees_again(self, text: str) -> None:
+        """Wait until a text is on the screen for the second time."""
+        async with asyncio.timeout(8), self._arrived:
+            await self._arrived.wait_for(lambda: self.screen.count(text) > 1)
+
     async def ended(self, pressing: str = "") -> int:
         """Wait for the end, pressing a key meanwhile; the exit code.
 

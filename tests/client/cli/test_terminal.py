@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
@@ -101,25 +103,97 @@ async def test_a_permission_is_asked_for_and_given_as_typed(
     assert (edited and MessageToDict(edited)) == arguments
 
 
-async def test_watching_permissions_tells_what_an_answer_did(tmp_path: Path) -> None:
-    call = event_pb2.ToolCall(call_id="1", tool="files.write")
+async def session(request: session_pb2.GetSessionRequest, context: Any) -> session_pb2.Session:
+    return session_pb2.Session(name=request.name, agent="agents/clerk", display_name="letters")
 
-    async def pending(
-        request: session_pb2.ListPermissionRequestsRequest, context: Any
+
+class Waiting:
+    """Requests that wait, until they are answered; one answer may come from elsewhere, or find nobody."""
+
+    def __init__(self, *tools: str) -> None:
+        self.pending = {
+            f"{REQUEST[:-1]}{number}": session_pb2.PermissionRequest(
+                name=f"{REQUEST[:-1]}{number}", call=event_pb2.ToolCall(call_id="1", tool=tool)
+            )
+            for number, tool in enumerate(tools)
+        }
+        self.failures: list[tuple[grpc.StatusCode, str]] = []
+        self.after: list[str] = []
+        """What is answered elsewhere while the first answer is given."""
+
+    async def listed(
+        self, request: session_pb2.ListPermissionRequestsRequest, context: Any
     ) -> session_pb2.ListPermissionRequestsResponse:
-        waiting = session_pb2.PermissionRequest(name=REQUEST, call=call)
-        return session_pb2.ListPermissionRequestsResponse(permission_requests=[waiting])
+        return session_pb2.ListPermissionRequestsResponse(permission_requests=self.pending.values())
 
     async def resolve(
-        request: session_pb2.ResolvePermissionRequestRequest, context: Any
+        self, request: session_pb2.ResolvePermissionRequestRequest, context: Any
     ) -> session_pb2.PermissionRequest:
-        return session_pb2.PermissionRequest(name=REQUEST, call=call, state=event_pb2.PERMISSION_STATE_ALLOWED)
+        if self.failures:
+            await context.abort(*self.failures.pop(0))
+        answered = self.pending.pop(request.name)
+        for name in self.after:
+            self.pending.pop(name)
+        self.after.clear()
+        return session_pb2.PermissionRequest(
+            name=request.name, call=answered.call, state=event_pb2.PERMISSION_STATE_ALLOWED
+        )
 
+    def methods(self) -> dict[str, Any]:
+        return {
+            "ListPermissionRequests": self.listed,
+            "ResolvePermissionRequest": self.resolve,
+            "GetSession": session,
+        }
+
+
+async def test_watching_permissions_tells_whose_call_it_is_and_what_an_answer_did(tmp_path: Path) -> None:
+    waiting = Waiting("files.write", "files.delete")
+    first = next(iter(waiting.pending))
+    waiting.pending[first].expire_time.FromDatetime(datetime.now(UTC) + timedelta(hours=30))
     async with (
-        serving(ListPermissionRequests=pending, ResolvePermissionRequest=resolve) as target,
+        serving(**waiting.methods()) as target,
         at_terminal(Program(tmp_path, target), "permissions", "watch") as terminal,
     ):
         await terminal.see("[e]dit? ")
+        assert "(letters, clerk) · 1 d left · 1 more behind it" in terminal.screen
+        terminal.type("y\n")
+        await terminal.see("files.write is allowed")
+        await terminal.see("files.delete asks for permission")
+        await terminal.see("(letters, clerk) · no deadline ")
+        terminal.type("y\n")
+        await terminal.see("files.delete is allowed")
+        assert await terminal.ended(pressing="\x03") == 130
+
+
+async def test_watching_permissions_goes_on_when_somebody_else_answers(tmp_path: Path) -> None:
+    waiting = Waiting("files.write", "files.delete", "math.add")
+    waiting.after = [list(waiting.pending)[1]]
+    async with (
+        serving(**waiting.methods()) as target,
+        at_terminal(Program(tmp_path, target), "permissions", "watch") as terminal,
+    ):
+        await terminal.see("[e]dit? ")
+        terminal.type("y\n")
+        await terminal.see("files.delete of ")
+        await terminal.see("needs no answer any more")
+        await terminal.see("math.add asks for permission")
+        assert "files.delete asks" not in terminal.screen
+        assert await terminal.ended(pressing="\x04") == 0
+
+
+async def test_watching_permissions_asks_again_when_an_answer_found_no_server(tmp_path: Path) -> None:
+    waiting = Waiting("files.write")
+    waiting.failures = [(grpc.StatusCode.UNAVAILABLE, "gone")] * 3
+    async with (
+        serving(**waiting.methods()) as target,
+        at_terminal(Program(tmp_path, target), "permissions", "watch") as terminal,
+    ):
+        await terminal.see("[e]dit? ")
+        terminal.type("y\n")
+        await terminal.see("connection lost")
+        await terminal.see("connected again")
+        await terminal.sees_again("[e]dit? ")
         terminal.type("y\n")
         await terminal.see("files.write is allowed")
         assert await terminal.ended(pressing="\x03") == 130

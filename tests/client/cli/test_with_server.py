@@ -83,6 +83,10 @@ async def test_with_json_every_command_prints_json_and_nothing_else(stationmaste
         ("quota", "get"),
         ("quota", "usage", "organization"),
         ("organizations", "get"),
+        ("policies", "set", "files.*", "deny"),
+        ("policies", "list"),
+        ("policies", "remove", "files.*"),
+        ("organizations", "webhook", "none"),
         ("organizations", "create", "Acme", "--owner", "Bob"),
         ("agents", "delete", "clerk", "--force"),
     ]
@@ -91,6 +95,41 @@ async def test_with_json_every_command_prints_json_and_nothing_else(stationmaste
     assert [len(list(objects(result))) for result in results] == [1] * len(results)
     for field, answer in zip(lists, answers, strict=False):
         assert answer[field], field
+
+
+async def test_tool_policies_are_set_listed_and_removed(stationmaster: Program) -> None:
+    for arguments in (("files.*", "ask"), ("files.write", "allow"), ("files.*", "deny")):
+        assert (await stationmaster("policies", "set", *arguments)).code == 0
+    organization, mine = objects(await stationmaster("policies", "list", "--json")), ("--user", "me")
+    assert [(rule["pattern"], rule["effect"]) for rule in next(organization)["toolPolicies"]] == [
+        ("files.write", "TOOL_EFFECT_ALLOW"),
+        ("files.*", "TOOL_EFFECT_DENY"),
+    ]
+    assert "has no rules" in (await stationmaster("policies", "list", *mine)).err
+    assert "math.*" in (await stationmaster("policies", "set", "math.*", "deny", *mine)).out
+    assert (await stationmaster("policies", "remove", "math.*", *mine)).code == 0
+    assert (await stationmaster("policies", "remove", "math.*", *mine)).code == 3
+
+
+async def test_the_secret_of_a_webhook_is_never_an_argument_and_never_shown(
+    stationmaster: Program, tmp_path: Path
+) -> None:
+    secret, url = "whsec_" + "A" * 32, "https://hooks.example.com/permissions"
+    without = await stationmaster("organizations", "webhook", url)
+    assert (without.code, "--secret-file" in without.err) == (2, True)
+    piped = await stationmaster("organizations", "webhook", url, "--secret-file", "-", stdin=secret + "\n")
+    assert (piped.code, url in piped.out) == (0, True)
+    file = tmp_path / "secret"
+    file.write_text(secret)
+    filed = await stationmaster("organizations", "webhook", url, "--secret-file", str(file), "--json")
+    async with at_terminal(stationmaster, "organizations", "webhook", f"{url}/2") as terminal:
+        await terminal.see("not shown): ")
+        terminal.type(secret + "\n")
+        await terminal.see(f"{url}/2")
+        assert await terminal.ended() == 0
+    kept = await stationmaster("organizations", "webhook", f"{url}/3", "--keep-secret")
+    assert (kept.code, f"{url}/3" in kept.out) == (0, True)
+    assert secret not in piped.out + piped.err + filed.out + filed.err + terminal.screen
 
 
 async def test_the_answer_is_all_that_a_pipe_gets(stationmaster: Program) -> None:

@@ -182,7 +182,12 @@ CREATE INDEX mcp_sessions_organization_id_user_id_created_at_idx ON mcp_sessions
 CREATE TABLE organizations (
     organization_id UUID NOT NULL,
     display_name TEXT NOT NULL,
+    tool_policies JSONB DEFAULT '[]'::jsonb NOT NULL,
+    webhook_url TEXT,
+    webhook_secret BYTEA,
+    revision BIGINT DEFAULT '1' NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT organizations_pkey PRIMARY KEY (organization_id)
 );
 
@@ -472,6 +477,7 @@ CREATE TABLE users (
     role TEXT NOT NULL,
     external_subject TEXT DEFAULT '' NOT NULL,
     disabled_at TIMESTAMP WITH TIME ZONE,
+    tool_policies JSONB DEFAULT '[]'::jsonb NOT NULL,
     revision BIGINT DEFAULT '1' NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
