@@ -209,8 +209,7 @@ async def test_a_call_has_the_deadline_of_its_server(agent: Agent) -> None:
     await agent.open("odd", allow=["*"])
     await agent.say("/tool odd.hang {}")
     assert agent.result.is_error
-    assert "did not answer 'hang' within 1 s" in agent.result.content
-    assert "may have done its work" in agent.result.content
+    assert "did not finish within 1 seconds" in agent.result.content
 
 
 async def test_a_cancelled_turn_cancels_its_call(agent: Agent) -> None:

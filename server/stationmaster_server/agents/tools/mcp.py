@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from stationmaster_server.agents.model import Effect
 from stationmaster_server.agents.tools.tool import ToolContext, ToolError
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.errors import DeadlineExceeded, StationmasterError
+from stationmaster_server.errors import StationmasterError
 from stationmaster_server.mcp.connections import Connections, Target
 from stationmaster_server.mcp.model import (
     BlobContent,
@@ -27,7 +27,6 @@ from stationmaster_server.mcp.model import (
 from stationmaster_server.mcp.registry import Registry
 
 EVERY = "*"
-_SLACK = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ class McpTool:
 
     @property
     def deadline(self) -> timedelta:
-        """A little more than its server's own limit, which tells better what it means that nothing was answered."""
-        return self.server.call_timeout + _SLACK
+        """As its server is configured."""
+        return self.server.call_timeout
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raises ToolError that names the place which does not fit the schema."""
@@ -78,8 +77,6 @@ class McpTool:
         heard = _Heard(self.server.server_id, context)
         try:
             result = await self.connections.call(target, self.tool.name, arguments, listener=heard)
-        except DeadlineExceeded as late:
-            raise ToolError(f"{late.message}. It may have done its work: look before calling it again.") from None
         except StationmasterError as error:
             raise ToolError(error.message) from None
         text = text_of(result)
