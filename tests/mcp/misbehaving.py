@@ -123,6 +123,9 @@ def listed(mode: str, params: dict[str, Any]) -> dict[str, Any]:
     """The tools."""
     if mode == "thousands":
         return {"tools": [{"name": f"tool{n}", "inputSchema": OBJECT} for n in range(5000)]}
+    if mode == "heavy":
+        weighty = OBJECT | {"description": "x" * 50_000}
+        return {"tools": [{"name": f"tool{n}", "inputSchema": weighty} for n in range(100)]}
     if mode == "pages":
         page = int(params.get("cursor", "0"))
         return {"tools": [{"name": f"tool{page}", "inputSchema": OBJECT}], "nextCursor": str(page + 1)}

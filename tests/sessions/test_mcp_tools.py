@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -202,14 +203,41 @@ async def test_what_a_server_logs_during_a_call_becomes_events_but_a_flood_does_
     assert 1 <= len(agent.of("tool_call_progress")) <= 100
 
 
-async def test_a_call_has_the_deadline_of_its_server(agent: Agent) -> None:
-    registered = mcp_pb2.McpServer()
-    registered.call_timeout.FromSeconds(1)
-    await agent.register("odd", odd(), call_timeout=registered.call_timeout)
+async def test_a_call_has_the_deadline_of_its_server_and_may_have_happened(agent: Agent) -> None:
+    await agent.register("odd", odd(), call_timeout=timedelta(seconds=1))
     await agent.open("odd", allow=["*"])
     await agent.say("/tool odd.hang {}")
     assert agent.result.is_error
-    assert "did not finish within 1 seconds" in agent.result.content
+    assert "did not answer 'hang' within 1 s" in agent.result.content
+    assert "may or may not have happened" in agent.result.content
+
+
+async def test_an_idempotent_call_that_came_to_no_end_may_simply_be_made_again(agent: Agent) -> None:
+    await agent.register("odd", odd(), call_timeout=timedelta(seconds=1), idempotent_tools=["hang"])
+    await agent.open("odd", allow=["*"])
+    await agent.say("/tool odd.hang {}")
+    assert "did not answer 'hang' within 1 s" in agent.result.content
+    assert "may or may not have happened" not in agent.result.content
+
+
+@pytest.mark.parametrize(
+    ("mode", "offered", "left_out"), [("thousands", "tool255", "tool256"), ("heavy", "tool9", "tool10")]
+)
+async def test_a_server_with_more_tools_than_a_turn_may_have_is_offered_in_part_and_said_so(
+    agent: Agent, mode: str, offered: str, left_out: str
+) -> None:
+    await agent.register("odd", odd(mode))
+    await agent.open("odd", allow=["*"])
+    await agent.say(f"/tool odd.{offered} {{}}")
+    (told,) = agent.of("mcp_message")
+    assert "not all tools of MCP server 'odd' are offered" in told.text
+    assert [started.call.tool for started in agent.of("tool_call_started")] == [f"odd.{offered}"]
+    await agent.say(f"/tool odd.{left_out} {{}}")
+    assert "not all tools of MCP server 'odd' are offered" in agent.result.content
+    await agent.open("odd", allow=["*"], tools=[f"odd.{left_out}"])
+    await agent.say(f"/tool odd.{left_out} {{}}")
+    assert [started.call.tool for started in agent.of("tool_call_started")] == [f"odd.{left_out}"]
+    assert not agent.of("mcp_message")
 
 
 async def test_a_cancelled_turn_cancels_its_call(agent: Agent) -> None:

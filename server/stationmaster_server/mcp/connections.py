@@ -293,7 +293,7 @@ class Connections:
                         return await work(slot, connection)
                 except TimeoutError:
                     connection.suspicious = True
-                    raise teller.late(what, limit) from None
+                    raise teller.late(what, limit, uncertain=not idempotent) from None
                 except asyncio.CancelledError:
                     connection.suspicious = True
                     raise

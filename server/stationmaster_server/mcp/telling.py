@@ -19,6 +19,7 @@ from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.mcp.model import McpServer
 
 _CHARS = 1500
+_LOOK = "Look before calling again, or name the tool in idempotent_tools"
 
 
 class Teller:
@@ -51,15 +52,17 @@ class Teller:
         return Aborted(
             Reason.MCP_CALL_UNCERTAIN,
             f"MCP server {self._name!r} was lost while it executed {what}, which may or may not have happened: "
-            f"{self._text(why)}. Look before calling again, or name the tool in idempotent_tools",
+            f"{self._text(why)}. {_LOOK}",
         )
 
-    def late(self, what: str, limit: timedelta) -> DeadlineExceeded:
-        """It did not answer in time."""
-        return DeadlineExceeded(
-            Reason.DEADLINE_EXCEEDED,
-            f"MCP server {self._name!r} did not answer {what} within {limit.total_seconds():g} s and was told to stop",
+    def late(self, what: str, limit: timedelta, *, uncertain: bool = False) -> DeadlineExceeded:
+        """It did not answer in time; `uncertain`: and may have done what it was asked."""
+        text = (
+            f"MCP server {self._name!r} did not answer {what} within {limit.total_seconds():g} s and was told to stop"
         )
+        if uncertain:
+            text += f"; it may or may not have happened. {_LOOK}"
+        return DeadlineExceeded(Reason.DEADLINE_EXCEEDED, text)
 
     def _text(self, why: str) -> str:
         return cleaning.label(self._mask.text(why), _CHARS)

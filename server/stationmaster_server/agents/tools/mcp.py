@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, assert_never
 
 from stationmaster_server.agents.model import Effect
+from stationmaster_server.agents.tools.choosing import MOST_BYTES, MOST_TOOLS, Chosen, Same, Taken, choose
 from stationmaster_server.agents.tools.tool import ToolContext, ToolError
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import StationmasterError
@@ -27,6 +28,9 @@ from stationmaster_server.mcp.model import (
 from stationmaster_server.mcp.registry import Registry
 
 EVERY = "*"
+_LISTED_WITHIN = timedelta(minutes=1)
+"""How long it takes at most to ping a server and to read its list before a call."""
+_MOST_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ class McpTool:
 
     @property
     def deadline(self) -> timedelta:
-        """As its server is configured."""
-        return self.server.call_timeout
+        """After that of its connection, which alone knows whether the call may have happened."""
+        return self.server.connect_timeout + self.server.call_timeout + _LISTED_WITHIN
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raises ToolError that names the place which does not fit the schema."""
@@ -99,24 +103,9 @@ class _Heard:
         self.context.relay(self.server_id, level, logger, text)
 
 
-class _Same:
-    """Equal to itself alone, like the object in it, which it keeps."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def __hash__(self) -> int:
-        return id(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other._value is self._value
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The tools of the servers that were named, by name; the servers that gave none, and why."""
+    """The tools of the servers that were named, by name; the servers that gave none or not all of theirs, and why."""
 
     tools: Mapping[str, McpTool]
     missing: Mapping[str, str]
@@ -129,26 +118,22 @@ class McpTools:
     def __init__(self, registry: Registry, connections: Connections) -> None:
         self._registry = registry
         self._connections = connections
+        self._kept: dict[Hashable, Chosen[McpTool]] = {}
 
     async def of(self, tenant: Tenant, names: Sequence[str], patterns: Sequence[str]) -> Found:
-        """The tools of these servers, that all are asked for at once. It never fails: what is wrong is in `missing`."""
+        """The tools of these servers, that all are asked for at once. What is wrong with a server is in `missing`."""
         merged = await self._registry.merged(tenant)
         wanted = sorted(merged) if EVERY in names else [name.removeprefix("mcpServers/") for name in names]
         missing = {name: _unknown(name) for name in wanted if name not in merged}
         servers = [merged[name] for name in dict.fromkeys(wanted) if name in merged]
         lists = await asyncio.gather(*(self._list(tenant, server) for server in servers))
-        tools: dict[str, McpTool] = {}
-        key: list[Hashable] = []
+        taken: Taken[McpTool] = Taken()
         for server, listed in zip(servers, lists, strict=True):
             if isinstance(listed, str):
                 missing[server.server_id] = listed
-                continue
-            key.append((server.server_id, server.etag, _Same(listed)))
-            for tool in listed:
-                one = McpTool(server, tool, self._connections)
-                if not tool.unusable_reason and server.allows(tool.name) and _chosen(one, patterns):
-                    tools[one.name] = one
-        return Found(dict(sorted(tools.items())), missing, tuple(key))
+            elif taken.is_full or taken.take(self._choose(server, listed, patterns)):
+                missing[server.server_id] = _too_many(server.server_id)
+        return Found(dict(sorted(taken.tools.items())), missing, tuple(taken.key))
 
     async def _list(self, tenant: Tenant, server: McpServer) -> tuple[Tool, ...] | str:
         try:
@@ -156,15 +141,36 @@ class McpTools:
         except StationmasterError as error:
             return error.message
 
+    def _choose(self, server: McpServer, listed: tuple[Tool, ...], patterns: Sequence[str]) -> Chosen[McpTool]:
+        """Kept with the list, which is the same one until the server's changed: going through it takes long.
 
-def _chosen(tool: McpTool, patterns: Sequence[str]) -> bool:
-    """All tools of a server are offered, unless the specification names some of them."""
-    own = [pattern for pattern in patterns if pattern.startswith(f"{tool.server.server_id}.")]
-    return not own or any(fnmatchcase(tool.name, pattern) for pattern in own)
+        All tools of a server are offered, unless the specification names some of them.
+        """
+        own = tuple(pattern for pattern in patterns if pattern.startswith(f"{server.server_id}."))
+        key = (server.server_id, server.etag, Same(listed), own)
+        chosen = self._kept.get(key)
+        if chosen is None:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            tools = (McpTool(server, tool, self._connections) for tool in listed if _usable(server, tool))
+            chosen = choose(one for one in tools if not own or any(fnmatchcase(one.name, pattern) for pattern in own))
+            self._kept[key] = chosen
+        return chosen
+
+
+def _usable(server: McpServer, tool: Tool) -> bool:
+    return not tool.unusable_reason and server.allows(tool.name)
 
 
 def _unknown(name: str) -> str:
     return f"MCP server {name!r} is not registered for this user or organization, or is disabled"
+
+
+def _too_many(name: str) -> str:
+    return (
+        f"not all tools of MCP server {name!r} are offered: a turn has at most {MOST_TOOLS} tools of MCP servers, of "
+        f"{MOST_BYTES:,} bytes together. Choose some with patterns in the specification's tools, like '{name}.read_*'"
+    )
 
 
 def text_of(result: CallResult) -> str:

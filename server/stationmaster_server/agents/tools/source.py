@@ -17,7 +17,7 @@ _MOST_KEPT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """The tools of a turn by name; `missing` has the named servers that gave none, and why.
+    """The tools of a turn by name; `missing` has the named servers that gave none or not all of theirs, and why.
 
     `key` is equal for equal tools: what is made of them can be kept.
     """
