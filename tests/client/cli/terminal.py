@@ -55,12 +55,13 @@ class Terminal:
         """Wait for the end, pressing a key meanwhile; the exit code.
 
         Pressed once, a key can come between the prompt and the reading of it, which no person is fast enough for.
+        Pressed again too soon, Ctrl-C meets an interpreter that is ending already.
         """
-        for _ in range(40):
+        for _ in range(4):
             if pressing:
                 self.type(pressing)
             with suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
+                async with asyncio.timeout(10):
                     return await self.process.wait()
         raise AssertionError(f"it never ended:\n{self.screen}")
 
