@@ -38,7 +38,7 @@ class Mcp:
     async def register(
         self, server_id: str, server: mcp_pb2.McpServer, *, validate_only: bool = False, request_id: str = ""
     ) -> mcp_pb2.McpServer:
-        """Register a server under an id of your choice (`^[a-z][a-z0-9-]{0,62}$`); yours, unless its `level` differs."""
+        """Register a server under an id of your choice (`^[a-z][a-z0-9-]{0,62}$`); yours, unless `level` differs."""
         request = mcp_pb2.RegisterMcpServerRequest(
             mcp_server_id=server_id, mcp_server=server, validate_only=validate_only, request_id=request_id
         )
