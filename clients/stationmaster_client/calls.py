@@ -45,10 +45,10 @@ class Calls:
         self.timeout = timeout
         self._metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
-    async def unary(self, method: aio.UnaryUnaryMultiCallable[Q, A], request: Q) -> A:
-        """Make a call with one answer. Raises the StationmasterError that the status stands for."""
+    async def unary(self, method: aio.UnaryUnaryMultiCallable[Q, A], request: Q, timeout: timedelta | None = None) -> A:
+        """Make a call with one answer, in `timeout` or the client's. Raises the StationmasterError of the status."""
         fill_request_id(request)
-        call = method(request, timeout=self._seconds(self.timeout), metadata=self._metadata)
+        call = method(request, timeout=self._seconds(timeout or self.timeout), metadata=self._metadata)
         try:
             return await call
         except aio.AioRpcError as error:

@@ -16,6 +16,7 @@ from stationmaster_client.channel import DEFAULT_ATTEMPTS, open_channel
 from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
+from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.sessions import Sessions
 
@@ -38,6 +39,7 @@ class Client:
         self.sessions = Sessions(calls)
         self.permissions = Permissions(calls)
         self.agents = Agents(calls)
+        self.mcp = Mcp(calls)
         self.organizations = Organizations(calls)
         self.users = Users(calls)
         self.keys = Keys(calls)

@@ -18,6 +18,7 @@ from stationmaster_client.client import Client
 from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
+from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.portal import Portal, Stream
 from stationmaster_client.sessions import Sessions
@@ -96,6 +97,27 @@ class SyncAgents(Face[Agents]):
     models = iterating(Agents.models)
 
 
+class SyncMcp(Face[Mcp]):
+    """See `Mcp`."""
+
+    register = blocking(Mcp.register)
+    get = blocking(Mcp.get)
+    list = iterating(Mcp.list)
+    update = blocking(Mcp.update)
+    delete = blocking(Mcp.delete)
+    check = blocking(Mcp.check)
+    open_session = blocking(Mcp.open_session)
+    get_session = blocking(Mcp.get_session)
+    sessions = iterating(Mcp.sessions)
+    close_session = blocking(Mcp.close_session)
+    tools = iterating(Mcp.tools)
+    call = blocking(Mcp.call)
+    resources = iterating(Mcp.resources)
+    read = blocking(Mcp.read)
+    prompts = iterating(Mcp.prompts)
+    prompt = blocking(Mcp.prompt)
+
+
 class SyncOrganizations(Face[Organizations]):
     """See `Organizations`."""
 
@@ -168,6 +190,7 @@ class SyncClient(Face[Client]):
         self.sessions = SyncSessions(portal, client.sessions)
         self.permissions = SyncPermissions(portal, client.permissions)
         self.agents = SyncAgents(portal, client.agents)
+        self.mcp = SyncMcp(portal, client.mcp)
         self.organizations = SyncOrganizations(portal, client.organizations)
         self.users = SyncUsers(portal, client.users)
         self.keys = SyncKeys(portal, client.keys)

@@ -21,6 +21,7 @@ PARTS = {
         "sessions": "Sessions",
         "permissions": "Permissions",
         "agents": "Agents",
+        "mcp": "Mcp",
         "organizations": "Organizations",
         "users": "Users",
         "keys": "Keys",

@@ -48,6 +48,7 @@ TOOLS = (
     "html",
     "large",
     "change",
+    "data",
 )
 OBJECT = {"type": "object"}
 
@@ -238,6 +239,8 @@ def called(number: Any, params: dict[str, Any]) -> Iterator[str | None]:
             yield said(number, {"content": [text("a list")], "structuredContent": [1, 2]})
         case "large":
             yield said(number, {"content": [], "structuredContent": {"a": "x" * 4_000_000}})
+        case "data":
+            yield said(number, {"content": [text("data")], "structuredContent": {"a": [1] * int(arguments["count"])}})
         case "change":
             yield told("notifications/tools/list_changed", {})
             yield result(number, "changed")

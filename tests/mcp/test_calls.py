@@ -205,6 +205,22 @@ async def test_a_repeat_of_a_large_answer_says_that_it_is_not_all(stub: Any) -> 
     assert (list(repeated.content), repeated.truncated, repeated.duration) == ([], True, first.duration)
 
 
+async def test_a_repeat_has_the_data_of_the_answer_unless_it_is_large(stub: Any) -> None:
+    await register(stub, stdio=unruly())
+    small = calling("data", request_id=str(uuid4()), count=1000)
+    assert await stub.CallTool(small) == await stub.CallTool(small)
+    large = calling("data", request_id=str(uuid4()), count=100_000)
+    first, repeated = [await stub.CallTool(large) for _ in range(2)]
+    assert (first.HasField("structured_content"), first.truncated) == (True, False)
+    assert (repeated.HasField("structured_content"), repeated.truncated) == (False, True)
+
+
+async def test_data_that_is_too_large_as_a_message_is_left_out(stub: Any) -> None:
+    await register(stub, stdio=unruly())
+    answer = await stub.CallTool(calling("data", count=400_000))
+    assert (text(answer), answer.HasField("structured_content"), answer.truncated) == ("data", False, True)
+
+
 @pytest.mark.parametrize("parent", ["server", "session"])
 async def test_the_callers_deadline_ends_the_call_on_the_server(stub: Any, record: Path, parent: str) -> None:
     await register(stub, stdio=unruly(RECORD=str(record)))

@@ -58,6 +58,7 @@ _HINTS = {
     "CREDENTIALS_INVALID": "Is the key one of this server's? Set STATIONMASTER_API_KEY.",
     "CREDENTIALS_REVOKED": "Ask for a new key: stationmaster keys create.",
     "ETAG_MISMATCH": "Somebody changed it meanwhile. Look at it again and repeat the change.",
+    "MCP_SERVER_UNAVAILABLE": "See what is wrong with it: stationmaster mcp-servers check SERVER.",
     "MODEL_UNAVAILABLE": "See which models there are: stationmaster agents models.",
     "SCOPE_MISSING": "Use a key with this scope; yours are listed by: stationmaster whoami.",
     "SESSION_BUSY": "Wait for its turn, or cancel it: stationmaster sessions cancel.",

@@ -12,6 +12,8 @@ from stationmaster_client.cli import (
     agents,
     audit,
     keys,
+    mcp_contents,  # noqa: F401 - adds its commands to those of mcp_servers
+    mcp_servers,
     organizations,
     permissions,
     policies,
@@ -36,6 +38,7 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(permissions.app, name="permissions")
 app.add_typer(policies.app, name="policies")
 app.add_typer(agents.app, name="agents")
+app.add_typer(mcp_servers.app, name="mcp-servers")
 app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quota.app, name="quota")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -59,9 +60,10 @@ async def begin(tx: Transaction, caller: Caller, limit: timedelta) -> Call | Non
 
 
 async def remember(tx: Transaction, caller: Caller, result: CallResult, took: timedelta) -> None:
-    """Keep the answer for repeats: its texts, up to 256 KiB, and its data; images and the like are left out."""
+    """Keep the answer for repeats: its texts and its data, up to 256 KiB; images and the like are left out."""
     texts = tuple(part.text for part in result.content if isinstance(part, TextContent))
-    fits = sum(map(len, texts)) <= _MOST_CHARACTERS
+    size = sum(map(len, texts)) + (0 if result.structured is None else len(json.dumps(result.structured)))
+    fits = size <= _MOST_CHARACTERS
     whole = fits and len(texts) == len(result.content)
     answer = Call(
         until=datetime.now(UTC),
