@@ -198,7 +198,9 @@ async def test_a_settled_reservation_counts_what_it_cost(server: Server, owner: 
     await server.quotas.reserve_cost(owner, 900, unrecorded)
 
 
-async def test_a_day_that_is_over_counts_no_more(server: Server, owner: Caller, database: Database) -> None:
+async def test_a_call_that_outlasts_its_day_is_of_the_day_for_which_it_was_reserved(
+    server: Server, owner: Caller, database: Database
+) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
     reservation = await server.quotas.reserve_cost(owner, 1000, unrecorded)
     async with database.system() as tx:
@@ -206,9 +208,21 @@ async def test_a_day_that_is_over_counts_no_more(server: Server, owner: Caller, 
         yesterday = await tx.fetchval("SELECT current_date - 1")
     assert (await usage(server, owner)).cost_micros_today == 0
     reservation = type(reservation)(reservation.tenant, reservation.amount_micros, yesterday)
+    await server.quotas.reserve_cost(owner, 1000, unrecorded)
     async with database.system() as tx:
         await server.quotas.settle(tx, reservation, 400)
-    assert (await usage(server, owner)).cost_micros_today == 400
+    assert (await usage(server, owner)).cost_micros_today == 1000
+
+
+async def test_a_further_attempt_reserves_what_the_first_did_not(server: Server, owner: Caller) -> None:
+    await server.set_quota(owner, max_cost_micros_per_day=1000)
+    first = await server.quotas.reserve_cost(owner, 600, unrecorded)
+    assert await server.quotas.cost_left(owner) == 400
+    both = await server.quotas.reserve_cost(owner, 900, unrecorded, first)
+    assert (both.amount_micros, await server.quotas.cost_left(owner)) == (900, 100)
+    with pytest.raises(ResourceExhausted):
+        await server.quotas.reserve_cost(owner, 1200, unrecorded, both)
+    assert (await usage(server, owner)).cost_micros_today == 900
 
 
 async def test_cost_is_counted_where_nothing_is_limited(server: Server, owner: Caller, database: Database) -> None:

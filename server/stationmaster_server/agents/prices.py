@@ -56,6 +56,19 @@ class Prices:
             return known, False
         return _by(self.unknown, tokens), True
 
+    def most(self, model_id: str, input_tokens: int, output_tokens: int) -> int:
+        """What so many tokens cost at most, in millionths of a US dollar, whatever the cache does with the input."""
+        ways = ((0, 0), (input_tokens, 0), (0, input_tokens))
+        return max(self.cost(model_id, Tokens(input_tokens, output_tokens, *way))[0] for way in ways)
+
+    def output_within(self, model_id: str, input_tokens: int, micros: int) -> int | None:
+        """How many output tokens so much money pays for at least, beside that input; None: any number."""
+        base = self.most(model_id, input_tokens, 0)
+        for_a_million = self.most(model_id, input_tokens, _MILLION) - base
+        if for_a_million <= 0:
+            return None if base <= micros else 0
+        return max((micros - base - 1) * _MILLION // for_a_million, 0)
+
     def of(self, model_id: str) -> Price | None:
         """The model's price, if it is known; of a price with tiers the lowest."""
         return self._fixed(model_id) or _catalogue_price(model_id)
@@ -67,6 +80,11 @@ class Prices:
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has: rather too many than too few, and cheap."""
     return len(text) if not text.isascii() else -(-len(text) // _ASCII_CHARACTERS_PER_TOKEN)
+
+
+def most_tokens(text: str) -> int:
+    """How many tokens a text has at most: each stands for at least one of its bytes."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def preload() -> None:

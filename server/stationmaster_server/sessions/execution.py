@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -38,6 +39,8 @@ from stationmaster_server.sessions.steps import Steps
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work.run import Run
 
+_log = logging.getLogger(__name__)
+
 
 class Stopped(Exception):
     """The turn is to end as `ending` says; `limit` when a limit stopped it."""
@@ -65,8 +68,10 @@ class Execution:
         self._first_delta: asyncio.Future[int] | None = None
         self._last_delta: asyncio.Future[int] | None = None
         self._asked: ModelCallStarted | None = None
-        self._wasted = Usage()
+        self._wasted = self._most = Usage()
         self._reservation: Reservation | None = None
+        self._quota_left: int | None = None
+        self._bounded = False
         self._task = _current_task()
         self._waiting = False
         self._interrupted = False
@@ -118,7 +123,9 @@ class Execution:
         return self._interrupted
 
     async def _consume(self) -> None:
-        stream = self._runtime.run(replace(self._begun.input, output_budget=self._output_tokens_left))
+        self._quota_left = await self._services.quotas.cost_left(self._begun.caller)
+        budgets = replace(self._begun.input, output_budget=self._output_tokens_left, cost_budget=self._cost_left)
+        stream = self._runtime.run(budgets)
         async with aclosing(stream):
             while not self._finished:
                 event = await self._next(stream)
@@ -201,18 +208,21 @@ class Execution:
         self._first_delta = self._last_delta = None
 
     async def _reserve(self, event: ModelCallStarted) -> None:
-        call = self._usage_of(event, event.max_output_tokens)
-        breach = limits.before_model_call(self._begun.limits, self._session_used, self._turn.usage, call)
+        call, wasted = self._most_of(event), self._wasted
+        session, turn = self._session_used + wasted, self._turn.usage + wasted
+        breach = limits.before_model_call(self._begun.limits, session, turn, call)
         if breach is not None:
             raise self._limited(breach)
+        most = wasted + call
         try:
-            self._reservation = await self._steps.reserve(self._turn, call.cost_micros)
+            self._reservation = await self._steps.reserve(self._turn, most.cost_micros, self._reservation)
         except ResourceExhausted as exhausted:
             raise Stopped(Ending(TurnState.LIMITED, exhausted.reason, exhausted.message)) from exhausted
-        self._asked = event
+        self._asked, self._most, self._bounded = event, most, event.max_input_tokens > 0
 
     async def _restart(self, event: AnswerRestarted) -> None:
-        self._wasted = event.usage
+        self._wasted = self._most = self._believed(event.usage)
+        self._asked = None
         partial = await self._partial()
         if partial.first_delta:
             await self._write(
@@ -222,21 +232,45 @@ class Execution:
 
     async def _answer(self, event: AnswerCompleted) -> None:
         partial = await self._partial()
+        event = replace(event, usage=self._believed(event.usage))
         self._count(event.usage)
         self._turn = replace(self._turn, step=event.step)
         await self._steps.answered(self._turn, event, partial, self._reservation, self._lap())
+        if self._quota_left is not None:
+            self._quota_left = await self._services.quotas.cost_left(self._begun.caller)
         self._reservation = self._asked = None
-        self._wasted = Usage()
+        self._wasted = self._most = Usage()
+        self._bounded = False
         self._forget_deltas()
         self._finished = not event.calls
 
     def _output_tokens_left(self, input_tokens: int) -> int | None:
         return limits.output_tokens_left(self._begun.limits, self._session_used, self._turn.usage, input_tokens)
 
+    def _cost_left(self) -> int | None:
+        left = limits.cost_left(self._begun.limits, self._session_used, self._turn.usage)
+        return min((one for one in (left, self._quota_left) if one is not None), default=None)
+
+    def _most_of(self, call: ModelCallStarted) -> Usage:
+        """What a model call can use at most: that much is set aside for it."""
+        input_tokens = call.max_input_tokens or call.estimated_input_tokens
+        cost = max(call.max_cost_micros, self._prices.most(call.model, input_tokens, call.max_output_tokens))
+        return Usage(input_tokens, call.max_output_tokens, cost_micros=cost)
+
+    def _believed(self, reported: Usage) -> Usage:
+        """What the step's model calls have used; of a report that cannot be true what was set aside."""
+        if not self._bounded:
+            return reported
+        believed = limits.within(reported, self._most)
+        if believed is not reported:
+            told = "model %s reported that a call of session %s used %s: not believed, it cannot be more than %s"
+            _log.warning(told, self._begun.session.spec.model, self._turn.session_id, reported, self._most)
+        return believed
+
     def _cut_answer(self) -> Usage:
         """What a model call that was stopped has used, as far as one can tell: its provider does not say."""
         if self._asked is None:
-            return Usage()
+            return self._wasted
         # The attempts before, whose provider may have said, were paid for as well.
         output_tokens = min(estimate_tokens("".join(self._text)), self._asked.max_output_tokens)
         return self._wasted + self._usage_of(self._asked, output_tokens)
@@ -274,7 +308,7 @@ class Execution:
 
     async def _end(self, ending: Ending, *before: NewEvent, used: Usage | None = None) -> None:
         partial = await self._partial()
-        used = self._cut_answer() if used is None else used
+        used = self._believed(self._cut_answer() if used is None else used)
         self._count(used)
         await self._steps.finish(self._turn, ending, before, partial, used, self._reservation, self._lap())
 

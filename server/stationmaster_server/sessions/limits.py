@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -42,6 +42,32 @@ def output_tokens_left(limits: Limits, session: Usage, turn: Usage, input_tokens
         if limit is not None
     ]
     return max(min(left), 0) if left else None
+
+
+def cost_left(limits: Limits, session: Usage, turn: Usage) -> int | None:
+    """How many millionths of a US dollar the next model call may cost; None means any number."""
+    left = [
+        limit - used.cost_micros
+        for limit, used in ((limits.max_cost_micros_per_turn, turn), (limits.max_cost_micros_per_session, session))
+        if limit is not None
+    ]
+    return max(min(left), 0) if left else None
+
+
+def within(reported: Usage, most: Usage) -> Usage:
+    """A usage as it was reported; where that cannot be, because `most` was set aside, no more than that."""
+    if reported.total_tokens <= most.total_tokens and reported.cost_micros <= most.cost_micros:
+        return reported
+    output_tokens = min(reported.output_tokens, most.output_tokens)
+    input_tokens = min(reported.input_tokens, most.total_tokens - output_tokens)
+    return replace(
+        reported,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_input_tokens=min(reported.cached_input_tokens, input_tokens),
+        cost_micros=min(reported.cost_micros, most.cost_micros),
+        cost_estimated=True,
+    )
 
 
 def before_model_call(limits: Limits, session: Usage, turn: Usage, call: Usage) -> Breach | None:

@@ -49,16 +49,19 @@ class Steps:
     run: Run
     begun: Begun
 
-    async def reserve(self, turn: Turn, cost_micros: int) -> Reservation | None:
-        """Set the cost of a model call aside, before it is made. Raises ResourceExhausted(QUOTA_EXCEEDED)."""
+    async def reserve(self, turn: Turn, cost_micros: int, earlier: Reservation | None) -> Reservation | None:
+        """Set the cost of a model call aside, before it is made; of `earlier` attempts at it, what is set aside counts.
+
+        Raises ResourceExhausted(QUOTA_EXCEEDED).
+        """
         if cost_micros <= 0:
-            return None
+            return earlier
 
         async def record(tx: Transaction, reservation: Reservation) -> None:
             await leases.hold(tx, self.run)
             await turn_store.set_reservation(tx, self._organization_id, turn.id, reservation)
 
-        return await self.services.quotas.reserve_cost(self.begun.caller, cost_micros, record)
+        return await self.services.quotas.reserve_cost(self.begun.caller, cost_micros, record, earlier)
 
     async def answered(
         self, turn: Turn, answer: AnswerCompleted, partial: Partial, reservation: Reservation | None, took: timedelta
