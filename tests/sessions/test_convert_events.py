@@ -28,6 +28,7 @@ from stationmaster_server.sessions.message_json import (
     usage_to_json,
 )
 from stationmaster_server.sessions.model import (
+    Breach,
     Message,
     MessageRole,
     PermissionRequest,
@@ -93,7 +94,7 @@ ALL = [
     events.tool_call_finished(TURN, RESULT, timedelta(milliseconds=250)),
     events.permission_requested(ASKED),
     events.permission_resolved(DENIED),
-    events.limit_reached(TURN, "max_tokens_per_turn", 100, 120),
+    events.limit_reached(TURN, Breach("max_tokens_per_turn", 100, 120)),
     events.mcp_message(TURN, "everything", "warning", "low on steam", call_id="c1", logger="boiler"),
 ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stationmaster_client.cli.output import clean
 from stationmaster_client.cli.terminal import ask
+from stationmaster_client.cli.transcript import limit_line
 
 if TYPE_CHECKING:
     from stationmaster.v1 import event_pb2, session_pb2
@@ -14,23 +15,40 @@ if TYPE_CHECKING:
     from stationmaster_client.cli.command import Run
 
 _QUESTION = "  [y]es, for the [s]ession, [n]o, [e]dit? "
+_LIMIT_QUESTION = "  [y]es, once more, [n]o, end the turn? "
 
 
-async def ask_permission(run: Run, request: str, call: event_pb2.ToolCall) -> session_pb2.PermissionRequest | None:
-    """Show the call and resolve the request as the person says; None when somebody else was first.
+async def ask_permission(
+    run: Run, request: str, call: event_pb2.ToolCall, limit: event_pb2.LimitReached | None = None
+) -> session_pb2.PermissionRequest | None:
+    """Show the call, or the limit that the turn waits at, and resolve the request as the person says.
 
+    None when somebody else was first.
     Raises Left when the person says nothing.
     """
     from stationmaster_client import errors
 
-    arguments = _show(run, call)
+    at_limit = limit is not None and bool(limit.limit)
+    arguments = {} if at_limit else _show(run, call)
     try:
+        if limit is not None and at_limit:
+            return await _resolve_limit(run, request, limit)
         return await _resolve(run, request, arguments)
     except errors.FailedPrecondition as error:
         if error.reason != "PERMISSION_ALREADY_RESOLVED":
             raise
         run.out.note("  somebody else has answered already", "yellow")
         return None
+
+
+async def _resolve_limit(run: Run, request: str, limit: event_pb2.LimitReached) -> session_pb2.PermissionRequest:
+    run.out.note(f"■ {limit_line(limit)}", "yellow")
+    while True:
+        answer = ask(_LIMIT_QUESTION).strip().lower()
+        if answer in ("y", "yes"):
+            return await run.client.permissions.allow(request)
+        if answer in ("n", "no"):
+            return await run.client.permissions.deny(request)
 
 
 def _show(run: Run, call: event_pb2.ToolCall) -> dict[str, Any]:

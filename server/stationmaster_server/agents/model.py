@@ -35,6 +35,13 @@ class OnPermissionTimeout(StrEnum):
     PAUSE = "PAUSE"
 
 
+class OnBreach(StrEnum):
+    """What happens to a turn that is about to break a limit or a quota."""
+
+    END = "END"
+    ASK = "ASK"
+
+
 @dataclass(frozen=True, slots=True)
 class ToolPolicy:
     """One rule about tools: a name or a pattern with `*`."""
@@ -72,6 +79,8 @@ class Limits:
     max_tool_calls_per_turn: int | None = None
     max_tool_calls_per_session: int | None = None
     max_turn_duration: timedelta | None = None
+    on_breach: OnBreach | None = None
+    """None: not said here; where nobody says, END."""
 
 
 @dataclass(frozen=True, slots=True)

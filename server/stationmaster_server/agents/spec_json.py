@@ -11,6 +11,7 @@ from stationmaster_server.agents.model import (
     Effect,
     Limits,
     Memory,
+    OnBreach,
     OnPermissionTimeout,
     PermissionSettings,
     RuntimeName,
@@ -78,11 +79,12 @@ def policies_from_json(document: Any) -> tuple[ToolPolicy, ...]:
     return tuple(ToolPolicy(entry["pattern"], Effect(entry["effect"])) for entry in document)
 
 
-def limits_to_json(limits: Limits) -> dict[str, int]:
+def limits_to_json(limits: Limits) -> dict[str, Any]:
     """Limits as a JSON object without those that are not set; the duration in microseconds."""
-    document = {name: getattr(limits, name) for name in _COUNTS}
+    document: dict[str, Any] = {name: getattr(limits, name) for name in _COUNTS}
     if limits.max_turn_duration is not None:
         document["max_turn_duration_us"] = limits.max_turn_duration // _MICROSECOND
+    document["on_breach"] = limits.on_breach and limits.on_breach.value
     return {name: value for name, value in document.items() if value is not None}
 
 
@@ -90,7 +92,8 @@ def limits_from_json(document: Mapping[str, Any]) -> Limits:
     """The limits that `limits_to_json` made this of."""
     microseconds = document.get("max_turn_duration_us")
     duration = None if microseconds is None else timedelta(microseconds=microseconds)
-    return Limits(**{name: document.get(name) for name in _COUNTS}, max_turn_duration=duration)
+    on_breach = OnBreach(document["on_breach"]) if "on_breach" in document else None
+    return Limits(**{name: document.get(name) for name in _COUNTS}, max_turn_duration=duration, on_breach=on_breach)
 
 
 def _permissions_from_json(document: Mapping[str, Any]) -> PermissionSettings:

@@ -52,6 +52,9 @@ class QuotaExceeded(ResourceExhausted):
         super().__init__(Reason.QUOTA_EXCEEDED, message, violation, retry_after=retry_after)
         self.caller = caller
         self.entry = entry
+        self.quota = f"{entry.resource} {entry.details['quota']}"
+        self.limit: int = entry.details["limit"]
+        self.would_be_used: int = entry.details["used"] + entry.details["wanted"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
 from stationmaster_server.agents.model import Limits
 from stationmaster_server.agents.runtime import Usage
+from stationmaster_server.sessions.model import Breach
 
 T = TypeVar("T", int, timedelta)
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """A limit by its name, its value, and what would be used."""
-
-    limit: str
-    limit_value: int
-    used_value: int
-
-
-def lowest(one: Limits, other: Limits) -> Limits:
-    """Of each limit the lower one; None means no limit."""
+def lowest(agent: Limits, session: Limits) -> Limits:
+    """Of each limit the lower one, None meaning no limit; of what happens at a breach the session's word."""
+    one, other = agent, session
     return Limits(
         max_tokens_per_turn=_lower(one.max_tokens_per_turn, other.max_tokens_per_turn),
         max_tokens_per_session=_lower(one.max_tokens_per_session, other.max_tokens_per_session),
@@ -31,7 +25,19 @@ def lowest(one: Limits, other: Limits) -> Limits:
         max_tool_calls_per_turn=_lower(one.max_tool_calls_per_turn, other.max_tool_calls_per_turn),
         max_tool_calls_per_session=_lower(one.max_tool_calls_per_session, other.max_tool_calls_per_session),
         max_turn_duration=_lower(one.max_turn_duration, other.max_turn_duration),
+        on_breach=session.on_breach or agent.on_breach,
     )
+
+
+def with_portions(limits: Limits, *portions: Mapping[str, int]) -> Limits:
+    """The limits, each once more for every time that somebody allowed it."""
+    raised = {
+        name: getattr(limits, name) * (1 + more)
+        for allowed in portions
+        for name, more in allowed.items()
+        if getattr(limits, name) is not None
+    }
+    return replace(limits, **raised) if raised else limits
 
 
 def output_tokens_left(limits: Limits, session: Usage, turn: Usage, input_tokens: int) -> int | None:

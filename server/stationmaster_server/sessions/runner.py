@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from stationmaster_server.agents.model import Effect, RuntimeName, strictest
+from stationmaster_server.agents.model import Effect, Limits, RuntimeName, strictest
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.runtime import (
     HistoryMessage,
@@ -26,7 +26,7 @@ from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.execution import Execution
-from stationmaster_server.sessions.limits import lowest
+from stationmaster_server.sessions.limits import lowest, with_portions
 from stationmaster_server.sessions.model import (
     OPEN_TURNS,
     Ending,
@@ -147,7 +147,7 @@ class TurnRunner:
         turn_input = self._input(
             organization_id, session, turn, history, answers, results if pending else {}, pending=pending
         )
-        return Begun(caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), past.active_time)
+        return Begun(caller, session, turn, turn_input, _limits(session, past.portions), past.active_time)
 
     @staticmethod
     async def _take_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:
@@ -168,9 +168,7 @@ class TurnRunner:
         turn_input = self._input(
             prepared.caller.tenant.organization_id, session, turn, prepared.history, (), {}, pending=False
         )
-        return Begun(
-            prepared.caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), timedelta(0)
-        )
+        return Begun(prepared.caller, session, turn, turn_input, _limits(session, {}), timedelta(0))
 
     def _input(
         self,
@@ -206,6 +204,11 @@ class TurnRunner:
         return [events.message_added(message)], message.number
 
 
+def _limits(session: Session, of_turn: Mapping[str, int]) -> Limits:
+    """What holds for a turn: the stricter of the agent's and the session's limits, and what was allowed beyond them."""
+    return with_portions(lowest(session.spec.limits, session.limits), session.portions, of_turn)
+
+
 async def read_history(tx: Transaction, organization_id: UUID, session: Session) -> list[Message]:
     """What the model is shown: the session's memory window."""
     memory = session.spec.memory
@@ -220,7 +223,7 @@ def user_message(turn: Turn, text: str) -> Message:
 def rulings(session: Session, answers: Sequence[PermissionRequest]) -> Rulings:
     """What the policies of the agent and the session, the session's grants and people's answers say of a call."""
     policies = session.spec.tool_policies + session.tool_policies
-    answered = {answer.call.call_id: answer for answer in answers}
+    answered = {answer.call.call_id: answer for answer in answers if answer.breach is None}
 
     def rule(call: ToolCall, default: Effect) -> Ruling:
         answer = answered.get(call.call_id)
