@@ -30,6 +30,11 @@ def test_an_unknown_model_costs_what_is_configured_for_that_and_says_so() -> Non
         assert OWN.of(model_id) is None
 
 
+def test_an_entry_of_the_catalogue_without_prices_is_no_price() -> None:
+    assert OWN.cost("google:gemma-3", Tokens(1_000_000, 0)) == (7_000_000, True)
+    assert OWN.of("google:gemma-3") is None
+
+
 def test_costs_are_rounded_up() -> None:
     assert OWN.cost("local:llama", Tokens(0, 0))[0] == 0
     assert Prices({"x": Price(1, 1)}).cost("x", Tokens(1, 0))[0] == 1

@@ -107,7 +107,7 @@ def _by(price: Price, tokens: Tokens) -> int:
 
 def _catalogue_cost(model_id: str, tokens: Tokens) -> int | None:
     catalogue, name = _reference(model_id)
-    if catalogue is None:
+    if catalogue is None or _catalogue_price(model_id) is None:
         return None
     from genai_prices import Usage, calc_price
 
@@ -136,7 +136,8 @@ def _catalogue_price(model_id: str) -> Price | None:
     except (LookupError, ValueError):
         return None
     given, made = _micros(found.input_mtok), _micros(found.output_mtok)
-    if given is None or made is None:
+    if given is None or made is None or given + made == 0:
+        # An entry without prices is no price: a limit of cost would never stop such a model.
         return None
     return Price(given, made, _micros(found.cache_read_mtok), _micros(found.cache_write_mtok))
 
