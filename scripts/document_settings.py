@@ -97,6 +97,8 @@ def _default(field: ast.AnnAssign) -> str:
     text = ast.unparse(field.value)
     if text in ("None", "{}", "()", "timedelta()", "Field(default_factory=dict)"):
         return "none" if text != "timedelta()" else "0"
+    if text.startswith("Decimal("):
+        return f"`{text.removeprefix('Decimal(').rstrip(')')}`"
     if text.startswith("timedelta("):
         unit, _, amount = text.removeprefix("timedelta(").rstrip(")").partition("=")
         return f"`{amount} {unit}`" if amount else f"`{text}`"

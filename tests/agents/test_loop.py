@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from pydantic import Field
 from stationmaster_server.agents.model import AgentSpec, Effect
+from stationmaster_server.agents.prices import Price, Prices
+from stationmaster_server.agents.providers import Providers
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
     AnswerRestarted,
@@ -31,6 +33,10 @@ from stationmaster_server.agents.runtime import (
     TurnEvent,
 )
 from stationmaster_server.agents.runtimes.calls import MAX_RESULT_BYTES, MAX_RESULTS_BYTES
+from stationmaster_server.agents.runtimes.loop import LEAST_OUTPUT_TOKENS
+from stationmaster_server.agents.runtimes.model import ModelRuntime
+from stationmaster_server.agents.tools.builtin import builtin_toolbox
+from stationmaster_server.agents.tools.source import ToolSource
 from stationmaster_server.agents.tools.tool import Arguments, ToolContext, ToolError, TypedTool
 
 from tests.agents.turns import (
@@ -48,6 +54,7 @@ from tests.agents.turns import (
 )
 
 LIMIT = 10
+DEAR = Prices({"demo": Price(1_000_000, 3_000_000, cache_write_micros=1_250_000)})
 
 
 class Nothing(Arguments):
@@ -359,12 +366,25 @@ async def test_the_output_is_cut_where_the_budget_ends() -> None:
 
     def budget(estimated_input_tokens: int) -> int:
         estimates.append(estimated_input_tokens)
-        return 2
+        return 20
 
-    events = await run(model_runtime(), replace(turn("/say 10"), output_budget=budget))
-    assert one(ModelCallStarted, events).max_output_tokens == 2
-    assert estimates == [one(ModelCallStarted, events).estimated_input_tokens]
-    assert said(events) == "word1 word2"
+    events = await run(model_runtime(), replace(turn("/say 100"), output_budget=budget))
+    assert one(ModelCallStarted, events).max_output_tokens == 20
+    assert estimates == [one(ModelCallStarted, events).max_input_tokens]
+    assert said(events).split()[-1] == "word20"
+
+
+async def test_a_call_that_could_say_next_to_nothing_is_not_made_so() -> None:
+    events = await run(model_runtime(), replace(turn("/say 100"), output_budget=lambda most: 2))
+    assert one(ModelCallStarted, events).max_output_tokens == LEAST_OUTPUT_TOKENS, "more than is left: a breach"
+
+
+async def test_money_buys_as_many_tokens_as_it_pays_for() -> None:
+    runtime = ModelRuntime(Providers([], DEAR), ToolSource(builtin_toolbox()), DEAR)
+    events = await run(runtime, replace(turn("/say 1000", spec=AgentSpec("demo")), cost_budget=lambda: 1_000))
+    started = one(ModelCallStarted, events)
+    assert DEAR.most("demo", started.max_input_tokens, started.max_output_tokens) <= 1_000
+    assert DEAR.most("demo", started.max_input_tokens, started.max_output_tokens + 2) > 1_000
 
 
 async def test_the_estimate_of_input_grows_with_the_history() -> None:

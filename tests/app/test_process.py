@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -239,6 +240,20 @@ async def test_doctor_finds_a_healthy_server_and_each_fault(server_process: Star
     assert f"chmod 600 {server.data_folder / 'admin.key'}" in told
     assert f"OK    ports        server.port {port} is used by this server, process {server.pid}" in told
     assert "Traceback" not in errors
+
+
+async def test_doctor_warns_of_models_whose_price_is_not_known(data_folder: Path, database_url: str) -> None:
+    environment = {
+        "STATIONMASTER_DATA_FOLDER": str(data_folder),
+        "DATABASE_URL": database_url,
+        "STATIONMASTER_MODELS__COMPATIBLE": json.dumps(
+            {"local": {"base_url": "http://127.0.0.1:1/v1", "models": ["own", "other"]}}
+        ),
+        "STATIONMASTER_MODELS__PRICES": '{"local:own": {"input": 0.2, "output": 0.6}}',
+    }
+    _, told, _ = await run("doctor", environment=environment)
+    assert "WARN  prices       what local:other costs is not known" in told
+    assert "local:own" not in told
 
 
 async def test_doctor_says_that_the_database_is_away(data_folder: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from stationmaster_server.agents.prices import Tokens
+from stationmaster_server.app.agents import prices_of
 from stationmaster_server.config import Profile, SettingsError, load
 
 URL = "postgresql://u:secret@db/app"
@@ -157,3 +159,12 @@ def accepting(issuers: str, client_ca: bool) -> str:
         text += f'[[identity.jwt_issuers]]\nissuer = "{name}"\naudience = "us"\n'
         text += f'organization = "{home}"\n' if home else ""
     return text
+
+
+def test_prices_are_dollars_and_an_unknown_one_is_not_nothing(tmp_path: Path) -> None:
+    text = '[models.prices."local:llama3"]\ninput = 0.2\noutput = 0.6\n[models.unknown_price]\ninput = 1\n'
+    prices = prices_of(load(written(tmp_path, text), environ={}).models)
+    assert prices.cost("local:llama3", Tokens(1_000_000, 1_000_000)) == (800_000, False)
+    assert prices.cost("local:other", Tokens(1_000_000, 1_000_000)) == (26_000_000, True)
+    assert "unknown_price" in fault(written(tmp_path, "[models.unknown_price]\noutput = 0\n"))
+    assert "prices" in fault(written(tmp_path, '[models.prices."x"]\ninput = -1\noutput = 1\n'))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from stationmaster_server.errors import (
     Reason,
     ResourceExhausted,
 )
+from stationmaster_server.identity import quota_store
 from stationmaster_server.identity.model import AuditEntry, Caller, Role, Usage
 from stationmaster_server.identity.quotas import Reservation
 
@@ -198,7 +202,9 @@ async def test_a_settled_reservation_counts_what_it_cost(server: Server, owner: 
     await server.quotas.reserve_cost(owner, 900, unrecorded)
 
 
-async def test_a_day_that_is_over_counts_no_more(server: Server, owner: Caller, database: Database) -> None:
+async def test_a_call_that_outlasts_its_day_is_of_the_day_for_which_it_was_reserved(
+    server: Server, owner: Caller, database: Database
+) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
     reservation = await server.quotas.reserve_cost(owner, 1000, unrecorded)
     async with database.system() as tx:
@@ -206,9 +212,74 @@ async def test_a_day_that_is_over_counts_no_more(server: Server, owner: Caller, 
         yesterday = await tx.fetchval("SELECT current_date - 1")
     assert (await usage(server, owner)).cost_micros_today == 0
     reservation = type(reservation)(reservation.tenant, reservation.amount_micros, yesterday)
+    await server.quotas.reserve_cost(owner, 1000, unrecorded)
     async with database.system() as tx:
         await server.quotas.settle(tx, reservation, 400)
-    assert (await usage(server, owner)).cost_micros_today == 400
+    assert (await usage(server, owner)).cost_micros_today == 1000
+
+
+async def test_a_further_attempt_reserves_what_the_first_did_not(server: Server, owner: Caller) -> None:
+    await server.set_quota(owner, max_cost_micros_per_day=1000)
+    first = await server.quotas.reserve_cost(owner, 600, unrecorded)
+    assert await server.quotas.cost_left(owner) == 400
+    both = await server.quotas.reserve_cost(owner, 900, unrecorded, first)
+    assert (both.amount_micros, await server.quotas.cost_left(owner)) == (900, 100)
+    with pytest.raises(ResourceExhausted):
+        await server.quotas.reserve_cost(owner, 1200, unrecorded, both)
+    assert (await usage(server, owner)).cost_micros_today == 900
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_reservations_agree_with_a_model_of_them(
+    server: Server, owner: Caller, database: Database, seed: int
+) -> None:
+    """Reserve, reserve more, settle, a crash, midnight: after each, what is used is what the model says."""
+    chance, cap = random.Random(seed), 1000
+    await server.set_quota(owner, max_cost_micros_per_day=cap)
+    open_ones: list[Reservation] = []
+    used = 0
+    for _ in range(60):
+        what = chance.choice(["reserve", "reserve", "more", "settle", "settle", "midnight"])
+        if what == "reserve":
+            amount = chance.randint(1, 400)
+            if used + amount > cap:
+                with pytest.raises(ResourceExhausted):
+                    await server.quotas.reserve_cost(owner, amount, unrecorded)
+            else:
+                open_ones.append(await server.quotas.reserve_cost(owner, amount, unrecorded))
+                used += amount
+        elif what == "more" and open_ones:
+            earlier = open_ones.pop(chance.randrange(len(open_ones)))
+            together = earlier.amount_micros + chance.randint(0, 200)
+            today = earlier.day == await day_of(database)
+            more = together - (earlier.amount_micros if today else 0)
+            if used + more > cap:
+                with pytest.raises(ResourceExhausted):
+                    await server.quotas.reserve_cost(owner, together, unrecorded, earlier)
+                open_ones.append(earlier)
+            else:
+                open_ones.append(await server.quotas.reserve_cost(owner, together, unrecorded, earlier))
+                used += more
+        elif what == "settle" and open_ones:
+            # A server that died is settled with all that was reserved.
+            reservation = open_ones.pop(chance.randrange(len(open_ones)))
+            actual = chance.choice([0, reservation.amount_micros, chance.randint(0, reservation.amount_micros)])
+            async with database.system() as tx:
+                await server.quotas.settle(tx, reservation, actual)
+            if reservation.day == await day_of(database):
+                used -= reservation.amount_micros - actual
+        elif what == "midnight" and chance.random() < 0.3:
+            async with database.system() as tx:
+                await tx.execute("UPDATE quota_usage SET day = day - 1")
+            open_ones = [replace(one, day=one.day - timedelta(days=1)) for one in open_ones if one.day is not None]
+            used = 0
+        assert (await usage(server, owner)).cost_micros_today == used <= cap
+
+
+async def day_of(database: Database) -> date:
+    """The day by the database's clock."""
+    async with database.system(autocommit=True) as tx:
+        return await quota_store.today(tx)
 
 
 async def test_cost_is_counted_where_nothing_is_limited(server: Server, owner: Caller, database: Database) -> None:

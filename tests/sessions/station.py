@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from stationmaster_server.agents.model import AgentSpec, RuntimeName
 from stationmaster_server.agents.prices import Price, Prices
-from stationmaster_server.agents.providers import Providers
+from stationmaster_server.agents.providers import Providers, ProviderSettings
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
 from stationmaster_server.agents.tools.source import ToolSource
@@ -75,7 +75,7 @@ class Station:
     async def create(self, **spec: Any) -> UUID:
         """A session on the demo model, with all tools."""
         made = await self.sessions.create(
-            self.caller, NewSession(spec=AgentSpec(model="demo", **({"tools": FILES} | spec)))
+            self.caller, NewSession(spec=AgentSpec(**({"model": "demo", "tools": FILES} | spec)))
         )
         return made.id
 
@@ -169,7 +169,13 @@ class Station:
 
 @asynccontextmanager
 async def open_station(
-    database_url: str, folder: Path, caller: Caller, *, lease: timedelta = LEASE, prices: dict[str, Price] | None = None
+    database_url: str,
+    folder: Path,
+    caller: Caller,
+    *,
+    lease: timedelta = LEASE,
+    prices: dict[str, Price] | None = None,
+    providers: Sequence[ProviderSettings] = (),
 ) -> AsyncIterator[Station]:
     """A started station; several may share the database."""
     async with AsyncExitStack() as stack:
@@ -190,7 +196,7 @@ async def open_station(
         workspaces = Workspaces(folder)
         workspaces.prepare()
         price_table = Prices(prices or {"demo": Price(0, 0)})
-        runtime = ModelRuntime(Providers([], price_table), ToolSource(builtin_toolbox()), price_table)
+        runtime = ModelRuntime(Providers(providers, price_table), ToolSource(builtin_toolbox()), price_table)
         stack.push_async_callback(runtime.close)
         turns = Turns(services)
         sessions = SessionService(services, turns, OneAgent(), workspaces, runtime.close_session)

@@ -13,7 +13,7 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.errors import InvalidArgument, Unavailable
 from stationmaster_server.events.model import Batch, NewEvent
 from stationmaster_server.sessions import events
-from stationmaster_server.sessions.model import NewSession, Session, SessionState
+from stationmaster_server.sessions.model import Breach, NewSession, Session, SessionState
 from stationmaster_server.sessions.turns import Started
 from stationmaster_server.sessions.watching import Watching
 
@@ -96,7 +96,7 @@ async def test_a_watch_of_a_terminated_session_waits_for_the_end_of_its_last_tur
 
         async with rooms.database.system() as tx:
             await tx.execute("UPDATE sessions SET current_turn_id = NULL WHERE id = $1", session.id)
-            last = [events.limit_reached(turn, "x", 1, 2)]
+            last = [events.limit_reached(turn, Breach("x", 1, 2))]
             await rooms.services.log.append(tx, caller.tenant.organization_id, session.id, last)
 
         assert await rest == [3]

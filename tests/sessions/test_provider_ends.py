@@ -89,6 +89,30 @@ async def server(database_url: str, tmp_path: Path, provider: StandIn) -> AsyncI
         yield started
 
 
+async def test_a_price_of_the_settings_goes_before_the_catalogue_and_an_unknown_one_is_marked(
+    database_url: str, tmp_path: Path, provider: StandIn
+) -> None:
+    models = {
+        "anthropic": {"api_key": SECRET, "base_url": provider.url},
+        "prices": {"anthropic:claude-sonnet-5": {"input": 1, "output": 10, "cache_read": 2, "cache_write": 3}},
+        "unknown_price": {"input": 100, "output": 1000},
+    }
+    own_price = 100 * 1 + 40 * 2 + 10 * 3 + 20 * 10
+    unknown = 150 * 100 + 20 * 1000
+    async with (
+        running(server_settings(tmp_path / "data", database_url, models=models)) as server,
+        Client.connect(server.target, server.admin_key) as client,
+    ):
+        for model, cost, estimated in (
+            ("anthropic:claude-sonnet-5", own_price, False),
+            ("anthropic:claude-of-tomorrow", unknown, True),
+        ):
+            provider.reply(anthropic.answer(anthropic.text("Hi")))
+            talk = Conversation(client, (await client.sessions.create(model=model)).name)
+            usage = (await talk.say("hello")).usage
+            assert (usage.cost_micros, usage.cost_estimated) == (cost, estimated)
+
+
 @dataclass
 class Conversation:
     """A session of one of the models, and what came of its turns."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stationmaster_client.cli.agent_files import read_agent
+from stationmaster_client.cli.agent_limits import NAMES, described, set_limits
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
@@ -33,6 +34,11 @@ McpServers = Annotated[
 Allow = Annotated[list[str], typer.Option("--allow", metavar="PATTERN", help="Tools that run without asking.")]
 Ask = Annotated[list[str], typer.Option("--ask", metavar="PATTERN", help="Tools that wait for permission.")]
 Deny = Annotated[list[str], typer.Option("--deny", metavar="PATTERN", help="Tools that never run.")]
+Limits = Annotated[
+    list[str],
+    typer.Option("--limit", metavar="NAME=N", help=f"A limit, or none: {', '.join(NAMES)}; may be repeated."),
+]
+AtLimit = Annotated[str, typer.Option("--at-limit", metavar="ask|end", help="What happens to a turn at a limit.")]
 Name = Annotated[str, typer.Option("--name", help="A name for people.")]
 Description = Annotated[str, typer.Option("--description", help="What it is for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")]
@@ -50,6 +56,8 @@ async def create(
     allow: Allow = [],  # noqa: B006
     ask: Ask = [],  # noqa: B006
     deny: Deny = [],  # noqa: B006
+    limit: Limits = [],  # noqa: B006
+    at_limit: AtLimit = "",
     name: Name = "",
     description: Description = "",
     dry_run: DryRun = False,
@@ -57,6 +65,7 @@ async def create(
     """Make an agent from options, from a file, or from a file with options on top."""
     agent_id, agent = _from_file(agent_id, file)
     _apply(agent, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
+    set_limits(agent.spec.limits, limit, at_limit)
     if not agent_id or not agent.spec.model:
         raise CommandError("an id and a model are needed: stationmaster agents create helper --model demo")
     made = await run.client.agents.create(
@@ -81,6 +90,8 @@ async def update(
     allow: Allow = [],  # noqa: B006
     ask: Ask = [],  # noqa: B006
     deny: Deny = [],  # noqa: B006
+    limit: Limits = [],  # noqa: B006
+    at_limit: AtLimit = "",
     name: Name = "",
     description: Description = "",
     dry_run: DryRun = False,
@@ -96,6 +107,7 @@ async def update(
             else:
                 setattr(current, field.name, value)
     _apply(current, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
+    set_limits(current.spec.limits, limit, at_limit)
     changed = [
         path for path in ("display_name", "description", "spec") if getattr(current, path) != getattr(before, path)
     ]
@@ -247,6 +259,7 @@ def _describe(run: Run, agent: agent_pb2.Agent) -> None:
             ("tools", ", ".join(spec.tools)),
             ("MCP servers", ", ".join(spec.mcp_servers)),
             ("policies", ", ".join(policies)),
+            ("limits", described(spec.limits)),
             ("created", moment(agent.create_time)),
             ("changed", moment(agent.update_time)),
         ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stationmaster_client.cli.output import clean
 from stationmaster_client.cli.resolve import brief
 from stationmaster_client.cli.terminal import ask
+from stationmaster_client.cli.transcript import limit_line
 
 if TYPE_CHECKING:
     from stationmaster.v1 import event_pb2, session_pb2
@@ -16,20 +17,28 @@ if TYPE_CHECKING:
     from stationmaster_client.cli.command import Run
 
 _QUESTION = "  [y]es, for the [s]ession, [n]o, [e]dit? "
+_LIMIT_QUESTION = "  [y]es, once more, [n]o, end the turn? "
 
 
 async def ask_permission(
-    run: Run, request: str, call: event_pb2.ToolCall, about: str = ""
+    run: Run,
+    request: str,
+    call: event_pb2.ToolCall,
+    about: str = "",
+    limit: event_pb2.LimitReached | None = None,
 ) -> session_pb2.PermissionRequest | None:
-    """Show the call and resolve the request as the person says; None when somebody else was first.
+    """Show the call, or the limit that the turn waits at, and resolve the request as the person says.
 
-    `about` is shown below the arguments: whose call it is, and until when an answer counts.
+    None when somebody else was first. `about` is shown below: whose it is, and until when an answer counts.
     Raises Left when the person says nothing.
     """
     from stationmaster_client import errors
 
-    arguments = _show(run, call, about)
+    at_limit = limit is not None and bool(limit.limit)
+    arguments = {} if at_limit else _show(run, call, about)
     try:
+        if limit is not None and at_limit:
+            return await _resolve_limit(run, request, limit, about)
         return await _resolve(run, request, arguments)
     except errors.FailedPrecondition as error:
         if error.reason != "PERMISSION_ALREADY_RESOLVED":
@@ -41,6 +50,20 @@ async def ask_permission(
 def _first_answer(error: StationmasterError) -> str:
     """The server's words say how the request was answered."""
     return f"too late: {brief(error.message)}"
+
+
+async def _resolve_limit(
+    run: Run, request: str, limit: event_pb2.LimitReached, about: str
+) -> session_pb2.PermissionRequest:
+    run.out.note(f"■ {limit_line(limit)}", "yellow")
+    if about:
+        run.out.note(f"  {about}", "dim")
+    while True:
+        answer = ask(_LIMIT_QUESTION).strip().lower()
+        if answer in ("y", "yes"):
+            return await run.client.permissions.allow(request)
+        if answer in ("n", "no"):
+            return await run.client.permissions.deny(request)
 
 
 def _show(run: Run, call: event_pb2.ToolCall, about: str) -> dict[str, Any]:

@@ -143,18 +143,21 @@ class Conversation:
 
         transcript.end_line()
         name, call = requested.permission_request, requested.call
-        if self._policy is Permissions.ALLOW:
+        limit = requested.limit if requested.HasField("limit") else None
+        what = call.tool if limit is None else f"the turn, at {limit.limit},"
+        # Whoever allows all tools has not said that everything may be spent.
+        if self._policy is Permissions.ALLOW and limit is None:
             await self._run.client.permissions.allow(name)
-        elif self._policy is Permissions.DENY:
+        elif self._policy in (Permissions.ALLOW, Permissions.DENY):
             await self._run.client.permissions.deny(name)
         elif self._policy is Permissions.ASK:
             try:
-                await ask_permission(self._run, name, call)
+                await ask_permission(self._run, name, call, limit=limit)
             except Left:
                 self._cancel(stream, transcript)
         else:
             raise CommandError(
-                f"{call.tool} waits for permission. Answer with: stationmaster permissions allow {name}\n"
+                f"{what} waits for permission. Answer with: stationmaster permissions allow {name}\n"
                 f"then go on with: stationmaster chat {resolve.short(self._session)} (or give --permissions)",
                 ExitCode.CONFLICT,
             )

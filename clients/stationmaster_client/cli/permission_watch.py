@@ -66,10 +66,10 @@ class Watch:
 
     async def _ask(self, new: Sequence[session_pb2.PermissionRequest]) -> None:
         request = new[0]
-        self._waiting = {other.name: other.call.tool for other in new[1:]}
+        self._waiting = {other.name: other.call.tool or other.limit.limit for other in new[1:]}
         about = await self._about(request, len(new) - 1)
         # One whose answer did not arrive is asked about again.
-        answered = await ask_permission(self._run, request.name, request.call, about)
+        answered = await ask_permission(self._run, request.name, request.call, about, request.limit)
         self._asked.add(request.name)
         if answered is not None:
             say(self._run, answered)

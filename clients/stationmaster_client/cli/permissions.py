@@ -13,7 +13,7 @@ from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, query
 from stationmaster_client.cli.output import age, plain
-from stationmaster_client.cli.transcript import arguments
+from stationmaster_client.cli.transcript import arguments, limit_line
 
 if TYPE_CHECKING:
     from stationmaster.v1 import session_pb2
@@ -36,8 +36,8 @@ async def list_permissions(
             resolve.short(request.name),
             resolve.short(request.name.partition("/permissionRequests/")[0]),
             plain(event_pb2.PermissionState.Name(request.state), "PERMISSION_STATE"),
-            request.call.tool,
-            arguments(request.call.arguments),
+            request.call.tool or request.limit.limit,
+            arguments(request.call.arguments) if request.HasField("call") else limit_line(request.limit),
             age(request.create_time),
         )
 
@@ -108,4 +108,4 @@ def say(run: Run, request: session_pb2.PermissionRequest) -> None:
         run.out.json(request)
     else:
         state = plain(event_pb2.PermissionState.Name(request.state), "PERMISSION_STATE")
-        run.out.print(f"{request.call.tool} is {state}")
+        run.out.print(f"{request.call.tool or request.limit.limit} is {state}")

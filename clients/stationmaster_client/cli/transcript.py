@@ -153,7 +153,10 @@ class Transcript:
     def _permission_requested(self, requested: event_pb2.PermissionRequested) -> None:
         if self._everything:
             call = requested.call
-            self.line(f"? {call.tool} {arguments(call.arguments)} waits for permission", "bold yellow")
+            what = f"{call.tool} {arguments(call.arguments)}"
+            if requested.HasField("limit"):
+                what = f"{limit_line(requested.limit)}: the turn"
+            self.line(f"? {what} waits for permission", "bold yellow")
             self.line(f"  answer: stationmaster permissions allow {requested.permission_request}")
 
     def _permission_resolved(self, resolved: event_pb2.PermissionResolved) -> None:
@@ -174,7 +177,7 @@ class Transcript:
         self._waited = False
 
     def _limit_reached(self, limit: event_pb2.LimitReached) -> None:
-        self.line(f"■ {limit.limit} is {limit.limit_value:,}; {limit.used_value:,} would be used", "red")
+        self.line(f"■ {limit_line(limit)}", "red")
 
     def _session_state_changed(self, changed: event_pb2.SessionStateChanged) -> None:
         if self._everything:
@@ -200,6 +203,11 @@ def arguments(struct: Struct) -> str:
     from google.protobuf.json_format import MessageToDict
 
     return shorten(json.dumps(MessageToDict(struct), ensure_ascii=False))
+
+
+def limit_line(limit: event_pb2.LimitReached) -> str:
+    """A limit that is reached, on one line."""
+    return f"{limit.limit} is {limit.limit_value:,}; {limit.used_value:,} would be used"
 
 
 def shorten(text: str) -> str:

@@ -102,6 +102,30 @@ ON_PERMISSION_TIMEOUT_PAUSE: OnPermissionTimeout.ValueType  # 3
 """The turn ends and the session is paused."""
 Global___OnPermissionTimeout: _TypeAlias = OnPermissionTimeout  # noqa: Y015
 
+class _OnBreach:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnBreachEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnBreach.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_BREACH_UNSPECIFIED: _OnBreach.ValueType  # 0
+    """Not said: what the agent's limits say, else ON_BREACH_END."""
+    ON_BREACH_END: _OnBreach.ValueType  # 1
+    """The turn ends as LIMITED."""
+    ON_BREACH_ASK: _OnBreach.ValueType  # 2
+    """The turn waits, as for a tool's permission, until somebody allows more; denied, it ends as LIMITED."""
+
+class OnBreach(_OnBreach, metaclass=_OnBreachEnumTypeWrapper):
+    """What happens to a turn that is about to break a limit."""
+
+ON_BREACH_UNSPECIFIED: OnBreach.ValueType  # 0
+"""Not said: what the agent's limits say, else ON_BREACH_END."""
+ON_BREACH_END: OnBreach.ValueType  # 1
+"""The turn ends as LIMITED."""
+ON_BREACH_ASK: OnBreach.ValueType  # 2
+"""The turn waits, as for a tool's permission, until somebody allows more; denied, it ends as LIMITED."""
+Global___OnBreach: _TypeAlias = OnBreach  # noqa: Y015
+
 @_typing.final
 class ToolPolicy(_message.Message):
     """One rule about tools."""
@@ -167,6 +191,7 @@ class Limits(_message.Message):
     MAX_TOOL_CALLS_PER_TURN_FIELD_NUMBER: _builtins.int
     MAX_TOOL_CALLS_PER_SESSION_FIELD_NUMBER: _builtins.int
     MAX_TURN_DURATION_FIELD_NUMBER: _builtins.int
+    ON_BREACH_FIELD_NUMBER: _builtins.int
     max_tokens_per_turn: _builtins.int
     """Tokens (input and output) of one turn."""
     max_tokens_per_session: _builtins.int
@@ -179,6 +204,8 @@ class Limits(_message.Message):
     """Tool calls of one turn."""
     max_tool_calls_per_session: _builtins.int
     """Tool calls of the whole session."""
+    on_breach: Global___OnBreach.ValueType
+    """What happens to a turn that is about to break a limit, of these or of a quota. A session's word goes before its agent's."""
     @_builtins.property
     def max_turn_duration(self) -> _duration_pb2.Duration:
         """Running time of one turn, without the time it waits for a permission."""
@@ -193,10 +220,11 @@ class Limits(_message.Message):
         max_tool_calls_per_turn: _builtins.int = ...,
         max_tool_calls_per_session: _builtins.int = ...,
         max_turn_duration: _duration_pb2.Duration | None = ...,
+        on_breach: Global___OnBreach.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_turn_duration", b"max_turn_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost_micros_per_session", b"max_cost_micros_per_session", "max_cost_micros_per_turn", b"max_cost_micros_per_turn", "max_tokens_per_session", b"max_tokens_per_session", "max_tokens_per_turn", b"max_tokens_per_turn", "max_tool_calls_per_session", b"max_tool_calls_per_session", "max_tool_calls_per_turn", b"max_tool_calls_per_turn", "max_turn_duration", b"max_turn_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost_micros_per_session", b"max_cost_micros_per_session", "max_cost_micros_per_turn", b"max_cost_micros_per_turn", "max_tokens_per_session", b"max_tokens_per_session", "max_tokens_per_turn", b"max_tokens_per_turn", "max_tool_calls_per_session", b"max_tool_calls_per_session", "max_tool_calls_per_turn", b"max_tool_calls_per_turn", "max_turn_duration", b"max_turn_duration", "on_breach", b"on_breach"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

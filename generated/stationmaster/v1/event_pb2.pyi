@@ -932,15 +932,20 @@ class PermissionRequested(_message.Message):
     PERMISSION_REQUEST_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     permission_request: _builtins.str
     """`sessions/{session}/permissionRequests/{id}`."""
     @_builtins.property
     def call(self) -> Global___ToolCall:
-        """The call."""
+        """The call; not set when the turn waits at a limit."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the request ends by itself."""
+
+    @_builtins.property
+    def limit(self) -> Global___LimitReached:
+        """The limit that the turn is about to break, instead of a call."""
 
     def __init__(
         self,
@@ -948,10 +953,11 @@ class PermissionRequested(_message.Message):
         permission_request: _builtins.str = ...,
         call: Global___ToolCall | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        limit: Global___LimitReached | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "expire_time", b"expire_time", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "expire_time", b"expire_time", "permission_request", b"permission_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "expire_time", b"expire_time", "limit", b"limit", "permission_request", b"permission_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

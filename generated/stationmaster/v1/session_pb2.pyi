@@ -154,11 +154,13 @@ class _PermissionDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Pe
     PERMISSION_DECISION_UNSPECIFIED: _PermissionDecision.ValueType  # 0
     """Never valid."""
     PERMISSION_DECISION_ALLOW_ONCE: _PermissionDecision.ValueType  # 1
-    """The call runs, this once."""
+    """The call runs, this once. Of a limit: as much as the limit is may be used once more, by the turn or the session that it
+    limits. Of a quota, which no answer lifts: the turn tries again, and asks again while there is nothing left.
+    """
     PERMISSION_DECISION_ALLOW_FOR_SESSION: _PermissionDecision.ValueType  # 2
-    """The call runs, and so do later calls of this tool in this session."""
+    """The call runs, and so do later calls of this tool in this session. No answer to requests about limits."""
     PERMISSION_DECISION_DENY: _PermissionDecision.ValueType  # 3
-    """The call does not run; the model is told `message`."""
+    """The call does not run; the model is told `message`. Of a limit: the turn ends as LIMITED."""
 
 class PermissionDecision(_PermissionDecision, metaclass=_PermissionDecisionEnumTypeWrapper):
     """How a permission request is answered."""
@@ -166,11 +168,13 @@ class PermissionDecision(_PermissionDecision, metaclass=_PermissionDecisionEnumT
 PERMISSION_DECISION_UNSPECIFIED: PermissionDecision.ValueType  # 0
 """Never valid."""
 PERMISSION_DECISION_ALLOW_ONCE: PermissionDecision.ValueType  # 1
-"""The call runs, this once."""
+"""The call runs, this once. Of a limit: as much as the limit is may be used once more, by the turn or the session that it
+limits. Of a quota, which no answer lifts: the turn tries again, and asks again while there is nothing left.
+"""
 PERMISSION_DECISION_ALLOW_FOR_SESSION: PermissionDecision.ValueType  # 2
-"""The call runs, and so do later calls of this tool in this session."""
+"""The call runs, and so do later calls of this tool in this session. No answer to requests about limits."""
 PERMISSION_DECISION_DENY: PermissionDecision.ValueType  # 3
-"""The call does not run; the model is told `message`."""
+"""The call does not run; the model is told `message`. Of a limit: the turn ends as LIMITED."""
 Global___PermissionDecision: _TypeAlias = PermissionDecision  # noqa: Y015
 
 @_typing.final
@@ -391,7 +395,7 @@ Global___Turn: _TypeAlias = Turn  # noqa: Y015
 
 @_typing.final
 class PermissionRequest(_message.Message):
-    """A tool call that waits, or waited, for somebody's permission."""
+    """A tool call, or a turn at a limit, that waits, or waited, for somebody's permission."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -407,6 +411,7 @@ class PermissionRequest(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RESOLVE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`sessions/{session}/permissionRequests/{id}`."""
     turn: _builtins.str
@@ -423,7 +428,7 @@ class PermissionRequest(_message.Message):
     """What happens when the deadline passes."""
     @_builtins.property
     def call(self) -> _event_pb2.ToolCall:
-        """The call."""
+        """The call; not set when the turn waits at a limit."""
 
     @_builtins.property
     def edited_arguments(self) -> _struct_pb2.Struct:
@@ -441,6 +446,10 @@ class PermissionRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Its deadline."""
 
+    @_builtins.property
+    def limit(self) -> _event_pb2.LimitReached:
+        """The limit that the turn is about to break, instead of a call (see Limits.on_breach)."""
+
     def __init__(
         self,
         *,
@@ -456,10 +465,11 @@ class PermissionRequest(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         resolve_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        limit: _event_pb2.LimitReached | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "create_time", b"create_time", "edited_arguments", b"edited_arguments", "expire_time", b"expire_time", "resolve_time", b"resolve_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "create_time", b"create_time", "edited_arguments", b"edited_arguments", "expire_time", b"expire_time", "limit", b"limit", "resolve_time", b"resolve_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "create_time", b"create_time", "decision", b"decision", "edited_arguments", b"edited_arguments", "expire_time", b"expire_time", "message", b"message", "name", b"name", "on_timeout", b"on_timeout", "resolve_time", b"resolve_time", "resolved_by", b"resolved_by", "state", b"state", "turn", b"turn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "create_time", b"create_time", "decision", b"decision", "edited_arguments", b"edited_arguments", "expire_time", b"expire_time", "limit", b"limit", "message", b"message", "name", b"name", "on_timeout", b"on_timeout", "resolve_time", b"resolve_time", "resolved_by", b"resolved_by", "state", b"state", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from stationmaster_server.agents.model import (
     Memory,
     ModelInfo,
     NewAgent,
+    OnBreach,
     OnPermissionTimeout,
     PermissionSettings,
     RuntimeName,
@@ -35,8 +36,14 @@ _ON_TIMEOUTS = {
     pb.ON_PERMISSION_TIMEOUT_WAIT: OnPermissionTimeout.WAIT,
     pb.ON_PERMISSION_TIMEOUT_PAUSE: OnPermissionTimeout.PAUSE,
 }
+_ON_BREACHES = {
+    pb.ON_BREACH_UNSPECIFIED: None,
+    pb.ON_BREACH_END: OnBreach.END,
+    pb.ON_BREACH_ASK: OnBreach.ASK,
+}
 # The last number that stands for a value wins: never the unspecified one.
 _RUNTIME_NUMBERS = {value: number for number, value in _RUNTIMES.items()}
+_ON_BREACH_NUMBERS = {value: number for number, value in _ON_BREACHES.items()}
 _ON_TIMEOUT_NUMBERS = {value: number for number, value in _ON_TIMEOUTS.items()}
 
 
@@ -135,6 +142,7 @@ def limits_to_proto(limits: Limits) -> pb.Limits:
         max_tool_calls_per_turn=limits.max_tool_calls_per_turn or 0,
         max_tool_calls_per_session=limits.max_tool_calls_per_session or 0,
         max_turn_duration=duration(limits.max_turn_duration),
+        on_breach=_ON_BREACH_NUMBERS[limits.on_breach],
     )
 
 
@@ -148,6 +156,7 @@ def limits_from_proto(message: pb.Limits) -> Limits:
         max_tool_calls_per_turn=message.max_tool_calls_per_turn or None,
         max_tool_calls_per_session=message.max_tool_calls_per_session or None,
         max_turn_duration=span(message, "max_turn_duration") or None,
+        on_breach=_ON_BREACHES[message.on_breach],
     )
 
 

@@ -27,6 +27,13 @@ class OnPermissionTimeout(StrEnum):
     PAUSE = "PAUSE"
 
 
+class OnBreach(StrEnum):
+    """What happens to a turn that is about to break a limit or a quota."""
+
+    END = "END"
+    ASK = "ASK"
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """How much of the conversation the model is shown, in pairs of messages."""
@@ -46,6 +53,8 @@ class Limits:
     max_tool_calls_per_turn: int | None = None
     max_tool_calls_per_session: int | None = None
     max_turn_duration: timedelta | None = None
+    on_breach: OnBreach | None = None
+    """None: not said here; where nobody says, END."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,19 @@ class Prices:
             return known, False
         return _by(self.unknown, tokens), True
 
+    def most(self, model_id: str, input_tokens: int, output_tokens: int) -> int:
+        """What so many tokens cost at most, in millionths of a US dollar, whatever the cache does with the input."""
+        ways = ((0, 0), (input_tokens, 0), (0, input_tokens))
+        return max(self.cost(model_id, Tokens(input_tokens, output_tokens, *way))[0] for way in ways)
+
+    def output_within(self, model_id: str, input_tokens: int, micros: int) -> int | None:
+        """How many output tokens so much money pays for at least, beside that input; None: any number."""
+        base = self.most(model_id, input_tokens, 0)
+        for_a_million = self.most(model_id, input_tokens, _MILLION) - base
+        if for_a_million <= 0:
+            return None if base <= micros else 0
+        return max((micros - base - 1) * _MILLION // for_a_million, 0)
+
     def of(self, model_id: str) -> Price | None:
         """The model's price, if it is known; of a price with tiers the lowest."""
         return self._fixed(model_id) or _catalogue_price(model_id)
@@ -67,6 +80,11 @@ class Prices:
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text has: rather too many than too few, and cheap."""
     return len(text) if not text.isascii() else -(-len(text) // _ASCII_CHARACTERS_PER_TOKEN)
+
+
+def most_tokens(text: str) -> int:
+    """How many tokens a text has at most: each stands for at least one of its bytes."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def preload() -> None:
@@ -89,7 +107,7 @@ def _by(price: Price, tokens: Tokens) -> int:
 
 def _catalogue_cost(model_id: str, tokens: Tokens) -> int | None:
     catalogue, name = _reference(model_id)
-    if catalogue is None:
+    if catalogue is None or _catalogue_price(model_id) is None:
         return None
     from genai_prices import Usage, calc_price
 
@@ -118,7 +136,8 @@ def _catalogue_price(model_id: str) -> Price | None:
     except (LookupError, ValueError):
         return None
     given, made = _micros(found.input_mtok), _micros(found.output_mtok)
-    if given is None or made is None:
+    if given is None or made is None or given + made == 0:
+        # An entry without prices is no price: a limit of cost would never stop such a model.
         return None
     return Price(given, made, _micros(found.cache_read_mtok), _micros(found.cache_write_mtok))
 

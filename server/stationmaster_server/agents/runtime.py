@@ -126,20 +126,28 @@ class TurnInput:
     step: int = 1
     """The number of the next model call of the turn, from 1."""
     output_budget: Callable[[int], int | None] | None = None
-    """Of the estimated input tokens of the next call: how many output tokens the limits leave it; None for any number.
-    A call is never given more, so that a reserved budget is one that is kept."""
+    """Of the most input tokens that the next call can have: how many output tokens the limits leave it; None for any
+    number. A call is never given more, so that a reserved budget is one that is kept."""
+    cost_budget: Callable[[], int | None] | None = None
+    """How many millionths of a US dollar limits and quotas leave the next call; None for any number."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCallStarted:
-    """A model call is about to begin. The consumer reserves the budget; it may end the turn instead."""
+    """A model call is about to begin. The consumer reserves the budget; it may end the turn instead.
+
+    Told again, with the same step, before each further attempt, after the AnswerRestarted that says what the attempts
+    before have used.
+    """
 
     step: int
     model: str
     estimated_input_tokens: int
     max_output_tokens: int
     max_cost_micros: int = 0
-    """What the call may cost at most, by these two figures and the model's price."""
+    """What the call may cost at most, if the runtime knows better than the price list does."""
+    max_input_tokens: int = 0
+    """How many tokens the input can be at most. 0: only the estimate is known, and what is reported is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,7 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRestarted:
-    """The provider broke off in the middle of an answer and is asked again: the step's deltas no longer count."""
+    """The provider broke off in the middle of an answer and is to be asked again: the step's deltas no longer count."""
 
     step: int
     usage: Usage = field(default_factory=Usage)

@@ -10,6 +10,7 @@ from stationmaster_server.agents.model import (
     AgentSpec,
     Limits,
     Memory,
+    OnBreach,
     OnPermissionTimeout,
     PermissionSettings,
     RuntimeName,
@@ -67,11 +68,12 @@ def spec_from_json(document: Mapping[str, Any]) -> AgentSpec:
     )
 
 
-def limits_to_json(limits: Limits) -> dict[str, int]:
+def limits_to_json(limits: Limits) -> dict[str, Any]:
     """Limits as a JSON object without those that are not set; the duration in microseconds."""
-    document = {name: getattr(limits, name) for name in _COUNTS}
+    document: dict[str, Any] = {name: getattr(limits, name) for name in _COUNTS}
     if limits.max_turn_duration is not None:
         document["max_turn_duration_us"] = limits.max_turn_duration // _MICROSECOND
+    document["on_breach"] = limits.on_breach and limits.on_breach.value
     return {name: value for name, value in document.items() if value is not None}
 
 
@@ -79,7 +81,8 @@ def limits_from_json(document: Mapping[str, Any]) -> Limits:
     """The limits that `limits_to_json` made this of."""
     microseconds = document.get("max_turn_duration_us")
     duration = None if microseconds is None else timedelta(microseconds=microseconds)
-    return Limits(**{name: document.get(name) for name in _COUNTS}, max_turn_duration=duration)
+    on_breach = OnBreach(document["on_breach"]) if "on_breach" in document else None
+    return Limits(**{name: document.get(name) for name in _COUNTS}, max_turn_duration=duration, on_breach=on_breach)
 
 
 def _permissions_from_json(document: Mapping[str, Any]) -> PermissionSettings:

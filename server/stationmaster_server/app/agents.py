@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from uuid import UUID
 
 from stationmaster_server.agents.model import RuntimeName
-from stationmaster_server.agents.prices import Prices
+from stationmaster_server.agents.prices import Price, Prices
 from stationmaster_server.agents.providers import Protocol, Providers, ProviderSettings
 from stationmaster_server.agents.runtime import Runtime
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime, ClaudeRuntimeSettings, lacking
@@ -56,7 +57,7 @@ def build_agents(
 ) -> Agents:
     """Build what runs turns."""
     settings = all_settings.models
-    prices = Prices()
+    prices = prices_of(settings)
     providers = Providers(provider_settings(settings), prices, demo=settings.demo)
     toolbox = builtin_toolbox()
     source = ToolSource(toolbox, McpTools(mcp.registry, mcp.connections))
@@ -107,6 +108,25 @@ def warm_up(stack: AsyncExitStack, settings: ModelSettings, agents: Agents) -> N
         await asyncio.gather(warming, return_exceptions=True)
 
     stack.push_async_callback(end)
+
+
+def prices_of(settings: ModelSettings) -> Prices:
+    """What models cost."""
+    own = {
+        model_id: Price(
+            _micros(price.input),
+            _micros(price.output),
+            None if price.cache_read is None else _micros(price.cache_read),
+            None if price.cache_write is None else _micros(price.cache_write),
+        )
+        for model_id, price in settings.prices.items()
+    }
+    unknown = settings.unknown_price
+    return Prices(own, Price(_micros(unknown.input), _micros(unknown.output)))
+
+
+def _micros(dollars: Decimal) -> int:
+    return int((dollars * 1_000_000).to_integral_value(ROUND_CEILING))
 
 
 def provider_settings(settings: ModelSettings) -> Iterator[ProviderSettings]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stationmaster_server.agents.runtimes.claude.runtime import lacking
-from stationmaster_server.app.agents import provider_settings
+from stationmaster_server.app.agents import prices_of, provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.local import Running, make_data_folder, running_server
 from stationmaster_server.app.sessions import WORKSPACES
@@ -66,7 +66,7 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
         yield Finding(Verdict.FAIL, "settings", str(error))
         return
     yield Finding(Verdict.OK, "settings", f"profile {settings.profile}, data folder {settings.data_folder}")
-    for check in (_space, _files, _keys, _ports, _tls, _extras, _providers):
+    for check in (_space, _files, _keys, _ports, _tls, _extras, _providers, _prices):
         for finding in check(settings):
             yield finding
     async for finding in _database(settings):
@@ -157,6 +157,16 @@ def _providers(settings: Settings) -> Iterator[Finding]:
     else:
         demo = "only the built-in model demo is there" if settings.models.demo else "there is no model"
         yield Finding(Verdict.WARN, "models", f"{demo}: set ANTHROPIC_API_KEY, OPENAI_API_KEY or models.compatible")
+
+
+def _prices(settings: Settings) -> Iterator[Finding]:
+    prices = prices_of(settings.models)
+    for provider in provider_settings(settings.models):
+        for name in provider.models:
+            model_id = f"{provider.name}:{name}"
+            if prices.of(model_id) is None:
+                text = f"what {model_id} costs is not known, models.unknown_price is charged: set models.prices"
+                yield Finding(Verdict.WARN, "prices", text)
 
 
 async def _database(settings: Settings) -> AsyncIterator[Finding]:

@@ -32,7 +32,7 @@ _PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "OPENAI_BASE_URL": ("models", "openai", "base_url"),
 }
 
-_OPEN = ("identity.jwt_issuers", "models.compatible")
+_OPEN = ("identity.jwt_issuers", "models.compatible", "models.prices")
 """Settings whose inner names are the user's; what is wrong inside is refused by their types."""
 
 

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
+from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
 
@@ -259,6 +260,12 @@ class ModelSettings(Group):
     `local:llama3`.
     """
     claude: ClaudeSettings = ClaudeSettings()
+    prices: dict[Annotated[str, Field(min_length=1, max_length=200)], PriceSettings] = Field(default_factory=dict)
+    """What models cost, by model id, in place of what the catalogue knows. In the file:
+    `[models.prices."local:llama3"]`, then `input = 0.2` and `output = 0.6`, in US dollars for a million tokens, and
+    perhaps `cache_read` and `cache_write`.
+    """
+    unknown_price: UnknownPriceSettings = UnknownPriceSettings()
 
     @field_validator("compatible")
     @classmethod

@@ -105,48 +105,61 @@ async def most_connections(tx: Transaction) -> int:
     return int(await tx.fetchval("SELECT current_setting('max_connections')::int"))
 
 
-async def get_used(tx: Transaction, organization_id: UUID, subjects: Sequence[UUID]) -> dict[UUID, Used]:
-    """What these subjects use."""
-    sql = """
+# The day by the clock and not by the transaction: one that began before midnight may have waited for a lock since.
+_TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
+
+
+async def today(tx: Transaction) -> date:
+    """The day (UTC) that it is now."""
+    day: date = await tx.fetchval(f"SELECT {_TODAY}")
+    return day
+
+
+async def get_used(
+    tx: Transaction, organization_id: UUID, subjects: Sequence[UUID], day: date | None = None
+) -> dict[UUID, Used]:
+    """What these subjects use, on a day or today."""
+    sql = f"""
     SELECT subject_id, sum(sessions)::bigint AS sessions,
-           coalesce(sum(cost_reserved + cost_settled) FILTER (WHERE day = current_date), 0)::bigint AS cost_micros
+           coalesce(sum(cost_reserved + cost_settled) FILTER (WHERE day = coalesce($3, {_TODAY})), 0)::bigint
+               AS cost_micros
     FROM quota_usage WHERE organization_id = $1 AND subject_id = ANY($2::uuid[]) GROUP BY subject_id
     """
     used = dict.fromkeys(subjects, Used())
-    for row in await tx.fetch(sql, organization_id, list(subjects)):
+    for row in await tx.fetch(sql, organization_id, list(subjects), day):
         used[row["subject_id"]] = Used(row["sessions"], row["cost_micros"])
     return used
 
 
-# Every connection adds to a shard of its own (nearly: sixteen for all), so adding waits for nobody.
-_ADD = """
+# Every connection adds to a shard of its own (nearly: sixteen for all), so adding waits for nobody. A row's day never
+# goes back: what belongs to an earlier one is gone with it.
+_ADD = f"""
 INSERT INTO quota_usage AS u (organization_id, subject_id, shard, day, sessions, cost_reserved, cost_settled)
-SELECT $1, subject_id, pg_backend_pid() % 16, current_date, $3::bigint,
-       CASE WHEN coalesce($6::date, current_date) = current_date THEN $4::bigint ELSE 0 END, $5::bigint
+SELECT $1, subject_id, pg_backend_pid() % 16, coalesce($6::date, {_TODAY}), $3::bigint, $4::bigint, $5::bigint
 FROM unnest($2::uuid[]) WITH ORDINALITY AS subjects(subject_id, position) ORDER BY position
 ON CONFLICT (organization_id, subject_id, shard) DO UPDATE
 SET sessions = u.sessions + excluded.sessions,
-    day = excluded.day,
-    cost_reserved = CASE WHEN u.day = excluded.day THEN u.cost_reserved ELSE 0 END + excluded.cost_reserved,
-    cost_settled = CASE WHEN u.day = excluded.day THEN u.cost_settled ELSE 0 END + excluded.cost_settled
-RETURNING u.day
+    day = greatest(u.day, excluded.day),
+    cost_reserved = CASE WHEN u.day >= excluded.day THEN u.cost_reserved ELSE 0 END
+                  + CASE WHEN u.day <= excluded.day THEN excluded.cost_reserved ELSE 0 END,
+    cost_settled = CASE WHEN u.day >= excluded.day THEN u.cost_settled ELSE 0 END
+                 + CASE WHEN u.day <= excluded.day THEN excluded.cost_settled ELSE 0 END
 """
 
 
 async def add(
-    tx: Transaction, organization_id: UUID, subjects: Sequence[UUID], change: Change, reserved_on: date | None = None
-) -> date:
-    """Add to the counters, and return the day it is; a reservation of another day than today is gone with that day."""
-    day: date = await tx.fetchval(
+    tx: Transaction, organization_id: UUID, subjects: Sequence[UUID], change: Change, day: date | None = None
+) -> None:
+    """Add to the counters of a day, or of today."""
+    await tx.execute(
         _ADD,
         organization_id,
         list(subjects),
         change.sessions,
         change.cost_reserved,
         change.cost_settled,
-        reserved_on,
+        day,
     )
-    return day
 
 
 # A twentieth of what is left, so that servers hold back less as the limit comes near. The row's hour never goes back.

@@ -52,6 +52,9 @@ class QuotaExceeded(ResourceExhausted):
         super().__init__(Reason.QUOTA_EXCEEDED, message, violation, retry_after=retry_after)
         self.caller = caller
         self.entry = entry
+        self.quota = f"{entry.resource} {entry.details['quota']}"
+        self.limit: int = entry.details["limit"]
+        self.would_be_used: int = entry.details["used"] + entry.details["wanted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,24 +127,49 @@ class Quotas:
         """Count a session out that this transaction terminates or archives; `tenant` has the user who opened it."""
         await self._add(tx, tenant, Change(sessions=-1))
 
+    async def cost_left(self, caller: Caller) -> int | None:
+        """What is left of today's cost, in millionths of a US dollar; None where it is not limited.
+
+        Others may take it before it is reserved.
+        """
+        limits = await self._limits.of(caller.tenant)
+        limited = [quota for quota in (limits.user, limits.organization) if _COST.limit(quota) is not None]
+        if not limited:
+            return None
+        async with self._database.system(autocommit=True) as tx:
+            subjects = [quota.subject_id for quota in limited]
+            used = await quota_store.get_used(tx, caller.tenant.organization_id, subjects)
+        return max(min((_COST.limit(quota) or 0) - _COST.used(used[quota.subject_id]) for quota in limited), 0)
+
     async def reserve_cost(
-        self, caller: Caller, amount_micros: int, record: Callable[[Transaction, Reservation], Awaitable[None]]
+        self,
+        caller: Caller,
+        amount_micros: int,
+        record: Callable[[Transaction, Reservation], Awaitable[None]],
+        earlier: Reservation | None = None,
     ) -> Reservation:
         """Set an amount aside before a model is asked; committed when it returns. Where nothing is limited, nothing.
 
-        `record` writes down in the same transaction what is set aside, so that a crash forgets neither.
+        What was set aside `earlier` today is part of it. `record` writes down in the same transaction what is set
+        aside, so that a crash forgets neither.
         """
         limits = await self._limits.of(caller.tenant)
         if amount_micros <= 0 or (_COST.limit(limits.user) is None and _COST.limit(limits.organization) is None):
-            return Reservation(caller.tenant, 0, None)
+            return earlier or Reservation(caller.tenant, 0, None)
         async with self.telling(), self._database.system() as tx:
-            day = await self._use(tx, caller, _COST, amount_micros, Change(cost_reserved=amount_micros))
-            reservation = Reservation(caller.tenant, amount_micros, day)
+            limited = [quota for quota in (limits.user, limits.organization) if _COST.limit(quota) is not None]
+            await quota_store.lock_subjects(tx, [quota.subject_id for quota in limited])
+            day = await quota_store.today(tx)
+            before = earlier.amount_micros if earlier is not None and earlier.day == day else 0
+            more = max(amount_micros - before, 0)
+            await self._check(tx, caller, _COST, more, limited, day)
+            await self._add(tx, caller.tenant, Change(cost_reserved=more), day)
+            reservation = Reservation(caller.tenant, before + more, day)
             await record(tx, reservation)
         return reservation
 
     async def settle(self, tx: Transaction, reservation: Reservation, actual_micros: int) -> None:
-        """Replace a reservation by what the call cost, which counts even where it is more."""
+        """Replace a reservation by what the call cost, which counts on the day for which it was reserved."""
         if reservation.amount_micros or actual_micros:
             change = Change(cost_reserved=-reservation.amount_micros, cost_settled=actual_micros)
             await self._add(tx, reservation.tenant, change, reservation.day)
@@ -175,13 +203,13 @@ class Quotas:
         """Ask the database for every limit anew."""
         self._limits.forget()
 
-    async def _use(self, tx: Transaction, caller: Caller, kind: _Kind, wanted: int, change: Change) -> date:
+    async def _use(self, tx: Transaction, caller: Caller, kind: _Kind, wanted: int, change: Change) -> None:
         limits = await self._limits.within(tx, caller.tenant)
         limited = [quota for quota in (limits.user, limits.organization) if kind.limit(quota) is not None]
         if limited and not (kind.one_at_a_time and await self._far_from_full(tx, caller, kind, limited)):
             await quota_store.lock_subjects(tx, [quota.subject_id for quota in limited])
             await self._check(tx, caller, kind, wanted, limited)
-        return await self._add(tx, caller.tenant, change)
+        await self._add(tx, caller.tenant, change)
 
     async def _far_from_full(self, tx: Transaction, caller: Caller, kind: _Kind, limited: Sequence[Quota]) -> bool:
         """Whether so much is left that all transactions there can be at a time fit in, each with one more.
@@ -202,9 +230,17 @@ class Quotas:
             return False
         return True
 
-    async def _check(self, tx: Transaction, caller: Caller, kind: _Kind, wanted: int, limited: Sequence[Quota]) -> None:
+    async def _check(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        kind: _Kind,
+        wanted: int,
+        limited: Sequence[Quota],
+        day: date | None = None,
+    ) -> None:
         organization_id = caller.tenant.organization_id
-        used = await quota_store.get_used(tx, organization_id, [quota.subject_id for quota in limited])
+        used = await quota_store.get_used(tx, organization_id, [quota.subject_id for quota in limited], day)
         for quota in limited:
             limit, now = kind.limit(quota), kind.used(used[quota.subject_id])
             if limit is not None and now + wanted > limit:
@@ -212,9 +248,9 @@ class Quotas:
                 raise _exceeded(caller, quota, organization_id, excess)
 
     @staticmethod
-    async def _add(tx: Transaction, tenant: Tenant, change: Change, reserved_on: date | None = None) -> date:
+    async def _add(tx: Transaction, tenant: Tenant, change: Change, day: date | None = None) -> None:
         subjects = (tenant.user_id, tenant.organization_id)
-        return await quota_store.add(tx, tenant.organization_id, subjects, change, reserved_on)
+        await quota_store.add(tx, tenant.organization_id, subjects, change, day)
 
     def _heard(self, payload: str | None) -> None:
         if payload is None or payload.startswith("quota:"):

@@ -15,6 +15,7 @@ from stationmaster_server.identity.convert import policies_from_proto, policies_
 from stationmaster_server.sessions.convert_events import (
     PERMISSION_STATES,
     TURN_STATES,
+    breach_to_proto,
     call_to_proto,
     message_to_proto,
     usage_to_proto,
@@ -154,7 +155,8 @@ def permission_to_proto(request: PermissionRequest) -> pb.PermissionRequest:
     return pb.PermissionRequest(
         name=permission_name(request.session_id, request.id),
         turn=turn_name(request.session_id, request.turn_id),
-        call=call_to_proto(request.call),
+        call=None if request.breach else call_to_proto(request.call),
+        limit=breach_to_proto(request.breach) if request.breach else None,
         state=PERMISSION_STATES[request.state],
         decision=_DECISION_NUMBERS.get(request.decision, pb.PERMISSION_DECISION_UNSPECIFIED),
         message=request.message,

@@ -19,6 +19,7 @@ from stationmaster_server.sessions.message_json import (
     usage_from_json,
 )
 from stationmaster_server.sessions.model import (
+    Breach,
     Message,
     MessageRole,
     PermissionState,
@@ -141,7 +142,8 @@ def _permission_requested(session_id: UUID, body: Body) -> pb.PermissionRequeste
     expires_at = body.get("expires_at")
     return pb.PermissionRequested(
         permission_request=_permission(session_id, body),
-        call=call_to_proto(call_from_json(body["call"])),
+        call=call_to_proto(call_from_json(body["call"])) if "call" in body else None,
+        limit=_limit_reached(session_id, body["limit"]) if "limit" in body else None,
         expire_time=timestamp(datetime.fromisoformat(expires_at)) if expires_at else None,
     )
 
@@ -191,6 +193,11 @@ _PAYLOADS: dict[str, Callable[[UUID, Body], Any]] = {
     "limit_reached": _limit_reached,
     "mcp_message": _mcp_message,
 }
+
+
+def breach_to_proto(breach: Breach) -> pb.LimitReached:
+    """A limit that a turn is about to break."""
+    return pb.LimitReached(limit=breach.limit, limit_value=breach.limit_value, used_value=breach.used_value)
 
 
 def message_to_proto(message: Message) -> pb.Message:

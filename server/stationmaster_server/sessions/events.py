@@ -19,7 +19,7 @@ from stationmaster_server.sessions.message_json import (
     result_to_json,
     usage_to_json,
 )
-from stationmaster_server.sessions.model import Message, PermissionRequest, SessionState, Turn, TurnState
+from stationmaster_server.sessions.model import Breach, Message, PermissionRequest, SessionState, Turn, TurnState
 
 DELTAS = ("text_delta", "thinking_delta")
 
@@ -115,12 +115,12 @@ def tool_call_finished(turn_id: UUID, result: ToolResult, duration: timedelta) -
 
 
 def permission_requested(request: PermissionRequest) -> NewEvent:
-    """A tool call waits for permission."""
-    body: dict[str, Any] = {
-        "turn": str(request.turn_id),
-        "permission_request": str(request.id),
-        "call": call_to_json(request.call),
-    }
+    """A tool call, or the turn at a limit, waits for permission."""
+    body: dict[str, Any] = {"turn": str(request.turn_id), "permission_request": str(request.id)}
+    if request.breach is None:
+        body["call"] = call_to_json(request.call)
+    else:
+        body["limit"] = _breach(request.breach)
     if request.expires_at is not None:
         body["expires_at"] = request.expires_at.isoformat()
     return NewEvent("permission_requested", body)
@@ -138,10 +138,13 @@ def permission_resolved(request: PermissionRequest) -> NewEvent:
     return NewEvent("permission_resolved", body)
 
 
-def limit_reached(turn_id: UUID, limit: str, limit_value: int, used_value: int) -> NewEvent:
+def limit_reached(turn_id: UUID, breach: Breach) -> NewEvent:
     """A limit or quota stopped the turn."""
-    body = {"turn": str(turn_id), "limit": limit, "limit_value": limit_value, "used_value": used_value}
-    return NewEvent("limit_reached", body)
+    return NewEvent("limit_reached", {"turn": str(turn_id), **_breach(breach)})
+
+
+def _breach(breach: Breach) -> dict[str, Any]:
+    return {"limit": breach.limit, "limit_value": breach.limit_value, "used_value": breach.used_value}
 
 
 def mcp_message(turn_id: UUID, server: str, level: str, text: str, *, call_id: str = "", logger: str = "") -> NewEvent:

@@ -10,7 +10,8 @@ from datetime import timedelta
 from time import monotonic
 from typing import assert_never
 
-from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
+from stationmaster_server.agents.model import OnBreach
+from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
     AnswerRestarted,
@@ -21,31 +22,35 @@ from stationmaster_server.agents.runtime import (
     RuntimeFailure,
     TextDelta,
     ThinkingDelta,
+    ToolCall,
     ToolCallFinished,
     ToolCallProgress,
     ToolCallStarted,
+    ToolResult,
     ToolsCompleted,
     TurnEvent,
     Usage,
 )
-from stationmaster_server.errors import ResourceExhausted
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.identity.quotas import Reservation
-from stationmaster_server.sessions import events, limits
+from stationmaster_server.identity.quotas import QuotaExceeded
+from stationmaster_server.sessions import events
 from stationmaster_server.sessions.begun import Begun
-from stationmaster_server.sessions.model import Ending, Partial, TurnState
+from stationmaster_server.sessions.model import Breach, Ending, Partial, Turn, TurnState
+from stationmaster_server.sessions.spending import Spending
 from stationmaster_server.sessions.steps import Steps
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work.run import Run
 
+OUT_OF_TIME = "The call was stopped before it ended: the turn's time was used up. It may have had effects."
+
 
 class Stopped(Exception):
-    """The turn is to end as `ending` says; `limit` when a limit stopped it."""
+    """The turn is to end as `ending` says; with `breach` because of a limit, at which somebody may be asked first."""
 
-    def __init__(self, ending: Ending, *before: NewEvent) -> None:
+    def __init__(self, ending: Ending, breach: Breach | None = None) -> None:
         super().__init__(ending.state)
         self.ending = ending
-        self.before = before
+        self.breach = breach
 
 
 class Execution:
@@ -54,19 +59,19 @@ class Execution:
     def __init__(self, services: TurnServices, runtime: Runtime, prices: Prices, run: Run, begun: Begun) -> None:
         self._services = services
         self._runtime = runtime
-        self._prices = prices
         self._run = run
         self._begun = begun
         self._steps = Steps(services, run, begun)
-        self._session_used = begun.session.usage
-        self._turn = begun.turn
+        session = begun.session
+        self._spending = Spending(begun.limits, session.id, session.spec.model, prices, session.usage, begun.turn.usage)
+        self._step = begun.turn.step
         self._step_began = monotonic()
         self._text: list[str] = []
         self._first_delta: asyncio.Future[int] | None = None
         self._last_delta: asyncio.Future[int] | None = None
-        self._asked: ModelCallStarted | None = None
-        self._wasted = Usage()
-        self._reservation: Reservation | None = None
+        self._call: ToolCall | None = None
+        """The tool call under way, and since when."""
+        self._call_began = monotonic()
         self._task = _current_task()
         self._waiting = False
         self._interrupted = False
@@ -85,7 +90,7 @@ class Execution:
         try:
             await self._consume()
         except Stopped as stopped:
-            await self._end(stopped.ending, *stopped.before)
+            await self._stop(stopped)
         except RuntimeFailure as failure:
             ending = Ending(TurnState.FAILED, failure.reason, failure.message)
             await self._end(ending, used=self._used_in_vain(failure))
@@ -104,8 +109,8 @@ class Execution:
             return None
         left = max((limit - self._begun.active_time).total_seconds(), 0)
         seconds = int(limit.total_seconds())
-        breach = self._limited(limits.Breach("max_turn_duration", seconds, seconds + 1))
-        return asyncio.get_running_loop().call_later(left, self._interrupt, breach)
+        why = _limited(Breach("max_turn_duration", seconds, seconds + 1))
+        return asyncio.get_running_loop().call_later(left, self._interrupt, why)
 
     def _interrupt(self, why: Stopped | None) -> None:
         """Stop the runtime, but never a transaction: one that is open ends first (`_next` looks)."""
@@ -118,7 +123,8 @@ class Execution:
         return self._interrupted
 
     async def _consume(self) -> None:
-        stream = self._runtime.run(replace(self._begun.input, output_budget=self._output_tokens_left))
+        self._spending.quota_left = await self._services.quotas.cost_left(self._begun.caller)
+        stream = self._runtime.run(self._spending.budgets(self._begun.input))
         async with aclosing(stream):
             while not self._finished:
                 event = await self._next(stream)
@@ -143,9 +149,9 @@ class Execution:
         match event:
             case TextDelta():
                 self._text.append(event.text)
-                await self._write_delta(events.text_delta(self._turn.id, event.step, event.text))
+                await self._write_delta(events.text_delta(self._begun.turn.id, event.step, event.text))
             case ThinkingDelta():
-                await self._write_delta(events.thinking_delta(self._turn.id, event.step, event.text))
+                await self._write_delta(events.thinking_delta(self._begun.turn.id, event.step, event.text))
             case ModelCallStarted():
                 await self._reserve(event)
             case AnswerRestarted():
@@ -156,8 +162,7 @@ class Execution:
                 await self._steps.ask(self._turn, event.calls, self._lap())
                 self._finished = True
             case ToolCallStarted():
-                self._check_tool_limit()
-                await self._steps.tool_started(self._turn, event.call)
+                await self._start_call(event.call)
             case ToolCallProgress():
                 self._write(events.tool_call_progress(self._turn.id, event.call_id, event.fraction, event.message))
             case McpMessage():
@@ -172,17 +177,19 @@ class Execution:
                     )
                 )
             case ToolCallFinished():
-                self._count(Usage(tool_calls=1))
+                self._call = None
                 await self._steps.tool_finished(self._turn, event)
             case ToolsCompleted():
                 await self._steps.tools_completed(self._turn, event.results, self._lap())
-                self._turn = replace(self._turn, step=self._turn.step + 1)
+                self._step += 1
             case _:
                 assert_never(event)
 
     def _write(self, event: NewEvent) -> asyncio.Future[int]:
         organization_id = self._begun.caller.tenant.organization_id
-        return self._services.log.write(organization_id, self._turn.session_id, event, fence=self._run.lease_token)
+        return self._services.log.write(
+            organization_id, self._begun.turn.session_id, event, fence=self._run.lease_token
+        )
 
     async def _write_delta(self, event: NewEvent) -> None:
         await self._services.log.room()
@@ -201,70 +208,58 @@ class Execution:
         self._first_delta = self._last_delta = None
 
     async def _reserve(self, event: ModelCallStarted) -> None:
-        call = self._usage_of(event, event.max_output_tokens)
-        breach = limits.before_model_call(self._begun.limits, self._session_used, self._turn.usage, call)
-        if breach is not None:
-            raise self._limited(breach)
+        most = self._spending.most_with(event)
+        if isinstance(most, Breach):
+            raise _limited(most)
         try:
-            self._reservation = await self._steps.reserve(self._turn, call.cost_micros)
-        except ResourceExhausted as exhausted:
-            raise Stopped(Ending(TurnState.LIMITED, exhausted.reason, exhausted.message)) from exhausted
-        self._asked = event
+            reservation = await self._steps.reserve(self._turn, most.cost_micros, self._spending.reservation)
+        except QuotaExceeded as exceeded:
+            breach = Breach(exceeded.quota, exceeded.limit, exceeded.would_be_used)
+            raise Stopped(Ending(TurnState.LIMITED, exceeded.reason, exceeded.message), breach) from exceeded
+        self._spending.asked(event, most, reservation)
+
+    async def _start_call(self, call: ToolCall) -> None:
+        breach = self._spending.before_tool_call()
+        if breach is not None:
+            raise _limited(breach)
+        self._spending.count(Usage(tool_calls=1))
+        await self._steps.tool_started(self._turn, call)
+        self._call, self._call_began = call, monotonic()
 
     async def _restart(self, event: AnswerRestarted) -> None:
-        self._wasted = event.usage
-        partial = await self._partial()
-        if partial.first_delta:
-            await self._write(
-                events.answer_restarted(self._turn.id, event.step, partial.first_delta, partial.last_delta)
-            )
+        self._spending.broken(event.usage)
+        for taken_back in self._taken_back(await self._partial()):
+            await self._write(taken_back)
         self._forget_deltas()
+
+    def _taken_back(self, partial: Partial) -> list[NewEvent]:
+        if not partial.first_delta:
+            return []
+        turn = self._turn
+        return [events.answer_restarted(turn.id, turn.step, partial.first_delta, partial.last_delta)]
 
     async def _answer(self, event: AnswerCompleted) -> None:
-        partial = await self._partial()
-        self._count(event.usage)
-        self._turn = replace(self._turn, step=event.step)
-        await self._steps.answered(self._turn, event, partial, self._reservation, self._lap())
-        self._reservation = self._asked = None
-        self._wasted = Usage()
+        partial, spending = await self._partial(), self._spending
+        event = replace(event, usage=spending.believed(event.usage))
+        spending.count(event.usage)
+        self._step = event.step
+        await self._steps.answered(self._turn, event, partial, spending.reservation, self._lap())
+        spending.settled()
         self._forget_deltas()
         self._finished = not event.calls
+        if event.calls and spending.quota_left is not None:
+            spending.quota_left = await self._services.quotas.cost_left(self._begun.caller)
 
-    def _output_tokens_left(self, input_tokens: int) -> int | None:
-        return limits.output_tokens_left(self._begun.limits, self._session_used, self._turn.usage, input_tokens)
-
-    def _cut_answer(self) -> Usage:
-        """What a model call that was stopped has used, as far as one can tell: its provider does not say."""
-        if self._asked is None:
-            return Usage()
-        # The attempts before, whose provider may have said, were paid for as well.
-        output_tokens = min(estimate_tokens("".join(self._text)), self._asked.max_output_tokens)
-        return self._wasted + self._usage_of(self._asked, output_tokens)
+    @property
+    def _turn(self) -> Turn:
+        """The turn as it stands."""
+        return replace(self._begun.turn, step=self._step, usage=self._spending.turn)
 
     def _used_in_vain(self, failure: RuntimeFailure) -> Usage:
         if failure.usage is not None:
-            return failure.usage
+            return self._spending.believed(failure.usage)
         # A provider that refused, or was not reached, charges nothing.
-        return self._cut_answer() if self._text else Usage()
-
-    def _usage_of(self, call: ModelCallStarted, output_tokens: int) -> Usage:
-        tokens = Tokens(input=call.estimated_input_tokens, output=output_tokens)
-        cost_micros, _ = self._prices.cost(call.model, tokens)
-        return Usage(tokens.input, tokens.output, cost_micros=cost_micros, cost_estimated=True, model_calls=1)
-
-    def _count(self, used: Usage) -> None:
-        self._turn = replace(self._turn, usage=self._turn.usage + used)
-        self._session_used = self._session_used + used
-
-    def _check_tool_limit(self) -> None:
-        breach = limits.before_tool_call(self._begun.limits, self._session_used, self._turn.usage)
-        if breach is not None:
-            raise self._limited(breach)
-
-    def _limited(self, breach: limits.Breach) -> Stopped:
-        text = f"{breach.limit} is {breach.limit_value}; {breach.used_value} would have been used"
-        event = events.limit_reached(self._turn.id, breach.limit, breach.limit_value, breach.used_value)
-        return Stopped(Ending(TurnState.LIMITED, "LIMIT_REACHED", text), event)
+        return self._spending.cut("".join(self._text)) if self._text else Usage()
 
     def _lap(self) -> timedelta:
         """The time since the last lap: what the step took."""
@@ -272,11 +267,36 @@ class Execution:
         passed, self._step_began = now - self._step_began, now
         return timedelta(seconds=passed)
 
+    async def _stop(self, stopped: Stopped) -> None:
+        breach = stopped.breach
+        if breach is None:
+            await self._end(stopped.ending)
+        elif self._begun.limits.on_breach is OnBreach.ASK:
+            await self._ask(breach)
+        else:
+            await self._end(stopped.ending, events.limit_reached(self._turn.id, breach))
+
+    async def _ask(self, breach: Breach) -> None:
+        """The turn waits at a limit. What was under way is cut: an answer is asked for anew, a call is not."""
+        if self._call is not None:
+            call, took = self._call, timedelta(seconds=monotonic() - self._call_began)
+            result = ToolResult(call.call_id, call.tool, OUT_OF_TIME, is_error=True)
+            await self._steps.tool_finished(self._turn, ToolCallFinished(result, took))
+        spending, partial = self._spending, await self._partial()
+        used = spending.cut(partial.text)
+        spending.count(used)
+        before = self._taken_back(partial)
+        await self._steps.ask_about(self._turn, breach, before, used, spending.reservation, self._lap())
+
     async def _end(self, ending: Ending, *before: NewEvent, used: Usage | None = None) -> None:
         partial = await self._partial()
-        used = self._cut_answer() if used is None else used
-        self._count(used)
-        await self._steps.finish(self._turn, ending, before, partial, used, self._reservation, self._lap())
+        used = self._spending.cut(partial.text) if used is None else used
+        self._spending.count(used)
+        await self._steps.finish(self._turn, ending, before, partial, used, self._spending.reservation, self._lap())
+
+
+def _limited(breach: Breach) -> Stopped:
+    return Stopped(Ending(TurnState.LIMITED, breach.reason, str(breach)), breach)
 
 
 def _current_task() -> asyncio.Task[object]:

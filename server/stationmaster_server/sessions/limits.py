@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
 from stationmaster_server.agents.model import Limits
 from stationmaster_server.agents.runtime import Usage
+from stationmaster_server.sessions.model import Breach
 
 T = TypeVar("T", int, timedelta)
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
-    """A limit by its name, its value, and what would be used."""
-
-    limit: str
-    limit_value: int
-    used_value: int
-
-
-def lowest(one: Limits, other: Limits) -> Limits:
-    """Of each limit the lower one; None means no limit."""
+def lowest(agent: Limits, session: Limits) -> Limits:
+    """Of each limit the lower one, None meaning no limit; of what happens at a breach the session's word."""
+    one, other = agent, session
     return Limits(
         max_tokens_per_turn=_lower(one.max_tokens_per_turn, other.max_tokens_per_turn),
         max_tokens_per_session=_lower(one.max_tokens_per_session, other.max_tokens_per_session),
@@ -31,7 +25,19 @@ def lowest(one: Limits, other: Limits) -> Limits:
         max_tool_calls_per_turn=_lower(one.max_tool_calls_per_turn, other.max_tool_calls_per_turn),
         max_tool_calls_per_session=_lower(one.max_tool_calls_per_session, other.max_tool_calls_per_session),
         max_turn_duration=_lower(one.max_turn_duration, other.max_turn_duration),
+        on_breach=session.on_breach or agent.on_breach,
     )
+
+
+def with_portions(limits: Limits, *portions: Mapping[str, int]) -> Limits:
+    """The limits, each once more for every time that somebody allowed it."""
+    raised = {
+        name: getattr(limits, name) * (1 + more)
+        for allowed in portions
+        for name, more in allowed.items()
+        if getattr(limits, name) is not None
+    }
+    return replace(limits, **raised) if raised else limits
 
 
 def output_tokens_left(limits: Limits, session: Usage, turn: Usage, input_tokens: int) -> int | None:
@@ -42,6 +48,32 @@ def output_tokens_left(limits: Limits, session: Usage, turn: Usage, input_tokens
         if limit is not None
     ]
     return max(min(left), 0) if left else None
+
+
+def cost_left(limits: Limits, session: Usage, turn: Usage) -> int | None:
+    """How many millionths of a US dollar the next model call may cost; None means any number."""
+    left = [
+        limit - used.cost_micros
+        for limit, used in ((limits.max_cost_micros_per_turn, turn), (limits.max_cost_micros_per_session, session))
+        if limit is not None
+    ]
+    return max(min(left), 0) if left else None
+
+
+def within(reported: Usage, most: Usage) -> Usage:
+    """A usage as it was reported; where that cannot be, because `most` was set aside, no more than that."""
+    if reported.total_tokens <= most.total_tokens and reported.cost_micros <= most.cost_micros:
+        return reported
+    output_tokens = min(reported.output_tokens, most.output_tokens)
+    input_tokens = min(reported.input_tokens, most.total_tokens - output_tokens)
+    return replace(
+        reported,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_input_tokens=min(reported.cached_input_tokens, input_tokens),
+        cost_micros=min(reported.cost_micros, most.cost_micros),
+        cost_estimated=True,
+    )
 
 
 def before_model_call(limits: Limits, session: Usage, turn: Usage, call: Usage) -> Breach | None:

@@ -150,6 +150,8 @@ class Session:
     parent_session_id: UUID | None
     parent_message: int | None
     granted_tools: tuple[str, ...]
+    portions: Mapping[str, int]
+    """Of its limits: how many times somebody allowed as much once more."""
     usage: Usage
     message_count: int
     last_sequence: int
@@ -253,8 +255,35 @@ class SearchHit:
 
 
 @dataclass(frozen=True, slots=True)
+class Breach:
+    """A limit by its name, its value, and what would be used."""
+
+    limit: str
+    limit_value: int
+    used_value: int
+
+    @property
+    def of_quota(self) -> bool:
+        """Whether it is a quota, which no answer lifts."""
+        return "/" in self.limit
+
+    @property
+    def of_session(self) -> bool:
+        """Whether it limits the whole session."""
+        return self.limit.endswith("_per_session")
+
+    @property
+    def reason(self) -> Reason:
+        """Why a turn ends that breaks it."""
+        return Reason.QUOTA_EXCEEDED if self.of_quota else Reason.LIMIT_REACHED
+
+    def __str__(self) -> str:
+        return f"{self.limit} is {self.limit_value}; {self.used_value} would have been used"
+
+
+@dataclass(frozen=True, slots=True)
 class PermissionRequest:
-    """A tool call that waits, or waited, for somebody's permission."""
+    """A tool call that waits, or waited, for somebody's permission; with `breach` the turn, at a limit."""
 
     id: UUID
     session_id: UUID
@@ -269,6 +298,7 @@ class PermissionRequest:
     created_at: datetime
     resolved_at: datetime | None
     expires_at: datetime | None
+    breach: Breach | None = None
 
 
 def session_name(session_id: UUID) -> str:

@@ -32,6 +32,7 @@ def opened(session_id: UUID, user_id: UUID, new: NewSession, spec: AgentSpec) ->
         parent_session_id=None,
         parent_message=None,
         granted_tools=(),
+        portions={},
         usage=Usage(),
         message_count=0,
         last_sequence=0,

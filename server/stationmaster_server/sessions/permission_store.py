@@ -14,6 +14,7 @@ from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.sessions.model import (
+    Breach,
     PermissionDecision,
     PermissionRequest,
     PermissionState,
@@ -22,19 +23,29 @@ from stationmaster_server.sessions.model import (
     permission_name,
 )
 
-COLUMNS = """id, session_id, turn_id, call_id, tool, arguments, state, decision, message, edited_arguments, resolved_by,
-    on_timeout, created_at, resolved_at, expires_at"""
+COLUMNS = """id, session_id, turn_id, call_id, tool, arguments, limit_name, limit_value, used_value, state,
+    decision, message, edited_arguments, resolved_by, on_timeout, created_at, resolved_at, expires_at"""
+
+# What stands in a request about a limit in the place of its call.
+NO_CALL = ToolCall("", "", {})
 
 
 async def insert(
-    tx: Transaction, organization_id: UUID, session: Session, turn: Turn, call: ToolCall, settings: PermissionSettings
+    tx: Transaction,
+    organization_id: UUID,
+    session: Session,
+    turn: Turn,
+    asks: ToolCall | Breach,
+    settings: PermissionSettings,
 ) -> PermissionRequest:
     """A request that waits for an answer, to its deadline unless the settings say to wait for ever."""
+    call, breach = (NO_CALL, asks) if isinstance(asks, Breach) else (asks, None)
     deadline = None if settings.on_timeout is OnPermissionTimeout.WAIT else settings.deadline
     row = await tx.fetchrow(
         f"""INSERT INTO permission_requests (organization_id, id, session_id, turn_id, user_id, step, call_id, tool,
-                                             arguments, state, on_timeout, expires_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'PENDING', $10, now() + $11::interval)
+                                             arguments, limit_name, limit_value, used_value, state, on_timeout,
+                                             expires_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $12, $13, $14, 'PENDING', $10, now() + $11::interval)
             RETURNING {COLUMNS}""",
         organization_id,
         new_id(),
@@ -47,6 +58,9 @@ async def insert(
         call.arguments,
         settings.on_timeout,
         deadline,
+        breach and breach.limit,
+        breach and breach.limit_value,
+        breach and breach.used_value,
     )
     if row is None:
         raise RuntimeError("INSERT .. RETURNING gave no row")
@@ -185,4 +199,5 @@ def to_request(row: Record) -> PermissionRequest:
         created_at=row["created_at"],
         resolved_at=row["resolved_at"],
         expires_at=row["expires_at"],
+        breach=Breach(row["limit_name"], row["limit_value"], row["used_value"]) if row["limit_name"] else None,
     )

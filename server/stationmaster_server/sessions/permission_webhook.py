@@ -9,6 +9,7 @@ import json
 import logging
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -113,7 +114,7 @@ class PermissionWebhooks:
 
 def body_of(request: PermissionRequest) -> bytes:
     """What a receiver is told. Arguments that are too large to be sent along are left out, and it says so."""
-    arguments = request.call.arguments
+    arguments, breach = request.call.arguments, request.breach
     fit = len(json.dumps(arguments, ensure_ascii=False).encode(errors="replace")) <= MAX_ARGUMENTS
     document = {
         "type": "permission.requested",
@@ -125,6 +126,7 @@ def body_of(request: PermissionRequest) -> bytes:
             "tool": request.call.tool,
             "arguments": arguments if fit else {},
             "arguments_truncated": not fit,
+            "limit": None if breach is None else asdict(breach),
             "expire_time": None if request.expires_at is None else request.expires_at.isoformat(),
         },
     }

@@ -17,6 +17,7 @@ from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
 from stationmaster_server.sessions import events, permission_store, store, turn_store
 from stationmaster_server.sessions.model import (
+    Breach,
     Ending,
     PermissionDecision,
     PermissionRequest,
@@ -97,6 +98,7 @@ class Permissions:
     async def _answer(
         self, tx: Transaction, caller: Caller, session: Session, request: PermissionRequest, answer: Answer
     ) -> PermissionRequest:
+        _check_about(request, answer)
         organization_id = caller.tenant.organization_id
         denied = answer.decision is PermissionDecision.DENY
         state = PermissionState.DENIED if denied else PermissionState.ALLOWED
@@ -117,8 +119,30 @@ class Permissions:
             await store.grant_tool(tx, organization_id, session.id, request.call.tool)
             appended += await self._allow_the_same(tx, caller, resolved)
         await self._audit(tx, caller, resolved, Outcome.DENIED if denied else Outcome.ALLOWED)
+        if resolved.breach is not None and denied:
+            await self._end_limited(tx, caller, session, resolved, resolved.breach, appended)
+            return resolved
+        if resolved.breach is not None:
+            await _grant(tx, organization_id, resolved, resolved.breach)
         await self._go_on(tx, caller, session, resolved, appended)
         return resolved
+
+    async def _end_limited(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        session: Session,
+        request: PermissionRequest,
+        breach: Breach,
+        appended: list[NewEvent],
+    ) -> None:
+        """Nobody lets the turn go on: it ends at its limit."""
+        organization_id = caller.tenant.organization_id
+        turn = await turn_store.get_turn(tx, organization_id, session.id, request.turn_id)
+        ending = Ending(TurnState.LIMITED, breach.reason, str(breach))
+        appended.append(events.limit_reached(turn.id, breach))
+        await end_turn(tx, self._services, caller, session, turn, ending, before=appended)
+        await self._services.queue.cancel(tx, organization_id, turn.id)
 
     async def _allow_the_same(self, tx: Transaction, caller: Caller, resolved: PermissionRequest) -> list[NewEvent]:
         """Other calls of the turn that wait for the same tool are answered by the same word."""
@@ -166,6 +190,9 @@ class Permissions:
             return
         await self._audit(tx, caller, expired, Outcome.DENIED)
         appended = [events.permission_resolved(expired)]
+        if request.breach is not None and request.on_timeout is OnPermissionTimeout.DENY:
+            await self._end_limited(tx, caller, session, expired, request.breach, appended)
+            return
         if request.on_timeout is not OnPermissionTimeout.PAUSE:
             await self._go_on(tx, caller, session, expired, appended)
             return
@@ -188,7 +215,7 @@ class Permissions:
             outcome=outcome,
             category=Category.SECURITY,
             details={
-                "tool": request.call.tool,
+                **({"tool": request.call.tool} if request.breach is None else {"limit": request.breach.limit}),
                 "state": str(request.state),
                 "decision": str(request.decision or ""),
                 "edited": request.edited_arguments is not None,
@@ -202,6 +229,27 @@ def _check(answer: Answer) -> None:
         raise InvalidArgument.field("edited_arguments", "go with ALLOW_ONCE only")
     if answer.message and answer.decision is not PermissionDecision.DENY:
         raise InvalidArgument.field("message", "goes with DENY only")
+
+
+def _check_about(request: PermissionRequest, answer: Answer) -> None:
+    """Whether it is an answer to this request."""
+    if request.breach is None:
+        return
+    if answer.decision is PermissionDecision.ALLOW_FOR_SESSION:
+        why = f"{request.breach.limit} is a limit: it is raised with the session's or the agent's limits, or once"
+        raise InvalidArgument.field("decision", why)
+    if answer.edited_arguments is not None:
+        raise InvalidArgument.field("edited_arguments", "go with a call, and this request is about a limit")
+
+
+async def _grant(tx: Transaction, organization_id: UUID, request: PermissionRequest, breach: Breach) -> None:
+    """As much as the limit is, once more. A quota stays as it is: the turn tries again."""
+    if breach.of_quota:
+        return
+    if breach.of_session:
+        await store.grant_portion(tx, organization_id, request.session_id, breach.limit)
+    else:
+        await turn_store.grant_portion(tx, organization_id, request.turn_id, breach.limit)
 
 
 def _answered_before(request: PermissionRequest) -> FailedPrecondition:

@@ -15,7 +15,7 @@ def rulings(session: Session, above: tuple[ToolPolicy, ...], answers: Sequence[P
     An ASK is answered by a person, or granted for the session. A DENY stands, whatever anybody has answered.
     """
     policies = session.spec.tool_policies + session.tool_policies + above
-    answered = {answer.call.call_id: answer for answer in answers}
+    answered = {answer.call.call_id: answer for answer in answers if answer.breach is None}
 
     def rule(call: ToolCall, default: Effect) -> Ruling:
         effect = strictest(policies, call.tool, default)

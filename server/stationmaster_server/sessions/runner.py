@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from stationmaster_server.agents.model import RuntimeName
+from stationmaster_server.agents.model import Limits, RuntimeName
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.runtime import (
     HistoryMessage,
@@ -24,7 +24,7 @@ from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
 from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.execution import Execution
-from stationmaster_server.sessions.limits import lowest
+from stationmaster_server.sessions.limits import lowest, with_portions
 from stationmaster_server.sessions.model import (
     OPEN_TURNS,
     Ending,
@@ -145,7 +145,7 @@ class TurnRunner:
         turn_input = self._input(
             organization_id, session, turn, history, past.above, answers, results if pending else {}, pending=pending
         )
-        return Begun(caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), past.active_time)
+        return Begun(caller, session, turn, turn_input, _limits(session, past.portions), past.active_time)
 
     @staticmethod
     async def _take_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:
@@ -173,9 +173,7 @@ class TurnRunner:
             {},
             pending=False,
         )
-        return Begun(
-            prepared.caller, session, turn, turn_input, lowest(session.spec.limits, session.limits), timedelta(0)
-        )
+        return Begun(prepared.caller, session, turn, turn_input, _limits(session, {}), timedelta(0))
 
     def _input(
         self,
@@ -210,6 +208,11 @@ class TurnRunner:
             return [], turn.user_message
         message = await store_messages.append_message(tx, organization_id, user_message(turn, text))
         return [events.message_added(message)], message.number
+
+
+def _limits(session: Session, of_turn: Mapping[str, int]) -> Limits:
+    """What holds for a turn: the stricter of the agent's and the session's limits, and what was allowed beyond them."""
+    return with_portions(lowest(session.spec.limits, session.limits), session.portions, of_turn)
 
 
 async def read_history(tx: Transaction, organization_id: UUID, session: Session) -> list[Message]:

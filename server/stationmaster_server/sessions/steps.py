@@ -22,6 +22,7 @@ from stationmaster_server.identity.quotas import Reservation
 from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.model import (
+    Breach,
     Ending,
     Message,
     MessageRole,
@@ -50,16 +51,19 @@ class Steps:
     run: Run
     begun: Begun
 
-    async def reserve(self, turn: Turn, cost_micros: int) -> Reservation | None:
-        """Set the cost of a model call aside, before it is made. Raises ResourceExhausted(QUOTA_EXCEEDED)."""
+    async def reserve(self, turn: Turn, cost_micros: int, earlier: Reservation | None) -> Reservation | None:
+        """Set the cost of a model call aside, before it is made; of `earlier` attempts at it, what is set aside counts.
+
+        Raises ResourceExhausted(QUOTA_EXCEEDED).
+        """
         if cost_micros <= 0:
-            return None
+            return earlier
 
         async def record(tx: Transaction, reservation: Reservation) -> None:
             await leases.hold(tx, self.run)
             await turn_store.set_reservation(tx, self._organization_id, turn.id, reservation)
 
-        return await self.services.quotas.reserve_cost(self.begun.caller, cost_micros, record)
+        return await self.services.quotas.reserve_cost(self.begun.caller, cost_micros, record, earlier)
 
     async def answered(
         self, turn: Turn, answer: AnswerCompleted, partial: Partial, reservation: Reservation | None, took: timedelta
@@ -83,7 +87,10 @@ class Steps:
     async def tool_started(self, turn: Turn, call: ToolCall) -> None:
         """A call is about to run: should the server die now, it is known to have been in flight."""
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            await self._locked_session(tx)
             await self._append(tx, events.tool_call_started(turn.id, call))
+            # Counted before it runs: a call that is cut, or whose server dies, was made.
+            await self._count(tx, turn, turn.step, Usage(tool_calls=1), NO_TIME)
             await turn_store.start_tool_call(tx, self._organization_id, turn, turn.step, call)
             await self._audit(tx, turn, "tool.call", tool=call.tool, call_id=call.call_id)
 
@@ -113,7 +120,7 @@ class Steps:
                 Message(turn.session_id, 0, turn.id, MessageRole.TOOL, parts, turn.created_at),
             )
             await self._append(tx, events.message_added(message))
-            await self._count(tx, turn, turn.step + 1, Usage(tool_calls=len(results)), took)
+            await self._count(tx, turn, turn.step + 1, NOTHING, took)
             await self._audit(tx, turn, "turn.tools", calls=len(results))
 
     async def ask(self, turn: Turn, calls: Sequence[ToolCall], took: timedelta) -> None:
@@ -121,28 +128,63 @@ class Steps:
 
         A turn that was stopped meanwhile ends instead.
         """
-        settings = self.begun.session.spec.permissions
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             session = await self._locked_session(tx)
-            if session.state is not SessionState.PROCESSING or session.current_turn_id != turn.id:
+            if _stopped(session, turn):
                 await self._end(tx, session, turn, await self._asked(tx, turn))
                 return
-            requests = [
-                await permission_store.insert(tx, self._organization_id, session, turn, call, settings)
-                for call in calls
-            ]
-            await announce(tx, self.services.queue, self.begun.caller, requests)
-            state = transition(turn_name(session.id, turn.id), session.state, SessionState.AWAITING_PERMISSION)
-            await store.set_state(tx, self._organization_id, session.id, state, current_turn_id=turn.id)
-            await turn_store.set_turn_state(tx, self._organization_id, turn.id, TurnState.AWAITING_PERMISSION)
             await turn_store.add_active_time(tx, self._organization_id, turn.id, took)
-            await self._append(
-                tx,
-                *(events.permission_requested(request) for request in requests),
-                events.session_state_changed(session.state, state, "", turn_id=turn.id),
-            )
+            await self._wait(tx, session, turn, calls)
             await self._audit(tx, turn, "permission.request", tools=[call.tool for call in calls])
-            await self.services.queue.complete(tx, self.run, Suspended())
+
+    async def ask_about(
+        self,
+        turn: Turn,
+        breach: Breach,
+        before: Sequence[NewEvent],
+        used: Usage,
+        reservation: Reservation | None,
+        took: timedelta,
+    ) -> None:
+        """The turn waits at a limit, as it waits for a tool's permission; `used` is what the cut step has used.
+
+        A turn that was stopped meanwhile ends instead.
+        """
+        async with self.services.database.tenant(self.begun.caller.tenant) as tx:
+            session = await self._locked_session(tx)
+            if _stopped(session, turn):
+                await self._end(tx, session, turn, await self._asked(tx, turn), before, None, used, took)
+                await self._settle(tx, turn, used, reservation)
+                return
+            await self._count(tx, turn, turn.step, used, took)
+            await self._settle(tx, turn, used, reservation, clear=True)
+            await self._wait(tx, session, turn, [breach], before)
+            await self._audit(tx, turn, "permission.request", limit=breach.limit, limit_value=breach.limit_value)
+
+    async def _wait(
+        self,
+        tx: Transaction,
+        session: Session,
+        turn: Turn,
+        asks: Sequence[ToolCall] | Sequence[Breach],
+        before: Sequence[NewEvent] = (),
+    ) -> None:
+        """The turn waits until every request is answered, and its worker is free."""
+        settings = self.begun.session.spec.permissions
+        requests = [
+            await permission_store.insert(tx, self._organization_id, session, turn, each, settings) for each in asks
+        ]
+        await announce(tx, self.services.queue, self.begun.caller, requests)
+        state = transition(turn_name(session.id, turn.id), session.state, SessionState.AWAITING_PERMISSION)
+        await store.set_state(tx, self._organization_id, session.id, state, current_turn_id=turn.id)
+        await turn_store.set_turn_state(tx, self._organization_id, turn.id, TurnState.AWAITING_PERMISSION)
+        await self._append(
+            tx,
+            *before,
+            *(events.permission_requested(request) for request in requests),
+            events.session_state_changed(session.state, state, "", turn_id=turn.id),
+        )
+        await self.services.queue.complete(tx, self.run, Suspended())
 
     async def finish(
         self,
@@ -233,6 +275,10 @@ class Steps:
                 details=details,
             ),
         )
+
+
+def _stopped(session: Session, turn: Turn) -> bool:
+    return session.state is not SessionState.PROCESSING or session.current_turn_id != turn.id
 
 
 def _answer(turn: Turn, answer: AnswerCompleted, partial: Partial, audit_event_id: UUID) -> Message:

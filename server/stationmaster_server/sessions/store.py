@@ -32,7 +32,7 @@ class Row(Protocol):
 _COLUMNS = """
     s.id, s.user_id, s.display_name, s.state, s.state_reason, s.agent_id, s.spec::text AS spec,
     s.tool_policies::text AS tool_policies, s.limits::text AS limits, s.labels,
-    s.idle_timeout, s.parent_session_id, s.parent_message, s.granted_tools, s.input_tokens, s.output_tokens,
+    s.idle_timeout, s.parent_session_id, s.parent_message, s.granted_tools, s.portions, s.input_tokens, s.output_tokens,
     s.cached_input_tokens, s.cost_micros, s.cost_estimated, s.model_calls, s.tool_calls, s.message_count,
     s.current_turn_id, s.version, s.created_at, s.updated_at,
     (SELECT last_sequence FROM streams
@@ -254,6 +254,18 @@ async def add_usage(tx: Transaction, organization_id: UUID, session_id: UUID, us
     )
 
 
+async def grant_portion(tx: Transaction, organization_id: UUID, session_id: UUID, limit: str) -> None:
+    """Somebody allowed the session as much as this limit once more."""
+    await tx.execute(
+        """UPDATE sessions
+              SET portions = portions || jsonb_build_object($3::text, coalesce((portions->>$3)::int, 0) + 1)
+            WHERE organization_id = $1 AND id = $2""",
+        organization_id,
+        session_id,
+        limit,
+    )
+
+
 async def grant_tool(tx: Transaction, organization_id: UUID, session_id: UUID, tool: str) -> None:
     """Somebody allowed the tool for the rest of the session."""
     await tx.execute(
@@ -362,6 +374,7 @@ def to_session(row: Row) -> Session:
         parent_session_id=row["parent_session_id"],
         parent_message=row["parent_message"],
         granted_tools=tuple(row["granted_tools"]),
+        portions=row["portions"],
         usage=Usage(
             row["input_tokens"],
             row["output_tokens"],

@@ -47,6 +47,8 @@ sessions = tenant_table(
     Column("parent_session_id", Uuid),
     Column("parent_message", Integer),
     Column("granted_tools", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    # Of its limits: how many times somebody allowed as much once more.
+    Column("portions", JSONB, nullable=False, server_default=text("'{}'")),
     Column("message_count", Integer, nullable=False, server_default=text("0")),
     Column("last_message", Integer, nullable=False, server_default=text("0")),
     Column("current_turn_id", Uuid),
@@ -80,6 +82,8 @@ turns = tenant_table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("step", Integer, nullable=False, server_default=text("1")),
     Column("active_time", Interval, nullable=False, server_default=text("'0'")),
+    # Of its limits: how many times somebody allowed as much once more.
+    Column("portions", JSONB, nullable=False, server_default=text("'{}'")),
     # Cost set aside for the model call under way, and the day of whose quota it is.
     Column("reserved_micros", BigInteger, nullable=False, server_default=text("0")),
     Column("reserved_on", Date),
@@ -149,6 +153,10 @@ permission_requests = tenant_table(
     Column("call_id", Text, nullable=False),
     Column("tool", Text, nullable=False),
     Column("arguments", JSON, nullable=False),
+    # The limit that the turn waits at, instead of a call.
+    Column("limit_name", Text),
+    Column("limit_value", BigInteger),
+    Column("used_value", BigInteger),
     Column("state", Text, nullable=False),
     Column("decision", Text),
     Column("message", Text, nullable=False, server_default=text("''")),

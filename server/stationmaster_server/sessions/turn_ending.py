@@ -152,5 +152,6 @@ def _audit_entry(session: Session, turn: Turn, ending: Ending) -> AuditEntry:
         outcome=Outcome.FAILED if failed else Outcome.ALLOWED,
         category=Category.BUSINESS,
         reason=ending.reason,
-        details={"state": str(ending.state), "model": session.spec.model},
+        details={"state": str(ending.state), "model": session.spec.model}
+        | ({"limit": ending.message} if ending.state is TurnState.LIMITED else {}),
     )

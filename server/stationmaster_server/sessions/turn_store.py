@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -35,13 +35,15 @@ _OPEN = sorted(OPEN_TURNS)
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Of a turn: the text that started it, how long it has run, and what a call that was cut had set aside.
+    """Of a turn: the text that started it, how long it has run, what was allowed it beyond its limits, and what a call
+    that was cut had set aside.
 
     `above`: the rules about tools of its owner and of the organization, as they are now.
     """
 
     input_text: str
     active_time: timedelta
+    portions: Mapping[str, int]
     reservation: Reservation | None
     above: tuple[ToolPolicy, ...]
 
@@ -129,7 +131,7 @@ async def list_turns(
 async def past_of(tx: Transaction, tenant: Tenant, turn_id: UUID) -> Past:
     """What earlier attempts left."""
     row = await tx.fetchrow(
-        f"""SELECT input_text, active_time, reserved_micros, reserved_on,
+        f"""SELECT input_text, active_time, portions, reserved_micros, reserved_on,
                    {above_sql("turns.organization_id", "turns.user_id")} AS above
            FROM turns WHERE organization_id = $1 AND id = $2""",
         tenant.organization_id,
@@ -139,7 +141,8 @@ async def past_of(tx: Transaction, tenant: Tenant, turn_id: UUID) -> Past:
         raise RuntimeError(f"turn {turn_id} vanished while its session was locked")
     reserved = row["reserved_micros"]
     reservation = Reservation(tenant, reserved, row["reserved_on"]) if reserved else None
-    return Past(row["input_text"], row["active_time"], reservation, policies_from_json(row["above"]))
+    above = policies_from_json(row["above"])
+    return Past(row["input_text"], row["active_time"], row["portions"], reservation, above)
 
 
 async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUID]]:
@@ -188,6 +191,17 @@ async def set_reservation(
         turn_id,
         reservation.amount_micros if reservation else 0,
         reservation.day if reservation else None,
+    )
+
+
+async def grant_portion(tx: Transaction, organization_id: UUID, turn_id: UUID, limit: str) -> None:
+    """Somebody allowed the turn as much as this limit once more."""
+    await tx.execute(
+        """UPDATE turns SET portions = portions || jsonb_build_object($3::text, coalesce((portions->>$3)::int, 0) + 1)
+           WHERE organization_id = $1 AND id = $2""",
+        organization_id,
+        turn_id,
+        limit,
     )
 
 

@@ -32,12 +32,18 @@ def tool(name: str, arguments: dict[str, Any] | str, call_id: str) -> list[bytes
     return [_start({"type": "tool_use", "id": call_id, "name": name, "input": {}}), *deltas, _stop()]
 
 
-def answer(*blocks: list[bytes], output_tokens: int = 20, stop: str = "") -> Reply:
-    """A whole answer."""
+def answer(
+    *blocks: list[bytes],
+    output_tokens: int = 20,
+    stop: str = "",
+    usage: tuple[dict[str, int], dict[str, int]] | None = None,
+) -> Reply:
+    """A whole answer; `usage` is what it reports at its begin and its end."""
     reason = stop or ("tool_use" if any(b'"tool_use"' in block[0] for block in blocks) else "end_turn")
     end = {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}}
-    last = sse({**end, "usage": {"output_tokens": output_tokens}}, "message_delta")
-    return Reply([_begin(), *_indexed(blocks), last, sse({"type": "message_stop"}, "message_stop")])
+    first, final = usage or ({**USAGE, "output_tokens": 1}, {"output_tokens": output_tokens})
+    last = sse({**end, "usage": final}, "message_delta")
+    return Reply([_begin(first), *_indexed(blocks), last, sse({"type": "message_stop"}, "message_stop")])
 
 
 def cut(*blocks: list[bytes], end: End = End.BREAK) -> Reply:
@@ -58,7 +64,7 @@ def failure(status: int, kind: str, message: str, **headers: str) -> Reply:
     return Reply([json.dumps(body).encode()], status, named)
 
 
-def _begin() -> bytes:
+def _begin(usage: dict[str, int] | None = None) -> bytes:
     message: dict[str, Any] = {
         "id": f"msg_{next(_ids)}",
         "type": "message",
@@ -67,7 +73,7 @@ def _begin() -> bytes:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {**USAGE, "output_tokens": 1},
+        "usage": {**USAGE, "output_tokens": 1} if usage is None else usage,
     }
     return sse({"type": "message_start", "message": message}, "message_start")
 

@@ -174,6 +174,34 @@ async def test_an_agent_can_name_mcp_servers(stationmaster: Program) -> None:
     assert (await stationmaster("agents", "update", "clerk", "--mcp-server", "no such")).code == 2
 
 
+async def test_an_agents_limits_are_options(stationmaster: Program) -> None:
+    options = ("--limit", "dollars-per-turn=0.5", "--limit", "seconds-per-turn=90", "--at-limit", "ask")
+    assert (await stationmaster("agents", "create", "frugal", "--model", "demo", *options)).code == 0
+    (agent,) = objects(await stationmaster("agents", "get", "frugal", "--json"))
+    wanted = {"maxCostMicrosPerTurn": "500000", "maxTurnDuration": "90s", "onBreach": "ON_BREACH_ASK"}
+    assert {name: agent["spec"]["limits"][name] for name in wanted} == wanted
+    shown = (await stationmaster("agents", "get", "frugal")).out
+    assert "dollars-per-turn=0.5, seconds-per-turn=90, at a limit: ask" in " ".join(shown.split())
+    assert (await stationmaster("agents", "update", "frugal", "--limit", "dollars-per-turn=none")).code == 0
+    (agent,) = objects(await stationmaster("agents", "get", "frugal", "--json"))
+    assert agent["spec"]["limits"]["maxCostMicrosPerTurn"] == "0"
+    for wrong in ("dollars=1", "dollars-per-turn=much"):
+        assert (await stationmaster("agents", "update", "frugal", "--limit", wrong)).code == 2
+
+
+async def test_a_turn_at_a_limit_asks_at_a_terminal_and_goes_on(stationmaster: Program) -> None:
+    options = ("--tool", "*", "--limit", "tool-calls-per-turn=1", "--at-limit", "ask")
+    assert (await stationmaster("agents", "create", "busy", "--model", "demo", *options)).code == 0
+    two = '/tool math.evaluate {"expression": "1+1"}\n/tool math.evaluate {"expression": "2+2"}'
+    pipe = await stationmaster("chat", "--agent", "busy", "-m", two, "--permissions", "allow")
+    assert pipe.code == 6, "whoever allows all tools has not allowed all limits"
+    async with at_terminal(stationmaster, "chat", "--agent", "busy", "-m", two) as terminal:
+        await terminal.see("max_tool_calls_per_turn is 1; 2 would be used")
+        await terminal.see("end the turn? ")
+        terminal.type("y\n")
+        await terminal.see("✓ 4")
+
+
 async def test_a_conversation_at_a_terminal_asks_for_permission_and_goes_on(stationmaster: Program) -> None:
     async with at_terminal(stationmaster, "chat") as terminal:
         await terminal.see("» ")

@@ -23,11 +23,11 @@ from stationmaster_client.mcp_server.tool import changes, reads
 
 
 class Permission(Answer):
-    """A tool call that waits for permission, or waited for it."""
+    """A tool call, or a turn at a limit, that waits for permission, or waited for it."""
 
     name: str
     state: str = Field(description="pending, allowed, denied, expired or withdrawn")
-    tool: str
+    tool: str = Field(description="the tool, or `limit` for a turn at a limit, named in the arguments")
     arguments: dict[str, Any]
     turn: str
     message: str
@@ -67,13 +67,17 @@ def convert(request: session_pb2.PermissionRequest) -> Permission:
     return Permission(
         name=request.name,
         state=plain(event_pb2.PermissionState.Name(request.state), "PERMISSION_STATE"),
-        tool=request.call.tool,
-        arguments=struct(request.call.arguments),
+        tool=request.call.tool or "limit",
+        arguments=_limit(request.limit) if request.HasField("limit") else struct(request.call.arguments),
         turn=request.turn,
         message=request.message,
         created=moment(request.create_time),
         expires=moment(request.expire_time),
     )
+
+
+def _limit(limit: event_pb2.LimitReached) -> dict[str, Any]:
+    return {"limit": limit.limit, "limit_value": limit.limit_value, "used_value": limit.used_value}
 
 
 @reads("List permission requests")

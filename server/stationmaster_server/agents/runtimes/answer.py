@@ -25,7 +25,14 @@ from pydantic_ai.settings import ModelSettings
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from stationmaster_server.agents.prices import Prices
-from stationmaster_server.agents.runtime import AnswerCompleted, AnswerRestarted, TextDelta, ThinkingDelta, Usage
+from stationmaster_server.agents.runtime import (
+    AnswerCompleted,
+    AnswerRestarted,
+    ModelCallStarted,
+    TextDelta,
+    ThinkingDelta,
+    Usage,
+)
 from stationmaster_server.agents.runtimes import usage
 from stationmaster_server.agents.runtimes.failures import (
     MODEL_ERRORS,
@@ -39,7 +46,7 @@ from stationmaster_server.agents.runtimes.retries import ProviderFailure, Retrie
 from stationmaster_server.errors import Unavailable
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 
-AnswerEvent = TextDelta | ThinkingDelta | AnswerRestarted | AnswerCompleted
+AnswerEvent = ModelCallStarted | TextDelta | ThinkingDelta | AnswerRestarted | AnswerCompleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,17 @@ class Question:
     tools: Mapping[str, str]
     known_calls: frozenset[str]
     estimated_input_tokens: int
+    most_input_tokens: int
+
+    def started(self) -> ModelCallStarted:
+        """What is told before each attempt."""
+        return ModelCallStarted(
+            step=self.step,
+            model=self.model_id,
+            estimated_input_tokens=self.estimated_input_tokens,
+            max_output_tokens=self.settings["max_tokens"],
+            max_input_tokens=self.most_input_tokens,
+        )
 
 
 @dataclass(slots=True)
@@ -65,6 +83,7 @@ class _Progress:
     begun: float = field(default_factory=time.perf_counter)
     first_delta: float = 0.0
     characters: int = 0
+    broken: bool = False
     wasted: Usage = field(default_factory=Usage)
 
     @property
@@ -74,16 +93,19 @@ class _Progress:
 
 
 async def ask(question: Question, prices: Prices, retries: Retries) -> AsyncGenerator[AnswerEvent, None]:
-    """Yields the deltas of the answer, then the answer. Closing the iterator ends the request at once.
+    """Yields that the call starts, the deltas of the answer, then the answer. Closing the iterator ends it at once.
 
     Raises:
         ProviderFailure: The provider refuses, or still fails after the last attempt.
     """
     progress, step = _Progress(), question.step
+    yield question.started()
     async for attempt in _attempts(retries):
-        if progress.characters:
-            progress.characters = 0
+        if progress.broken:
+            progress.characters, progress.broken = 0, False
             yield AnswerRestarted(step, progress.wasted)
+            # The attempts before have used up what was set aside for them: this one is paid for as well.
+            yield question.started()
         with attempt, _guarded(question, progress):
             async with _stream(question) as stream:
                 with _paid(stream, question, progress, prices):
@@ -174,6 +196,7 @@ def _paid(stream: StreamedResponse, question: Question, progress: _Progress, pri
     try:
         yield
     except (*MODEL_ERRORS, ProviderFailure):
+        progress.broken = True
         progress.wasted += usage.of_broken_answer(
             stream.usage, progress.characters, question.model_id, question.estimated_input_tokens, prices
         )

@@ -7,7 +7,7 @@ have it: what a person is asked about has not happened in part while they read t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -15,12 +15,11 @@ from pydantic_ai.messages import InstructionPart
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
-from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
+from stationmaster_server.agents.prices import Prices, estimate_tokens, most_tokens
 from stationmaster_server.agents.providers import ModelClient
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
     HistoryMessage,
-    ModelCallStarted,
     PermissionNeeded,
     RuntimeFailure,
     ToolCall,
@@ -40,6 +39,8 @@ from stationmaster_server.errors import Reason
 
 # A turn of a model that never stops calling tools ends here, whatever its limits say.
 MAX_STEPS = 1_000
+# A call that may say less is not made: its reservation breaks the limit.
+LEAST_OUTPUT_TOKENS = 16
 
 CallEvent = PermissionNeeded | ToolCallStarted | calls.Report | ToolCallFinished | ToolsCompleted
 
@@ -80,7 +81,6 @@ class TurnLoop:
                         if isinstance(event, PermissionNeeded):
                             return
             question = self._question(step)
-            yield self._started(question)
             async with aclosing(ask(question, self._prices, self._retries)) as answer:
                 async for said in answer:
                     yield said
@@ -118,6 +118,7 @@ class TurnLoop:
         conversation, client, spec = self._conversation, self._client, self._turn.spec
         instructions = "\n\n".join(filter(None, (spec.instructions, *conversation.system)))
         estimate = conversation.estimated_tokens + estimate_tokens(instructions) + self._offer.estimated_tokens
+        most = conversation.most_tokens + most_tokens(instructions) + self._offer.most_tokens
         return Question(
             step=step,
             model_id=spec.model,
@@ -128,22 +129,29 @@ class TurnLoop:
                 function_tools=self._offer.definitions,
                 instruction_parts=[InstructionPart(instructions)] if instructions else [],
             ),
-            settings=self._settings(estimate),
+            settings=self._settings(most),
             tools=self._offer.names,
             known_calls=frozenset(conversation.known_calls),
             estimated_input_tokens=estimate,
+            most_input_tokens=most,
         )
 
-    def _settings(self, estimated_input_tokens: int) -> ModelSettings:
-        spec, budget = self._turn.spec, self._turn.output_budget
+    def _settings(self, input_tokens: int) -> ModelSettings:
+        spec = self._turn.spec
         most = spec.max_output_tokens or self._client.max_output_tokens
-        left = budget(estimated_input_tokens) if budget is not None else None
-        settings = ModelSettings(max_tokens=most if left is None else max(1, min(most, left)), cache=True)
+        left = min(self._left(input_tokens), default=most)
+        settings = ModelSettings(max_tokens=min(most, max(left, LEAST_OUTPUT_TOKENS)), cache=True)
         if spec.temperature is not None:
             settings["temperature"] = spec.temperature
         return settings
 
-    def _started(self, question: Question) -> ModelCallStarted:
-        most = question.settings["max_tokens"]
-        cost, _ = self._prices.cost(question.model_id, Tokens(question.estimated_input_tokens, most))
-        return ModelCallStarted(question.step, question.model_id, question.estimated_input_tokens, most, cost)
+    def _left(self, input_tokens: int) -> Iterator[int]:
+        """How many output tokens each kind of budget leaves."""
+        turn = self._turn
+        tokens = turn.output_budget(input_tokens) if turn.output_budget is not None else None
+        if tokens is not None:
+            yield tokens
+        micros = turn.cost_budget() if turn.cost_budget is not None else None
+        bought = self._prices.output_within(turn.spec.model, input_tokens, micros) if micros is not None else None
+        if bought is not None:
+            yield bought

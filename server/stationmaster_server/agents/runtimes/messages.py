@@ -20,12 +20,16 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.usage import RequestUsage
 
-from stationmaster_server.agents.prices import estimate_tokens
+from stationmaster_server.agents.prices import estimate_tokens, most_tokens
 from stationmaster_server.agents.runtime import HistoryMessage, Part, Text, Thinking, ToolCall, ToolResult
 from stationmaster_server.agents.runtimes.toolnames import wire_name
 
 NO_RESULT = "The call was interrupted before it had a result."
 _TOKENS_OF_A_MESSAGE = 4
+# What providers may put around a request (some servers have a system prompt of their own), a message and a part of it.
+MOST_TOKENS_OF_A_REQUEST = 256
+_MOST_TOKENS_OF_A_MESSAGE = 16
+_MOST_TOKENS_OF_A_PART = 64
 # Characters of a text that is worth keeping in its converted form.
 _SHORT = 2_000
 # The model layer wants moments and sends none of them.
@@ -45,6 +49,7 @@ class Conversation:
         self.system: list[str] = []
         self.known_calls: set[str] = set()
         self.estimated_tokens = 0
+        self.most_tokens = MOST_TOKENS_OF_A_REQUEST
         self._wire_names = wire_names
         self._open: dict[str, ToolCall] = {}
         for message in history:
@@ -67,16 +72,12 @@ class Conversation:
         self._estimate(parts)
 
     def _estimate(self, parts: Sequence[Part]) -> None:
-        tokens = _TOKENS_OF_A_MESSAGE
+        self.estimated_tokens += _TOKENS_OF_A_MESSAGE
+        self.most_tokens += _MOST_TOKENS_OF_A_MESSAGE
         for part in parts:
-            match part:
-                case Text(text) | Thinking(text):
-                    tokens += estimate_tokens(text)
-                case ToolCall():
-                    tokens += estimate_tokens(repr(part.arguments))
-                case ToolResult():
-                    tokens += estimate_tokens(part.content)
-        self.estimated_tokens += tokens
+            told, names = _told(part)
+            self.estimated_tokens += estimate_tokens(told)
+            self.most_tokens += most_tokens(told) + most_tokens(names) + _MOST_TOKENS_OF_A_PART
 
     def _add_prompt(self, parts: Sequence[Part]) -> None:
         text = "\n\n".join([part.text for part in parts if isinstance(part, Text)])
@@ -125,6 +126,20 @@ class Conversation:
 
     def _wire_name(self, tool: str) -> str:
         return self._wire_names.get(tool) or wire_name(tool)
+
+
+def _told(part: Part) -> tuple[str, str]:
+    """What a part says, and what goes with it: names, ids, signatures."""
+    match part:
+        case Text(text):
+            return text, ""
+        case Thinking(text, signature):
+            return text, signature
+        case ToolCall(call_id, tool, arguments):
+            # The word in the place of a lost result is counted where it may be needed.
+            return json.dumps(arguments), call_id + wire_name(tool) + NO_RESULT
+        case ToolResult(call_id, tool, content):
+            return content, call_id + wire_name(tool)
 
 
 def _prompt(text: str) -> ModelRequest:

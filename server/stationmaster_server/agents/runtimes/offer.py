@@ -8,21 +8,26 @@ from dataclasses import dataclass
 
 from pydantic_ai.tools import ToolDefinition
 
-from stationmaster_server.agents.prices import estimate_tokens
+from stationmaster_server.agents.prices import estimate_tokens, most_tokens
 from stationmaster_server.agents.runtimes.toolnames import by_wire_name
 from stationmaster_server.agents.tools.source import Offered
 from stationmaster_server.agents.tools.tool import Tool
 
+# What providers say around each tool, and to introduce them all: Anthropic takes up to 700 tokens for that.
+_MOST_TOKENS_OF_A_TOOL = 100
+_MOST_TOKENS_OF_TOOLS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Tools by name, their names by wire name and back, and about how many tokens it takes to tell a model of them."""
+    """Tools by name, their names by wire name and back; about, and at most, how many tokens a model is told them in."""
 
     offered: Offered
     names: Mapping[str, str]
     wire_names: Mapping[str, str]
     definitions: list[ToolDefinition]
     estimated_tokens: int
+    most_tokens: int
 
 
 def make_offer(offered: Offered) -> Offer:
@@ -30,13 +35,16 @@ def make_offer(offered: Offered) -> Offer:
     tools = offered.tools
     names = by_wire_name(tools)
     definitions = [_definition(wire, tools[name]) for wire, name in names.items()]
-    told = (json.dumps([wire, tools[name].description, dict(tools[name].parameters)]) for wire, name in names.items())
+    told = [json.dumps([wire, tools[name].description, dict(tools[name].parameters)]) for wire, name in names.items()]
     return Offer(
         offered=offered,
         names=names,
         wire_names={name: wire for wire, name in names.items()},
         definitions=definitions,
         estimated_tokens=sum(map(estimate_tokens, told)),
+        most_tokens=sum(map(most_tokens, told))
+        + _MOST_TOKENS_OF_A_TOOL * len(told)
+        + _MOST_TOKENS_OF_TOOLS * bool(told),
     )
 
 

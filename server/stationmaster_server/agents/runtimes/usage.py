@@ -14,7 +14,7 @@ _CHARACTERS_PER_TOKEN = 3
 def of_answer(response: ModelResponse, model_id: str, estimated_input: int, prices: Prices) -> Usage:
     """The usage of a whole answer."""
     counted = response.usage
-    if counted.input_tokens or counted.output_tokens:
+    if counted.input_tokens > 0 or counted.output_tokens > 0:
         return _priced(_tokens(counted), model_id, prices, estimated=False)
     tokens = Tokens(estimated_input, sum(estimate_tokens(_text(part)) for part in response.parts))
     return _priced(tokens, model_id, prices, estimated=True)
@@ -31,7 +31,9 @@ def of_broken_answer(
 
 
 def _tokens(counted: RequestUsage) -> Tokens:
-    return Tokens(counted.input_tokens, counted.output_tokens, counted.cache_read_tokens, counted.cache_write_tokens)
+    """As reported, but never less than nothing."""
+    reported = (counted.input_tokens, counted.output_tokens, counted.cache_read_tokens, counted.cache_write_tokens)
+    return Tokens(*(max(tokens, 0) for tokens in reported))
 
 
 def _priced(tokens: Tokens, model_id: str, prices: Prices, *, estimated: bool) -> Usage:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from claude_agent_sdk import ClaudeSDKError
 
-from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
+from stationmaster_server.agents.prices import Prices, estimate_tokens
 from stationmaster_server.agents.providers import ProviderSettings
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
@@ -97,8 +97,7 @@ class Dialogue:
             # It may say more than there is a budget for, or less than there is room for.
             await self._end()
             estimated, most = self._figures(await self._begin_anew(before), text)
-        cost, _ = self._means.prices.cost(self._turn.spec.model, Tokens(estimated, most))
-        return ModelCallStarted(step, self._turn.spec.model, estimated, most, cost)
+        return ModelCallStarted(step, self._turn.spec.model, estimated, most)
 
     def _split(self) -> tuple[list[HistoryMessage], str | None]:
         """What was said before, and the user's message that is to be answered; None behind the results of tools."""
