@@ -31,14 +31,17 @@ async def main(url: str, lease_seconds: float) -> None:
         """Notices, without asking the database, that it was stopped; then tries to write."""
         loop = asyncio.get_running_loop()
         last = loop.time()
-        while loop.time() - last < lease_seconds / 2:
-            last = loop.time()
-            await asyncio.sleep(0.05)
         try:
+            while loop.time() - last < lease_seconds / 2:
+                last = loop.time()
+                await asyncio.sleep(0.05)
             async with database.system() as tx:
                 await queue.complete(tx, run, Succeeded({"by": "stalled"}))
         except LeaseLost:
             os._exit(SAW_LEASE_LOST)
+        except asyncio.CancelledError:
+            # The worker's heart was awake first, and stopped the handler before it could try.
+            os._exit(SAW_LEASE_LOST if run.lost else 1)
         os._exit(0)
 
     settings = WorkerSettings(lease=timedelta(seconds=lease_seconds), poll=timedelta(milliseconds=100))
