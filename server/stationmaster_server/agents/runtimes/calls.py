@@ -6,19 +6,22 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from stationmaster_server.agents.model import Effect
 from stationmaster_server.agents.runtime import (
     McpMessage,
+    PermissionNeeded,
     Rulings,
     ToolCall,
     ToolCallFinished,
     ToolCallProgress,
     ToolCallStarted,
     ToolResult,
+    ToolsCompleted,
     TurnInput,
 )
 from stationmaster_server.agents.tools.source import Offered
@@ -35,6 +38,7 @@ _LET_GO = 0.5
 _REPORT_PACE_SECONDS = 0.1
 
 Report = ToolCallProgress | McpMessage
+CallEvent = PermissionNeeded | ToolCallStarted | Report | ToolCallFinished | ToolsCompleted
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +94,33 @@ def share(results: Iterable[ToolResult], open_calls: int) -> int:
     """How many bytes the next result may have, so that there is as much for each of the calls that are still open."""
     left = MAX_RESULTS_BYTES - sum(len(result.content.encode()) for result in results)
     return min(MAX_RESULT_BYTES, max(left, 0) // open_calls)
+
+
+async def run_all(
+    waiting: Sequence[ToolCall],
+    results: dict[str, ToolResult],
+    offered: Offered,
+    turn: TurnInput,
+    deadline: timedelta,
+) -> AsyncGenerator[CallEvent, None]:
+    """Gets every call of an answer its result, beside those it has; ends with ToolsCompleted.
+
+    Or with PermissionNeeded, before anything has run.
+    """
+    open_calls = [call for call in waiting if call.call_id not in results]
+    decisions = [decide(call, offered, turn.rulings) for call in open_calls]
+    asking = tuple(decision.call for decision in decisions if decision.asks)
+    if asking:
+        yield PermissionNeeded(asking)
+        return
+    for done, decision in enumerate(decisions):
+        most_bytes = share(results.values(), len(decisions) - done)
+        async with aclosing(run(decision, turn, deadline, most_bytes)) as events:
+            async for event in events:
+                if isinstance(event, ToolCallFinished):
+                    results[event.result.call_id] = event.result
+                yield event
+    yield ToolsCompleted(tuple(results[call.call_id] for call in waiting))
 
 
 async def run(

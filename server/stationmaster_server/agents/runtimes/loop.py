@@ -23,9 +23,6 @@ from stationmaster_server.agents.runtime import (
     PermissionNeeded,
     RuntimeFailure,
     ToolCall,
-    ToolCallFinished,
-    ToolCallStarted,
-    ToolResult,
     ToolsCompleted,
     TurnEvent,
     TurnInput,
@@ -41,8 +38,6 @@ from stationmaster_server.errors import Reason
 MAX_STEPS = 1_000
 # A call that may say less is not made: its reservation breaks the limit.
 LEAST_OUTPUT_TOKENS = 16
-
-CallEvent = PermissionNeeded | ToolCallStarted | calls.Report | ToolCallFinished | ToolsCompleted
 
 
 class TurnLoop:
@@ -75,8 +70,11 @@ class TurnLoop:
             return
         while True:
             if waiting:
-                async with aclosing(self._run_calls(waiting, results)) as events:
+                running = calls.run_all(waiting, results, self._offer.offered, self._turn, self._tool_deadline)
+                async with aclosing(running) as events:
                     async for event in events:
+                        if isinstance(event, ToolsCompleted):
+                            self._conversation.append(HistoryMessage("tool", event.results))
                         yield event
                         if isinstance(event, PermissionNeeded):
                             return
@@ -90,27 +88,6 @@ class TurnLoop:
             if not waiting:
                 return
             step += 1
-
-    async def _run_calls(
-        self, waiting: tuple[ToolCall, ...], results: dict[str, ToolResult]
-    ) -> AsyncGenerator[CallEvent, None]:
-        """Gets every call its result; ends with ToolsCompleted, or with PermissionNeeded before anything ran."""
-        open_calls = [call for call in waiting if call.call_id not in results]
-        decisions = [calls.decide(call, self._offer.offered, self._turn.rulings) for call in open_calls]
-        asking = tuple(decision.call for decision in decisions if decision.asks)
-        if asking:
-            yield PermissionNeeded(asking)
-            return
-        for done, decision in enumerate(decisions):
-            most_bytes = calls.share(results.values(), len(decisions) - done)
-            async with aclosing(calls.run(decision, self._turn, self._tool_deadline, most_bytes)) as events:
-                async for event in events:
-                    if isinstance(event, ToolCallFinished):
-                        results[event.result.call_id] = event.result
-                    yield event
-        answers = tuple(results[call.call_id] for call in waiting)
-        self._conversation.append(HistoryMessage("tool", answers))
-        yield ToolsCompleted(answers)
 
     def _question(self, step: int) -> Question:
         if step > MAX_STEPS:

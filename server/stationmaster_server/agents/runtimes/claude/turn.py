@@ -6,8 +6,9 @@ model again as soon as it has the results of the calls, so it gets them after th
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
@@ -15,14 +16,13 @@ from stationmaster_server.agents.runtime import (
     PermissionNeeded,
     RuntimeFailure,
     ToolCall,
-    ToolCallFinished,
+    ToolCallStarted,
     ToolResult,
     ToolsCompleted,
     TurnEvent,
     TurnInput,
 )
 from stationmaster_server.agents.runtimes import calls
-from stationmaster_server.agents.runtimes.calls import Decision
 from stationmaster_server.agents.runtimes.claude.desk import Outcome
 from stationmaster_server.agents.runtimes.claude.dialogue import Dialogue, Means
 from stationmaster_server.agents.tools.source import Offered
@@ -74,25 +74,15 @@ class ClaudeTurn:
     async def _run_calls(
         self, waiting: tuple[ToolCall, ...], results: dict[str, ToolResult]
     ) -> AsyncGenerator[TurnEvent, None]:
-        """Gets every call its result; ends with ToolsCompleted, or with PermissionNeeded before anything ran."""
-        open_calls = [call for call in waiting if call.call_id not in results]
-        decisions = [calls.decide(call, self._offered, self._turn.rulings) for call in open_calls]
-        asking = tuple(decision.call for decision in decisions if decision.asks)
-        if asking:
-            yield PermissionNeeded(asking)
-            return
-        for done, decision in enumerate(decisions):
-            most_bytes = calls.share(results.values(), len(decisions) - done)
-            async with aclosing(calls.run(decision, self._turn, self._tool_deadline, most_bytes)) as events:
-                async for event in events:
-                    if isinstance(event, ToolCallFinished):
-                        results[event.result.call_id] = event.result
-                    yield event
-        answers = tuple(results[call.call_id] for call in waiting)
-        self._dialogue.ran(HistoryMessage("tool", answers), [_outcome(decision, results) for decision in decisions])
-        yield ToolsCompleted(answers)
-
-
-def _outcome(decision: Decision, results: Mapping[str, ToolResult]) -> Outcome:
-    ran = None if decision.tool is None else decision.call.arguments
-    return Outcome(results[decision.call.call_id], ran)
+        """See `calls.run_all`; the command line hears what came of each call, and with which arguments it ran."""
+        open_calls = [call.call_id for call in waiting if call.call_id not in results]
+        ran: dict[str, dict[str, Any]] = {}
+        running = calls.run_all(waiting, results, self._offered, self._turn, self._tool_deadline)
+        async with aclosing(running) as events:
+            async for event in events:
+                if isinstance(event, ToolCallStarted):
+                    ran[event.call.call_id] = event.call.arguments
+                elif isinstance(event, ToolsCompleted):
+                    outcomes = [Outcome(results[call_id], ran.get(call_id)) for call_id in open_calls]
+                    self._dialogue.ran(HistoryMessage("tool", event.results), outcomes)
+                yield event
