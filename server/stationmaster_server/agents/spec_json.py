@@ -15,7 +15,7 @@ from stationmaster_server.agents.model import (
     PermissionSettings,
     RuntimeName,
 )
-from stationmaster_server.identity.policies import policies_from_json, policies_to_json
+from stationmaster_server.identity.policy_store import policies_from_json, policies_to_json
 
 _MICROSECOND = timedelta(microseconds=1)
 _COUNTS = (

@@ -1,33 +1,11 @@
-"""Rules about tools: as columns hold them, and what those of users and organizations say of a call made directly."""
+"""What the rules about tools of a user and its organization say of a call that is made directly."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.identity.model import Effect, ToolPolicy, strictest
-
-# Of whoever owns a session or makes a call: its own rules and its organization's. Placeholders: organization, user.
-_ABOVE = """
-    coalesce((SELECT tool_policies FROM users WHERE organization_id = {organization} AND id = {user}), '[]')
-    || coalesce((SELECT tool_policies FROM organizations WHERE organization_id = {organization}), '[]')
-"""
-
-
-def above_sql(organization: str, user: str) -> str:
-    """SQL of the rules of a user and its organization, for a statement that is made anyway."""
-    return _ABOVE.format(organization=organization, user=user)
-
-
-def policies_to_json(policies: tuple[ToolPolicy, ...]) -> list[dict[str, str]]:
-    """Rules about tools as a JSON array."""
-    return [{"pattern": policy.pattern, "effect": policy.effect.value} for policy in policies]
-
-
-def policies_from_json(document: Any) -> tuple[ToolPolicy, ...]:
-    """The rules that `policies_to_json` made this of."""
-    return tuple(ToolPolicy(entry["pattern"], Effect(entry["effect"])) for entry in document)
+from stationmaster_server.identity import policy_store
+from stationmaster_server.identity.model import Effect, strictest
 
 
 async def denied(tx: Transaction, caller: Caller, tool: str) -> str | None:
@@ -35,9 +13,7 @@ async def denied(tx: Transaction, caller: Caller, tool: str) -> str | None:
 
     Only DENY forbids: whoever calls a tool itself is a person or program that need not be asked.
     """
-    tenant = caller.tenant
-    sql = f"SELECT {above_sql('$1', '$2')}"
-    rules = policies_from_json(await tx.fetchval(sql, tenant.organization_id, tenant.user_id))
+    rules = await policy_store.above(tx, caller.tenant)
     if strictest(rules, tool, Effect.ALLOW) is not Effect.DENY:
         return None
     return f"A tool policy of the user or the organization denies {tool}."

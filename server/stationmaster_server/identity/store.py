@@ -11,7 +11,7 @@ from stationmaster_server.db.listing import Clause, Page
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists
 from stationmaster_server.identity.model import Organization, Role, User, Webhook
-from stationmaster_server.identity.policies import policies_from_json, policies_to_json
+from stationmaster_server.identity.policy_store import policies_from_json, policies_to_json
 
 ORGANIZATION = (
     "o.organization_id, o.display_name, o.created_at, o.tool_policies, o.webhook_url, o.revision, o.updated_at"

@@ -18,7 +18,7 @@ from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.identity.policies import policies_from_json, policies_to_json
+from stationmaster_server.identity.policy_store import policies_from_json, policies_to_json
 from stationmaster_server.sessions.model import ENDED, Session, SessionState, session_name
 
 

@@ -14,7 +14,7 @@ from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity.model import ToolPolicy
-from stationmaster_server.identity.policies import above_sql, policies_from_json
+from stationmaster_server.identity.policy_store import above_sql, policies_from_json
 from stationmaster_server.identity.quotas import Reservation
 from stationmaster_server.sessions.model import (
     OPEN_TURNS,
