@@ -199,10 +199,19 @@ class Transcript:
 
 
 def arguments(struct: Struct) -> str:
-    """A call's arguments on one line."""
+    """A call's arguments on one line, by name: a Struct keeps no order."""
     from google.protobuf.json_format import MessageToDict
 
-    return shorten(json.dumps(MessageToDict(struct), ensure_ascii=False))
+    return shorten(json.dumps(_whole(MessageToDict(struct)), ensure_ascii=False, sort_keys=True))
+
+
+def _whole(value: object) -> object:
+    """The same with whole numbers as such: a Struct knows floats only."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def limit_line(limit: event_pb2.LimitReached) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from stationmaster.v1 import event_pb2
 from stationmaster_client import Interruption, errors
 from stationmaster_client.cli.transcript import Transcript, shorten
+from stationmaster_client.cli.transcript import arguments as on_one_line
 
 
 class Screen:
@@ -60,6 +61,12 @@ def test_text_that_looks_like_markup_is_printed_as_it_is(screen: Screen) -> None
 def test_text_cannot_steer_the_terminal(screen: Screen) -> None:
     screen.show(text_delta=event_pb2.TextDelta(text="a\x1b[2Jb\x07c\u202ed\r\n\te\n"))
     assert screen.text == "a�[2Jb�c�d\n\te\n"
+
+
+def test_whole_numbers_in_arguments_are_shown_as_such() -> None:
+    struct = Struct()
+    struct.update({"platform": 7, "delays": [1, 2.5], "on": True, "train": {"cars": 12}})
+    assert on_one_line(struct) == '{"delays": [1, 2.5], "on": true, "platform": 7, "train": {"cars": 12}}'
 
 
 def test_a_tool_call_has_a_line_for_its_arguments_and_one_for_its_result(screen: Screen) -> None:
