@@ -484,8 +484,11 @@ class Schedule(_message.Message):
     PAUSE_ON_FAILURE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
     cron: _builtins.str
-    """Five fields (minute, hour, day of month, month, day of week) as in crontab, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`."""
+    """Five fields (minute, hour, day of month, month, day of week) as in crontab, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    Either this or `every`.
+    """
     time_zone: _builtins.str
     """A name of the IANA database, for example `Europe/Berlin`; default `UTC`. Where clocks go forward, a time that does not exist is due when
     they have; where they go back, a time that comes twice is due once.
@@ -496,7 +499,7 @@ class Schedule(_message.Message):
     """Pauses the task when an execution that the schedule began has failed."""
     @_builtins.property
     def catch_up(self) -> _duration_pb2.Duration:
-        """Times that were due while no server ran, or the task was paused, are made up for if they are not older than this. Default one minute."""
+        """Times that were due while no server ran, or the task was paused, are made up for if they are not older than this. Default one hour."""
 
     @_builtins.property
     def jitter(self) -> _duration_pb2.Duration:
@@ -510,6 +513,10 @@ class Schedule(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """It is due at no time after."""
 
+    @_builtins.property
+    def every(self) -> _duration_pb2.Duration:
+        """It is due so often, counted from `start_time` or else from 1970. Either this or `cron`."""
+
     def __init__(
         self,
         *,
@@ -521,10 +528,11 @@ class Schedule(_message.Message):
         pause_on_failure: _builtins.bool = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        every: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "end_time", b"end_time", "jitter", b"jitter", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "end_time", b"end_time", "every", b"every", "jitter", b"jitter", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "cron", b"cron", "end_time", b"end_time", "jitter", b"jitter", "overlap", b"overlap", "pause_on_failure", b"pause_on_failure", "start_time", b"start_time", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catch_up", b"catch_up", "cron", b"cron", "end_time", b"end_time", "every", b"every", "jitter", b"jitter", "overlap", b"overlap", "pause_on_failure", b"pause_on_failure", "start_time", b"start_time", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -852,7 +860,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def skip_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How often its schedule was due and did not begin it, by reason: `OVERLAP`, `MISSED`."""
+        """How often its schedule was due and did not begin it, by reason: `OVERLAP`, `MISSED`, `PAUSED`."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
