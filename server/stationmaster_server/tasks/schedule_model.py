@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -61,6 +61,6 @@ class Decision:
     """
 
     fire: tuple[DueTime, ...]
-    skipped: Mapping[SkipReason, int] = field(default_factory=dict)
-    settled_until: datetime = datetime.min
-    next: DueTime | None = None
+    skipped: Mapping[SkipReason, int]
+    settled_until: datetime
+    next: DueTime | None

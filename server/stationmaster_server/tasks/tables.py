@@ -29,7 +29,6 @@ tasks = tenant_table(
     timestamp("last_fire_at", nullable=True),
     Column("fired", BigInteger, nullable=False, server_default="0"),
     Column("skipped", JSONB, nullable=False, server_default=text("'{}'")),
-    Column("last_execution_id", Uuid),
     Column("etag", Text, nullable=False),
     timestamp("created_at", default_now=True),
     timestamp("updated_at", default_now=True),
@@ -64,8 +63,8 @@ task_dependencies = tenant_table(
 # What depends on a task.
 Index(None, task_dependencies.c.organization_id, task_dependencies.c.depends_on)
 
-# What is known of an execution when it is submitted, and what is found out on the way. `settled`: what follows from
-# its end (the last event, executions that wait for it, the pause of its task) has been done.
+# What is known of an execution when it is submitted, and what is found out on the way. `template`: its payload is to
+# be filled in when it begins.
 executions = tenant_table(
     "executions",
     Column("id", Uuid, primary_key=True),
@@ -75,11 +74,12 @@ executions = tenant_table(
     Column("kind", Text, nullable=False),
     Column("trigger", Text, nullable=False),
     timestamp("scheduled_for", nullable=True),
+    Column("payload", JSON, nullable=False),
     Column("variables", JSON, nullable=False, server_default=text("'{}'")),
     Column("labels", JSONB, nullable=False, server_default=text("'{}'")),
     Column("report_formats", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("blocked", Boolean, nullable=False, server_default=text("false")),
-    Column("settled", Boolean, nullable=False, server_default=text("false")),
+    Column("template", Boolean, nullable=False, server_default=text("false")),
     Column("session_id", Uuid),
     Column("checkpoint", JSON),
     timestamp("created_at", default_now=True),
@@ -104,7 +104,5 @@ Index(
     unique=True,
     postgresql_where=text("scheduled_for IS NOT NULL"),
 )
-# The sweep of those whose end has not been dealt with.
-Index("executions_open_idx", executions.c.id, postgresql_where=text("NOT settled"))
 # Those that wait for tasks that theirs depends on.
 Index(None, executions.c.organization_id, executions.c.task_id, postgresql_where=text("blocked"))
