@@ -9,6 +9,7 @@ from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.db.engine import Database
+from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.prompt import PromptKind
@@ -17,6 +18,7 @@ from stationmaster_server.tasks.model import work_kind
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.templating.templates import Templates
 from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
 
@@ -30,11 +32,19 @@ class Tasks:
 
 
 def build_tasks(
-    stack: AsyncExitStack, database: Database, gate: Gate, engines: Engines, sessions: Sessions, tokens: PageTokens
+    stack: AsyncExitStack,
+    database: Database,
+    gate: Gate,
+    engines: Engines,
+    sessions: Sessions,
+    tokens: PageTokens,
+    pools: Pools,
 ) -> Tasks:
     """Build everything about tasks and executions."""
     kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), *installed()])
-    services = TaskServices(database, engines.log, engines.queue, gate.audit, kinds, Filling(kinds))
+    services = TaskServices(
+        database, engines.log, engines.queue, gate.audit, kinds, Filling(kinds, Templates(pools.cpu))
+    )
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
