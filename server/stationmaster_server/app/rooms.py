@@ -25,6 +25,7 @@ from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.service import IdentityService
 from stationmaster_server.identity.servicer import IdentityServicer
 from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.telemetry.metrics import Metrics
@@ -41,6 +42,7 @@ class Ground:
     listener: Listener
     gate: Gate
     engines: Engines
+    pools: Pools
     tokens: PageTokens
     chores: Housekeeping
     metrics: Metrics

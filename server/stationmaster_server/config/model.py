@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
+from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
@@ -305,6 +306,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     identity: IdentitySettings = IdentitySettings()
     work: WorkSettings = WorkSettings()
+    pools: PoolSettings = PoolSettings()
     events: EventSettings = EventSettings()
     sessions: SessionSettings = SessionSettings()
     models: ModelSettings = ModelSettings()

@@ -187,7 +187,7 @@ UPDATE work_items i
 SET cancel_requested = true,
     state = CASE WHEN state = 'RUNNING' THEN state ELSE 'CANCELLED' END,
     finished_at = CASE WHEN state = 'RUNNING' THEN NULL ELSE now() END,
-    reason = CASE WHEN state = 'RUNNING' THEN reason ELSE $3 END
+    reason = $3
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id
   AND l.old_state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')

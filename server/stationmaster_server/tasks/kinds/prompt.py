@@ -178,7 +178,7 @@ class PromptKind:
 
     async def _result(self, job: Job[PromptPayload], session_id: UUID, turn: Turn) -> dict[str, Any]:
         page = await self._sessions.list_messages(
-            job.caller, session_id, 'role = "ASSISTANT"', "number desc", PageRequest(1)
+            job.caller, session_id, 'role = "ASSISTANT"', "create_time desc", PageRequest(1)
         )
         text = "".join(part.text for part in page.items[0].parts if isinstance(part, Text)) if page.items else ""
         usage = turn.usage
