@@ -110,10 +110,6 @@ def test_jitter_ends_before_the_next_due_time() -> None:
     assert all(due.fires_at < following.due_at for due, following in pairwise(times))
 
 
-def test_a_preview_is_bounded() -> None:
-    assert len(next_times(Schedule(cron="* * * * *"), NOON, 10**9)) == schedules.MOST_PREVIEWED
-
-
 def test_times_past_all_bounds_have_nothing_due() -> None:
     assert next_times(HOURLY, utc("9998-01-01"), 3) == []
     assert next_times(HOURLY, datetime.min.replace(tzinfo=UTC), 1)[0].due_at == utc("1970-01-01 01:00")

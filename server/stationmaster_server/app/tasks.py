@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 
 from stationmaster_server.app.engines import Engines
+from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.tasks.filling import Filling
+from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.prompt import PromptKind
 from stationmaster_server.tasks.kinds.registry import Kinds, installed
@@ -39,6 +42,7 @@ def build_tasks(
     sessions: Sessions,
     tokens: PageTokens,
     pools: Pools,
+    chores: Housekeeping,
 ) -> Tasks:
     """Build everything about tasks and executions."""
     kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), *installed()])
@@ -48,6 +52,7 @@ def build_tasks(
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
+    chores.add(Chore("fire schedules", timedelta(seconds=1), Firing(services).fire_due))
     handlers: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }

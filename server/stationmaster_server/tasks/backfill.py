@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +88,7 @@ def schedule_of(task: Task) -> Schedule:
 def _due(schedule: Schedule, since: datetime, until: datetime) -> Sequence[datetime]:
     if until <= since:
         raise InvalidArgument.field("end_time", "must be after start_time")
+    schedule = replace(schedule, jitter=timedelta(0))
     due = due_between(schedule, since - JUST_BEFORE, until - JUST_BEFORE, MOST_TIMES + 1)
     if len(due) > MOST_TIMES:
         raise InvalidArgument.field("end_time", f"more than {MOST_TIMES} times are due in this range: make it shorter")

@@ -48,6 +48,10 @@ class Cron:
     months: frozenset[int]
     days: CronSim
 
+    def in_words(self) -> str:
+        """What it means, for people."""
+        return self.days.explain()
+
     def matches(self, wall: datetime) -> bool:
         """Whether it names this minute."""
         return self.count(wall, wall + timedelta(minutes=1)) == 1

@@ -127,7 +127,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A definition of work. `skipped`: how often the schedule was due in vain, by reason."""
+    """A definition of work. `skipped`: how often the schedule was due in vain, by reason.
+
+    `settled_until`: every time up to then that the schedule was due is either fired or counted.
+    """
 
     task_id: str
     kind: str
@@ -143,6 +146,7 @@ class Task:
     labels: Mapping[str, str] = field(default_factory=dict)
     state: TaskState = TaskState.ACTIVE
     state_reason: str = ""
+    settled_until: datetime | None = None
     next_fire_at: datetime | None = None
     last_fire_at: datetime | None = None
     fired: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.tasks import store
 from stationmaster_server.tasks.backfill import schedule_of
+from stationmaster_server.tasks.cron import parse
 from stationmaster_server.tasks.model import Schedule, Task
 from stationmaster_server.tasks.schedules import check, next_times
 from stationmaster_server.tasks.services import TaskServices
@@ -47,5 +48,5 @@ class Previews:
 def in_words(schedule: Schedule) -> str:
     """When it is due, for people."""
     if schedule.every is not None:
-        return f"every {schedule.every}"
-    return f"{schedule.cron} in {schedule.time_zone}"
+        return f"Every {schedule.every}"
+    return f"{parse(schedule.cron).in_words()} ({schedule.time_zone})"

@@ -15,7 +15,6 @@ from stationmaster_server.tasks import cron
 from stationmaster_server.tasks.schedule_model import DueTime, Schedule
 from stationmaster_server.tasks.timeline import CronTimeline, IntervalTimeline
 
-MOST_PREVIEWED = 1000
 SHORTEST_INTERVAL = timedelta(seconds=10)
 SHORTEST_CATCH_UP = timedelta(seconds=10)
 LONGEST = timedelta(days=366)
@@ -54,8 +53,7 @@ def check(schedule: Schedule, path: str = "schedule") -> None:
 
 
 def next_times(schedule: Schedule, after: datetime, count: int, *, seed: str = "") -> list[DueTime]:
-    """The next due times after `after`, at most `count` (1000 at most); `seed` (the task) decides their jitter."""
-    count = min(count, MOST_PREVIEWED)
+    """The next due times after `after`, at most `count`; `seed` (the task) decides their jitter."""
     after = min(max(after, schedule.start - _TICK if schedule.start else _FIRST), _LAST)
     dues = _between(schedule, after, after + _HORIZON)
     return list(_fire_times(schedule, islice(dues, count + 1), count, seed))

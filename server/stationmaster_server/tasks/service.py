@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,10 +23,11 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import administers, require_administrator
-from stationmaster_server.tasks import dependency_store, execution_store, store
+from stationmaster_server.tasks import dependency_store, execution_store, schedule_store, store
 from stationmaster_server.tasks.model import Task, TaskState, illegal_state, task_name
+from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.tasks.timing import first_fire
+from stationmaster_server.tasks.timing import resumed, scheduled
 
 UPDATABLE = frozenset(
     {"display_name", "description", "payload", "variables", "schedule", "options", "dependency_mode", "labels"}
@@ -52,7 +52,7 @@ class Tasks:
         await self._check(new)
         tenant = caller.tenant
         task = replace(new, uid=new_id(), user_id=tenant.user_id, etag=new_id().hex)
-        task = replace(task, next_fire_at=first_fire(task, datetime.now(UTC)))
+        task = scheduled(task, self._services.now())
         if validate_only:
             await self._require_free(caller, task.task_id)
             return task
@@ -94,7 +94,7 @@ class Tasks:
         changed = replace(before, **changes, etag=new_id().hex)
         await self._check(changed)  # before the transaction: a template may take its time
         if "schedule" in changes:
-            changed = replace(changed, next_fire_at=first_fire(changed, datetime.now(UTC)))
+            changed = scheduled(changed, self._services.now())
         if validate_only:
             _check_etag(before, etag)
             return changed
@@ -143,10 +143,20 @@ class Tasks:
             task = await self._own(tx, caller, task_id)
             if task.state is wanted:
                 raise illegal_state(task_name(task_id), task.state, wanted, "it is what you want already")
+            if wanted is TaskState.ACTIVE:
+                await self._resume_schedule(tx, caller, task)
             task = await store.set_state(tx, tenant.organization_id, task_id, wanted, reason, new_id().hex)
             await self._audit(tx, caller, action, task, why=reason)
             await remember(tx, tenant, caller.request_key, task)
             return task
+
+    async def _resume_schedule(self, tx: Transaction, caller: Caller, task: Task) -> None:
+        ahead = resumed(task, self._services.now())
+        if ahead.settled_until is not None:
+            organization_id = caller.tenant.organization_id
+            await schedule_store.settle(
+                tx, organization_id, task.task_id, ahead.settled_until, ahead.next_fire_at, ahead.skipped
+            )
 
     async def _own(self, tx: Transaction, caller: Caller, task_id: str, etag: str = "") -> Task:
         task = await store.lock(tx, caller.tenant.organization_id, task_id)
@@ -169,7 +179,7 @@ class Tasks:
     async def _check(self, task: Task) -> None:
         await self._services.filling.check(task)
         if task.schedule is not None:
-            first_fire(task, datetime.now(UTC))
+            check_schedule(task.schedule, "task.schedule")
             lacking = sorted(v.name for v in task.variables if v.required and not v.has_default)
             if lacking:
                 raise InvalidArgument.field(

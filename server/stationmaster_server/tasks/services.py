@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
@@ -10,6 +12,10 @@ from stationmaster_server.events.log import EventLog
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.work.queue import WorkQueue
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +28,5 @@ class TaskServices:
     audit: AuditLog
     kinds: Kinds
     filling: Filling
+    now: Callable[[], datetime] = _utc_now
+    """The clock of schedules, in UTC."""

@@ -38,8 +38,8 @@ LISTING = Listing(
 )
 _COLUMNS = """
     t.task_id, t.uid, t.user_id, t.kind, t.display_name, t.description, t.payload, t.variables, t.schedule, t.options,
-    t.dependency_mode, t.labels, t.state, t.state_reason, t.next_fire_at, t.last_fire_at, t.fired, t.skipped, t.etag,
-    t.created_at, t.updated_at,
+    t.dependency_mode, t.labels, t.state, t.state_reason, t.settled_until, t.next_fire_at, t.last_fire_at, t.fired,
+    t.skipped, t.etag, t.created_at, t.updated_at,
     (SELECT e.id FROM executions e WHERE e.organization_id = t.organization_id AND e.task_id = t.task_id
       ORDER BY e.created_at DESC LIMIT 1) AS last_execution_id"""
 _ONE = f"SELECT {_COLUMNS} FROM tasks t WHERE t.organization_id = $1 AND t.task_id = $2"
@@ -49,12 +49,12 @@ async def insert(tx: Transaction, organization_id: UUID, task: Task) -> Task:
     """A new task; its times are the database's. AlreadyExists when the id is taken."""
     sql = f"""
     INSERT INTO tasks AS t (organization_id, task_id, kind, uid, user_id, display_name, description, payload,
-        variables, schedule, options, dependency_mode, labels, etag, next_fire_at, settled_until)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, now()) RETURNING {_COLUMNS}
+        variables, schedule, options, dependency_mode, labels, etag, settled_until, next_fire_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING {_COLUMNS}
     """
     try:
         row = await tx.fetchrow(
-            sql, organization_id, task.task_id, task.kind, task.uid, task.user_id, *_changeable(task), task.next_fire_at
+            sql, organization_id, task.task_id, task.kind, task.uid, task.user_id, *_changeable(task)
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "tasks_pkey":
@@ -79,12 +79,11 @@ async def update(tx: Transaction, organization_id: UUID, task: Task, *, schedule
     UPDATE tasks t
     SET display_name = $3, description = $4, payload = $5, variables = $6, schedule = $7, options = $8,
         dependency_mode = $9, labels = $10, etag = $11, updated_at = now(),
-        next_fire_at = CASE WHEN $13 THEN $12 ELSE next_fire_at END,
-        settled_until = CASE WHEN $13 THEN now() ELSE settled_until END
+        settled_until = CASE WHEN $14 THEN $12 ELSE settled_until END,
+        next_fire_at = CASE WHEN $14 THEN $13 ELSE next_fire_at END
     WHERE organization_id = $1 AND task_id = $2 RETURNING {_COLUMNS}
     """
-    row = await tx.fetchrow(sql, organization_id, task.task_id, *_changeable(task), task.next_fire_at, scheduled)
-    return _task(row)
+    return _task(await tx.fetchrow(sql, organization_id, task.task_id, *_changeable(task), scheduled))
 
 
 async def set_state(
@@ -161,6 +160,8 @@ def _changeable(task: Task) -> tuple[Any, ...]:
         task.dependency_mode,
         dict(task.labels),
         task.etag,
+        task.settled_until,
+        task.next_fire_at,
     )
 
 
@@ -186,6 +187,7 @@ def _task(row: Any) -> Task:
         labels=row["labels"],
         state=TaskState(row["state"]),
         state_reason=row["state_reason"],
+        settled_until=row["settled_until"],
         next_fire_at=row["next_fire_at"],
         last_fire_at=row["last_fire_at"],
         fired=row["fired"],
