@@ -27,6 +27,8 @@ ORDERED_BY_NAME = {"AgentService.ListModels", "McpService.ListTools", "McpServic
 VALIDATE_ONLY = {"AgentService.CreateAgent", "AgentService.UpdateAgent", "IdentityService.SetQuota"} | {
     "McpService.RegisterMcpServer",
     "McpService.UpdateMcpServer",
+    "TaskService.CreateTask",
+    "TaskService.UpdateTask",
 }
 
 
@@ -74,6 +76,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     assert len([name for name in names if name.startswith("SessionService.")]) == 18
     assert len([name for name in names if name.startswith("IdentityService.")]) == 16
     assert len([name for name in names if name.startswith("McpService.")]) == 16
+    assert len([name for name in names if name.startswith("TaskService.")]) == 24
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)

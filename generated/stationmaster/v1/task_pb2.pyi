@@ -1641,6 +1641,8 @@ class ListDependenciesRequest(_message.Message):
     MAX_DEPTH_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The task: `tasks/{task}`."""
     direction: Global___DependencyDirection.ValueType
@@ -1651,6 +1653,10 @@ class ListDependenciesRequest(_message.Message):
     """At most so many; default 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    filter: _builtins.str
+    """Only those whose other task has this id, or fits a pattern with `*`."""
+    order_by: _builtins.str
+    """`depth`, which is the default: the nearest first."""
     def __init__(
         self,
         *,
@@ -1659,10 +1665,12 @@ class ListDependenciesRequest(_message.Message):
         max_depth: _builtins.int = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "max_depth", b"max_depth", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "filter", b"filter", "max_depth", b"max_depth", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
