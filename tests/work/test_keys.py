@@ -116,6 +116,12 @@ async def test_cancel_running_leaves_only_the_newest_of_those_that_wait(idle: Se
     assert await states(idle, items) == [State.CANCELLED] * 3 + [State.QUEUED]
 
 
+async def test_cancel_running_gives_the_slots_that_it_frees_to_those_that_it_leaves(idle: Server) -> None:
+    items = [await idle.submit(concurrency_key="k", max_running=2) for _ in range(3)]
+    items.append(await idle.submit(concurrency_key="k", max_running=2, strategy=Strategy.CANCEL_RUNNING))
+    assert await states(idle, items) == [State.CANCELLED, State.CANCELLED, State.QUEUED, State.QUEUED]
+
+
 async def test_a_repeated_submission_cancels_nobody(idle: Server) -> None:
     options: dict[str, Any] = {"concurrency_key": "k", "strategy": Strategy.CANCEL_RUNNING, "idempotency_key": "once"}
     first = await idle.submit(**options)
