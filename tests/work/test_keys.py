@@ -86,6 +86,17 @@ async def test_keys_take_turns(start_server: StartServer) -> None:
     assert order == ["long", "short", "long", "short", "long", "long"]
 
 
+async def test_of_those_with_different_limits_each_waits_for_all_before_it(idle: Server) -> None:
+    items = [await idle.submit(concurrency_key="k", max_running=limit) for limit in (3, 3, 3, 1, 3)]
+    await idle.call(idle.queue.cancel, items[0].item_id)
+    waiting = [State.WAITING, State.WAITING]
+    assert await states(idle, items) == [State.CANCELLED, State.QUEUED, State.QUEUED, *waiting]
+    async with idle.database.system() as tx:
+        assert await key_store.with_unused_slots(tx) == []
+    await idle.call(idle.queue.cancel, items[1].item_id)
+    assert await states(idle, items) == [State.CANCELLED, State.CANCELLED, State.QUEUED, State.WAITING, State.QUEUED]
+
+
 async def test_cancel_newest_cancels_what_finds_no_slot(idle: Server) -> None:
     options: dict[str, Any] = {"concurrency_key": "k", "strategy": Strategy.CANCEL_NEWEST}
     first, second = await idle.submit(**options), await idle.submit(**options)
