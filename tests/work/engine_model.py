@@ -142,11 +142,12 @@ class Model:
             work.idempotency_key,
             _in(self.now, work.idempotency_ttl) or 0.0,
             reason="CONCURRENCY_LIMIT" if state is State.CANCELLED else None,
+            paused=work.paused,
             finished_at=self.now,
         )
         self.twins[item_id] = twin
         self._use(twin)
-        if lease is not None and state is State.QUEUED:
+        if lease is not None and state is State.QUEUED and not work.paused:
             self._start(twin, lease)
         return twin
 
@@ -158,6 +159,8 @@ class Model:
         key = work.concurrency_key
         if key is None:
             return State.QUEUED
+        if work.paused:  # what is held back takes no slot
+            return State.WAITING
         if work.strategy is Strategy.CANCEL_RUNNING:
             self._make_room(work)
         if self._taken(key) < work.max_running:
@@ -273,6 +276,8 @@ class Model:
             state = State.CANCELLED
         if state is State.QUEUED:
             twin.run_at = run_at
+        if state is State.CANCELLED:
+            reason = reason or twin.reason
         twin.become(state)
         twin.reason, twin.finished_at = reason, self.now
 
@@ -343,10 +348,10 @@ class Model:
             self.admit([twin.work.concurrency_key])
 
     def _cancel(self, twin: Twin, reason: str) -> None:
-        twin.cancel = True
+        twin.cancel, twin.reason = True, reason
         if twin.state is not State.RUNNING:
             twin.become(State.CANCELLED)
-            twin.reason, twin.finished_at = reason, self.now
+            twin.finished_at = self.now
 
     def pause(self, twin: Twin, paused: bool) -> None:
         """Hold it back, or let it go on."""

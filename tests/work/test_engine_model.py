@@ -84,6 +84,7 @@ REST = st.fixed_dictionaries(
         "priority": st.sampled_from([Priority.URGENT, Priority.NORMAL, Priority.IDLE]),
         "retry": POLICIES,
         "timeouts": TIMEOUTS,
+        "paused": st.sampled_from([False, False, False, True]),
     }
 )
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
@@ -218,7 +219,7 @@ class Kitchen(RuleBasedStateMachine):
         leases, taken = len(self.worker.leases), len(self.worker.taken)
 
         def model(item: WorkItem | None) -> None:
-            lease = self.worker.leases[leases] if here and work.run_at is None else None
+            lease = self.worker.leases[leases] if here and work.run_at is None and not work.paused else None
             before = set(map(id, self.model.twins.values()))
             item_id = work.item_id or (item.item_id if item else new_id())
             twin = self.model.submit(work, item_id, lease.token if lease else None)
