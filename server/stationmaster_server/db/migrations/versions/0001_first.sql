@@ -435,6 +435,7 @@ CREATE TABLE work_items (
     run_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     start_deadline TIMESTAMP WITH TIME ZONE,
     close_deadline TIMESTAMP WITH TIME ZONE,
+    close_timeout INTERVAL,
     attempt_timeout INTERVAL,
     heartbeat_timeout INTERVAL,
     lease_token UUID,
