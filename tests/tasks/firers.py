@@ -25,6 +25,7 @@ from stationmaster_server.tasks.model import Task
 from stationmaster_server.tasks.schedule_model import Schedule
 from stationmaster_server.tasks.service import Tasks
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
 
@@ -75,7 +76,7 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     pools = Pools(PoolSettings())
     kinds = Kinds([Steered()])
     log = EventLog(database, PostgresBus(Listener(database)))
-    filling = Filling(kinds)
+    filling = Filling(kinds, Templates(pools.cpu))
     services = TaskServices(database, log, WorkQueue(notifier), AuditLog(database), kinds, filling, clock)
     try:
         yield Firer(database, services, Tasks(services), Firing(services))

@@ -54,7 +54,7 @@ def test_every_fault_is_named_by_its_path() -> None:
         "task.variables.spare": "is not declared: those declared are count, loud, more, share, tags, topic",
         "task.variables.other": "is not declared: those declared are count, loud, more, share, tags, topic",
     }
-    assert "(and 7 more)" in refused.value.message
+    assert "task.variables.more" in refused.value.message
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.db.engine import Database
+from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
@@ -20,6 +21,7 @@ from stationmaster_server.tasks.model import work_kind
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.templating.templates import Templates
 from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
 
@@ -39,11 +41,14 @@ def build_tasks(
     engines: Engines,
     sessions: Sessions,
     tokens: PageTokens,
+    pools: Pools,
     chores: Housekeeping,
 ) -> Tasks:
     """Build everything about tasks and executions."""
     kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), *installed()])
-    services = TaskServices(database, engines.log, engines.queue, gate.audit, kinds, Filling(kinds))
+    services = TaskServices(
+        database, engines.log, engines.queue, gate.audit, kinds, Filling(kinds, Templates(pools.cpu))
+    )
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)

@@ -72,7 +72,7 @@ def task_changes(message: pb.Task, fields: Set[str]) -> dict[str, Any]:
         check_size(message.payload.ByteSize(), "task.payload")
         changes["payload"] = mapping(message.payload)
     if "variables" in fields:
-        changes["variables"] = _variables(message)
+        changes["variables"] = tuple(_variable(one) for one in message.variables)
     if "schedule" in fields:
         changes["schedule"] = schedule_from_proto(message.schedule) if message.HasField("schedule") else None
     if "options" in fields:
@@ -86,15 +86,6 @@ def check_size(size: int, field: str) -> None:
     """A payload that is too large would be one for every execution."""
     if size > MAX_PAYLOAD_BYTES:
         raise InvalidArgument.field(field, f"has {size} bytes; {MAX_PAYLOAD_BYTES} are allowed")
-
-
-def _variables(message: pb.Task) -> tuple[Variable, ...]:
-    variables = tuple(_variable(one) for one in message.variables)
-    names = [variable.name for variable in variables]
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise InvalidArgument.field(f"task.variables[{place}].name", f"{name!r} is declared twice")
-    return variables
 
 
 def _variable(message: pb.VariableDeclaration) -> Variable:

@@ -89,8 +89,8 @@ WITH new AS (
 )
 INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
                         task_id, task_uid, scheduled_for, template, blocked)
-SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb, COALESCE(string_to_array(report_formats, ','), '{}'),
-       task_id, task_uid, scheduled_for, template, blocked
+SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
+       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked
 FROM new
 """
 

@@ -112,8 +112,7 @@ class Firing:
 
     async def _tell_of_skipped(self, tx: Transaction, organization_id: UUID, task: Task, decision: Decision) -> None:
         if decision.skipped:
-            counts: dict[str, Any] = {reason.value: number for reason, number in decision.skipped.items()}
-            details = {"until": decision.settled_until.isoformat(), **counts}
+            details: dict[str, Any] = {"until": decision.settled_until.isoformat(), **added({}, decision)}
             entry = AuditEntry("task.skip", task_name(task.task_id), category=Category.SYSTEM, details=details)
             caller = system_caller(organization_id, task.user_id, f"schedule-{task.uid}")
             await self._services.audit.write(tx, caller, entry)

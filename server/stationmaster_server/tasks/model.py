@@ -12,6 +12,7 @@ from uuid import UUID
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.identity.model import Caller, Role
 from stationmaster_server.tasks.schedule_model import Schedule
+from stationmaster_server.templating.model import Variable, VariableType
 from stationmaster_server.work.model import (
     DEFAULT_RETRY,
     NO_TIMEOUTS,
@@ -23,7 +24,17 @@ from stationmaster_server.work.model import (
     Timeouts,
 )
 
-__all__ = ["OnConflict", "Priority", "RateLimit", "RetryPolicy", "Schedule", "Strategy", "Timeouts"]
+__all__ = [
+    "OnConflict",
+    "Priority",
+    "RateLimit",
+    "RetryPolicy",
+    "Schedule",
+    "Strategy",
+    "Timeouts",
+    "Variable",
+    "VariableType",
+]
 
 MAX_DEPTH = 50
 """Of dependencies."""
@@ -84,17 +95,6 @@ class DependencyState(StrEnum):
     FAILED = "FAILED"
 
 
-class VariableType(StrEnum):
-    """The type of a variable."""
-
-    STRING = "STRING"
-    INTEGER = "INTEGER"
-    NUMBER = "NUMBER"
-    BOOLEAN = "BOOLEAN"
-    LIST = "LIST"
-    OBJECT = "OBJECT"
-
-
 class ReportFormat(StrEnum):
     """The format of a report."""
 
@@ -102,19 +102,6 @@ class ReportFormat(StrEnum):
     MARKDOWN = "MARKDOWN"
     HTML = "HTML"
     PDF = "PDF"
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A variable that templates use. `has_default` tells a default of null from none."""
-
-    name: str
-    type: VariableType = VariableType.STRING
-    description: str = ""
-    required: bool = False
-    has_default: bool = False
-    default: Any = None
-    allowed: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Previews:
         if task is None:
             task = await self._stored(caller, task_id)
         else:
-            self._services.filling.check(task, "task")
+            await self._services.filling.check(task)
         return await self._services.filling.fill(task, values)
 
     async def schedule(

@@ -49,7 +49,7 @@ class Tasks:
 
     async def create(self, caller: Caller, new: Task, *, validate_only: bool = False) -> Task:
         """Create a task of the caller. Raises AlreadyExists, InvalidArgument."""
-        self._check(new)
+        await self._check(new)
         tenant = caller.tenant
         task = replace(new, uid=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         task = scheduled(task, self._services.now())
@@ -89,21 +89,21 @@ class Tasks:
         Raises NotFound, Aborted(ETAG_MISMATCH), PermissionDenied, InvalidArgument.
         """
         tenant = caller.tenant
+        before = await self.get(caller, task_id)
+        require_owner(caller, before)
+        changed = replace(before, **changes, etag=new_id().hex)
+        await self._check(changed)  # before the transaction: a template may take its time
+        if "schedule" in changes:
+            changed = scheduled(changed, self._services.now())
         if validate_only:
-            caller = replace(caller, request_key=None)
+            _check_etag(before, etag)
+            return changed
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Task)
             if again is not None:
                 return again
-            task = await self._own(tx, caller, task_id, etag)
-            changed = replace(task, **changes, etag=new_id().hex)
-            self._check(changed)
-            if "schedule" in changes:
-                changed = scheduled(changed, self._services.now())
-            if validate_only:
-                tx.audited = True  # nothing is changed
-                return changed
-            changed = await store.update(tx, tenant.organization_id, changed)
+            await self._own(tx, caller, task_id, etag or before.etag)
+            changed = await store.update(tx, tenant.organization_id, changed, scheduled="schedule" in changes)
             await self._audit(tx, caller, "task.update", changed, paths=sorted(changes))
             await remember(tx, tenant, caller.request_key, changed)
             return changed
@@ -161,11 +161,7 @@ class Tasks:
     async def _own(self, tx: Transaction, caller: Caller, task_id: str, etag: str = "") -> Task:
         task = await store.lock(tx, caller.tenant.organization_id, task_id)
         require_owner(caller, task)
-        if etag and etag != task.etag:
-            raise Aborted(
-                Reason.ETAG_MISMATCH,
-                f"{task_name(task_id)} was changed meanwhile: its etag is {task.etag}, not {etag}; read it again",
-            )
+        _check_etag(task, etag)
         return task
 
     async def _cancel_open(self, tx: Transaction, organization_id: UUID, task_id: str) -> None:
@@ -180,8 +176,8 @@ class Tasks:
             return
         raise AlreadyExists("Task", task_name(task_id))
 
-    def _check(self, task: Task) -> None:
-        self._services.filling.check(task, "task")
+    async def _check(self, task: Task) -> None:
+        await self._services.filling.check(task)
         if task.schedule is not None:
             check_schedule(task.schedule, "task.schedule")
             lacking = sorted(v.name for v in task.variables if v.required and not v.has_default)
@@ -203,6 +199,14 @@ def require_owner(caller: Caller, task: Task) -> None:
     """A task is changed by its owner and by administrators. Raises PermissionDenied(ROLE_INSUFFICIENT)."""
     if task.user_id != caller.tenant.user_id and not administers(caller):
         require_administrator(caller, f"change {task_name(task.task_id)} of users/{task.user_id}")
+
+
+def _check_etag(task: Task, etag: str) -> None:
+    if etag and etag != task.etag:
+        raise Aborted(
+            Reason.ETAG_MISMATCH,
+            f"{task_name(task.task_id)} was changed meanwhile: its etag is {task.etag}, not {etag}; read it again",
+        )
 
 
 def _in_use(task_id: str, by: list[str]) -> FailedPrecondition:

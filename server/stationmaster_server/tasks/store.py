@@ -73,15 +73,17 @@ async def lock(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
     return _found(await tx.fetchrow(f"{_ONE} FOR NO KEY UPDATE", organization_id, task_id), task_id)
 
 
-async def update(tx: Transaction, organization_id: UUID, task: Task) -> Task:
-    """Write what can be changed of a task."""
+async def update(tx: Transaction, organization_id: UUID, task: Task, *, scheduled: bool) -> Task:
+    """Write what can be changed of a task; `scheduled`: when it is due as well."""
     sql = f"""
     UPDATE tasks t
     SET display_name = $3, description = $4, payload = $5, variables = $6, schedule = $7, options = $8,
-        dependency_mode = $9, labels = $10, etag = $11, settled_until = $12, next_fire_at = $13, updated_at = now()
+        dependency_mode = $9, labels = $10, etag = $11, updated_at = now(),
+        settled_until = CASE WHEN $14 THEN $12 ELSE settled_until END,
+        next_fire_at = CASE WHEN $14 THEN $13 ELSE next_fire_at END
     WHERE organization_id = $1 AND task_id = $2 RETURNING {_COLUMNS}
     """
-    return _task(await tx.fetchrow(sql, organization_id, task.task_id, *_changeable(task)))
+    return _task(await tx.fetchrow(sql, organization_id, task.task_id, *_changeable(task), scheduled))
 
 
 async def set_state(

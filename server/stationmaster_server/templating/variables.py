@@ -156,6 +156,7 @@ def _unknown(declared: Mapping[str, Variable]) -> str:
 
 def _raise(faults: Sequence[FieldViolation]) -> None:
     if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        text = f"{faults[0].field}: {faults[0].description}{more}"
-        raise InvalidArgument(Reason.INVALID_FIELD, text, *faults[:_MOST_VIOLATIONS])
+        told = faults[:_MOST_VIOLATIONS]
+        more = f" (and {len(faults) - len(told)} more)" if len(faults) > len(told) else ""
+        text = "; ".join(f"{fault.field}: {fault.description}" for fault in told)
+        raise InvalidArgument(Reason.INVALID_FIELD, f"{text}{more}", *told)
