@@ -79,7 +79,7 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     filling = Filling(kinds, Templates(pools.cpu))
     services = TaskServices(database, log, WorkQueue(notifier), AuditLog(database), kinds, filling, clock)
     try:
-        yield Firer(database, services, Tasks(services), Firing(services))
+        yield Firer(database, services, Tasks(services), Firing(services, clock=clock))
     finally:
         await notifier.close()
         await pools.close(timedelta(0))
