@@ -490,8 +490,9 @@ class Schedule(_message.Message):
     Either this or `every`.
     """
     time_zone: _builtins.str
-    """A name of the IANA database, for example `Europe/Berlin`; default `UTC`. Where clocks go forward, a time that does not exist is due when
-    they have; where they go back, a time that comes twice is due once.
+    """A name of the IANA database, for example `Europe/Berlin`; default `UTC`. Where clocks go forward, a time of the day that does not exist is
+    due when they have; where they go back, a time that comes twice is due the first time. Expressions whose minute or hour begins with `*`
+    run through the day: they are due whenever the clock shows what they name.
     """
     overlap: Global___OverlapPolicy.ValueType
     """What happens when it is due while the last one goes on."""
@@ -499,11 +500,13 @@ class Schedule(_message.Message):
     """Pauses the task when an execution that the schedule began has failed."""
     @_builtins.property
     def catch_up(self) -> _duration_pb2.Duration:
-        """Times that were due while no server ran, or the task was paused, are made up for if they are not older than this. Default one hour."""
+        """Times that were due while no server ran are made up for if they are not older than this, and skipped (MISSED) if they are. From 10 seconds;
+        default one hour.
+        """
 
     @_builtins.property
     def jitter(self) -> _duration_pb2.Duration:
-        """Each execution begins up to so much later than it is due, by chance."""
+        """Each execution begins up to so much later than it is due, and before it is due again, by a hash of the task and the time."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -515,7 +518,7 @@ class Schedule(_message.Message):
 
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:
-        """It is due so often, counted from `start_time` or else from 1970. Either this or `cron`."""
+        """It is due so often, counted from `start_time` or else from 1970. From 10 seconds. Either this or `cron`."""
 
     def __init__(
         self,
