@@ -1,0 +1,1 @@
+"""Tasks: work that is described once and executed by the work engine."""
