@@ -17,6 +17,7 @@ from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
+from stationmaster_server.config.storage import StorageSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
 
@@ -310,6 +311,7 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     outbound: OutboundSettings = OutboundSettings()
     mcp: McpSettings = McpSettings()
+    storage: StorageSettings = StorageSettings()
 
     @classmethod
     def settings_customise_sources(

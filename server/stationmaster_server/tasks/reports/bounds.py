@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from stationmaster_server.tasks.reports.model import Attempt, Entry, Progress, R
 
 NAME, ERROR, CALL, TEXT = 300, 4_000, 4_000, 20_000
 """Characters of a name, of an error, of arguments or a result, and of a message or section."""
-TOTAL = 400_000
+TOTAL = 250_000
 """Characters of all texts together."""
 ENTRIES, CALLS, SPANS, ATTEMPTS, MODELS, SECTIONS, MESSAGES, NOTES = 400, 50, 2_000, 50, 50, 20, 200, 50
 """At most so many of each; of messages, calls, attempts and rows the first and the last are kept."""
@@ -21,12 +22,25 @@ T = TypeVar("T")
 
 # What cannot be shown, and what would let a text reorder the words around it.
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]")
+_MARKS, _HIGHEST = frozenset({"Mn", "Me", "Cf"}), 12
 _BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
 
 def clean(text: str) -> str:
-    """The text without control characters, halves of characters and orders of direction; line ends are `\\n`."""
-    return _UNWANTED.sub("\N{REPLACEMENT CHARACTER}", _BREAKS.sub("\n", text))
+    """The text without control characters, halves of characters, orders of direction and towers of accents.
+
+    Line ends are `\\n`.
+    """
+    shown = _UNWANTED.sub("\N{REPLACEMENT CHARACTER}", _BREAKS.sub("\n", text))
+    return shown if shown.isascii() else "".join(_lowered(shown))
+
+
+def _lowered(text: str) -> Iterator[str]:
+    height = 0
+    for character in text:
+        height = height + 1 if unicodedata.category(character) in _MARKS else 0
+        if height <= _HIGHEST:
+            yield character
 
 
 def line(text: str, limit: int = NAME) -> str:

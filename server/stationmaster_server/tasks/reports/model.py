@@ -8,15 +8,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 
-class Format(StrEnum):
-    """How a report is written."""
-
-    JSON = "JSON"
-    MARKDOWN = "MARKDOWN"
-    HTML = "HTML"
-    PDF = "PDF"
-
-
 class SpanKind(StrEnum):
     """What took time."""
 
