@@ -139,3 +139,14 @@ async def test_a_member_sees_their_own_reports_and_an_owner_all(
             assert code_of(raised.value) == "NOT_FOUND"
     listed = await StorageServiceStub(channel).ListReports(storage_pb2.ListReportsRequest())
     assert {report.name for report in listed.reports} == {f"reports/{mine.id}", f"reports/{theirs.id}"}
+
+
+async def test_a_piece_that_lost_bytes_ends_the_download(
+    database: Database, channel: grpc.aio.Channel, me: Tenant
+) -> None:
+    made = await deposit(database, me, DATA)
+    async with database.system() as tx:
+        await tx.execute("UPDATE report_pieces SET data = substr(data, 1, 100) WHERE number = 1")
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await download(channel, f"reports/{made.id}")
+    assert code_of(ended.value) == "INTERNAL"

@@ -65,6 +65,8 @@ class StorageService:
         while offset < report.size_bytes:
             number, skipped = divmod(offset, PIECE_BYTES)
             data = (await self._piece(caller, report_id, number))[skipped:]
+            if not data:
+                raise RuntimeError(f"piece {number} of {report_name(report_id)} is shorter than it was stored")
             yield Piece(first, offset, data)
             first = None
             offset += len(data)
