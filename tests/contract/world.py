@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import grpc
 from google.protobuf import struct_pb2
@@ -30,8 +31,11 @@ from stationmaster.v1 import (
     task_pb2,
     task_pb2_grpc,
 )
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.storage.model import report_name
 
 from tests.contract.descriptors import Method
+from tests.fixtures.reports import deposit_at
 
 MCP_SERVER = mcp_pb2.McpStdio(
     command=sys.executable,
@@ -132,8 +136,8 @@ async def key_of(caller: Caller, user: str, scopes: list[str] | None = None) -> 
     return str(made.secret)
 
 
-async def furnish(caller: Caller) -> None:
-    """Give the caller one resource of every type."""
+async def furnish(caller: Caller, database_url: str) -> None:
+    """Give the caller one resource of every type; what no RPC makes comes into the database by itself."""
     names = caller.names
     identity: Any = caller.stub(identity_pb2_grpc.IdentityServiceStub)
     me = await identity.WhoAmI(identity_pb2.WhoAmIRequest(), metadata=caller.metadata)
@@ -156,6 +160,8 @@ async def furnish(caller: Caller) -> None:
     await _furnish_session(caller, agent.name)
     await _furnish_mcp(caller)
     await _furnish_tasks(caller)
+    tenant = Tenant(*(UUID(name.rpartition("/")[2]) for name in (me.organization.name, me.user.name)))
+    names["stationmaster.dev/Report"] = report_name((await deposit_at(database_url, tenant)).id)
     audit: Any = caller.stub(audit_pb2_grpc.AuditServiceStub)
     events = await audit.ListAuditEvents(audit_pb2.ListAuditEventsRequest(), metadata=caller.metadata)
     names["stationmaster.dev/AuditEvent"] = events.audit_events[0].name

@@ -18,6 +18,7 @@ from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
+from stationmaster_server.config.storage import StorageSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
 
@@ -312,6 +313,7 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     outbound: OutboundSettings = OutboundSettings()
     mcp: McpSettings = McpSettings()
+    storage: StorageSettings = StorageSettings()
 
     @classmethod
     def settings_customise_sources(

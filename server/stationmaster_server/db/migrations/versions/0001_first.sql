@@ -288,6 +288,27 @@ CREATE TABLE quotas (
     CONSTRAINT quotas_pkey PRIMARY KEY (organization_id, subject_id)
 );
 
+CREATE TABLE reports (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    execution_id UUID NOT NULL,
+    title TEXT NOT NULL,
+    format TEXT NOT NULL,
+    size_bytes BIGINT NOT NULL,
+    sha256 TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT reports_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX reports_created_at_idx ON reports (created_at);
+
+CREATE INDEX reports_organization_id_created_at_id_idx ON reports (organization_id, created_at, id);
+
+CREATE INDEX reports_organization_id_execution_id_idx ON reports (organization_id, execution_id);
+
+CREATE INDEX reports_organization_id_user_id_created_at_id_idx ON reports (organization_id, user_id, created_at, id);
+
 CREATE TABLE request_ids (
     organization_id UUID NOT NULL,
     user_id UUID NOT NULL,
@@ -514,6 +535,15 @@ CREATE TABLE messages (
 CREATE INDEX messages_search_idx ON messages USING gin (search);
 
 CREATE INDEX messages_summary_idx ON messages (organization_id, session_id, number) WHERE role = 'SYSTEM';
+
+CREATE TABLE report_pieces (
+    organization_id UUID NOT NULL,
+    report_id UUID NOT NULL,
+    number INTEGER NOT NULL,
+    data BYTEA NOT NULL,
+    CONSTRAINT report_pieces_pkey PRIMARY KEY (organization_id, report_id, number),
+    CONSTRAINT report_pieces_organization_id_report_id_fkey FOREIGN KEY(organization_id, report_id) REFERENCES reports (organization_id, id) ON DELETE CASCADE
+);
 
 CREATE TABLE turns (
     organization_id UUID NOT NULL,
@@ -759,6 +789,16 @@ CREATE POLICY tenant ON quotas TO stationmaster_app USING (organization_id = NUL
 
 CREATE POLICY system ON quotas TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON reports TO stationmaster_app;
+
+ALTER TABLE reports ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON reports TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON reports TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON request_ids TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON request_ids TO stationmaster_app;
@@ -868,6 +908,16 @@ ALTER TABLE messages ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON messages TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON messages TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON report_pieces TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON report_pieces TO stationmaster_app;
+
+ALTER TABLE report_pieces ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON report_pieces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON report_pieces TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON turns TO stationmaster_system;
 
