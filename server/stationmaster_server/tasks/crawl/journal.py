@@ -57,7 +57,7 @@ class Journal:
             return await store.take(held.tx, *self._key, self._fence, limit, without)
 
     async def record(self, target: Target, result: Result, cookies: Sequence[dict[str, Any]] | None) -> Result:
-        """Write what became of a page, with what it led to and the cookies if they changed; returns what was written."""
+        """Write what became of a page, what it led to, and the cookies if they changed; returns what was written."""
         async with self._hold() as held:
             duplicate_of = None
             if result.state is PageState.FETCHED and result.content_hash is not None:
@@ -67,9 +67,8 @@ class Journal:
             await store.finish_page(held.tx, *self._key, target.url, result, duplicate_of or "")
             added = 0
             if result.reason is Why.REDIRECTED:
-                onward = Target(
-                    result.redirect_to, host_of(result.redirect_to), target.depth, (*target.via, target.url)
-                )
+                where, via = result.redirect_to, (*target.via, target.url)
+                onward = Target(where, host_of(where), target.depth, via)
                 added = await store.redirect(held.tx, *self._key, onward, reopen=result.reopen)
             added += await self._add(held, result.links, target.depth + 1, held.urls + added)
             if added or cookies is not None:

@@ -176,7 +176,7 @@ class Result:
     canonical_url: str = ""
     content_hash: bytes | None = None
     redirect_to: str = ""
-    reopen: bool = False  # the redirect set a cookie, so that a URL that led here may answer otherwise now
+    reopen: bool = False  # a URL that led here by a redirect is to be asked once more
     links: tuple[str, ...] = ()
 
 

@@ -20,7 +20,7 @@ class _Health:
 
 
 class Proxies:
-    """The proxies of a crawl, perhaps none. A proxy rests 30 s after a failure, twice as long after each further one."""
+    """The proxies of a crawl, perhaps none. One rests 30 s after a failure, twice as long after each further one."""
 
     def __init__(self, proxies: Sequence[Proxy], clock: Clock) -> None:
         self._all = [_Health(proxy) for proxy in proxies]

@@ -51,7 +51,7 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID) -> B
 
 
 async def hold(tx: Transaction, organization_id: UUID, execution_id: UUID, fence: int) -> int | None:
-    """Lock a crawl until the transaction's end; returns how many URLs it has, or None when the fence is not the newest."""
+    """Lock a crawl until the transaction's end; returns how many URLs it has, None if the fence is not the newest."""
     urls: int | None = await tx.fetchval(
         f"SELECT urls FROM crawl_runs WHERE {_OF} AND fence = $3 FOR UPDATE", organization_id, execution_id, fence
     )
@@ -105,7 +105,7 @@ async def add(
 
 
 async def redirect(tx: Transaction, organization_id: UUID, execution_id: UUID, target: Target, *, reopen: bool) -> bool:
-    """Add where a redirect leads; with `reopen` also when that is a URL that was itself redirected. Whether it is new."""
+    """Add where a redirect leads; with `reopen` also a URL that was itself redirected. Returns whether it is new."""
     return bool(
         await tx.fetchval(
             """INSERT INTO crawl_pages (organization_id, execution_id, url, host, depth, via)

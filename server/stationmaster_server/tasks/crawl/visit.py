@@ -50,9 +50,7 @@ class Visitor:
     async def visit(self, target: Target, attempt: int) -> Result:
         """What becomes of a page at its attempt of this number. Raises Again when another one is worth it."""
         if self._hosts.is_given_up(target.host):
-            return _failed(
-                Why.HOST_UNAVAILABLE, f"{target.host} failed so often in a row that it is not asked any more"
-            )
+            return _failed(Why.HOST_UNAVAILABLE, f"{target.host} failed too often in a row to be asked any more")
         rules = await self._robots.rules(target.url)
         match rules.verdict(target.url):
             case Verdict.UNREACHABLE:
@@ -60,7 +58,6 @@ class Visitor:
             case Verdict.DISALLOWED:
                 return Result(PageState.SKIPPED, Why.ROBOTS)
         await self._hosts.turn(target.host)
-        cookies = self._jar.changes
         try:
             answer = await self._fetcher.fetch(target.url, _is_wanted)
         except FetchFailed as error:
@@ -68,7 +65,7 @@ class Visitor:
         if answer.status in _RETRIED:
             return self._after_refusal(target, attempt, answer)
         self._hosts.answered(target.host)
-        result = await self._read(target, answer, cookies_changed=self._jar.changes != cookies)
+        result = await self._read(target, answer)
         return replace(result, status_code=answer.status, attempts=attempt, content_type=answer.content_type[:200])
 
     def _after_failure(self, target: Target, attempt: int, error: FetchFailed) -> Result:
@@ -94,9 +91,9 @@ class Visitor:
     def _pause(self, attempt: int) -> float:
         return min(self._settings.max_wait.total_seconds(), _FIRST_PAUSE * 2.0 ** (attempt - 1))
 
-    async def _read(self, target: Target, answer: Answer, *, cookies_changed: bool) -> Result:
+    async def _read(self, target: Target, answer: Answer) -> Result:
         if answer.status in _REDIRECTS and "location" in answer.headers:
-            return self._redirected(target, answer, cookies_changed=cookies_changed)
+            return self._redirected(target, answer)
         if not 200 <= answer.status < 300:
             return _failed(Why.HTTP_STATUS, f"the site answered {answer.status}")
         if not is_readable(answer.content_type):
@@ -107,15 +104,17 @@ class Visitor:
             return _failed(Why.EXTRACTION, f"the page could not be read: {type(error).__name__}")
         return await self._page(target, answer, found)
 
-    def _redirected(self, target: Target, answer: Answer, *, cookies_changed: bool) -> Result:
+    def _redirected(self, target: Target, answer: Answer) -> Result:
         where = normalise(answer.headers["location"], target.url)
         if where is None:
             return _failed(Why.HTTP_STATUS, "the site redirects to what is no http or https URL")
         chain = (*target.via, target.url)
-        if len(chain) > MAX_REDIRECTS:
-            return _failed(Why.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS} redirects, begun at {chain[0]}")
-        if where in chain and not cookies_changed:
+        too_many = len(chain) > MAX_REDIRECTS
+        # With a cookie that was set on the way, a page may answer otherwise than it did.
+        if where in chain and (too_many or not self._jar.changes):
             return _failed(Why.REDIRECT_LOOP, f"the redirects lead back to {where}")
+        if too_many:
+            return _failed(Why.TOO_MANY_REDIRECTS, f"more than {MAX_REDIRECTS} redirects, begun at {chain[0]}")
         if not self._scope.admits(where):
             return Result(PageState.SKIPPED, Why.OUT_OF_SCOPE, redirect_to=where)
         return Result(PageState.SKIPPED, Why.REDIRECTED, redirect_to=where, reopen=where in chain)
