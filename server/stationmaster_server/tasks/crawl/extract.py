@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from selectolax.lexbor import LexborHTMLParser
 from stationmaster_server.tasks.crawl.content import Kind, decode, kind_of
 from stationmaster_server.tasks.crawl.urls import normalise
 
+# To the library a page that is no article is an error.
+logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 _MOST_LINKS = 5000
 _TITLE_CHARACTERS = 500
 

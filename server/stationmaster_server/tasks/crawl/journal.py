@@ -80,6 +80,7 @@ class Journal:
         async with self._hold() as held:
             await store.skip_rest(held.tx, *self._key, Why.PAGE_LIMIT)
             await store.update_run(held.tx, *self._key, cookies=())
+            self.full = held.urls >= self._max_urls
             return await store.count(held.tx, *self._key)
 
     async def count(self) -> Counts:
@@ -90,9 +91,7 @@ class Journal:
     async def _add(self, held: _Held, urls: Iterable[str], depth: int, have: int) -> int:
         wanted = [(url, host_of(url)) for url in dict.fromkeys(urls)]
         room = max(0, self._max_urls - have)
-        added = await store.add(held.tx, *self._key, wanted, depth, room) if wanted else 0
-        self.full = self.full or (bool(wanted) and added == room)
-        return added
+        return await store.add(held.tx, *self._key, wanted, depth, room) if wanted else 0
 
     @asynccontextmanager
     async def _hold(self) -> AsyncIterator[_Held]:

@@ -224,4 +224,4 @@ class CrawlSummary:
     size_bytes: int
     reasons: Mapping[str, int]
     full: bool
-    """Whether more URLs were found than a crawl of this size remembers."""
+    """Whether as many URLs were found as a crawl of this size remembers: further ones were left out."""

@@ -31,7 +31,7 @@ def normalise(text: str, base: str = "") -> str | None:
     text = _CONTROLS.sub("", text).strip()
     if len(text) > 2 * MAX_URL:
         return None
-    before, mark, after = text.partition("?")
+    before, mark, after = text.partition("#")[0].partition("?")
     try:
         parts = urlsplit(urljoin(base, before.replace("\\", "/") + mark + after))
         port = parts.port
@@ -41,7 +41,9 @@ def normalise(text: str, base: str = "") -> str | None:
     if parts.scheme not in _PORTS or host is None or parts.username is not None or parts.password is not None:
         return None
     where = host if port in (None, _PORTS[parts.scheme]) else f"{host}:{port}"
-    path = _without_dots(_quoted(parts.path, _PATH)) or "/"
+    # Joining takes a last semicolon for the sign of parameters that are not there.
+    semicolon = ";" if before.endswith(";") and not parts.path.endswith(";") else ""
+    path = _without_dots(_quoted(parts.path + semicolon, _PATH)) or "/"
     query = _quoted(parts.query, _QUERY)
     url = f"{parts.scheme}://{where}{path}" + (f"?{query}" if query else "")
     return url if len(url) <= MAX_URL else None
