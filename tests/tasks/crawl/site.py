@@ -19,8 +19,14 @@ class Asked:
     at: float
 
 
-Stream = Callable[[asyncio.StreamWriter], Awaitable[None]]
-Page = bytes | Stream | Callable[[Asked], "bytes | Stream"]
+@dataclass(frozen=True)
+class Streamed:
+    """A response that is written by hand; decorates who writes it."""
+
+    write: Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+Page = bytes | Streamed | Callable[[Asked], bytes]
 
 
 @dataclass
@@ -68,12 +74,10 @@ class Site:
         page = self.pages.get(asked.path) or self.pages.get(asked.path.partition("?")[0])
         if page is None:
             page = self.fallback(asked) if self.fallback else response(b"not here", status=404)
-        if callable(page) and not asyncio.iscoroutinefunction(page):
-            page = page(asked)
-        if isinstance(page, bytes):
-            writer.write(page)
+        if isinstance(page, Streamed):
+            await page.write(writer)
         else:
-            await page(writer)  # type: ignore[misc]
+            writer.write(page if isinstance(page, bytes) else page(asked))
 
 
 @asynccontextmanager

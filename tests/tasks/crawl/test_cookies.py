@@ -10,7 +10,7 @@ from stationmaster_server.tasks.crawl.cookies import dump, jar_of
 from stationmaster_server.tasks.crawl.model import Cookie, CrawlSettings, Stay
 
 from tests.tasks.crawl.conftest import MakeCrawl
-from tests.tasks.crawl.site import Asked, Site, page, response
+from tests.tasks.crawl.site import Asked, Site, Streamed, page, response
 
 
 def _needs_login(asked: Asked) -> bytes:
@@ -47,6 +47,7 @@ async def test_cookies_that_the_site_sets_are_sent_back(site: Site, crawl: MakeC
 async def test_cookies_outlive_the_crawler(site: Site, crawl: MakeCrawl, database: Database) -> None:
     held = asyncio.Event()
 
+    @Streamed
     async def never(writer: asyncio.StreamWriter) -> None:
         held.set()
         await asyncio.Event().wait()

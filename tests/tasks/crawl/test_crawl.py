@@ -12,7 +12,7 @@ from stationmaster_server.tasks.crawl.extract import Extract
 from stationmaster_server.tasks.crawl.model import PageState, Stay, Why
 
 from tests.tasks.crawl.conftest import MakeCrawl
-from tests.tasks.crawl.site import Asked, Site, page, redirect, response
+from tests.tasks.crawl.site import Asked, Site, Streamed, page, redirect, response
 from tests.waiting import until
 
 
@@ -147,6 +147,7 @@ async def test_a_base_is_what_links_count_from(site: Site, crawl: MakeCrawl) -> 
 
 
 async def test_what_is_no_text_is_skipped_without_its_body(site: Site, crawl: MakeCrawl) -> None:
+    @Streamed
     async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: 100000000\r\n\r\n%PDF")
         await asyncio.Event().wait()
@@ -251,6 +252,7 @@ async def test_a_crawl_that_was_cancelled_goes_on_and_fetches_no_page_twice(site
 async def test_a_crawler_that_was_replaced_writes_nothing_more(site: Site, crawl: MakeCrawl) -> None:
     held = asyncio.Event()
 
+    @Streamed
     async def slow(writer: asyncio.StreamWriter) -> None:
         await held.wait()
         writer.write(page("slow", ["/from-the-stalled-one"]))

@@ -19,7 +19,7 @@ from tests.tasks.crawl.site import Asked, Site, page, redirect, robots, sitemap
 from tests.waiting import until
 
 DOOMED = Path(__file__).with_name("doomed_crawler.py")
-PAGES = 60
+PAGES = 50
 
 
 def _tree(asked: Asked) -> bytes:
@@ -31,7 +31,8 @@ def _tree(asked: Asked) -> bytes:
     return page(f"page {number}", [*onward, f"/p/{number // 2}"])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
 async def test_after_kill_9_at_any_point_every_page_is_found_and_none_that_was_recorded_is_fetched_again(
     site: Site, database: Database, database_url: str, tenant: Tenant, seed: int
 ) -> None:
@@ -51,16 +52,16 @@ async def test_after_kill_9_at_any_point_every_page_is_found_and_none_that_was_r
         before = await recorded()
         seen = len(site.log)
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments)
-        wanted = seen + chance.randint(1, 25)
+        wanted = seen + chance.randint(1, 18)
 
         async def far_enough(process: asyncio.subprocess.Process = process, wanted: int = wanted) -> bool:
             return process.returncode is not None or len(site.log) >= wanted
 
-        await until(far_enough, seconds=60)
-        if kills < 5 and process.returncode is None:
+        await until(far_enough, seconds=300)
+        if kills < 4 and process.returncode is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
-        code = await asyncio.wait_for(process.wait(), 60)
+        code = await asyncio.wait_for(process.wait(), 300)
         again = before & {asked.path for asked in site.log[seen:]}
         assert not again, f"recorded before kill {kills}, and fetched again"
         if code == 0:

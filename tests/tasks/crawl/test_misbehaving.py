@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from stationmaster_server.tasks.crawl.model import Why
 
 from tests.tasks.crawl.conftest import Instantly, MakeCrawl
-from tests.tasks.crawl.site import Asked, Site, Stream, page, response
+from tests.tasks.crawl.site import Asked, Page, Site, Streamed, page, response
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 SHORT = timedelta(milliseconds=300)
 
 
+@Streamed
 async def _slow_head(writer: asyncio.StreamWriter) -> None:
     for byte in HEAD:
         writer.write(bytes([byte]))
         await asyncio.sleep(0.05)
 
 
+@Streamed
 async def _slow_body(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
     while True:
@@ -31,22 +34,26 @@ async def _slow_body(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.05)
 
 
+@Streamed
 async def _silence(writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
+@Streamed
 async def _hang_up(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + b"Content-Length: 1000\r\n\r\nthe beginning")
     await writer.drain()
     writer.transport.abort()
 
 
+@Streamed
 async def _garbage(writer: asyncio.StreamWriter) -> None:
     writer.write(b"\x00\x01\x02 nonsense\r\n\r\n")
     await writer.drain()
     writer.transport.abort()
 
 
+@Streamed
 async def _endless_header(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD)
     while True:
@@ -54,6 +61,7 @@ async def _endless_header(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+@Streamed
 async def _endless_body(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
     while True:
@@ -63,7 +71,7 @@ async def _endless_body(writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.parametrize("answer", [_slow_head, _slow_body, _silence], ids=["head", "body", "silence"])
 async def test_a_page_that_comes_too_slowly_fails_at_its_time_limit(
-    site: Site, crawl: MakeCrawl, answer: Stream
+    site: Site, crawl: MakeCrawl, answer: Streamed
 ) -> None:
     site.pages = {"/": page("home", ["/slow", "/other"]), "/slow": answer, "/other": page("other")}
     crawled = crawl(timeout=SHORT, attempts=2)
@@ -76,7 +84,7 @@ async def test_a_page_that_comes_too_slowly_fails_at_its_time_limit(
 
 @pytest.mark.parametrize("answer", [_hang_up, _garbage, _endless_header], ids=["hang up", "garbage", "endless header"])
 async def test_a_connection_that_breaks_is_tried_again_and_then_fails(
-    site: Site, crawl: MakeCrawl, answer: Stream
+    site: Site, crawl: MakeCrawl, answer: Streamed
 ) -> None:
     site.pages = {"/": page("home", ["/broken"]), "/broken": answer}
     crawled = crawl(attempts=3)
@@ -92,7 +100,7 @@ def _bomb(encoding: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["announced", "endless", "gzip", "deflate"])
 async def test_a_body_above_the_limit_is_given_up(site: Site, crawl: MakeCrawl, kind: str) -> None:
-    large = {"announced": response(b"x" * 3_000_000), "endless": _endless_body}
+    large: dict[str, Page] = {"announced": response(b"x" * 3_000_000), "endless": _endless_body}
     site.pages = {"/": page("home", ["/large"]), "/large": large.get(kind) or _bomb(kind)}
     crawled = crawl(max_page_bytes=1_000_000)
     await crawled.run()
@@ -108,7 +116,7 @@ async def test_a_body_that_is_not_what_its_encoding_says_fails(site: Site, crawl
     assert await crawled.reasons() == {"/a": Why.BROKEN_BODY, "/b": Why.BROKEN_BODY}
 
 
-def _once(first: bytes, then: bytes) -> object:
+def _once(first: bytes, then: bytes) -> Callable[[Asked], bytes]:
     answers = iter([first])
     return lambda asked: next(answers, then)
 
@@ -128,7 +136,7 @@ async def test_a_site_that_asks_for_a_pause_gets_it(
 ) -> None:
     refusal = response(b"", *headers, status=status)
     site.pages = {"/": page("home", ["/busy", "/other"]), "/other": page("other")}
-    site.pages["/busy"] = _once(refusal, page("busy"))  # type: ignore[assignment]
+    site.pages["/busy"] = _once(refusal, page("busy"))
     crawled = crawl(max_concurrent=1)
     await crawled.run()
     assert await crawled.fetched() == {"/", "/busy", "/other"}

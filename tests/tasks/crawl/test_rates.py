@@ -11,7 +11,7 @@ from stationmaster_server.tasks.crawl.hosts import Hosts
 from stationmaster_server.tasks.crawl.model import Stay
 
 from tests.tasks.crawl.conftest import Instantly, MakeCrawl
-from tests.tasks.crawl.site import Site, page, robots
+from tests.tasks.crawl.site import Site, Streamed, page, robots
 from tests.waiting import until
 
 
@@ -33,6 +33,7 @@ async def test_no_more_pages_are_under_way_at_once_than_the_settings_say(
     most = 0
     open_gate = asyncio.Event()
 
+    @Streamed
     async def counted(writer: asyncio.StreamWriter) -> None:
         nonlocal under_way, most
         under_way += 1
@@ -59,6 +60,7 @@ async def test_no_more_pages_are_under_way_at_once_than_the_settings_say(
 async def test_one_slow_host_does_not_hold_up_the_others(site: Site, crawl: MakeCrawl) -> None:
     held = asyncio.Event()
 
+    @Streamed
     async def slow(writer: asyncio.StreamWriter) -> None:
         await held.wait()
         writer.write(page("slow"))
