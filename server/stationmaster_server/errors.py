@@ -56,6 +56,11 @@ class Reason(StrEnum):
     TOOL_DENIED = "TOOL_DENIED"
     COMMAND_REFUSED = "COMMAND_REFUSED"
     ADDRESS_REFUSED = "ADDRESS_REFUSED"
+    DEPENDENCY_CYCLE = "DEPENDENCY_CYCLE"
+    DEPENDENCY_TOO_DEEP = "DEPENDENCY_TOO_DEEP"
+    TASK_IN_USE = "TASK_IN_USE"
+    NO_SCHEDULE = "NO_SCHEDULE"
+    DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,14 @@ class StationmasterError(Exception):
         self.reason = reason
         self.message = message
         self.metadata = metadata or {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Pickled as other exceptions are, its constructor would be called with the message alone.
+        return _without_constructor, (type(self), self.args), self.__dict__
+
+
+def _without_constructor(cls: type[StationmasterError], args: tuple[object, ...]) -> StationmasterError:
+    return cls.__new__(cls, *args)
 
 
 class InvalidArgument(StationmasterError):
@@ -163,6 +176,14 @@ class Unavailable(StationmasterError):
 
 class DeadlineExceeded(StationmasterError):
     """The caller's deadline, or a limit of ours, passed before the work was done."""
+
+
+class ProcessDied(StationmasterError):
+    """The process that computed something for the call ended before it had a result; no other call was hurt."""
+
+
+class RemoteError(Exception):
+    """A function in a process of a pool raised what cannot be sent from there; this tells of it."""
 
 
 class LeaseLost(Exception):

@@ -233,6 +233,7 @@ async def test_doctor_finds_a_healthy_server_and_each_fault(server_process: Star
     code, told, _ = await run("doctor", environment={**environment, "STATIONMASTER_SERVER__PORT": "0"})
     assert code == 0, told
     assert "OK    database" in told
+    assert "    pools        a process started in" in told
     (server.data_folder / "admin.key").chmod(0o644)
     port = server.target.rpartition(":")[2]
     code, told, errors = await run("doctor", environment={**environment, "STATIONMASTER_SERVER__PORT": port})
@@ -254,6 +255,17 @@ async def test_doctor_warns_of_models_whose_price_is_not_known(data_folder: Path
     _, told, _ = await run("doctor", environment=environment)
     assert "WARN  prices       what local:other costs is not known" in told
     assert "local:own" not in told
+
+
+async def test_doctor_tries_a_process_of_the_pool(data_folder: Path, database_url: str) -> None:
+    environment = {
+        "STATIONMASTER_DATA_FOLDER": str(data_folder),
+        "DATABASE_URL": database_url,
+        "STATIONMASTER_POOLS__PROCESSES": "100000",
+    }
+    _, told, _ = await run("doctor", environment=environment)
+    assert "WARN  pools        a process started in" in told
+    assert "lower pools.memory or pools.processes" in told
 
 
 async def test_doctor_says_that_the_database_is_away(data_folder: Path) -> None:

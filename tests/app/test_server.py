@@ -116,6 +116,9 @@ async def test_operators_read_metrics_and_health_over_http(server: RunningServer
         assert (ready.status_code, ready.json()) == (200, {"ready": True, "missing": {}})
         metrics = (await http.get("/metrics")).text
         assert 'stationmaster_rpc_handled_total{code="OK",method="WhoAmI"' in metrics
+        for pool in ("cpu", "blocking"):
+            assert f'stationmaster_{pool}_pool_calls{{state="running"}} 0.0' in metrics
+            assert f'stationmaster_{pool}_pool_ended_total{{how="timed_out"}} 0.0' in metrics
         assert (await http.get("/nothing")).status_code == 404
         assert (await http.post("/metrics")).status_code == 405
 

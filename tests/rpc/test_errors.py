@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -53,6 +54,7 @@ EXAMPLES: tuple[tuple[StationmasterError, grpc.StatusCode, set[str]], ...] = (
     ),
     (errors.Unavailable(Reason.DATABASE_UNAVAILABLE, "away"), grpc.StatusCode.UNAVAILABLE, {"RetryInfo"}),
     (errors.DeadlineExceeded(Reason.DEADLINE_EXCEEDED, "late"), grpc.StatusCode.DEADLINE_EXCEEDED, set()),
+    (errors.ProcessDied(Reason.INTERNAL, "dead"), grpc.StatusCode.INTERNAL, set()),
     (UnknownMethod("/a/B"), grpc.StatusCode.UNIMPLEMENTED, set()),
     (MessageTooLarge(2, 1), grpc.StatusCode.RESOURCE_EXHAUSTED, {"QuotaFailure"}),
     (Internal("r"), grpc.StatusCode.INTERNAL, set()),
@@ -110,6 +112,14 @@ def test_each_status_carries_the_details_that_its_code_promises(
     assert found.keys() == {"ErrorInfo", "RequestInfo"} | expected
     assert (found["ErrorInfo"].domain, found["ErrorInfo"].reason) == ("stationmaster", error.reason.value)
     assert found["RequestInfo"].request_id == "request-1"
+
+
+@pytest.mark.parametrize("error", [error for error, _, _ in EXAMPLES], ids=lambda error: type(error).__name__)
+def test_an_error_survives_the_way_from_another_process(error: StationmasterError) -> None:
+    error.add_note("seen there")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
 def test_the_details_say_what_the_error_said() -> None:

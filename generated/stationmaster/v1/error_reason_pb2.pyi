@@ -118,6 +118,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The settings of this installation do not allow this command."""
     ERROR_REASON_ADDRESS_REFUSED: _ErrorReason.ValueType  # 46
     """FAILED_PRECONDITION. An address is private, loopback, link-local or otherwise not one that may be fetched on a user's word."""
+    ERROR_REASON_DEPENDENCY_CYCLE: _ErrorReason.ValueType  # 47
+    """FAILED_PRECONDITION. The dependency would close a cycle; metadata `path` has all of it."""
+    ERROR_REASON_DEPENDENCY_TOO_DEEP: _ErrorReason.ValueType  # 48
+    """FAILED_PRECONDITION. Dependencies would be more than 50 deep, or too many to look at in the time there is."""
+    ERROR_REASON_TASK_IN_USE: _ErrorReason.ValueType  # 49
+    """FAILED_PRECONDITION. Other tasks depend on the task."""
+    ERROR_REASON_NO_SCHEDULE: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION. The task has no schedule."""
+    ERROR_REASON_DEPENDENCY_FAILED: _ErrorReason.ValueType  # 51
+    """Never sent by a call: an execution was cancelled because a task that it depends on failed."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -221,4 +231,14 @@ ERROR_REASON_COMMAND_REFUSED: ErrorReason.ValueType  # 45
 """FAILED_PRECONDITION. The settings of this installation do not allow this command."""
 ERROR_REASON_ADDRESS_REFUSED: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION. An address is private, loopback, link-local or otherwise not one that may be fetched on a user's word."""
+ERROR_REASON_DEPENDENCY_CYCLE: ErrorReason.ValueType  # 47
+"""FAILED_PRECONDITION. The dependency would close a cycle; metadata `path` has all of it."""
+ERROR_REASON_DEPENDENCY_TOO_DEEP: ErrorReason.ValueType  # 48
+"""FAILED_PRECONDITION. Dependencies would be more than 50 deep, or too many to look at in the time there is."""
+ERROR_REASON_TASK_IN_USE: ErrorReason.ValueType  # 49
+"""FAILED_PRECONDITION. Other tasks depend on the task."""
+ERROR_REASON_NO_SCHEDULE: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION. The task has no schedule."""
+ERROR_REASON_DEPENDENCY_FAILED: ErrorReason.ValueType  # 51
+"""Never sent by a call: an execution was cancelled because a task that it depends on failed."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -144,7 +144,7 @@ Global___PermissionState: _TypeAlias = PermissionState  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """One event of a stream. A stream is a session; its events are numbered from 1 without holes, a number never changes, and an event
+    """One event of a stream. A stream is a session or an execution; its events are numbered from 1 without holes, a number never changes, and an event
     is sent only after it is committed.
 
     When a turn has ended, its deltas may be compacted into the message that they made. The message then names the range of sequences
@@ -173,6 +173,9 @@ class Event(_message.Message):
     PERMISSION_RESOLVED_FIELD_NUMBER: _builtins.int
     LIMIT_REACHED_FIELD_NUMBER: _builtins.int
     MCP_MESSAGE_FIELD_NUMBER: _builtins.int
+    EXECUTION_STATE_CHANGED_FIELD_NUMBER: _builtins.int
+    EXECUTION_PROGRESS_FIELD_NUMBER: _builtins.int
+    EXECUTION_LOG_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its place in the stream, from 1."""
     turn: _builtins.str
@@ -249,6 +252,18 @@ class Event(_message.Message):
     def mcp_message(self) -> Global___McpMessage:
         """An MCP server says something, or something is said of it."""
 
+    @_builtins.property
+    def execution_state_changed(self) -> Global___ExecutionStateChanged:
+        """The execution changed its state. The last event of an execution has a state that is final."""
+
+    @_builtins.property
+    def execution_progress(self) -> Global___ExecutionProgress:
+        """The execution tells how far it is."""
+
+    @_builtins.property
+    def execution_log(self) -> Global___ExecutionLog:
+        """The execution says something."""
+
     def __init__(
         self,
         *,
@@ -272,12 +287,15 @@ class Event(_message.Message):
         permission_resolved: Global___PermissionResolved | None = ...,
         limit_reached: Global___LimitReached | None = ...,
         mcp_message: Global___McpMessage | None = ...,
+        execution_state_changed: Global___ExecutionStateChanged | None = ...,
+        execution_progress: Global___ExecutionProgress | None = ...,
+        execution_log: Global___ExecutionLog | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "limit_reached", b"limit_reached", "mcp_message", b"mcp_message", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "execution_log", b"execution_log", "execution_progress", b"execution_progress", "execution_state_changed", b"execution_state_changed", "limit_reached", b"limit_reached", "mcp_message", b"mcp_message", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "limit_reached", b"limit_reached", "mcp_message", b"mcp_message", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "sequence", b"sequence", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn", b"turn", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_restarted", b"answer_restarted", "create_time", b"create_time", "execution_log", b"execution_log", "execution_progress", b"execution_progress", "execution_state_changed", b"execution_state_changed", "limit_reached", b"limit_reached", "mcp_message", b"mcp_message", "message_added", b"message_added", "payload", b"payload", "permission_requested", b"permission_requested", "permission_resolved", b"permission_resolved", "sequence", b"sequence", "session_created", b"session_created", "session_state_changed", b"session_state_changed", "session_updated", b"session_updated", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_call_finished", b"tool_call_finished", "tool_call_progress", b"tool_call_progress", "tool_call_started", b"tool_call_started", "turn", b"turn", "turn_finished", b"turn_finished", "turn_queued", b"turn_queued", "turn_started", b"turn_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_created", "session_state_changed", "session_updated", "turn_queued", "turn_started", "turn_finished", "message_added", "text_delta", "thinking_delta", "answer_restarted", "tool_call_started", "tool_call_progress", "tool_call_finished", "permission_requested", "permission_resolved", "limit_reached", "mcp_message"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["session_created", "session_state_changed", "session_updated", "turn_queued", "turn_started", "turn_finished", "message_added", "text_delta", "thinking_delta", "answer_restarted", "tool_call_started", "tool_call_progress", "tool_call_finished", "permission_requested", "permission_resolved", "limit_reached", "mcp_message", "execution_state_changed", "execution_progress", "execution_log"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -1064,3 +1082,123 @@ class McpMessage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___McpMessage: _TypeAlias = McpMessage  # noqa: Y015
+
+@_typing.final
+class ExecutionStateChanged(_message.Message):
+    """The execution changed its state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """The name of the state now, for example `RUNNING`."""
+    attempt: _builtins.int
+    """The attempt, from 1; 0 before the first."""
+    reason: _builtins.str
+    """Why, for programs."""
+    message: _builtins.str
+    """The same for people."""
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When a failed attempt is repeated, if it is."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message", b"message", "reason", b"reason", "retry_time", b"retry_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionStateChanged: _TypeAlias = ExecutionStateChanged  # noqa: Y015
+
+@_typing.final
+class ExecutionProgress(_message.Message):
+    """How far an execution is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FRACTION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    fraction: _builtins.float
+    """From 0 to 1; absent when it cannot tell."""
+    message: _builtins.str
+    """What it is doing."""
+    @_builtins.property
+    def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What it has counted, for example `pages`."""
+
+    def __init__(
+        self,
+        *,
+        fraction: _builtins.float | None = ...,
+        message: _builtins.str = ...,
+        counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "fraction", b"fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "counters", b"counters", "fraction", b"fraction", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fraction: _TypeAlias = _typing.Literal["fraction"]  # noqa: Y015
+    _WhichOneofArgType__fraction: _TypeAlias = _typing.Literal["_fraction", b"_fraction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction) -> _WhichOneofReturnType__fraction | None: ...
+
+Global___ExecutionProgress: _TypeAlias = ExecutionProgress  # noqa: Y015
+
+@_typing.final
+class ExecutionLog(_message.Message):
+    """Something that an execution says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    level: _builtins.str
+    """`debug`, `info`, `warning` or `error`."""
+    text: _builtins.str
+    """What it says, at most 8 KiB."""
+    def __init__(
+        self,
+        *,
+        level: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionLog: _TypeAlias = ExecutionLog  # noqa: Y015

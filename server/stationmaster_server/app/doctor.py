@@ -12,7 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from stationmaster_server.agents.runtimes.claude.runtime import lacking
+from stationmaster_server.app import pools
 from stationmaster_server.app.agents import prices_of, provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.local import Running, make_data_folder, running_server
@@ -69,6 +72,7 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
     for check in (_space, _files, _keys, _ports, _tls, _extras, _providers, _prices):
         for finding in check(settings):
             yield finding
+    yield await _pools(settings)
     async for finding in _database(settings):
         yield finding
 
@@ -167,6 +171,20 @@ def _prices(settings: Settings) -> Iterator[Finding]:
             if prices.of(model_id) is None:
                 text = f"what {model_id} costs is not known, models.unknown_price is charged: set models.prices"
                 yield Finding(Verdict.WARN, "prices", text)
+
+
+async def _pools(settings: Settings) -> Finding:
+    configured = settings.pools
+    try:
+        seconds = await pools.try_one(configured)
+    except StationmasterError as error:
+        return Finding(Verdict.FAIL, "pools", f"a process of the pool does not work: {error}")
+    most = configured.processes * configured.memory * settings.server.processes
+    text = f"a process started in {seconds:.1f} s; all of them may have {most / 1024**3:.1f} GiB of memory"
+    there = psutil.virtual_memory().total
+    if most > there:
+        text += f", this machine has {there / 1024**3:.1f}: lower pools.memory or pools.processes"
+    return Finding(Verdict.WARN if most > there else Verdict.OK, "pools", text)
 
 
 async def _database(settings: Settings) -> AsyncIterator[Finding]:

@@ -11,6 +11,7 @@ from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.mcp import build_mcp
 from stationmaster_server.app.sessions import build_sessions
+from stationmaster_server.app.tasks import build_tasks
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.app.watchdog import DATABASE
 from stationmaster_server.audit.service import AuditTrail
@@ -24,6 +25,7 @@ from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.service import IdentityService
 from stationmaster_server.identity.servicer import IdentityServicer
 from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.telemetry.metrics import Metrics
@@ -40,6 +42,7 @@ class Ground:
     listener: Listener
     gate: Gate
     engines: Engines
+    pools: Pools
     tokens: PageTokens
     chores: Housekeeping
     metrics: Metrics
@@ -66,7 +69,9 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
     )
+    tasks = build_tasks(stack, database, gate, on.engines, sessions, tokens, on.pools, on.chores)
     audit = AuditServicer(trail, tokens)
-    for servicer in (identity, audit, mcp.servicer, AgentServicer(agents.service, tokens), sessions.servicer):
+    agent = AgentServicer(agents.service, tokens)
+    for servicer in (identity, audit, mcp.servicer, agent, sessions.servicer, tasks.servicer):
         server.add(servicer, needs=(DATABASE,))
-    return sessions.handlers
+    return sessions.handlers | tasks.handlers

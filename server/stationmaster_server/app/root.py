@@ -17,6 +17,7 @@ from stationmaster_server.app.engines import build_engines, build_worker
 from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.identity import build_gate
 from stationmaster_server.app.local import claim_ports, make_data_folder, published
+from stationmaster_server.app.pools import build_pools
 from stationmaster_server.app.rooms import Ground, add_rooms
 from stationmaster_server.app.transport import build_chain
 from stationmaster_server.app.watchdog import DATABASE, Watchdog
@@ -95,11 +96,12 @@ class App:
         stack.push_async_callback(database.close)
         listener = Listener(database)
         gate = await build_gate(stack, settings, database, listener)
+        pools = build_pools(stack, settings.pools, self.metrics)
         engines = await build_engines(stack, settings, database, listener)
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         chores = Housekeeping(database)
-        ground = Ground(settings, database, listener, gate, engines, tokens, chores, self.metrics, self.board)
+        ground = Ground(settings, database, listener, gate, engines, pools, tokens, chores, self.metrics, self.board)
         handlers = await add_rooms(stack, server, ground)
         worker = build_worker(settings, database, listener, engines, handlers)
         await listener.start()

@@ -34,10 +34,13 @@ _BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """The sessions' servicer, and the handlers of the work that it submits."""
+    """The sessions' servicer, the handlers of the work that it submits, and what other rooms use of it."""
 
     servicer: SessionServicer
     handlers: dict[str, Handler]
+    service: SessionService
+    turns: Turns
+    watching: Watching
 
 
 def build_sessions(
@@ -70,7 +73,8 @@ def build_sessions(
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     webhooks = permission_webhook.PermissionWebhooks(database, outbound)
-    return Sessions(servicer, {KIND: runner, permission_webhook.KIND: webhooks})
+    handlers: dict[str, Handler] = {KIND: runner, permission_webhook.KIND: webhooks}
+    return Sessions(servicer, handlers, service, turns, watching)
 
 
 def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable[None]]:

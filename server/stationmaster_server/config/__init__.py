@@ -18,6 +18,7 @@ from stationmaster_server.config.model import (
     TlsSettings,
     WorkSettings,
 )
+from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.startup import StartupError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "JwtIssuerSettings",
     "LimitSettings",
     "ModelSettings",
+    "PoolSettings",
     "Profile",
     "ProviderSettings",
     "ServerSettings",

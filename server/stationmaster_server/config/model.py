@@ -17,6 +17,7 @@ from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
+from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
@@ -306,6 +307,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     identity: IdentitySettings = IdentitySettings()
     work: WorkSettings = WorkSettings()
+    pools: PoolSettings = PoolSettings()
     events: EventSettings = EventSettings()
     sessions: SessionSettings = SessionSettings()
     models: ModelSettings = ModelSettings()

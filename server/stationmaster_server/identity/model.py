@@ -38,6 +38,7 @@ KNOWN_SCOPES = frozenset(
         "mcp.call",
         "permissions.resolve",
         "quotas.write",
+        "tasks.execute",
     }
 )
 """Every scope that a method needs, and those of areas that roles name already and methods will."""

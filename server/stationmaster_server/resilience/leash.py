@@ -1,9 +1,9 @@
 """Runs a command whose whole family of processes ends when this server ends, in whatever way.
 
-A program of its own, of the standard library only: `python -I -S leash.py PARENT_PID COMMAND...`. The command inherits
-standard input, output and error; nothing is copied. The leash waits for the end of the command, of the server or for a
-signal, ends every descendant (on Linux those that made themselves daemons too, for it is their reaper), and hands the
-command's exit code on.
+A program of its own, of the standard library only: `python -I -S leash.py PARENT_PID GRACE COMMAND...`. The command
+inherits standard input, output and error; nothing is copied. The leash waits for the end of the command, of the server
+or for a signal, ends every descendant (on Linux those that made themselves daemons too, for it is their reaper), and
+hands the command's exit code on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 GRACE_SECONDS = 2.0
-"""Between asking processes to end and ending them."""
+"""Between asking processes to end and ending them, unless the command is given another grace."""
 _PATIENCE_SECONDS = 10.0
 """How long to go on ending what does not die (a process in the kernel's hands)."""
 _POLL_SECONDS = 0.5
@@ -27,14 +27,14 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def leashed(command: Sequence[str]) -> list[str]:
-    """The command line that runs `command` on a leash of this process."""
-    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+def leashed(command: Sequence[str], grace_seconds: float = GRACE_SECONDS) -> list[str]:
+    """The command line that runs `command` on a leash of this process; without grace it is ended, not asked to."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace_seconds), *command]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    parent, command = int(arguments[0]), list(arguments[1:])
+    parent, grace_seconds, command = int(arguments[0]), float(arguments[1]), list(arguments[2:])
     with contextlib.suppress(PermissionError):  # a leader of a session already
         os.setsid()
     wake = _wake_up_on_signals()
@@ -43,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     if child == 0:
         _become(command)
     _let_go_of_pipes()
-    code = _watch(child, parent, wake)
-    _end_all(child, grace_seconds=0.0 if code is None else GRACE_SECONDS)
+    code = _watch(child, parent, wake, grace_seconds)
+    _end_all(child, 0.0 if code is None else grace_seconds)
     return code if code is not None else 128 + signal.SIGTERM
 
 
@@ -79,7 +79,7 @@ def _wake_up_on_signals() -> int:
     return wake
 
 
-def _watch(child: int, parent: int, wake: int) -> int | None:
+def _watch(child: int, parent: int, wake: int, grace_seconds: float) -> int | None:
     """The code of the command once it ended; None when it was told to, with the parent or by a signal, and did not."""
     poll = select.poll()
     poll.register(wake, select.POLLIN)
@@ -90,8 +90,8 @@ def _watch(child: int, parent: int, wake: int) -> int | None:
     while (code := _reap(child)) is None:
         now = time.monotonic()
         if deadline is None and (_told_to_stop(wake) or os.getppid() != parent):
-            deadline = now + GRACE_SECONDS
-            _signal_all(child, signal.SIGTERM)
+            deadline = now + grace_seconds
+            _signal_all(child, signal.SIGTERM if grace_seconds else signal.SIGKILL)
         if deadline is not None and now >= deadline:
             return None
         if deadline is not None:
@@ -133,8 +133,8 @@ def _reap(child: int) -> int | None:
 
 
 def _end_all(child: int, grace_seconds: float) -> None:
-    """Ends every descendant: first by asking, then by force."""
-    _signal_all(child, signal.SIGTERM)
+    """Ends every descendant: first by asking, if there is time for that, then by force."""
+    _signal_all(child, signal.SIGTERM if grace_seconds else signal.SIGKILL)
     patient_until = time.monotonic() + grace_seconds
     give_up = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < give_up:

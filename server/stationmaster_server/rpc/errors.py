@@ -66,6 +66,7 @@ STATUS_CODES: Mapping[type[StationmasterError], grpc.StatusCode] = MappingProxyT
         errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
         errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+        errors.ProcessDied: grpc.StatusCode.INTERNAL,
         MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
         UnknownMethod: grpc.StatusCode.UNIMPLEMENTED,
         Internal: grpc.StatusCode.INTERNAL,

@@ -103,7 +103,8 @@ def _turn_finished(session_id: UUID, body: Body) -> pb.TurnFinished:
     )
 
 
-def _message_added(session_id: UUID, body: Body) -> pb.MessageAdded:
+def message_added_to_proto(session_id: UUID, body: Body) -> pb.MessageAdded:
+    """A message that was added."""
     return pb.MessageAdded(message=message_to_proto(_message(session_id, body)))
 
 
@@ -182,7 +183,7 @@ _PAYLOADS: dict[str, Callable[[UUID, Body], Any]] = {
     "turn_queued": lambda _, body: pb.TurnQueued(position=body["position"]),
     "turn_started": lambda _, body: pb.TurnStarted(attempt=body["attempt"], resumed=body["resumed"]),
     "turn_finished": _turn_finished,
-    "message_added": _message_added,
+    "message_added": message_added_to_proto,
     "thinking_delta": lambda _, body: pb.ThinkingDelta(text=body["text"], step=body["step"]),
     "answer_restarted": _answer_restarted,
     "tool_call_started": lambda _, body: pb.ToolCallStarted(call=call_to_proto(call_from_json(body["call"]))),

@@ -149,6 +149,12 @@ class SessionService:
         await self._close_executors(session_id)
         return session
 
+    async def end(self, tx: Transaction, caller: Caller, session_id: UUID, reason: str) -> None:
+        """Terminate a session, if it has not ended, in the caller's transaction."""
+        session = await store.lock_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
+        if session.state not in ENDED:
+            await self._change(tx, caller, session, SessionState.TERMINATED, "session.terminate", reason)
+
     async def archive(self, caller: Caller, session_id: UUID) -> Session:
         """Put a terminated session away. Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION)."""
         return await self._become(caller, session_id, SessionState.ARCHIVED, "session.archive")
@@ -209,17 +215,24 @@ class SessionService:
             if again is not None:
                 return again
             session = await store.lock_session(tx, organization_id, session_id, owner)
-            _check_change(session, wanted)
-            await change_state(tx, self._services, session, organization_id, wanted, reason)
-            await self._audit(tx, caller, session, action, reason=reason, details={"from": str(session.state)})
-            if wanted in STOPS_TURNS:
-                stopped = replace(session, state=wanted, state_reason=reason)
-                await self._turns.stop_all(tx, caller, stopped, "CANCEL", reason)
-            if wanted is SessionState.TERMINATED:
-                await self._services.quotas.close_session(tx, Tenant(organization_id, session.user_id))
+            await self._change(tx, caller, session, wanted, action, reason)
             session = await store.get_session(tx, organization_id, session_id, owner)
             await remember(tx, caller.tenant, caller.request_key, session)
             return session
+
+    async def _change(
+        self, tx: Transaction, caller: Caller, session: Session, wanted: SessionState, action: str, reason: str
+    ) -> None:
+        """Change the state of a session whose row is locked, with all that follows."""
+        organization_id = caller.tenant.organization_id
+        _check_change(session, wanted)
+        await change_state(tx, self._services, session, organization_id, wanted, reason)
+        await self._audit(tx, caller, session, action, reason=reason, details={"from": str(session.state)})
+        if wanted in STOPS_TURNS:
+            stopped = replace(session, state=wanted, state_reason=reason)
+            await self._turns.stop_all(tx, caller, stopped, "CANCEL", reason)
+        if wanted is SessionState.TERMINATED:
+            await self._services.quotas.close_session(tx, Tenant(organization_id, session.user_id))
 
     async def _audit(
         self,

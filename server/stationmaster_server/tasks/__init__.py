@@ -1,1 +1,1 @@
-"""The room of tasks: what is done once, again and again, or after something else."""
+"""Tasks: what is to be done, when, and every execution of it."""

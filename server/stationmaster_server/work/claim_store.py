@@ -232,7 +232,7 @@ WITH wanted AS (
 )
 UPDATE work_items i
 SET state = h.state,
-    reason = h.reason,
+    reason = CASE WHEN h.state = 'CANCELLED' THEN COALESCE(h.reason, i.reason) ELSE h.reason END,
     run_at = CASE WHEN h.state = 'QUEUED' THEN COALESCE(h.run_at, now() + h.delay_seconds * interval '1 second')
                   ELSE i.run_at END,
     finished_at = CASE WHEN h.state IN ('SUCCEEDED', 'CANCELLED', 'DEAD') THEN now() END,

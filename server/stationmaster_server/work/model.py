@@ -124,6 +124,8 @@ class NewWork:
     retry: RetryPolicy = DEFAULT_RETRY
     timeouts: Timeouts = NO_TIMEOUTS
     run_at: datetime | None = None  # not before; None: now
+    follow_up: bool = False  # its end is dealt with by `follow_up_store`
+    paused: bool = False  # not claimed until `WorkQueue.unpause`
 
 
 @dataclass(frozen=True, slots=True)

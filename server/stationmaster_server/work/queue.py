@@ -68,13 +68,17 @@ class WorkQueue:
         `claim_here` takes the lease in the same transaction when this server has a free slot: the item begins RUNNING.
         AlreadyExists when the id is taken; ResourceExhausted(QUEUE_FULL) past the bound of the organization's queue.
         """
+        item, _ = await self.offer(tx, work, claim_here=claim_here)
+        return item
+
+    async def offer(self, tx: Transaction, work: NewWork, *, claim_here: bool = False) -> tuple[WorkItem, bool]:
+        """As `submit`; also tells whether the item is new."""
         await self._backlog.check(tx, work.organization_id, 1)
         lease = self._lease(work) if claim_here else None
-        taken = False
+        taken, created = False, True
         try:
             if is_plain(work):
                 (item,) = await insert_plain(tx, [work], lease)
-                created = True
             else:
                 item, created = await insert_one(tx, work, lease)
             taken = created and item.state is State.RUNNING
@@ -86,7 +90,7 @@ class WorkQueue:
             tx.after_commit(lambda: worker.take(item))
         elif created:
             tx.after_commit(lambda: self.wake(work.kind))
-        return item
+        return item, created
 
     async def submit_many(self, tx: Transaction, works: Sequence[NewWork]) -> list[WorkItem]:
         """Put items of one organization into the queue; those without keys in one statement. Errors as of `submit`."""
@@ -99,7 +103,7 @@ class WorkQueue:
         return items
 
     def _lease(self, work: NewWork) -> Lease | None:
-        if self._worker is None or work.run_at is not None or work.rate is not None:
+        if self._worker is None or work.run_at is not None or work.rate is not None or work.paused:
             return None
         return self._worker.lease_for(work.kind)
 

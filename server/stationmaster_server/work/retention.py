@@ -15,6 +15,7 @@ DELETE FROM work_items WHERE ctid = ANY (ARRAY(
     SELECT i.ctid FROM work_items i
     WHERE i.state IN ('SUCCEEDED', 'CANCELLED') AND i.finished_at < now() - $1::interval
       AND (i.idempotency_key IS NULL OR i.idempotency_expires_at < now())
+      AND (NOT i.follow_up OR i.followed_up)
       AND NOT EXISTS (
           SELECT FROM turns t
           WHERE t.organization_id = i.organization_id AND t.id = i.item_id AND t.finished_at IS NULL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -32,6 +32,7 @@ class Run:
         "settled",
         "stopping",
         "task",
+        "then",
     )
 
     def __init__(self, item: WorkItem, stopping: asyncio.Event, now: float) -> None:
@@ -51,6 +52,8 @@ class Run:
         self.settled = False  # the end is committed
         self.lost = False  # somebody else has the item
         self.task: asyncio.Task[None] | None = None
+        # The handler's: called once the end of the attempt is committed.
+        self.then: Callable[[], None] | None = None
 
     @property
     def attempt(self) -> int:

@@ -45,7 +45,7 @@ WITH lane AS (
 INSERT INTO work_items AS i (
     organization_id, user_id, item_id, kind, subject_id, state, priority, payload, concurrency_key, max_running,
     idempotency_key, idempotency_expires_at, rate_key, rate_spacing, retry, run_at, start_deadline, close_deadline,
-    attempt_timeout, heartbeat_timeout, finished_at, reason,
+    attempt_timeout, heartbeat_timeout, finished_at, reason, follow_up, paused,
     lease_token, worker, attempt, started_at, lease_expires_at, attempt_deadline, heartbeat_deadline
 )
 SELECT
@@ -55,6 +55,7 @@ SELECT
     CASE WHEN $21::uuid IS NULL THEN now() + $17::interval END, now() + $18::interval,
     $19::interval, $20::interval,
     CASE WHEN $7::text = 'CANCELLED' THEN now() END, CASE WHEN $7::text = 'CANCELLED' THEN 'CONCURRENCY_LIMIT' END,
+    $24::boolean, $25::boolean,
     $21::uuid, $22::text, CASE WHEN $21::uuid IS NULL THEN 0 ELSE 1 END, CASE WHEN $21::uuid IS NOT NULL THEN now() END,
     now() + $23::interval, CASE WHEN $21::uuid IS NOT NULL THEN now() + $19::interval END,
     CASE WHEN $21::uuid IS NOT NULL THEN now() + $20::interval END
@@ -94,6 +95,8 @@ async def insert(
         like.timeouts.start_to_close,
         like.timeouts.heartbeat,
         *(lease or (None, None, None)),
+        like.follow_up,
+        like.paused,
     )
     by_id = {row.item_id: row for row in rows}
     return {
@@ -115,7 +118,7 @@ def new_item(
         state=state,
         reason="CONCURRENCY_LIMIT" if state is State.CANCELLED else None,
         priority=like.priority.value,
-        paused=False,
+        paused=like.paused,
         payload=row.payload,
         concurrency_key=like.concurrency_key,
         rate_key=like.rate.key if like.rate else None,
@@ -184,7 +187,7 @@ UPDATE work_items i
 SET cancel_requested = true,
     state = CASE WHEN state = 'RUNNING' THEN state ELSE 'CANCELLED' END,
     finished_at = CASE WHEN state = 'RUNNING' THEN NULL ELSE now() END,
-    reason = CASE WHEN state = 'RUNNING' THEN reason ELSE $3 END
+    reason = $3
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id
   AND l.old_state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
@@ -261,6 +264,7 @@ _REVIVE = f"""
 UPDATE work_items i
 SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
     finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false, rate_slot = NULL,
+    followed_up = false,
     start_deadline = NULL, close_deadline = now() + (close_deadline - created_at)
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'

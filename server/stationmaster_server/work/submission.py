@@ -45,6 +45,8 @@ def _shape(work: NewWork) -> Shape:
         id(work.rate),
         id(work.retry),
         id(work.timeouts),
+        work.follow_up,
+        work.paused,
     )
 
 
@@ -77,7 +79,9 @@ async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None) -> tup
     existing = await _existing(tx, work)
     if existing is not None:
         return existing, False
-    state = State.QUEUED if key is None else await _admission(tx, work, key)
+    state = State.QUEUED
+    if key is not None:  # one that is held back takes no slot
+        state = State.WAITING if work.paused else await _admission(tx, work, key)
     row = Row(work.item_id or new_id(), work.subject_id, work.payload)
     if lease is not None and state is State.QUEUED:
         inserted = await store.insert(tx, work, [row], State.RUNNING, lease)

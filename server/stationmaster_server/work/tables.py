@@ -42,6 +42,9 @@ work_items = tenant_table(
     Column("worker", Text),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     Column("resume_requested", Boolean, nullable=False, server_default=text("false")),
+    # Whether somebody wants to deal with the item's end, and whether that is done.
+    Column("follow_up", Boolean, nullable=False, server_default=text("false")),
+    Column("followed_up", Boolean, nullable=False, server_default=text("false")),
     Column("progress", JSON),
     Column("result", JSON),
     Column("errors", JSONB, nullable=False, server_default=text("'[]'")),
@@ -85,6 +88,13 @@ Index(
     work_items.c.idempotency_key,
     unique=True,
     postgresql_where=text("idempotency_key IS NOT NULL"),
+)
+# Those whose end is still to be dealt with.
+Index(
+    "work_items_follow_up_idx",
+    work_items.c.kind,
+    work_items.c.finished_at,
+    postgresql_where=text("follow_up AND NOT followed_up AND state IN ('SUCCEEDED', 'CANCELLED', 'DEAD')"),
 )
 # The list of dead items of an organization, newest first.
 Index(

@@ -217,6 +217,8 @@ class Worker:
             logger.warning("work item %s: the lease was lost before its end was written", run.item.item_id)
         elif state is State.QUEUED:
             self._queue.wake()
+        if state is not None and run.then is not None:
+            run.then()
 
     def _forget(self, run: Run) -> None:
         self._held.pop(run.lease_token, None)

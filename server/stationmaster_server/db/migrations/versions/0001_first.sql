@@ -173,6 +173,37 @@ CREATE TABLE events (
 )
  PARTITION BY RANGE (created_at);
 
+CREATE TABLE executions (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    task_id TEXT,
+    task_uid UUID,
+    kind TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    scheduled_for TIMESTAMP WITH TIME ZONE,
+    payload JSON NOT NULL,
+    variables JSON DEFAULT '{}' NOT NULL,
+    labels JSONB DEFAULT '{}' NOT NULL,
+    report_formats TEXT[] DEFAULT '{}' NOT NULL,
+    blocked BOOLEAN DEFAULT false NOT NULL,
+    template BOOLEAN DEFAULT false NOT NULL,
+    session_id UUID,
+    checkpoint JSON,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT executions_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE UNIQUE INDEX executions_due_key ON executions (organization_id, task_uid, scheduled_for) WHERE scheduled_for IS NOT NULL;
+
+CREATE INDEX executions_organization_id_created_at_id_idx ON executions (organization_id, created_at, id);
+
+CREATE INDEX executions_organization_id_task_id_created_at_idx ON executions (organization_id, task_id, created_at) WHERE task_id IS NOT NULL;
+
+CREATE INDEX executions_organization_id_task_id_idx ON executions (organization_id, task_id) WHERE blocked;
+
+CREATE INDEX executions_organization_id_user_id_created_at_id_idx ON executions (organization_id, user_id, created_at, id);
+
 CREATE TABLE installation_secrets (
     purpose TEXT NOT NULL,
     secret BYTEA NOT NULL,
@@ -367,6 +398,49 @@ CREATE TABLE streams (
     CONSTRAINT streams_pkey PRIMARY KEY (organization_id, stream_id)
 );
 
+CREATE TABLE task_dependencies (
+    organization_id UUID NOT NULL,
+    task_id TEXT NOT NULL,
+    depends_on TEXT NOT NULL,
+    on_failure TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT task_dependencies_pkey PRIMARY KEY (organization_id, task_id, depends_on)
+);
+
+CREATE INDEX task_dependencies_organization_id_depends_on_idx ON task_dependencies (organization_id, depends_on);
+
+CREATE TABLE tasks (
+    organization_id UUID NOT NULL,
+    task_id TEXT NOT NULL,
+    uid UUID NOT NULL,
+    user_id UUID NOT NULL,
+    kind TEXT NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    payload JSONB NOT NULL,
+    variables JSONB NOT NULL,
+    schedule JSONB,
+    options JSONB NOT NULL,
+    dependency_mode TEXT NOT NULL,
+    labels JSONB NOT NULL,
+    state TEXT DEFAULT 'ACTIVE' NOT NULL,
+    state_reason TEXT DEFAULT '' NOT NULL,
+    settled_until TIMESTAMP WITH TIME ZONE,
+    next_fire_at TIMESTAMP WITH TIME ZONE,
+    last_fire_at TIMESTAMP WITH TIME ZONE,
+    fired BIGINT DEFAULT '0' NOT NULL,
+    skipped JSONB DEFAULT '{}' NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    words TSVECTOR GENERATED ALWAYS AS (setweight(to_tsvector('simple', task_id || ' ' || replace(task_id, '-', ' ') || ' ' || display_name), 'A') || setweight(to_tsvector('simple', description), 'B') || setweight(jsonb_to_tsvector('simple', labels, '["string"]'), 'C') || setweight(jsonb_to_tsvector('simple', payload, '["string"]'), 'D')) STORED,
+    CONSTRAINT tasks_pkey PRIMARY KEY (organization_id, task_id)
+);
+
+CREATE INDEX tasks_due_idx ON tasks (next_fire_at) WHERE next_fire_at IS NOT NULL AND state = 'ACTIVE';
+
+CREATE INDEX tasks_words_idx ON tasks USING gin (words);
+
 CREATE TABLE tool_calls (
     organization_id UUID NOT NULL,
     turn_id UUID NOT NULL,
@@ -415,6 +489,8 @@ CREATE TABLE work_items (
     worker TEXT,
     cancel_requested BOOLEAN DEFAULT false NOT NULL,
     resume_requested BOOLEAN DEFAULT false NOT NULL,
+    follow_up BOOLEAN DEFAULT false NOT NULL,
+    followed_up BOOLEAN DEFAULT false NOT NULL,
     progress JSON,
     result JSON,
     errors JSONB DEFAULT '[]' NOT NULL,
@@ -429,6 +505,8 @@ CREATE INDEX work_items_concurrency_idx ON work_items (organization_id, concurre
 CREATE INDEX work_items_dead_idx ON work_items (organization_id, finished_at, item_id) WHERE state = 'DEAD';
 
 CREATE INDEX work_items_deadline_idx ON work_items (least(start_deadline, close_deadline)) WHERE state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL);
+
+CREATE INDEX work_items_follow_up_idx ON work_items (kind, finished_at) WHERE follow_up AND NOT followed_up AND state IN ('SUCCEEDED', 'CANCELLED', 'DEAD');
 
 CREATE UNIQUE INDEX work_items_idempotency_key ON work_items (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
@@ -663,6 +741,16 @@ CREATE POLICY tenant ON events TO stationmaster_app USING (organization_id = NUL
 
 CREATE POLICY system ON events TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON executions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON executions TO stationmaster_app;
+
+ALTER TABLE executions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON executions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON executions TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON installation_secrets TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_servers TO stationmaster_system;
@@ -764,6 +852,26 @@ ALTER TABLE streams ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON streams TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON streams TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_dependencies TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_dependencies TO stationmaster_app;
+
+ALTER TABLE task_dependencies ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON task_dependencies TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON task_dependencies TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO stationmaster_app;
+
+ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON tasks TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON tasks TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON tool_calls TO stationmaster_system;
 

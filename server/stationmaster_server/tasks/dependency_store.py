@@ -1,0 +1,117 @@
+"""The queries of the graph of dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import AlreadyExists, NotFound
+from stationmaster_server.tasks.model import Dependency, DependencyState, FailurePolicy, task_name
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`task_id` waits for `depends_on`. `ended_at`: the end of the newest execution of that one, if it has ended."""
+
+    task_id: str
+    depends_on: str
+    on_failure: FailurePolicy
+    state: DependencyState
+    created_at: datetime
+    ended_at: datetime | None
+
+    def at(self, depth: int) -> Dependency:
+        """The dependency as callers see it."""
+        return Dependency(self.task_id, self.depends_on, self.on_failure, depth, self.state, self.created_at)
+
+
+# How a dependency stands is decided by the newest execution of the task depended on.
+_EDGES = """
+SELECT d.task_id, d.depends_on, d.on_failure, d.created_at, newest.state, newest.finished_at
+FROM task_dependencies d LEFT JOIN LATERAL (
+    SELECT i.state, i.finished_at
+    FROM executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
+    WHERE e.organization_id = d.organization_id AND e.task_id = d.depends_on
+    ORDER BY e.created_at DESC LIMIT 1
+) newest ON true
+WHERE d.organization_id = $1 AND d.{column} = ANY($2::text[])
+ORDER BY d.task_id, d.depends_on
+"""
+
+
+async def lock_graph(tx: Transaction, organization_id: UUID) -> None:
+    """Nobody else changes the organization's graph until this transaction ends: two edges could close a cycle."""
+    await tx.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('task_dependencies' || $1::uuid::text, 0))", organization_id
+    )
+
+
+async def insert(
+    tx: Transaction, organization_id: UUID, task_id: str, depends_on: str, on_failure: FailurePolicy
+) -> None:
+    """A new edge. AlreadyExists when there is one."""
+    added = await tx.fetchval(
+        """INSERT INTO task_dependencies (organization_id, task_id, depends_on, on_failure) VALUES ($1, $2, $3, $4)
+           ON CONFLICT DO NOTHING RETURNING true""",
+        organization_id,
+        task_id,
+        depends_on,
+        on_failure,
+    )
+    if not added:
+        raise AlreadyExists("TaskDependency", f"{task_name(task_id)} on {task_name(depends_on)}")
+
+
+async def delete(tx: Transaction, organization_id: UUID, task_id: str, depends_on: str) -> None:
+    """Take an edge away. Raises NotFound."""
+    deleted = await tx.fetchval(
+        """DELETE FROM task_dependencies WHERE organization_id = $1 AND task_id = $2 AND depends_on = $3
+           RETURNING true""",
+        organization_id,
+        task_id,
+        depends_on,
+    )
+    if not deleted:
+        raise NotFound("TaskDependency", f"{task_name(task_id)} on {task_name(depends_on)}")
+
+
+async def upstream(tx: Transaction, organization_id: UUID, task_ids: Sequence[str]) -> list[Edge]:
+    """What the tasks depend on."""
+    rows = await tx.fetch(_EDGES.format(column="task_id"), organization_id, list(task_ids))
+    return [_edge(row) for row in rows]
+
+
+async def downstream(tx: Transaction, organization_id: UUID, task_ids: Sequence[str]) -> list[Edge]:
+    """What depends on the tasks."""
+    rows = await tx.fetch(_EDGES.format(column="depends_on"), organization_id, list(task_ids))
+    return [_edge(row) for row in rows]
+
+
+async def neighbours(
+    tx: Transaction, organization_id: UUID, task_ids: Sequence[str], *, up: bool
+) -> list[tuple[str, str]]:
+    """The edges that leave the tasks in one direction, as (from, to): the graph alone."""
+    near, far = ("task_id", "depends_on") if up else ("depends_on", "task_id")
+    rows = await tx.fetch(
+        f"SELECT {near}, {far} FROM task_dependencies WHERE organization_id = $1 AND {near} = ANY($2::text[])",
+        organization_id,
+        list(task_ids),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def _edge(row: Any) -> Edge:
+    match row["state"]:
+        case "SUCCEEDED":
+            state = DependencyState.SATISFIED
+        case "CANCELLED" | "DEAD":
+            state = DependencyState.FAILED
+        case _:
+            state = DependencyState.PENDING
+    ended_at = None if state is DependencyState.PENDING else row["finished_at"]
+    on_failure = FailurePolicy(row["on_failure"])
+    return Edge(row["task_id"], row["depends_on"], on_failure, state, row["created_at"], ended_at)

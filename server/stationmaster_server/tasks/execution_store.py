@@ -1,0 +1,349 @@
+"""The queries of executions: their rows beside those of their work items. `owner` None: all of the organization."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import NotFound
+from stationmaster_server.tasks.model import (
+    Attempt,
+    Execution,
+    ExecutionState,
+    KindStats,
+    Priority,
+    Progress,
+    ReportFormat,
+    Trigger,
+    execution_name,
+)
+
+# How an execution stands follows from its work item.
+_STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
+     WHEN 'QUEUED' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
+     WHEN 'SUSPENDED' THEN 'QUEUED' WHEN 'DEAD' THEN 'FAILED' ELSE i.state END)"""
+LISTING = Listing(
+    {
+        "task": Field("('tasks/' || e.task_id)", str),
+        "kind": Field("e.kind", str),
+        "state": Field(_STATE, ExecutionState),
+        "trigger": Field("e.trigger", Trigger),
+        "labels": Field("e.labels", dict),
+        "reason": Field("i.reason", str),
+        "create_time": Field("e.created_at", datetime),
+        "start_time": Field("i.started_at", datetime),
+        "end_time": Field("i.finished_at", datetime),
+    },
+    key="e.id",
+    default_order="create_time desc",
+    order_fields=["create_time"],
+)
+_SHORT = f"""
+    e.id, e.user_id, e.task_id, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats, e.session_id,
+    e.created_at, {_STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
+    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
+_WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
+    (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
+        AS last_sequence"""
+_JOINED = """executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
+    WHERE e.organization_id = $1"""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow:
+    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins."""
+
+    id: UUID
+    payload: dict[str, Any]
+    variables: dict[str, Any]
+    labels: dict[str, str]
+    report_formats: Sequence[ReportFormat]
+    kind: str
+    task_id: str | None = None
+    task_uid: UUID | None = None
+    scheduled_for: datetime | None = None
+    template: bool = False
+    blocked: bool = False
+
+
+# A stream that begins is nobody else's yet: so rows, streams and first events are one round trip.
+_INSERT = """
+WITH new AS (
+    SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[])
+        AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked)
+), stream AS (
+    INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, id, 1 FROM new ON CONFLICT DO NOTHING
+), event AS (
+    INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
+    SELECT $1, id, 1, now(), 'execution_state_changed',
+           json_build_object('state', CASE WHEN blocked THEN 'BLOCKED' ELSE 'QUEUED' END, 'attempt', 0)
+    FROM new WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = new.id)
+)
+INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
+                        task_id, task_uid, scheduled_for, template, blocked)
+SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
+       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked
+FROM new
+"""
+
+
+async def insert(
+    tx: Transaction, organization_id: UUID, user_id: UUID, trigger: Trigger, rows: Sequence[NewRow]
+) -> None:
+    """New executions of one user, with their streams; their work items are in the same transaction."""
+    await tx.execute(
+        _INSERT,
+        organization_id,
+        user_id,
+        trigger,
+        [row.id for row in rows],
+        [row.kind for row in rows],
+        [_json(row.payload) for row in rows],
+        [_json(row.variables) for row in rows],
+        [_json(row.labels) for row in rows],
+        [",".join(row.report_formats) or None for row in rows],
+        [row.task_id for row in rows],
+        [row.task_uid for row in rows],
+        [row.scheduled_for for row in rows],
+        [row.template for row in rows],
+        [row.blocked for row in rows],
+    )
+
+
+async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner: UUID | None) -> Execution:
+    """One execution with everything. Raises NotFound alike for one that is missing and one that is somebody else's."""
+    row = await tx.fetchrow(
+        f"SELECT {_WHOLE} FROM {_JOINED} AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)",
+        organization_id,
+        execution_id,
+        owner,
+    )
+    if row is None:
+        raise NotFound("Execution", execution_name(execution_id))
+    return _execution(row)
+
+
+async def exists(tx: Transaction, organization_id: UUID, execution_id: UUID) -> bool:
+    """Whether there is one of this id, whosever it is."""
+    sql = "SELECT true FROM executions WHERE organization_id = $1 AND id = $2"
+    return bool(await tx.fetchval(sql, organization_id, execution_id))
+
+
+async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> bool:
+    """Remove an execution's row, not its stream; whether there was one."""
+    sql = "DELETE FROM executions WHERE organization_id = $1 AND id = $2 RETURNING true"
+    return bool(await tx.fetchval(sql, organization_id, execution_id))
+
+
+async def list_executions(
+    tx: Transaction,
+    organization_id: UUID,
+    owner: UUID | None,
+    filter_text: str,
+    order_by: str,
+    page: PageRequest,
+) -> Page[Execution]:
+    """A page of executions, without payloads, variables and results."""
+    clause = LISTING.sql(filter_text, order_by, page, start=3)
+    rows = await tx.fetch(
+        f"""SELECT {_SHORT}, {clause.cursor_sql} FROM {_JOINED} AND ($2::uuid IS NULL OR e.user_id = $2)
+            AND {clause.where_sql} ORDER BY {clause.order_sql}""",
+        organization_id,
+        owner,
+        *clause.args,
+    )
+    return clause.page(rows, _execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a worker reads of an execution before it begins."""
+
+    payload: dict[str, Any]
+    variables: dict[str, Any]
+    template: bool
+    task_id: str | None
+    scheduled_for: datetime | None
+    session_id: UUID | None
+    checkpoint: dict[str, Any] | None
+
+
+async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID) -> Stored:
+    """What a worker needs. Raises NotFound."""
+    row = await tx.fetchrow(
+        """SELECT payload, variables, template, task_id, scheduled_for, session_id, checkpoint FROM executions
+           WHERE organization_id = $1 AND id = $2""",
+        organization_id,
+        execution_id,
+    )
+    if row is None:
+        raise NotFound("Execution", execution_name(execution_id))
+    return Stored(*row)
+
+
+async def set_rendered(
+    tx: Transaction, organization_id: UUID, execution_id: UUID, payload: dict[str, Any], variables: dict[str, Any]
+) -> None:
+    """Write the payload filled in."""
+    await tx.execute(
+        """UPDATE executions SET payload = $3, variables = $4, template = false
+           WHERE organization_id = $1 AND id = $2""",
+        organization_id,
+        execution_id,
+        payload,
+        variables,
+    )
+
+
+async def set_checkpoint(
+    tx: Transaction, organization_id: UUID, execution_id: UUID, checkpoint: dict[str, Any]
+) -> None:
+    """Write what the next attempt goes on from."""
+    sql = "UPDATE executions SET checkpoint = $3 WHERE organization_id = $1 AND id = $2"
+    await tx.execute(sql, organization_id, execution_id, checkpoint)
+
+
+async def set_session(tx: Transaction, organization_id: UUID, execution_id: UUID, session_id: UUID) -> None:
+    """Write the session that an execution runs in."""
+    sql = "UPDATE executions SET session_id = $3 WHERE organization_id = $1 AND id = $2"
+    await tx.execute(sql, organization_id, execution_id, session_id)
+
+
+async def set_blocked(tx: Transaction, organization_id: UUID, execution_id: UUID, blocked: bool) -> None:
+    """Write whether an execution waits for the tasks that its task depends on."""
+    sql = "UPDATE executions SET blocked = $3 WHERE organization_id = $1 AND id = $2"
+    await tx.execute(sql, organization_id, execution_id, blocked)
+
+
+async def blocked_of(tx: Transaction, organization_id: UUID, task_id: str) -> list[UUID]:
+    """The executions of a task that wait for others, the oldest first."""
+    rows = await tx.fetch(
+        """SELECT id FROM executions WHERE organization_id = $1 AND task_id = $2 AND blocked
+           ORDER BY created_at, id""",
+        organization_id,
+        task_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def open_of(tx: Transaction, organization_id: UUID, task_id: str, *, scheduled: bool = False) -> list[UUID]:
+    """The executions of a task that have not ended (`scheduled`: that its schedule began), the oldest first."""
+    rows = await tx.fetch(
+        f"""SELECT e.id FROM {_JOINED} AND e.task_id = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
+            AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.created_at, e.id""",
+        organization_id,
+        task_id,
+        scheduled,
+    )
+    return [row["id"] for row in rows]
+
+
+async def last_begun(tx: Transaction, organization_id: UUID, task_id: str) -> datetime | None:
+    """When the newest execution of a task was submitted; None when there is none."""
+    at: datetime | None = await tx.fetchval(
+        "SELECT max(created_at) FROM executions WHERE organization_id = $1 AND task_id = $2", organization_id, task_id
+    )
+    return at
+
+
+async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times: Sequence[datetime]) -> set[datetime]:
+    """Those of the due times that a task was executed for."""
+    rows = await tx.fetch(
+        """SELECT scheduled_for FROM executions
+           WHERE organization_id = $1 AND task_uid = $2 AND scheduled_for = ANY($3::timestamptz[])""",
+        organization_id,
+        task_uid,
+        list(times),
+    )
+    return {row["scheduled_for"] for row in rows}
+
+
+async def stats(tx: Transaction, organization_id: UUID) -> list[KindStats]:
+    """How many executions of each kind stand how."""
+    rows = await tx.fetch(
+        f"""
+        SELECT e.kind, {_STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
+               count(*) FILTER (WHERE i.finished_at > now() - interval '1 hour') AS lately
+        FROM {_JOINED} AND (i.state NOT IN ('SUCCEEDED', 'CANCELLED') OR i.finished_at > now() - interval '1 hour')
+        GROUP BY 1, 2
+        """,
+        organization_id,
+    )
+    kinds: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        kinds.setdefault(row["kind"], {})[row["state"]] = row
+    return [_stats(kind, states) for kind, states in sorted(kinds.items())]
+
+
+def _stats(kind: str, states: dict[str, Any]) -> KindStats:
+    def of(state: ExecutionState, column: str) -> Any:
+        return states[state][column] if state in states else 0
+
+    return KindStats(
+        kind=kind,
+        blocked=of(ExecutionState.BLOCKED, "count"),
+        queued=of(ExecutionState.QUEUED, "count"),
+        running=of(ExecutionState.RUNNING, "count"),
+        failed=of(ExecutionState.FAILED, "count"),
+        oldest_queued_at=of(ExecutionState.QUEUED, "oldest") or None,
+        succeeded_lately=of(ExecutionState.SUCCEEDED, "lately"),
+        failed_lately=of(ExecutionState.FAILED, "lately"),
+        cancelled_lately=of(ExecutionState.CANCELLED, "lately"),
+    )
+
+
+def _json(value: dict[str, Any]) -> str:
+    return to_json(value).decode()
+
+
+def _execution(row: Any) -> Execution:
+    whole = "payload" in row.keys()  # noqa: SIM118 - a record is no mapping
+    last_error, progress = row["last_error"], row["progress"] or {}
+    ended_badly = row["execution_state"] == ExecutionState.FAILED
+    return Execution(
+        id=row["id"],
+        user_id=row["user_id"],
+        kind=row["kind"],
+        state=ExecutionState(row["execution_state"]),
+        trigger=Trigger(row["trigger"]),
+        created_at=row["created_at"],
+        task_id=row["task_id"],
+        reason=row["reason"] or "",
+        message=last_error["error"] if ended_badly and last_error else "",
+        scheduled_for=row["scheduled_for"],
+        payload=row["payload"] if whole else {},
+        variables=row["variables"] if whole else {},
+        priority=Priority(row["priority"]),
+        attempts=row["attempt"],
+        failed_attempts=_attempts(row["errors"]) if whole else (),
+        progress=Progress(progress.get("fraction"), progress.get("message", ""), progress.get("counters", {})),
+        result=(row["result"] or {}) if whole else {},
+        session_id=row["session_id"],
+        report_formats=tuple(ReportFormat(name) for name in row["report_formats"]),
+        cancel_requested=row["cancel_requested"],
+        labels=row["labels"],
+        run_at=row["run_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        last_sequence=row["last_sequence"] if whole else 0,
+    )
+
+
+def _attempts(errors: list[dict[str, Any]]) -> tuple[Attempt, ...]:
+    return tuple(
+        Attempt(
+            number=error["attempt"],
+            error=error["error"],
+            reason=error.get("reason") or "",
+            ended_at=datetime.fromisoformat(error["at"]) if error.get("at") else None,
+        )
+        for error in errors
+    )

@@ -1,0 +1,299 @@
+"""Executions as callers see them: submitted, watched over, cancelled, retried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
+from stationmaster_server.identity.model import AuditEntry
+from stationmaster_server.tasks import dependency_store, events, execution_store, store
+from stationmaster_server.tasks.execution_store import NewRow
+from stationmaster_server.tasks.graph import Verdict, verdict
+from stationmaster_server.tasks.model import (
+    FINAL,
+    Execution,
+    ExecutionState,
+    KindStats,
+    OnConflict,
+    Options,
+    Spec,
+    Task,
+    Trigger,
+    execution_name,
+    execution_owner,
+    illegal_state,
+    task_name,
+)
+from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.work import new_work
+
+MOST_RETRIED = 1000
+MOST_IN_AUDIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteRequest:
+    """What differs from the task's own. Fields of `options` that are set replace the task's."""
+
+    variables: Mapping[str, Any]
+    options: Options
+    set_options: frozenset[str] = frozenset()
+    run_at: datetime | None = None
+    idempotency_key: str = ""
+    idempotency_ttl_seconds: float = 86_400
+    labels: Mapping[str, str] | None = None
+    ignore_dependencies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What is remembered of an answer that names executions."""
+
+    ids: list[UUID]
+
+
+class Executions:
+    """Submits and looks after executions. Every change is one transaction with its events and its audit row."""
+
+    def __init__(self, services: TaskServices) -> None:
+        self._services = services
+
+    async def execute(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution:
+        """Submit an execution of a task. Raises NotFound, InvalidArgument, ResourceExhausted(QUEUE_FULL)."""
+        tenant = caller.tenant
+        async with self._services.database.tenant(tenant, read=True) as tx:
+            task = await store.get(tx, tenant.organization_id, task_id)
+        payload, variables = await self._services.filling.fill(task, request.variables)
+        spec = Spec(
+            task.kind,
+            payload,
+            replace(task.options, **{name: getattr(request.options, name) for name in request.set_options}),
+            request.run_at,
+            request.idempotency_key,
+            request.idempotency_ttl_seconds,
+            {**task.labels, **(request.labels or {})},
+        )
+        async with self._services.database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Execution)
+            if again is not None:
+                return again
+            blocked = not request.ignore_dependencies and await self._held_back(tx, caller, task)
+            row = _row(new_id(), spec, task=task, variables=variables, blocked=blocked)
+            execution = await self._submit(tx, caller, spec, row, Trigger.MANUAL, task=task)
+            await remember(tx, tenant, caller.request_key, execution)
+            return execution
+
+    async def submit(
+        self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL
+    ) -> Execution:
+        """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
+        self._services.kinds.parse(spec.kind, spec.payload, "execution.payload")
+        tenant = caller.tenant
+        async with self._services.database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Execution)
+            if again is not None:
+                return again
+            row = _row(execution_id or new_id(), spec)
+            execution = await self._submit(tx, caller, spec, row, Trigger.AD_HOC, on_conflict=on_conflict)
+            await remember(tx, tenant, caller.request_key, execution)
+            return execution
+
+    async def submit_many(self, caller: Caller, specs: Sequence[Spec]) -> Sequence[UUID]:
+        """Submit executions without a task, all or none. Raises as `submit`."""
+        for place, spec in enumerate(specs):
+            self._services.kinds.parse(spec.kind, spec.payload, f"executions[{place}].payload")
+        tenant = caller.tenant
+        async with self._services.database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Names)
+            if again is not None:
+                return again.ids
+            rows = [_row(new_id(), spec) for spec in specs]
+            works = [new_work(tenant, spec, row.id, caller.request_id) for spec, row in zip(specs, rows, strict=True)]
+            items = await self._services.queue.submit_many(tx, works)
+            ids = [item.item_id for item in items]
+            new = [row for row, item_id in zip(rows, ids, strict=True) if row.id == item_id]
+            await execution_store.insert(tx, tenant.organization_id, tenant.user_id, Trigger.AD_HOC, new)
+            await self._audit(tx, caller, "execution.submit_many", "executions", ids)
+            await remember(tx, tenant, caller.request_key, Names(list(ids)))
+            return ids
+
+    async def get(self, caller: Caller, execution_id: UUID) -> Execution:
+        """One execution. Raises NotFound."""
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            return await self._get(tx, caller, execution_id)
+
+    async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[Execution]:
+        """A page of the executions that the caller sees. Raises InvalidArgument."""
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            return await execution_store.list_executions(
+                tx, caller.tenant.organization_id, execution_owner(caller), filter_text, order_by, page
+            )
+
+    async def cancel(self, caller: Caller, execution_id: UUID, reason: str = "") -> Execution:
+        """Cancel an execution: at once, or the worker that runs it is asked. Raises NotFound."""
+        tenant = caller.tenant
+        async with self._services.database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Execution)
+            if again is not None:
+                return again
+            before = await self._get(tx, caller, execution_id)
+            await self._services.queue.cancel(tx, tenant.organization_id, execution_id, "CANCELLED_BY_CALLER")
+            await execution_store.set_blocked(tx, tenant.organization_id, execution_id, False)
+            after = await self._get(tx, caller, execution_id)
+            entry = AuditEntry(
+                "execution.cancel", execution_name(execution_id), reason=reason, details={"from": before.state.value}
+            )
+            await self._services.audit.write(tx, caller, entry)
+            await remember(tx, tenant, caller.request_key, after)
+            return after
+
+    async def retry(self, caller: Caller, execution_id: UUID | None, filter_text: str = "") -> Sequence[UUID]:
+        """Queue failed executions again: one, or the oldest thousand of a filter.
+
+        Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION), InvalidArgument(INVALID_FILTER).
+        """
+        tenant = caller.tenant
+        async with self._services.database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Names)
+            if again is not None:
+                return again.ids
+            ids = [execution_id] if execution_id else await self._failed(tx, caller, filter_text)
+            for one in ids:
+                await self._retry(tx, caller, one)
+            await self._audit(tx, caller, "execution.retry", "executions", ids)
+            await remember(tx, tenant, caller.request_key, Names(list(ids)))
+            return ids
+
+    async def stats(self, caller: Caller) -> Sequence[KindStats]:
+        """How many executions of each kind stand how."""
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            return await execution_store.stats(tx, caller.tenant.organization_id)
+
+    async def _get(self, tx: Transaction, caller: Caller, execution_id: UUID) -> Execution:
+        return await execution_store.get(tx, caller.tenant.organization_id, execution_id, execution_owner(caller))
+
+    async def _held_back(self, tx: Transaction, caller: Caller, task: Task) -> bool:
+        organization_id = caller.tenant.organization_id
+        edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
+        if edges:  # locked, for whoever follows up the end of one of them now must see this one, or be seen
+            await store.lock(tx, organization_id, task.task_id)
+            edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
+        what = verdict(edges)
+        if what is Verdict.SKIP:
+            failed = ", ".join(task_name(edge.depends_on) for edge in edges if edge.state == "FAILED")
+            raise illegal_state(
+                task_name(task.task_id),
+                task.state,
+                "executed",
+                f"it depends on {failed}, which failed, with the policy SKIP: set ignore_dependencies to run it anyway",
+            )
+        return what is Verdict.WAIT
+
+    async def _submit(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        spec: Spec,
+        row: NewRow,
+        trigger: Trigger,
+        *,
+        task: Task | None = None,
+        on_conflict: OnConflict = OnConflict.FAIL,
+    ) -> Execution:
+        organization_id = caller.tenant.organization_id
+        if on_conflict is not OnConflict.FAIL:
+            await self._require_own(tx, caller, row.id)
+        work = new_work(
+            caller.tenant, spec, row.id, caller.request_id, task=task, on_conflict=on_conflict, blocked=row.blocked
+        )
+        item, created = await self._services.queue.offer(tx, work, claim_here=True)
+        if created:
+            replaced = await execution_store.delete(tx, organization_id, row.id)
+            await execution_store.insert(tx, organization_id, caller.tenant.user_id, trigger, [row])
+            if replaced:
+                queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
+                await self._services.log.append(tx, organization_id, row.id, [queued])
+        await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
+        return await self._get(tx, caller, item.item_id)
+
+    async def _require_own(self, tx: Transaction, caller: Caller, execution_id: UUID) -> None:
+        """Of an id that is somebody else's nothing is told, and nothing is done to it."""
+        try:
+            await execution_store.get(tx, caller.tenant.organization_id, execution_id, caller.tenant.user_id)
+        except NotFound:
+            if await execution_store.exists(tx, caller.tenant.organization_id, execution_id):
+                raise AlreadyExists("Execution", execution_name(execution_id)) from None
+
+    async def _failed(self, tx: Transaction, caller: Caller, filter_text: str) -> Sequence[UUID]:
+        if not filter_text:
+            raise InvalidArgument.field("filter", 'name one execution, or give a filter such as `kind = "crawl"`')
+        wanted = f'({filter_text}) AND state = "FAILED"'
+        page = await execution_store.list_executions(
+            tx,
+            caller.tenant.organization_id,
+            execution_owner(caller),
+            wanted,
+            "create_time",
+            PageRequest(MOST_RETRIED),
+        )
+        return [execution.id for execution in page.items]
+
+    async def _retry(self, tx: Transaction, caller: Caller, execution_id: UUID) -> None:
+        organization_id = caller.tenant.organization_id
+        execution = await self._get(tx, caller, execution_id)
+        if execution.state is not ExecutionState.FAILED:
+            advice = "submit another one" if execution.state in FINAL else "wait for its end, or cancel it"
+            raise illegal_state(execution_name(execution_id), execution.state, "QUEUED", advice)
+        await self._services.queue.retry(tx, organization_id, execution_id)
+        queued = events.state_changed(ExecutionState.QUEUED, 0, "RETRIED")
+        await self._services.log.append(tx, organization_id, execution_id, [queued])
+
+    async def _audit(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        action: str,
+        resource: str,
+        ids: Sequence[UUID],
+        *,
+        task: Task | None = None,
+        created: bool = True,
+    ) -> None:
+        details: dict[str, Any] = {}
+        if ids:
+            details |= {"count": len(ids), "executions": [execution_name(one) for one in ids[:MOST_IN_AUDIT]]}
+        if task is not None:
+            details["task"] = task_name(task.task_id)
+        if not created:
+            details["existing"] = True
+        await self._services.audit.write(tx, caller, AuditEntry(action, resource, details=details))
+
+
+def _row(
+    execution_id: UUID,
+    spec: Spec,
+    *,
+    task: Task | None = None,
+    variables: Mapping[str, Any] | None = None,
+    blocked: bool = False,
+) -> NewRow:
+    return NewRow(
+        id=execution_id,
+        payload=dict(spec.payload),
+        variables=dict(variables or {}),
+        labels=dict(spec.labels),
+        report_formats=spec.options.report_formats,
+        kind=spec.kind,
+        task_id=task.task_id if task else None,
+        task_uid=task.uid if task else None,
+        blocked=blocked,
+    )

@@ -1,0 +1,118 @@
+"""Fires schedules: every due time once across all servers, or counted as skipped with its reason."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import Aborted
+from stationmaster_server.identity.model import AuditEntry, Category
+from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.tasks import execution_store, schedule_store
+from stationmaster_server.tasks.model import Concurrency, Strategy, Task, Trigger, task_name
+from stationmaster_server.tasks.schedule_model import Decision, Overlap, Schedule
+from stationmaster_server.tasks.schedule_rules import decide
+from stationmaster_server.tasks.schedule_store import Claimed
+from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.starting import start
+from stationmaster_server.tasks.timing import added
+
+logger = logging.getLogger(__name__)
+
+_AGAIN_SOON = timedelta(seconds=1)
+_AGAIN_LATER = timedelta(seconds=30)
+# Under these policies the executions of a schedule have a key of their own, in place of the task's.
+_STRATEGIES = {Overlap.BUFFER_ONE: Strategy.GROUP_ROUND_ROBIN, Overlap.CANCEL_OTHER: Strategy.CANCEL_RUNNING}
+
+
+class Firing:
+    """Looks on every server; a task that another server deals with is left to it.
+
+    What is due, the executions begun for it and how far the schedule is settled change in one transaction: a server
+    that dies has either done all of it or nothing.
+    """
+
+    def __init__(self, services: TaskServices) -> None:
+        self._services = services
+
+    async def fire_due(self) -> int:
+        """Settle every schedule that is due now; returns how many executions were begun."""
+        total = 0
+        while (begun := await self._fire_next()) is not None:
+            total += begun
+        return total
+
+    async def _fire_next(self) -> int | None:
+        """One task, in one transaction; None when none is due. A task that cannot be dealt with holds up no other."""
+        now = self._services.now()
+        claimed: Claimed | None = None
+        try:
+            async with self._services.database.system() as tx:
+                claimed = await schedule_store.claim(tx, now)
+                return None if claimed is None else await self._settle(tx, claimed, now)
+        except Exception as error:
+            if claimed is None:
+                raise
+            soon = isinstance(error, Aborted)
+            if not soon:
+                logger.exception("%s cannot be fired; it is tried again", task_name(claimed.task.task_id))
+            await self._put_off(claimed, now, _AGAIN_SOON if soon else _AGAIN_LATER)
+            return 0
+
+    async def _put_off(self, claimed: Claimed, now: datetime, pause: timedelta) -> None:
+        async with self._services.database.system() as tx:
+            await schedule_store.put_off(tx, claimed.organization_id, claimed.task.task_id, now, now + pause)
+
+    async def _settle(self, tx: Transaction, claimed: Claimed, now: datetime) -> int:
+        organization_id, task = claimed.organization_id, claimed.task
+        schedule, settled_until = task.schedule, task.settled_until
+        if schedule is None or settled_until is None:
+            raise ValueError(f"{task_name(task.task_id)} is due and has no schedule")
+        if schedule.pause_on_failure and await schedule_store.has_new_failure(tx, organization_id, task.task_id):
+            await schedule_store.put_off(tx, organization_id, task.task_id, now, now + _AGAIN_SOON)
+            return 0
+        active = await execution_store.open_of(tx, organization_id, task.task_id, scheduled=True)
+        decision = decide(schedule, settled_until, now, active=len(active), seed=str(task.uid))
+        times = await self._start(tx, organization_id, task, schedule, decision)
+        await schedule_store.settle(
+            tx,
+            organization_id,
+            task.task_id,
+            decision.settled_until,
+            decision.next.fires_at if decision.next else None,
+            added(task.skipped, decision),
+            fired=len(times),
+            last_fire_at=times[-1] if times else None,
+        )
+        await self._tell_of_skipped(tx, organization_id, task, decision)
+        return len(times)
+
+    async def _start(
+        self, tx: Transaction, organization_id: UUID, task: Task, schedule: Schedule, decision: Decision
+    ) -> list[datetime]:
+        times = [due.due_at for due in decision.fire]
+        # BackfillTask may have been there before.
+        known = await execution_store.times_of(tx, organization_id, task.uid, times) if times else set()
+        times = [time for time in times if time not in known]
+        if times:
+            strategy = _STRATEGIES.get(schedule.overlap)
+            await start(
+                tx,
+                self._services,
+                system_caller(organization_id, task.user_id, f"schedule-{task.uid}"),
+                task,
+                Trigger.SCHEDULE,
+                times=times,
+                concurrency=Concurrency(f"schedule:{task.uid}", 1, strategy) if strategy else None,
+            )
+        return times
+
+    async def _tell_of_skipped(self, tx: Transaction, organization_id: UUID, task: Task, decision: Decision) -> None:
+        if decision.skipped:
+            details: dict[str, Any] = {"until": decision.settled_until.isoformat()} | {**added({}, decision)}
+            entry = AuditEntry("task.skip", task_name(task.task_id), category=Category.SYSTEM, details=details)
+            caller = system_caller(organization_id, task.user_id, f"schedule-{task.uid}")
+            await self._services.audit.write(tx, caller, entry)

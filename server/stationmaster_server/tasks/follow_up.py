@@ -1,0 +1,168 @@
+"""What follows from the end of an execution, however it ended: its last event, the tasks that waited for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import NotFound, StationmasterError
+from stationmaster_server.identity.model import AuditEntry
+from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.tasks import dependency_store, events, execution_store, store
+from stationmaster_server.tasks.graph import starts
+from stationmaster_server.tasks.model import (
+    DependencyMode,
+    Execution,
+    ExecutionState,
+    Task,
+    TaskState,
+    Trigger,
+    execution_name,
+    task_name,
+    work_kind,
+)
+from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.starting import look_again, start
+from stationmaster_server.work import follow_up_store
+from stationmaster_server.work.model import WorkItem
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 50
+_LOOK = timedelta(seconds=1)
+
+
+EndSession = Callable[[Transaction, Caller, UUID, str], Awaitable[None]]
+
+
+class FollowUp:
+    """Looks for executions that have ended, and does what follows, once across all servers."""
+
+    def __init__(self, services: TaskServices, end_session: EndSession) -> None:
+        self._services = services
+        self._end_session = end_session
+        self._kinds = [work_kind(kind) for kind in services.kinds]
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._forever(), name="executions' follow-up")
+
+    async def close(self) -> None:
+        """Stop; what is left is done by whoever looks next."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def wake(self) -> None:
+        """An attempt has ended on this server."""
+        self._wake.set()
+
+    async def run_once(self) -> int:
+        """Deal with a batch; returns how many. What cannot be dealt with holds up nobody else."""
+        items: list[WorkItem] = []
+        try:
+            async with self._services.database.system() as tx:
+                items = await follow_up_store.ended(tx, self._kinds, _BATCH)
+                await self._deal_with_all(tx, items)
+        except Exception:
+            if not items:
+                raise
+            logger.exception("ended executions are followed up one by one")
+            for item in items:
+                await self._alone(item)
+        return len(items)
+
+    async def _alone(self, item: WorkItem) -> None:
+        try:
+            async with self._services.database.system() as tx:
+                await self._deal_with_all(tx, await follow_up_store.ended(tx, self._kinds, 1, item.item_id))
+        except Exception:
+            logger.exception("%s could not be followed up", execution_name(item.item_id))
+
+    async def _deal_with_all(self, tx: Transaction, items: Sequence[WorkItem]) -> None:
+        for item in items:
+            await self._deal_with(tx, item)
+        await follow_up_store.done(tx, items)
+
+    async def _forever(self) -> None:
+        while True:
+            self._wake.clear()
+            handled = 0
+            try:
+                handled = await self.run_once()
+            except StationmasterError as error:
+                logger.warning("ended executions could not be followed up, the next look will: %s", error)
+            except Exception:
+                logger.exception("ended executions could not be followed up, the next look will")
+            if handled == _BATCH:
+                continue
+            try:
+                async with asyncio.timeout(_LOOK.total_seconds()):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _deal_with(self, tx: Transaction, item: WorkItem) -> None:
+        organization_id = item.organization_id
+        caller = system_caller(organization_id, item.user_id, item.payload["request_id"])
+        try:
+            execution = await execution_store.get(tx, organization_id, item.item_id, None)
+        except NotFound:
+            return  # it was forgotten
+        ended = events.state_changed(execution.state, execution.attempts, execution.reason, execution.message)
+        await self._services.log.set_fence(tx, organization_id, execution.id, None)
+        await self._services.log.append(tx, organization_id, execution.id, [ended])
+        await execution_store.set_blocked(tx, organization_id, execution.id, False)
+        await self._write_audit(tx, caller, execution)
+        if execution.session_id is not None and not execution.payload.get("keep_session"):
+            why = f"{execution_name(execution.id)} ended as {execution.state}"
+            await self._end_session(tx, caller, execution.session_id, why)
+        if execution.task_id is not None:
+            await self._pause_on_failure(tx, caller, execution, execution.task_id)
+            await self._wake_dependents(tx, organization_id, execution, execution.task_id)
+
+    async def _write_audit(self, tx: Transaction, caller: Caller, execution: Execution) -> None:
+        details = {"state": execution.state.value, "kind": execution.kind, "attempts": execution.attempts}
+        if execution.task_id is not None:
+            details["task"] = task_name(execution.task_id)
+        entry = AuditEntry("execution.end", execution_name(execution.id), reason=execution.reason, details=details)
+        await self._services.audit.write(tx, caller, entry)
+
+    async def _pause_on_failure(self, tx: Transaction, caller: Caller, execution: Execution, task_id: str) -> None:
+        if execution.state is not ExecutionState.FAILED or execution.trigger is not Trigger.SCHEDULE:
+            return
+        try:
+            task = await store.lock(tx, caller.tenant.organization_id, task_id)
+        except NotFound:
+            return  # it was deleted
+        if task.schedule is None or not task.schedule.pause_on_failure or task.state is TaskState.PAUSED:
+            return
+        why = f"{execution_name(execution.id)} failed: {execution.message}"[:1000]
+        await store.set_state(tx, caller.tenant.organization_id, task_id, TaskState.PAUSED, why, task.etag)
+        await self._services.audit.write(tx, caller, AuditEntry("task.pause", task_name(task_id), reason=why))
+
+    async def _wake_dependents(
+        self, tx: Transaction, organization_id: UUID, execution: Execution, task_id: str
+    ) -> None:
+        edges = await dependency_store.downstream(tx, organization_id, [task_id])
+        for dependent in sorted({edge.task_id for edge in edges}):
+            # Locked, so that of two tasks that end at once the second sees the first.
+            task = await store.lock(tx, organization_id, dependent)
+            caller = system_caller(organization_id, task.user_id, f"execution-{execution.id}")
+            if await execution_store.blocked_of(tx, organization_id, dependent):
+                await look_again(tx, self._services, caller, dependent)
+            elif task.dependency_mode is DependencyMode.START and task.state is TaskState.ACTIVE:
+                await self._start(tx, caller, task)
+
+    async def _start(self, tx: Transaction, caller: Caller, task: Task) -> None:
+        organization_id = caller.tenant.organization_id
+        edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
+        if starts(edges, await execution_store.last_begun(tx, organization_id, task.task_id)):
+            await start(tx, self._services, caller, task, Trigger.DEPENDENCY)

@@ -1,0 +1,140 @@
+"""What a kind of task is, and what it gets to do its work with. Plug-ins implement `Kind` and use `Job`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Protocol, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.errors import Reason
+from stationmaster_server.events.model import NewEvent
+
+
+class Payload(BaseModel):
+    """The base of payloads: what is unknown is refused, so that a slip of the pen is no silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P_co = TypeVar("P_co", bound=BaseModel, covariant=True)
+P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
+
+
+class KindFailed(Exception):
+    """The attempt failed. `retryable`: another one may do better; `retry_after` instead of the policy's delay."""
+
+    def __init__(
+        self, message: str, *, reason: str = "FAILED", retryable: bool = True, retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class Later(Exception):
+    """Hand the execution back, to go on from its checkpoint after `delay`; it counts as no attempt."""
+
+    def __init__(self, delay: timedelta) -> None:
+        super().__init__(f"goes on in {delay}")
+        self.delay = delay
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an execution made: a JSON object of at most 1 MiB."""
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Job(Protocol[P_co]):
+    """One attempt at an execution, as its kind sees it.
+
+    It may run again after a crash: `checkpoint` is what the attempt before left, and every write of this attempt is
+    refused once another server has taken the execution over. When somebody cancels, the attempt's task is cancelled.
+    """
+
+    @property
+    def payload(self) -> P_co:
+        """What is to be done, filled in and checked."""
+        ...
+
+    @property
+    def execution_id(self) -> UUID:
+        """The execution."""
+        ...
+
+    @property
+    def task_id(self) -> str | None:
+        """The task; None when there is none."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first."""
+        ...
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The time that the schedule was due at."""
+        ...
+
+    @property
+    def caller(self) -> Caller:
+        """The system, acting for the owner of the execution: for calls to services."""
+        ...
+
+    @property
+    def checkpoint(self) -> Mapping[str, Any] | None:
+        """What an earlier attempt left."""
+        ...
+
+    def progress(
+        self, fraction: float | None = None, message: str = "", counters: Mapping[str, int] | None = None
+    ) -> None:
+        """Tell how far it is: `fraction` from 0 to 1, None when that is not known. As often as you like."""
+        ...
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Say something: `debug`, `info`, `warning` or `error`; at most 8 KiB."""
+        ...
+
+    def add(self, event: NewEvent) -> None:
+        """Put an event of another kind into the stream."""
+        ...
+
+    async def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """Leave a checkpoint, a JSON object of at most 1 MiB: durable when this returns.
+
+        Raises LeaseLost: another server has the execution; let it pass.
+        """
+        ...
+
+    async def set_session(self, session_id: UUID) -> None:
+        """Tell which session the execution runs in. Raises LeaseLost."""
+        ...
+
+
+class Kind(Protocol[P_contra]):
+    """A kind of task. One object serves all executions of a server at once."""
+
+    name: ClassVar[str]
+    """`^[a-z][a-z0-9_-]{0,62}$`"""
+    payload: ClassVar[type[BaseModel]]
+    """What executions of the kind are given; a subclass of `Payload`."""
+
+    async def run(self, job: Job[P_contra]) -> Done:
+        """Do it. Raises KindFailed; any other error is a failed attempt that is repeated."""
+        ...
+
+
+NOT_RETRYABLE = frozenset(
+    {Reason.INVALID_FIELD, Reason.INVALID_NAME, Reason.RESOURCE_NOT_FOUND, Reason.ADDRESS_REFUSED}
+)
+"""Errors of ours that no other attempt mends."""

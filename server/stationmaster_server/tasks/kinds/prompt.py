@@ -1,0 +1,198 @@
+"""The kind `prompt`: a text is sent to an agent in a session of its own; the answer is the result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, Protocol, Self
+from uuid import UUID, uuid5
+
+from pydantic import BaseModel, Field, model_validator
+
+from stationmaster_server.agents.model import AgentSpec
+from stationmaster_server.agents.runtime import Text
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.model import RequestKey
+from stationmaster_server.events.model import Batch, Event
+from stationmaster_server.sessions.model import Message, NewSession, Session, Turn, TurnState, session_name
+from stationmaster_server.sessions.turns import SendRequest, Started
+from stationmaster_server.tasks.events import message_added
+from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
+
+_LOOK_AGAIN = timedelta(seconds=5)
+"""For the answer of a person: nobody holds a worker meanwhile."""
+
+
+class PromptPayload(Payload):
+    """What is sent to whom: either an agent by its name, or a model and what it is told."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=200_000)]
+    agent: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")] = ""
+    model: Annotated[str, Field(max_length=200)] = ""
+    instructions: Annotated[str, Field(max_length=100_000)] = ""
+    tools: Annotated[tuple[str, ...], Field(max_length=200)] = ()
+    mcp_servers: Annotated[tuple[str, ...], Field(max_length=50)] = ()
+    keep_session: bool = False
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if bool(self.agent) == bool(self.model):
+            raise ValueError("write either `agent` or `model`")
+        if self.agent and (self.instructions or self.tools or self.mcp_servers):
+            raise ValueError("`instructions`, `tools` and `mcp_servers` go with `model`; the agent has its own")
+        return self
+
+
+class Sessions(Protocol):
+    """What is needed of sessions; `sessions.service.SessionService` is the one there is."""
+
+    async def create(self, caller: Caller, new: NewSession) -> Session:
+        """Create a session."""
+        ...
+
+    async def list_messages(
+        self, caller: Caller, session_id: UUID, filter_text: str, order_by: str, page: PageRequest
+    ) -> Page[Message]:
+        """A page of a session's messages."""
+        ...
+
+
+class Turns(Protocol):
+    """What is needed of turns; `sessions.turns.Turns` is the one there is."""
+
+    async def send(self, caller: Caller, session_id: UUID, request: SendRequest) -> Started:
+        """Start a turn."""
+        ...
+
+    async def get_turn(self, caller: Caller, session_id: UUID, turn_id: UUID) -> Turn:
+        """One turn."""
+        ...
+
+
+class Watching(Protocol):
+    """What is needed to follow a turn; `sessions.watching.Watching` is the one there is."""
+
+    def follow(
+        self, caller: Caller, session_id: UUID, started: Started, *, stop_at_permission: bool = False
+    ) -> AsyncGenerator[Batch, None]:
+        """The events of a turn."""
+        ...
+
+
+class PromptKind:
+    """Sends a prompt, tells of every message, and ends with the last one.
+
+    Session and turn are made under ids that follow from the execution: after a crash the attempt finds them again.
+    """
+
+    name: ClassVar[str] = "prompt"
+    payload: ClassVar[type[BaseModel]] = PromptPayload
+
+    def __init__(self, sessions: Sessions, turns: Turns, watching: Watching) -> None:
+        self._sessions = sessions
+        self._turns = turns
+        self._watching = watching
+
+    async def run(self, job: Job[PromptPayload]) -> Done:
+        """Send the prompt, or go on where an earlier attempt was."""
+        state = dict(job.checkpoint or {})
+        tries = int(state.get("tries", 0))
+        if "turn" not in state:
+            state = await self._begin(job, tries)
+        session_id, started = UUID(state["session"]), Started(UUID(state["turn"]), int(state["sequence"]))
+        turn = await self._follow(job, state, session_id, started)
+        if turn.state is not TurnState.COMPLETED:
+            await job.save({"tries": tries + 1})
+            reason = turn.reason or turn.state.value
+            retryable = turn.state in (TurnState.FAILED, TurnState.INTERRUPTED)
+            raise KindFailed(
+                f"the turn in {session_name(session_id)} ended as {turn.state}: {turn.error_message or reason}",
+                reason=reason,
+                retryable=retryable,
+            )
+        return Done(await self._result(job, session_id, turn))
+
+    async def _begin(self, job: Job[PromptPayload], tries: int) -> dict[str, Any]:
+        payload = job.payload
+        spec = None
+        if payload.model:
+            spec = AgentSpec(
+                payload.model,
+                instructions=payload.instructions,
+                tools=payload.tools,
+                mcp_servers=payload.mcp_servers,
+            )
+        labels = {"execution": str(job.execution_id)} | ({"task": job.task_id} if job.task_id else {})
+        new = NewSession(
+            display_name=f"task {job.task_id}" if job.task_id else "", agent_id=payload.agent, spec=spec, labels=labels
+        )
+        session = await self._sessions.create(_once(job, f"session-{tries}"), new)
+        await job.set_session(session.id)
+        job.log(f"runs in {session_name(session.id)}")
+        started = await self._turns.send(_once(job, f"turn-{tries}"), session.id, SendRequest(payload.prompt))
+        state = {
+            "tries": tries,
+            "session": str(session.id),
+            "turn": str(started.turn_id),
+            "sequence": started.after_sequence,
+        }
+        await job.save(state)
+        return state
+
+    async def _follow(
+        self, job: Job[PromptPayload], state: Mapping[str, Any], session_id: UUID, started: Started
+    ) -> Turn:
+        """Tell of the turn's messages to its end. Raises Later when it waits for a permission."""
+        sequence, counters = started.after_sequence, dict(state.get("counters", {}))
+        batches = self._watching.follow(job.caller, session_id, started, stop_at_permission=True)
+        waits = False
+        async with aclosing(batches):
+            async for batch in batches:
+                for event in batch.events:
+                    sequence = event.sequence
+                    self._tell(job, session_id, event, counters)
+                    waits = event.kind == "permission_requested"
+        await job.save({**state, "sequence": sequence, "counters": counters})
+        turn = await self._turns.get_turn(job.caller, session_id, started.turn_id)
+        if waits or turn.state is TurnState.AWAITING_PERMISSION:
+            raise Later(_LOOK_AGAIN)
+        return turn
+
+    def _tell(self, job: Job[PromptPayload], session_id: UUID, event: Event, counters: dict[str, int]) -> None:
+        match event.kind:
+            case "message_added":
+                counters["messages"] = counters.get("messages", 0) + 1
+                job.add(message_added(event.body, str(session_id)))
+            case "tool_call_started":
+                counters["tool_calls"] = counters.get("tool_calls", 0) + 1
+                job.progress(None, f"calls {event.body['call']['tool']}", counters)
+            case "permission_requested":
+                name = f"{session_name(session_id)}/permissionRequests/{event.body['permission_request']}"
+                job.log(f"waits for an answer to {name}", "warning")
+            case "turn_finished":
+                job.progress(1.0, "", counters)
+
+    async def _result(self, job: Job[PromptPayload], session_id: UUID, turn: Turn) -> dict[str, Any]:
+        page = await self._sessions.list_messages(
+            job.caller, session_id, 'role = "ASSISTANT"', "create_time desc", PageRequest(1)
+        )
+        text = "".join(part.text for part in page.items[0].parts if isinstance(part, Text)) if page.items else ""
+        usage = turn.usage
+        return {
+            "text": text[:500_000],
+            "session": session_name(session_id),
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cost_micros": usage.cost_micros,
+            "tool_calls": usage.tool_calls,
+        }
+
+
+def _once(job: Job[PromptPayload], what: str) -> Caller:
+    """A caller whose call is answered alike when it is made again, by whatever attempt."""
+    key = RequestKey(uuid5(job.execution_id, what), f"task.prompt/{what}", hashlib.sha256(what.encode()).digest())
+    return replace(job.caller, request_key=key)

@@ -1,0 +1,32 @@
+"""What the modules of the room share: built once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.db.engine import Database
+from stationmaster_server.events.log import EventLog
+from stationmaster_server.tasks.filling import Filling
+from stationmaster_server.tasks.kinds.registry import Kinds
+from stationmaster_server.work.queue import WorkQueue
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskServices:
+    """The engines that tasks stand on."""
+
+    database: Database
+    log: EventLog
+    queue: WorkQueue
+    audit: AuditLog
+    kinds: Kinds
+    filling: Filling
+    now: Callable[[], datetime] = _utc_now
+    """The clock of schedules, in UTC."""

@@ -1,0 +1,107 @@
+"""Executions that tasks begin by themselves: by schedule, when what they depend on has succeeded, to fill gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.identity.model import AuditEntry
+from stationmaster_server.tasks import dependency_store, events, execution_store
+from stationmaster_server.tasks.execution_store import NewRow
+from stationmaster_server.tasks.graph import Verdict, verdict
+from stationmaster_server.tasks.model import (
+    Concurrency,
+    ExecutionState,
+    Spec,
+    Task,
+    Trigger,
+    execution_name,
+    task_name,
+)
+from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.work import new_work
+
+
+async def start(
+    tx: Transaction,
+    services: TaskServices,
+    caller: Caller,
+    task: Task,
+    trigger: Trigger,
+    *,
+    times: Sequence[datetime | None] = (None,),
+    run_at: Mapping[datetime, datetime] | None = None,
+    variables: Mapping[str, Any] | None = None,
+    concurrency: Concurrency | None = None,
+) -> list[UUID]:
+    """Submit an execution of a task for each due time, whose templates are filled in when it begins.
+
+    `caller` acts for the task's owner. `run_at`: when each may begin, by its due time. `concurrency` replaces the
+    task's. An execution whose dependencies are not fulfilled waits for them; one that they forbid is cancelled at once.
+    """
+    organization_id = caller.tenant.organization_id
+    edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
+    blocked = trigger is not Trigger.DEPENDENCY and verdict(edges) is not Verdict.RUN
+    options = replace(task.options, concurrency=concurrency) if concurrency else task.options
+    tenant = Tenant(organization_id, task.user_id)
+    ids = [new_id() for _ in times]
+    works = []
+    for item_id, time in zip(ids, times, strict=True):
+        begins = run_at.get(time) if run_at and time else None
+        spec = Spec(task.kind, {}, options, run_at=begins)
+        works.append(new_work(tenant, spec, item_id, caller.request_id, task=task, blocked=blocked))
+    await services.queue.submit_many(tx, works)
+    rows = [
+        NewRow(
+            id=item_id,
+            payload=dict(task.payload),
+            variables=dict(variables or {}),
+            labels=dict(task.labels),
+            report_formats=options.report_formats,
+            kind=task.kind,
+            task_id=task.task_id,
+            task_uid=task.uid,
+            scheduled_for=time,
+            template=True,
+            blocked=blocked,
+        )
+        for item_id, time in zip(ids, times, strict=True)
+    ]
+    await execution_store.insert(tx, organization_id, task.user_id, trigger, rows)
+    if blocked:
+        await look_again(tx, services, caller, task.task_id)
+    details = {"trigger": trigger.value, "executions": [execution_name(item_id) for item_id in ids[:100]]}
+    await services.audit.write(tx, caller, AuditEntry("task.start", task_name(task.task_id), details=details))
+    return ids
+
+
+async def look_again(tx: Transaction, services: TaskServices, caller: Caller, task_id: str) -> None:
+    """Let go, or cancel, the executions of a task that wait for its dependencies, as those stand now."""
+    organization_id = caller.tenant.organization_id
+    waiting = await execution_store.blocked_of(tx, organization_id, task_id)
+    if not waiting:
+        return
+    what = verdict(await dependency_store.upstream(tx, organization_id, [task_id]))
+    if what is Verdict.WAIT:
+        return
+    for execution_id in waiting:
+        if what is Verdict.RUN:
+            await release(tx, services, organization_id, execution_id)
+        else:
+            await services.queue.cancel(tx, organization_id, execution_id, "DEPENDENCY_FAILED")
+            await execution_store.set_blocked(tx, organization_id, execution_id, False)
+
+
+async def release(tx: Transaction, services: TaskServices, organization_id: UUID, execution_id: UUID) -> None:
+    """Let an execution go that waited for dependencies."""
+    await services.queue.unpause(tx, organization_id, execution_id)
+    await execution_store.set_blocked(tx, organization_id, execution_id, False)
+    queued = events.state_changed(ExecutionState.QUEUED, 0)
+    await services.log.append(tx, organization_id, execution_id, [queued])

@@ -1,0 +1,74 @@
+"""Payloads as templates: every text of a JSON object, at any depth, is one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.templating.templates import Templates, is_template
+from stationmaster_server.templating.variables import check_names
+
+MOST_TEMPLATES = 1000
+"""In a payload."""
+_PLAIN_KEY = re.compile(r"[\w-]+")
+_JUST_A_NAME = re.compile(r"\s*\{\{-?\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*-?\}\}\s*")
+
+
+async def check(templates: Templates, payload: Mapping[str, Any], names: frozenset[str], path: str) -> None:
+    """Whether a payload can be filled in from variables of these names. Raises InvalidArgument naming the texts."""
+    for text_path, outline in (await templates.outlines(_texts(payload, path))).items():
+        check_names(outline.names, names, text_path)
+
+
+async def fill(
+    templates: Templates, payload: Mapping[str, Any], values: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    """The payload filled in. Raises InvalidArgument naming the texts that cannot be.
+
+    A text that is nothing but the name of a list or an object, `{{ urls }}`, becomes that; all others stay texts.
+    """
+    texts = _texts(payload, path)
+    whole = {text_path: values[name] for text_path, text in texts.items() if (name := _container(text, values))}
+    filled = await templates.fill({path: text for path, text in texts.items() if path not in whole}, values)
+    return {key: _replaced(item, _below(path, key), {**filled, **whole}) for key, item in payload.items()}
+
+
+def _container(text: str, values: Mapping[str, Any]) -> str | None:
+    match = _JUST_A_NAME.fullmatch(text)
+    return match[1] if match and isinstance(values.get(match[1]), (list, dict)) else None
+
+
+def _below(path: str, key: str) -> str:
+    """The path of a field; no two fields have the same one."""
+    return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{json.dumps(key, ensure_ascii=False)}]"
+
+
+def _texts(payload: Mapping[str, Any], path: str) -> dict[str, str]:
+    texts = {text_path: text for text_path, text in _walk(payload, path) if is_template(text)}
+    if len(texts) > MOST_TEMPLATES:
+        raise InvalidArgument.field(path, f"it has {len(texts)} templates; at most {MOST_TEMPLATES} can be filled in")
+    return texts
+
+
+def _walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _walk(item, _below(path, key))
+    elif isinstance(value, (list, tuple)):
+        for place, item in enumerate(value):
+            yield from _walk(item, f"{path}[{place}]")
+
+
+def _replaced(value: Any, path: str, filled: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        return filled.get(path, value)
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, _below(path, key), filled) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(item, f"{path}[{place}]", filled) for place, item in enumerate(value)]
+    return value

@@ -1,0 +1,67 @@
+"""Executions as work: what is submitted to the engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.tasks.model import Options, Priority, Spec, Task, work_kind
+from stationmaster_server.work.model import NewWork, OnConflict, Timeouts
+
+ATTEMPT_LIMIT = timedelta(hours=1)
+"""Of one attempt, where nothing else is said."""
+
+
+def new_work(
+    tenant: Tenant,
+    spec: Spec,
+    item_id: UUID,
+    request_id: str,
+    *,
+    task: Task | None = None,
+    on_conflict: OnConflict = OnConflict.FAIL,
+    blocked: bool = False,
+) -> NewWork:
+    """The item of an execution, whose id it has."""
+    options = spec.options
+    work = NewWork(
+        organization_id=tenant.organization_id,
+        user_id=tenant.user_id,
+        kind=work_kind(spec.kind),
+        subject_id=task.uid if task else item_id,
+        payload={"request_id": request_id},
+        priority=options.priority or Priority.NORMAL,
+        idempotency_key=_scoped(tenant, spec.idempotency_key),
+        idempotency_ttl=timedelta(seconds=spec.idempotency_ttl_seconds),
+        item_id=item_id,
+        on_conflict=on_conflict,
+        rate=options.rate,
+        retry=options.retry,
+        timeouts=with_limit(options),
+        run_at=spec.run_at,
+        follow_up=True,
+        paused=blocked,
+    )
+    concurrency = options.concurrency
+    if concurrency is None:
+        return work
+    own = f"task:{task.uid}" if task else f"user:{tenant.user_id}"
+    return replace(
+        work,
+        concurrency_key=f"key:{concurrency.key}" if concurrency.key else own,
+        max_running=concurrency.max_running,
+        strategy=concurrency.strategy,
+    )
+
+
+def with_limit(options: Options) -> Timeouts:
+    """The timeouts, with a limit for each attempt."""
+    timeouts = options.timeouts
+    return timeouts if timeouts.start_to_close else replace(timeouts, start_to_close=ATTEMPT_LIMIT)
+
+
+def _scoped(tenant: Tenant, key: str) -> str | None:
+    """One user's key never finds another's execution."""
+    return f"{tenant.user_id}:{key}" if key else None

@@ -1,0 +1,196 @@
+"""Compiles templates, tells what they use, and fills them in. Pure: it runs in the event loop or in a process apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+from jinja2 import Template, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.exceptions import SecurityError
+
+from stationmaster_server.templating.filters import MOST_CHARACTERS, TooMuch, words
+from stationmaster_server.templating.model import Fault, Outline
+from stationmaster_server.templating.sandbox import Sandbox
+
+MOST_TEXT = 256 * 1024
+"""Characters of a template."""
+_REFUSED: dict[type[nodes.Node], str] = {
+    nodes.Include: "include",
+    nodes.Import: "import",
+    nodes.FromImport: "from",
+    nodes.Extends: "extends",
+    nodes.Block: "block",
+}
+# What a linear template may be made of, with these filters and tests.
+_LINEAR = (
+    nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem, nodes.If, nodes.CondExpr,
+    nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Filter, nodes.Test, nodes.Concat,
+    nodes.List, nodes.Tuple,
+)  # fmt: skip
+_LINEAR_FILTERS = words(
+    "capitalize count d default e escape first float int last length lower string title tojson trim upper"
+)
+_LINEAR_TESTS = words(
+    "boolean defined eq equalto false float ge gt in integer le lt mapping ne none number sequence string true"
+    " undefined"
+)
+_MOST_NAMES = 20
+_sandbox = Sandbox()
+
+
+class Faulty(Exception):
+    """A template cannot be compiled or filled in."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    template: Template
+    outline: Outline
+
+
+def outlines(texts: Mapping[str, str]) -> dict[str, Outline | Fault]:
+    """What each of the templates uses, or why it is none."""
+    found: dict[str, Outline | Fault] = {}
+    for path, text in texts.items():
+        try:
+            found[path] = _compile(text).outline
+        except Faulty as error:
+            found[path] = error.fault
+    return found
+
+
+def fill_all(texts: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str | Fault]:
+    """Each of the templates filled in, or why it cannot be."""
+    filled: dict[str, str | Fault] = {}
+    for path, text in texts.items():
+        try:
+            filled[path] = fill(text, values)
+        except Faulty as error:
+            filled[path] = error.fault
+    return filled
+
+
+def outline(text: str) -> Outline:
+    """What a template uses; Faulty."""
+    return _compile(text).outline
+
+
+def fill(text: str, values: Mapping[str, Any]) -> str:
+    """A template filled in with JSON values; Faulty, which names every variable that is missing."""
+    compiled = _compile(text)
+    if missing := sorted(compiled.outline.required - values.keys()):
+        named = ", ".join(missing[:_MOST_NAMES]) + (" and others" if len(missing) > _MOST_NAMES else "")
+        raise Faulty(Fault(f"variables without a value: {named}; give them, or a default: {{{{ name|default('') }}}}"))
+    pieces: list[str] = []
+    size = 0
+    try:
+        for piece in compiled.template.generate(values):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MOST_CHARACTERS:
+                raise TooMuch(f"it becomes longer than {MOST_CHARACTERS} characters")
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a template does wrong is its author's to know
+        raise Faulty(_runtime_fault(error)) from None
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=256)
+def _compile(text: str) -> _Compiled:
+    if len(text) > MOST_TEXT:
+        raise Faulty(Fault(f"it is longer than {MOST_TEXT} characters"))
+    try:
+        tree = _sandbox.parse(text)
+        found = _outline(tree)
+        code = _sandbox.compile(tree)
+        return _Compiled(Template.from_code(_sandbox, code, _sandbox.make_globals(None)), found)
+    except TemplateSyntaxError as error:
+        raise Faulty(Fault(error.message or "it cannot be read", error.lineno)) from None
+    except (TemplateError, RecursionError, SyntaxError, ValueError) as error:
+        detail = error if isinstance(error, TemplateError) else "it is nested too deeply"
+        raise Faulty(Fault(f"it cannot be read: {detail}")) from None
+
+
+def _outline(tree: nodes.Template) -> Outline:
+    weight, linear = len(tree.body), True
+    for node in _walk(tree):
+        _check_available(node)
+        weight += 1
+        linear = linear and _is_linear(node)
+    names = meta.find_undeclared_variables(tree)
+    optional = {name.name for name in _guarded(tree)} & names
+    return Outline(frozenset(names - optional), frozenset(optional), linear, weight)
+
+
+def _check_available(node: nodes.Node) -> None:
+    """Jinja2 itself would find unknown filters and tests inside of conditions only when it gets there."""
+    if type(node) in _REFUSED:
+        raise TemplateSyntaxError(f"'{_REFUSED[type(node)]}' is not available here", node.lineno)
+    if isinstance(node, nodes.Filter) and node.name not in _sandbox.filters:
+        raise TemplateSyntaxError(f"there is no filter named {node.name!r}", node.lineno)
+    if isinstance(node, nodes.Test) and node.name not in _sandbox.tests:
+        raise TemplateSyntaxError(f"there is no test named {node.name!r}", node.lineno)
+
+
+def _walk(tree: nodes.Node) -> list[nodes.Node]:
+    """All nodes below one, without recursion."""
+    found, at = list(tree.iter_child_nodes()), 0
+    while at < len(found):
+        found.extend(found[at].iter_child_nodes())
+        at += 1
+    return found
+
+
+def _is_linear(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Filter):
+        return node.name in _LINEAR_FILTERS
+    if isinstance(node, nodes.Test):
+        return node.name in _LINEAR_TESTS
+    return isinstance(node, _LINEAR)
+
+
+def _guarded(tree: nodes.Template) -> list[nodes.Name]:
+    """The names that have a default somewhere, or are asked whether they are defined."""
+    found = []
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        if not isinstance(node, (nodes.Filter, nodes.Test)):
+            continue
+        inner = node.node
+        while isinstance(inner, (nodes.Getattr, nodes.Getitem)):
+            inner = inner.node
+        if node.name in {"d", "default", "defined", "undefined"} and isinstance(inner, nodes.Name):
+            found.append(inner)
+    return found
+
+
+def _runtime_fault(error: Exception) -> Fault:
+    line = _line(error.__traceback__)
+    match error:
+        case SecurityError():
+            return Fault("it asks for what templates must not have", line)
+        case UndefinedError():
+            return Fault(f"{error.message}", line)
+        case RecursionError():
+            return Fault("it calls itself too often", line)
+        case TooMuch() | OverflowError():
+            return Fault(f"it asks for too much: {error}", line)
+        case _:
+            return Fault(f"it cannot be filled in: {str(error)[:300]}", line)
+
+
+def _line(traceback: TracebackType | None) -> int | None:
+    """The line of the template; Jinja2 puts those of its text into the traceback."""
+    line = None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == "<template>":
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line

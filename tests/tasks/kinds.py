@@ -1,0 +1,48 @@
+"""A kind of task that tests steer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
+
+
+class SteeredPayload(Payload):
+    """What it does: say something, wait for `gate`, fail so often, then answer."""
+
+    text: str = ""
+    fail: int = 0
+    retryable: bool = True
+    gate: str = ""
+    steps: int = 0
+
+
+class Steered:
+    """Says its text, waits for its gate to be opened, fails as often as it is told, and ends."""
+
+    name: ClassVar[str] = "steered"
+    payload: ClassVar[type[BaseModel]] = SteeredPayload
+
+    def __init__(self) -> None:
+        self.gates: dict[str, asyncio.Event] = {}
+        self.begun: list[Any] = []
+
+    def gate(self, name: str) -> asyncio.Event:
+        """The gate of a name."""
+        return self.gates.setdefault(name, asyncio.Event())
+
+    async def run(self, job: Job[SteeredPayload]) -> Done:
+        """Run."""
+        payload = job.payload
+        self.begun.append(job.execution_id)
+        if payload.text:
+            job.log(payload.text)
+        for step in range(payload.steps):
+            job.progress((step + 1) / payload.steps, f"step {step + 1}", {"steps": step + 1})
+        if payload.gate:
+            await self.gate(payload.gate).wait()
+        if job.attempt <= payload.fail:
+            raise KindFailed(f"attempt {job.attempt} fails as it was told", reason="TOLD", retryable=payload.retryable)
+        return Done({"text": payload.text, "attempt": job.attempt})

@@ -1,0 +1,184 @@
+"""What callers are promised of executions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from stationmaster.v1 import task_pb2 as pb
+from stationmaster_server.wire.fields import mapping, struct
+
+from tests.fixtures.server import RunningServer
+from tests.tasks.kinds import Steered
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
+
+FAST = pb.ExecutionOptions(retry=pb.ExecutionRetryPolicy(initial_delay=Duration(nanos=1_000_000)))
+
+
+def spec(**payload: Any) -> pb.ExecutionSpec:
+    """An execution of the kind `steered`."""
+    return pb.ExecutionSpec(kind="steered", payload=struct(payload), options=FAST)
+
+
+async def submit(tasks: TaskServiceAsyncStub, **payload: Any) -> pb.Execution:
+    """Submit one."""
+    return await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=spec(**payload)))
+
+
+async def watched(tasks: TaskServiceAsyncStub, name: str, after: int = 0) -> list[Any]:
+    """Its events, to its end."""
+    request = pb.WatchExecutionRequest(name=name, after_sequence=after)
+    return [event async for answer in tasks.WatchExecution(request) for event in answer.events]
+
+
+async def test_execution_tells_of_every_step_and_ends_with_its_result(tasks: TaskServiceAsyncStub) -> None:
+    execution = await submit(tasks, text="hello", steps=3)
+    events = await watched(tasks, execution.name)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    kinds = [event.WhichOneof("payload") for event in events]
+    assert kinds[:3] == ["execution_state_changed", "execution_state_changed", "execution_log"]
+    states = [event.execution_state_changed.state for event in events if event.HasField("execution_state_changed")]
+    assert states == ["QUEUED", "RUNNING", "SUCCEEDED"]
+    last = [event.execution_progress for event in events if event.HasField("execution_progress")][-1]
+    assert (last.fraction, dict(last.counters)) == (1.0, {"steps": 3})
+    ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
+    assert ended.state == pb.EXECUTION_STATE_SUCCEEDED
+    assert mapping(ended.result) == {"text": "hello", "attempt": 1}
+    assert ended.end_time.ToDatetime() >= ended.start_time.ToDatetime()
+
+
+async def test_watch_resumes_after_any_sequence(tasks: TaskServiceAsyncStub) -> None:
+    execution = await submit(tasks, text="hello", steps=3)
+    events = await watched(tasks, execution.name)
+    for after in range(len(events)):
+        rest = await watched(tasks, execution.name, after)
+        assert [event.SerializeToString() for event in rest] == [e.SerializeToString() for e in events[after:]]
+    assert await watched(tasks, execution.name, len(events)) == []
+
+
+async def test_failed_attempts_are_repeated_and_told(tasks: TaskServiceAsyncStub) -> None:
+    execution = await submit(tasks, fail=2)
+    events = await watched(tasks, execution.name)
+    states = [event.execution_state_changed for event in events if event.HasField("execution_state_changed")]
+    assert [state.state for state in states] == [
+        "QUEUED", "RUNNING", "QUEUED", "RUNNING", "QUEUED", "RUNNING", "SUCCEEDED",
+    ]  # fmt: skip
+    assert states[2].reason == "TOLD"
+    assert states[2].HasField("retry_time")
+    ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
+    assert [attempt.error for attempt in ended.failed_attempts] == [
+        "attempt 1 fails as it was told",
+        "attempt 2 fails as it was told",
+    ]
+
+
+async def test_failed_execution_rests_and_is_retried(tasks: TaskServiceAsyncStub) -> None:
+    execution = await submit(tasks, fail=3)
+    await watched(tasks, execution.name)
+    ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
+    assert ended.state == pb.EXECUTION_STATE_FAILED
+    assert ended.message == "attempt 3 fails as it was told"
+    retried = await tasks.RetryExecution(pb.RetryExecutionRequest(filter='reason = "ATTEMPTS_EXHAUSTED"'))
+    assert list(retried.names) == [execution.name]
+
+    async def failed_again() -> bool:
+        now = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
+        return now.state == pb.EXECUTION_STATE_FAILED and len(now.failed_attempts) == 6
+
+    await until(failed_again)
+    events = await watched(tasks, execution.name)
+    assert [e.execution_state_changed.state for e in events].count("FAILED") == 2
+
+
+async def test_one_that_has_not_failed_cannot_be_retried(tasks: TaskServiceAsyncStub) -> None:
+    execution = await submit(tasks)
+    await watched(tasks, execution.name)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.RetryExecution(pb.RetryExecutionRequest(name=execution.name))
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "is SUCCEEDED and cannot become QUEUED" in (refused.value.details() or "")
+
+
+async def test_running_execution_is_cancelled(tasks: TaskServiceAsyncStub, steered: Steered) -> None:
+    execution = await submit(tasks, gate="never")
+
+    async def runs() -> bool:
+        return bool(steered.begun)
+
+    await until(runs)
+    await tasks.CancelExecution(pb.CancelExecutionRequest(name=execution.name, reason="not needed"))
+    events = await watched(tasks, execution.name)
+    assert events[-1].execution_state_changed.state == "CANCELLED"
+    ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
+    assert (ended.state, ended.reason) == (pb.EXECUTION_STATE_CANCELLED, "CANCELLED_BY_CALLER")
+
+
+async def test_bad_payload_is_refused_by_the_path_of_what_is_wrong(tasks: TaskServiceAsyncStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await submit(tasks, fail="often", colour="red")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "execution.payload.fail" in (refused.value.details() or "")
+    assert "execution.payload.colour" in (refused.value.details() or "")
+
+
+async def test_batch_is_all_or_nothing(tasks: TaskServiceAsyncStub) -> None:
+    request = pb.BatchSubmitExecutionsRequest(executions=[spec(text=str(n)) for n in range(50)] + [spec(fail="x")])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.BatchSubmitExecutions(request)
+    assert "executions[50].payload.fail" in (refused.value.details() or "")
+    del request.executions[-1]
+    answer = await tasks.BatchSubmitExecutions(request)
+    assert len(set(answer.names)) == 50
+
+    async def all_ended() -> bool:
+        page = await tasks.ListExecutions(pb.ListExecutionsRequest(filter='state = "SUCCEEDED"'))
+        return len(page.executions) == 50
+
+    await until(all_ended)
+
+
+async def test_idempotency_key_returns_the_first_execution(tasks: TaskServiceAsyncStub, steered: Steered) -> None:
+    wanted = spec(text="once")
+    wanted.idempotency_key = "order-17"
+    first = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=wanted))
+    second = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=wanted))
+    assert first.name == second.name
+    await watched(tasks, first.name)
+    assert len(steered.begun) == 1
+
+
+async def test_taken_id_is_refused_reused_or_replaced(tasks: TaskServiceAsyncStub, steered: Steered) -> None:
+    wanted = pb.SubmitExecutionRequest(
+        execution=spec(gate="never"), execution_id="01936f5e-0000-7000-8000-000000000001"
+    )
+    first = await tasks.SubmitExecution(wanted)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.SubmitExecution(wanted)
+    assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    wanted.on_conflict = pb.ID_CONFLICT_POLICY_USE_EXISTING
+    assert (await tasks.SubmitExecution(wanted)).name == first.name
+    wanted.on_conflict = pb.ID_CONFLICT_POLICY_TERMINATE_EXISTING
+    wanted.execution.CopyFrom(spec(text="new"))
+    await tasks.SubmitExecution(wanted)
+    events = await watched(tasks, first.name)
+    assert events[-1].execution_state_changed.state == "SUCCEEDED"
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_prompt_runs_in_a_session_of_its_own(tasks: TaskServiceAsyncStub, station: RunningServer) -> None:
+    request = pb.SubmitExecutionRequest(
+        execution=pb.ExecutionSpec(kind="prompt", payload=struct({"model": "demo", "prompt": "Say hello."}))
+    )
+    execution = await tasks.SubmitExecution(request)
+    events = await watched(tasks, execution.name)
+    ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
+    assert ended.state == pb.EXECUTION_STATE_SUCCEEDED, ended.message
+    messages = [event.message_added.message for event in events if event.HasField("message_added")]
+    assert messages[-1].parts[0].text == mapping(ended.result)["text"]
+    assert ended.session == mapping(ended.result)["session"]
+    assert messages[-1].name.startswith(ended.session)

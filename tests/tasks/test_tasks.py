@@ -1,0 +1,195 @@
+"""What callers are promised of tasks, their templates and their dependencies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from stationmaster.v1 import task_pb2 as pb
+from stationmaster_server.wire.fields import mapping, struct
+
+from tests.tasks.kinds import Steered
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
+
+
+async def create(tasks: TaskServiceAsyncStub, task_id: str, **fields: Any) -> pb.Task:
+    """A task of the kind `steered`."""
+    payload = struct(fields.pop("payload", {}))
+    task = pb.Task(kind="steered", payload=payload, **fields)
+    return await tasks.CreateTask(pb.CreateTaskRequest(task_id=task_id, task=task))
+
+
+async def run(tasks: TaskServiceAsyncStub, task_id: str, **variables: Any) -> pb.Execution:
+    """Execute a task and wait for its end."""
+    request = pb.ExecuteTaskRequest(name=f"tasks/{task_id}", variables=struct(variables))
+    return await ended(tasks, (await tasks.ExecuteTask(request)).name)
+
+
+async def ended(tasks: TaskServiceAsyncStub, name: str) -> pb.Execution:
+    """An execution at its end."""
+    async for _ in tasks.WatchExecution(pb.WatchExecutionRequest(name=name)):
+        pass
+    return await tasks.GetExecution(pb.GetExecutionRequest(name=name))
+
+
+async def depend(tasks: TaskServiceAsyncStub, task: str, on: str, policy: str = "UNSPECIFIED") -> pb.TaskDependency:
+    """Add a dependency."""
+    number = pb.DependencyFailurePolicy.Value(f"DEPENDENCY_FAILURE_POLICY_{policy}")
+    return await tasks.AddDependency(
+        pb.AddDependencyRequest(task=f"tasks/{task}", depends_on=f"tasks/{on}", on_failure=number)
+    )
+
+
+async def executions_of(tasks: TaskServiceAsyncStub, task: str) -> list[pb.Execution]:
+    """Those of a task, the newest first."""
+    page = await tasks.ListExecutions(pb.ListExecutionsRequest(filter=f'task = "tasks/{task}"'))
+    return list(page.executions)
+
+
+async def test_templates_are_filled_in_with_typed_variables(tasks: TaskServiceAsyncStub) -> None:
+    variables = [
+        pb.VariableDeclaration(name="who", required=True),
+        pb.VariableDeclaration(name="times", type=pb.VARIABLE_TYPE_INTEGER, default_value=struct({"v": 2}).fields["v"]),
+    ]
+    await create(tasks, "greet", payload={"text": "Hello {{ who }}", "steps": "{{ times }}"}, variables=variables)
+    execution = await run(tasks, "greet", who="Ada")
+    assert mapping(execution.payload) == {"text": "Hello Ada", "steps": "2"}
+    assert mapping(execution.variables) == {"who": "Ada", "times": 2}
+    assert mapping(execution.result)["text"] == "Hello Ada"
+
+
+async def test_all_missing_variables_are_named(tasks: TaskServiceAsyncStub) -> None:
+    variables = [pb.VariableDeclaration(name=name, required=True) for name in ("one", "two")]
+    await create(tasks, "both", payload={"text": "{{ one }}{{ two }}"}, variables=variables)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/both"))
+    assert "variables.one" in (refused.value.details() or "")
+    assert "variables.two" in (refused.value.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"payload": {"text": "{{ unknown }}"}}, "task.payload.text"),
+        ({"payload": {"text": "{% if %}"}}, "task.payload.text"),
+        ({"payload": {"fail": "many"}}, "task.payload.fail"),
+        ({"schedule": pb.Schedule(cron="61 * * * *")}, "task.schedule.cron"),
+        ({"schedule": pb.Schedule(cron="* * * * *", time_zone="Mars/Olympus")}, "task.schedule.time_zone"),
+        ({"variables": [pb.VariableDeclaration(name="a"), pb.VariableDeclaration(name="a")]}, "task.variables[1].name"),
+    ],
+)
+async def test_bad_definition_is_refused_by_its_place(
+    tasks: TaskServiceAsyncStub, fields: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await create(tasks, "bad", **fields)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert place in (refused.value.details() or "")
+
+
+async def test_search_finds_tasks_by_their_words(tasks: TaskServiceAsyncStub) -> None:
+    await create(tasks, "nightly-crawl", display_name="Crawl the handbook", payload={"text": "zebra"})
+    await create(tasks, "other", description="nothing of the sort")
+    for words in ("handbook", "zebra", "nightly"):
+        page = await tasks.SearchTasks(pb.SearchTasksRequest(query=words))
+        assert [hit.task.name for hit in page.hits] == ["tasks/nightly-crawl"], words
+    assert "**handbook**" in (await tasks.SearchTasks(pb.SearchTasksRequest(query="handbook"))).hits[0].snippet
+
+
+async def test_dependency_that_closes_a_cycle_is_refused_with_the_whole_path(tasks: TaskServiceAsyncStub) -> None:
+    for task_id in ("a", "b", "c"):
+        await create(tasks, task_id)
+    await depend(tasks, "a", "b")
+    await depend(tasks, "b", "c")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await depend(tasks, "c", "a")
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "tasks/c -> tasks/a -> tasks/b -> tasks/c" in (refused.value.details() or "")
+    checked = await tasks.CheckDependencies(pb.CheckDependenciesRequest(name="tasks/c", candidate="tasks/a"))
+    assert list(checked.cycle) == ["tasks/c", "tasks/a", "tasks/b", "tasks/c"]
+
+
+async def test_chain_of_dependencies_has_fifty_steps_at_most(tasks: TaskServiceAsyncStub) -> None:
+    for number in range(52):
+        await create(tasks, f"t{number}")
+    for number in range(50):
+        await depend(tasks, f"t{number + 1}", f"t{number}")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await depend(tasks, "t51", "t50")
+    assert "51 steps" in (refused.value.details() or "")
+
+
+async def test_task_starts_once_all_it_depends_on_has_succeeded(tasks: TaskServiceAsyncStub) -> None:
+    for task_id in ("one", "two", "after"):
+        await create(tasks, task_id)
+    await depend(tasks, "after", "one")
+    await depend(tasks, "after", "two")
+    await run(tasks, "one")
+    assert await executions_of(tasks, "after") == []
+    await run(tasks, "two")
+
+    async def started() -> bool:
+        return len(await executions_of(tasks, "after")) == 1
+
+    await until(started)
+    (execution,) = await executions_of(tasks, "after")
+    assert execution.trigger == pb.EXECUTION_TRIGGER_DEPENDENCY
+    assert (await ended(tasks, execution.name)).state == pb.EXECUTION_STATE_SUCCEEDED
+    await run(tasks, "one")  # the other has not succeeded since
+    assert len(await executions_of(tasks, "after")) == 1
+
+
+async def test_execution_waits_for_what_its_task_depends_on(tasks: TaskServiceAsyncStub, steered: Steered) -> None:
+    await create(tasks, "first", payload={"gate": "first"})
+    await create(tasks, "second")
+    await depend(tasks, "second", "first")
+    first = await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/first"))
+    second = await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/second"))
+    assert second.state == pb.EXECUTION_STATE_BLOCKED
+    steered.gate("first").set()
+    await ended(tasks, first.name)
+    assert (await ended(tasks, second.name)).state == pb.EXECUTION_STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("policy", "state"),
+    [("SKIP", pb.EXECUTION_STATE_CANCELLED), ("RUN_ANYWAY", pb.EXECUTION_STATE_SUCCEEDED)],
+)
+async def test_failure_policy_decides_about_what_waits(
+    tasks: TaskServiceAsyncStub, policy: str, state: pb.ExecutionState.ValueType
+) -> None:
+    await create(tasks, "first", payload={"fail": 9, "retryable": False})
+    await create(tasks, "second")
+    await depend(tasks, "second", "first", policy)
+    second = await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/second"))
+    assert second.state == pb.EXECUTION_STATE_BLOCKED
+    await run(tasks, "first")
+    assert (await ended(tasks, second.name)).state == state
+
+
+async def test_task_that_others_depend_on_is_not_deleted(tasks: TaskServiceAsyncStub) -> None:
+    await create(tasks, "base")
+    await create(tasks, "top")
+    await depend(tasks, "top", "base")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.DeleteTask(pb.DeleteTaskRequest(name="tasks/base"))
+    assert "tasks/top depends on it" in (refused.value.details() or "")
+    await tasks.RemoveDependency(pb.RemoveDependencyRequest(task="tasks/top", depends_on="tasks/base"))
+    await tasks.DeleteTask(pb.DeleteTaskRequest(name="tasks/base"))
+
+
+async def test_backfill_executes_each_time_of_the_past_once(tasks: TaskServiceAsyncStub) -> None:
+    await create(tasks, "hourly", schedule=pb.Schedule(cron="0 * * * *"), payload={"text": "{{ scheduled_time }}"})
+    request = pb.BackfillTaskRequest(name="tasks/hourly")
+    request.start_time.FromJsonString("2026-03-01T00:00:00Z")
+    request.end_time.FromJsonString("2026-03-01T05:00:00Z")
+    first = await tasks.BackfillTask(request)
+    assert len(first.names) == 5
+    results = [mapping((await ended(tasks, name)).result)["text"] for name in first.names]
+    assert results == [f"2026-03-01T0{hour}:00:00+00:00" for hour in range(5)]
+    again = await tasks.BackfillTask(request)
+    assert (len(again.names), again.skipped_count) == (0, 5)
