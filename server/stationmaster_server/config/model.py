@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stationmaster_server.config.claude import ClaudeSettings
+from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
@@ -314,6 +315,7 @@ class Settings(BaseSettings):
     outbound: OutboundSettings = OutboundSettings()
     mcp: McpSettings = McpSettings()
     storage: StorageSettings = StorageSettings()
+    crawl: CrawlerSettings = CrawlerSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -20,6 +20,7 @@ MODULES = (
     "stationmaster_server.mcp.tables",
     "stationmaster_server.agents.tables",
     "stationmaster_server.sessions.tables",
+    "stationmaster_server.tasks.crawl.tables",
     "stationmaster_server.tasks.tables",
 )
 

@@ -117,6 +117,51 @@ CREATE TABLE audit_queue (
 
 CREATE INDEX audit_queue_ordinal_idx ON audit_queue (ordinal);
 
+CREATE TABLE crawl_pages (
+    organization_id UUID NOT NULL,
+    execution_id UUID NOT NULL,
+    url TEXT NOT NULL,
+    number BIGINT GENERATED ALWAYS AS IDENTITY,
+    host TEXT NOT NULL,
+    depth INTEGER NOT NULL,
+    via TEXT[] DEFAULT '{}' NOT NULL,
+    state TEXT DEFAULT 'PENDING' NOT NULL,
+    reason TEXT,
+    error TEXT DEFAULT '' NOT NULL,
+    taken INTEGER DEFAULT 0 NOT NULL,
+    attempts INTEGER DEFAULT 0 NOT NULL,
+    status_code INTEGER,
+    size_bytes BIGINT DEFAULT 0 NOT NULL,
+    content_type TEXT DEFAULT '' NOT NULL,
+    title TEXT DEFAULT '' NOT NULL,
+    markdown TEXT DEFAULT '' NOT NULL,
+    canonical_url TEXT DEFAULT '' NOT NULL,
+    redirect_to TEXT DEFAULT '' NOT NULL,
+    duplicate_of TEXT DEFAULT '' NOT NULL,
+    content_hash BYTEA,
+    found_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    fetched_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT crawl_pages_pkey PRIMARY KEY (organization_id, execution_id, url)
+);
+
+CREATE INDEX crawl_pages_hash_idx ON crawl_pages (organization_id, execution_id, content_hash) WHERE state = 'FETCHED';
+
+CREATE UNIQUE INDEX crawl_pages_organization_id_execution_id_number_idx ON crawl_pages (organization_id, execution_id, number);
+
+CREATE INDEX crawl_pages_pending_idx ON crawl_pages (organization_id, execution_id, depth, number) WHERE state = 'PENDING';
+
+CREATE TABLE crawl_runs (
+    organization_id UUID NOT NULL,
+    execution_id UUID NOT NULL,
+    fence INTEGER NOT NULL,
+    seeded BOOLEAN DEFAULT false NOT NULL,
+    urls INTEGER DEFAULT 0 NOT NULL,
+    cookies JSON DEFAULT '[]' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT crawl_runs_pkey PRIMARY KEY (organization_id, execution_id)
+);
+
 CREATE TABLE events (
     organization_id UUID NOT NULL,
     stream_id UUID NOT NULL,
@@ -696,6 +741,26 @@ ALTER TABLE audit_queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON audit_queue TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON audit_queue TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON crawl_pages TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON crawl_pages TO stationmaster_app;
+
+ALTER TABLE crawl_pages ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON crawl_pages TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON crawl_pages TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON crawl_runs TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON crawl_runs TO stationmaster_app;
+
+ALTER TABLE crawl_runs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON crawl_runs TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON crawl_runs TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON events TO stationmaster_system;
 
