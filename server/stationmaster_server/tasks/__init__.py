@@ -1,1 +1,1 @@
-"""Tasks: work that is described once and executed by the work engine."""
+"""Tasks: what is to be done, when, and every execution of it."""
