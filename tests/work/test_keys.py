@@ -86,6 +86,17 @@ async def test_keys_take_turns(start_server: StartServer) -> None:
     assert order == ["long", "short", "long", "short", "long", "long"]
 
 
+async def test_of_those_with_different_limits_each_waits_for_all_before_it(idle: Server) -> None:
+    items = [await idle.submit(concurrency_key="k", max_running=limit) for limit in (3, 3, 3, 1, 3)]
+    await idle.call(idle.queue.cancel, items[0].item_id)
+    waiting = [State.WAITING, State.WAITING]
+    assert await states(idle, items) == [State.CANCELLED, State.QUEUED, State.QUEUED, *waiting]
+    async with idle.database.system() as tx:
+        assert await key_store.with_unused_slots(tx) == []
+    await idle.call(idle.queue.cancel, items[1].item_id)
+    assert await states(idle, items) == [State.CANCELLED, State.CANCELLED, State.QUEUED, State.WAITING, State.QUEUED]
+
+
 async def test_cancel_newest_cancels_what_finds_no_slot(idle: Server) -> None:
     options: dict[str, Any] = {"concurrency_key": "k", "strategy": Strategy.CANCEL_NEWEST}
     first, second = await idle.submit(**options), await idle.submit(**options)
@@ -114,6 +125,12 @@ async def test_cancel_running_leaves_only_the_newest_of_those_that_wait(idle: Se
     options: dict[str, Any] = {"concurrency_key": "k", "strategy": Strategy.CANCEL_RUNNING}
     items = [await idle.submit(**options) for _ in range(4)]
     assert await states(idle, items) == [State.CANCELLED] * 3 + [State.QUEUED]
+
+
+async def test_cancel_running_gives_the_slots_that_it_frees_to_those_that_it_leaves(idle: Server) -> None:
+    items = [await idle.submit(concurrency_key="k", max_running=2) for _ in range(3)]
+    items.append(await idle.submit(concurrency_key="k", max_running=2, strategy=Strategy.CANCEL_RUNNING))
+    assert await states(idle, items) == [State.CANCELLED, State.CANCELLED, State.QUEUED, State.QUEUED]
 
 
 async def test_a_repeated_submission_cancels_nobody(idle: Server) -> None:

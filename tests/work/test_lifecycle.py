@@ -24,6 +24,7 @@ from stationmaster_server.work.model import (
     Suspended,
     Timeouts,
 )
+from stationmaster_server.work.reaper import Reaper
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import WorkerSettings
 
@@ -278,6 +279,23 @@ async def test_an_item_that_is_not_done_in_time_is_dead_and_its_worker_loses_the
     item = await server.submit(timeouts=Timeouts(schedule_to_close=timedelta(milliseconds=300)))
     assert (await server.reaches(item.item_id, State.DEAD)).reason == "SCHEDULE_TO_CLOSE"
     await eventually(lambda: gate.runs[0].lost)
+
+
+async def test_a_dead_item_that_is_retried_has_its_whole_time_again_and_no_more(idle: Server) -> None:
+    limit = timedelta(hours=1)
+    item = await idle.submit(timeouts=Timeouts(schedule_to_close=limit))
+    reaper = Reaper(idle.database, lambda: None, timedelta(days=1), timedelta(days=1))
+    columns = ("created_at", "run_at", "close_deadline")
+    later = ", ".join(f"{column} = {column} - interval '1 day'" for column in columns)
+    for _ in range(3):
+        async with idle.database.system() as tx:
+            await tx.execute(f"UPDATE work_items SET {later}")
+        await reaper.reap()
+        assert (await idle.get(item.item_id)).reason == "SCHEDULE_TO_CLOSE"
+        await idle.call(idle.queue.retry, item.item_id)
+        async with idle.database.system() as tx:
+            left = await tx.fetchval("SELECT close_deadline - now() FROM work_items")
+        assert limit - timedelta(minutes=10) < left <= limit
 
 
 @pytest.mark.parametrize("by", ["the worker", "the reaper"])

@@ -68,7 +68,8 @@ async def not_cancelled(tx: Transaction, key: Key) -> list[Member]:
     return [Member(row["item_id"], State(row["state"])) for row in await tx.fetch(sql, *key)]
 
 
-# The next of a key go behind what is queued already (run_at), so that keys take turns.
+# The next of a key go behind what is queued already (run_at), so that keys take turns. Should limits differ, each waits
+# for all that wait before it, as if these had their slots.
 _ADMIT = """
 WITH waiting AS (
     SELECT i.organization_id, i.item_id, i.concurrency_key, i.max_running,
@@ -100,8 +101,13 @@ async def admit(tx: Transaction, keys: Iterable[Key]) -> int:
 
 
 _STALLED = """
-SELECT DISTINCT w.organization_id, w.concurrency_key FROM work_items w
-WHERE w.concurrency_key IS NOT NULL AND w.state = 'WAITING' AND NOT w.paused AND w.max_running > (
+SELECT DISTINCT w.organization_id, w.concurrency_key FROM (
+    SELECT i.organization_id, i.concurrency_key, i.max_running,
+           row_number() OVER (PARTITION BY i.organization_id, i.concurrency_key
+                              ORDER BY i.priority, i.created_at, i.item_id) AS place
+    FROM work_items i WHERE i.concurrency_key IS NOT NULL AND i.state = 'WAITING' AND NOT i.paused
+) w
+WHERE w.place <= w.max_running - (
     SELECT count(*) FROM work_items t
     WHERE t.organization_id = w.organization_id AND t.concurrency_key = w.concurrency_key
       AND t.state IN ('QUEUED', 'RUNNING', 'SUSPENDED')

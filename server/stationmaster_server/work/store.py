@@ -45,7 +45,7 @@ WITH lane AS (
 INSERT INTO work_items AS i (
     organization_id, user_id, item_id, kind, subject_id, state, priority, payload, concurrency_key, max_running,
     idempotency_key, idempotency_expires_at, rate_key, rate_spacing, retry, run_at, start_deadline, close_deadline,
-    attempt_timeout, heartbeat_timeout, finished_at, reason, follow_up, paused,
+    close_timeout, attempt_timeout, heartbeat_timeout, finished_at, reason, follow_up, paused,
     lease_token, worker, attempt, started_at, lease_expires_at, attempt_deadline, heartbeat_deadline
 )
 SELECT
@@ -53,7 +53,7 @@ SELECT
     $11::text, CASE WHEN $11::text IS NOT NULL THEN now() + $12::interval END, $13::text, $14::interval, $15::json,
     COALESCE($16::timestamptz, now()),
     CASE WHEN $21::uuid IS NULL THEN now() + $17::interval END, now() + $18::interval,
-    $19::interval, $20::interval,
+    $18::interval, $19::interval, $20::interval,
     CASE WHEN $7::text = 'CANCELLED' THEN now() END, CASE WHEN $7::text = 'CANCELLED' THEN 'CONCURRENCY_LIMIT' END,
     $24::boolean, $25::boolean,
     $21::uuid, $22::text, CASE WHEN $21::uuid IS NULL THEN 0 ELSE 1 END, CASE WHEN $21::uuid IS NOT NULL THEN now() END,
@@ -265,7 +265,7 @@ UPDATE work_items i
 SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
     finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false, rate_slot = NULL,
     followed_up = false,
-    start_deadline = NULL, close_deadline = now() + (close_deadline - created_at)
+    start_deadline = NULL, close_deadline = now() + close_timeout
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'
 RETURNING {COLUMNS}

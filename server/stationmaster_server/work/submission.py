@@ -137,8 +137,12 @@ async def _admission(tx: Transaction, work: NewWork, key: Key) -> State:
 
 
 async def _make_room(tx: Transaction, work: NewWork, key: Key) -> None:
-    """Cancel all but the newest `max_running - 1`; those that run keep their slot until they have stopped."""
+    """Cancel all but the newest `max_running - 1`; those that run keep their slot until they have stopped.
+
+    Of the newest, those that waited get the slots that became free.
+    """
     members = await key_store.not_cancelled(tx, key)
     in_the_way = [member.item_id for member in members[max(work.max_running - 1, 0) :]]
     if in_the_way:
         await store.cancel(tx, work.organization_id, in_the_way, "CANCELLED_BY_NEWER")
+        await key_store.admit(tx, [key])

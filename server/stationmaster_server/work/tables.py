@@ -33,6 +33,7 @@ work_items = tenant_table(
     timestamp("run_at", default_now=True),
     timestamp("start_deadline", nullable=True),
     timestamp("close_deadline", nullable=True),
+    Column("close_timeout", Interval),
     Column("attempt_timeout", Interval),
     Column("heartbeat_timeout", Interval),
     Column("lease_token", Uuid),
