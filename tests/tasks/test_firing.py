@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.sessions.turn_services import system_caller
@@ -88,6 +89,7 @@ WINDOWS = [
 STEP, CATCH_UP = timedelta(hours=2, minutes=7), timedelta(hours=3)
 
 
+@pytest.mark.timeout(300)
 async def test_two_servers_fire_each_due_time_once_over_changes_of_the_clock(
     servers: list[Firer], clock: Clock, tenant: Tenant
 ) -> None:

@@ -110,6 +110,7 @@ async def test_a_failure_pauses_the_task_when_it_is_to(tasks: TaskServiceAsyncSt
     assert found.fire_count == 1
 
 
+@pytest.mark.timeout(300)
 async def test_two_servers_one_of_which_is_killed_fire_each_due_time_once(
     server_process: StartServer, database: Database, database_url: str, data_folder: Path
 ) -> None:
