@@ -10,11 +10,15 @@ from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.transport import Gate
+from stationmaster_server.config import CrawlerSettings
 from stationmaster_server.db.engine import Database
+from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
+from stationmaster_server.tasks.kinds.crawl import CrawlKind, extract_in
 from stationmaster_server.tasks.kinds.prompt import PromptKind
 from stationmaster_server.tasks.kinds.registry import Kinds, installed
 from stationmaster_server.tasks.model import work_kind
@@ -43,15 +47,19 @@ def build_tasks(
     tokens: PageTokens,
     pools: Pools,
     chores: Housekeeping,
+    outbound: Outbound,
+    crawler: CrawlerSettings,
 ) -> Tasks:
     """Build everything about tasks and executions."""
-    kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), *installed()])
+    crawl = CrawlKind(database, outbound, extract_in(pools), crawler)
+    kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), crawl, *installed()])
     services = TaskServices(
         database, engines.log, engines.queue, gate.audit, kinds, Filling(kinds, Templates(pools.cpu))
     )
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
+    chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
     chores.add(Chore("fire schedules", timedelta(seconds=1), Firing(services).fire_due))
     handlers: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
