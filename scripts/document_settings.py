@@ -29,8 +29,9 @@ Durations are written `500ms`, `15s`, `10m`, `2h`; yes and no `true` and `false`
 impossible setting stops the start and names itself.
 
 The environment may also hold `DATABASE_URL` (`database.url`), `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL`,
-`OPENAI_API_KEY` and `OPENAI_BASE_URL` (`models.anthropic.api_key` and so on); a name with `STATIONMASTER_` wins over
-them. The data folder is `STATIONMASTER_DATA_FOLDER`.
+`OPENAI_API_KEY` and `OPENAI_BASE_URL` (`models.anthropic.api_key` and so on), `CRAWLER_RATE_LIMIT` and
+`CRAWLER_TIMEOUT` (`crawl.rate_limit` and `crawl.timeout`); a name with `STATIONMASTER_` wins over them. The data folder
+is `STATIONMASTER_DATA_FOLDER`.
 """
 
 

@@ -18,6 +18,7 @@ from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
+from stationmaster_client.reports import Reports
 from stationmaster_client.sessions import Sessions
 
 
@@ -40,6 +41,7 @@ class Client:
         self.permissions = Permissions(calls)
         self.agents = Agents(calls)
         self.mcp = Mcp(calls)
+        self.reports = Reports(calls)
         self.organizations = Organizations(calls)
         self.users = Users(calls)
         self.keys = Keys(calls)

@@ -21,6 +21,7 @@ from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.portal import Portal, Stream
+from stationmaster_client.reports import Reports
 from stationmaster_client.sessions import Sessions
 
 F = TypeVar("F")
@@ -118,6 +119,15 @@ class SyncMcp(Face[Mcp]):
     prompt = blocking(Mcp.prompt)
 
 
+class SyncReports(Face[Reports]):
+    """See `Reports`."""
+
+    get = blocking(Reports.get)
+    list = iterating(Reports.list)
+    download = iterating(Reports.download)
+    read = blocking(Reports.read)
+
+
 class SyncOrganizations(Face[Organizations]):
     """See `Organizations`."""
 
@@ -191,6 +201,7 @@ class SyncClient(Face[Client]):
         self.permissions = SyncPermissions(portal, client.permissions)
         self.agents = SyncAgents(portal, client.agents)
         self.mcp = SyncMcp(portal, client.mcp)
+        self.reports = SyncReports(portal, client.reports)
         self.organizations = SyncOrganizations(portal, client.organizations)
         self.users = SyncUsers(portal, client.users)
         self.keys = SyncKeys(portal, client.keys)

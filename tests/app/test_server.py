@@ -27,7 +27,8 @@ from tests.fixtures.server import HealthStub, RunningServer, running, server_set
 from tests.rpc.served import reason_of
 from tests.waiting import until
 
-SERVICES = {f"stationmaster.v1.{name}Service" for name in ("Session", "Agent", "Identity", "Audit", "Mcp")}
+ROOMS = ("Session", "Agent", "Identity", "Audit", "Mcp", "Storage", "Task")
+SERVICES = {f"stationmaster.v1.{name}Service" for name in ROOMS}
 
 
 async def test_the_first_start_makes_an_administrator_that_may_call(server: RunningServer) -> None:

@@ -22,6 +22,7 @@ PARTS = {
         "permissions": "Permissions",
         "agents": "Agents",
         "mcp": "Mcp",
+        "reports": "Reports",
         "organizations": "Organizations",
         "users": "Users",
         "keys": "Keys",

@@ -21,7 +21,7 @@ async def operator(server: RunningServer) -> AsyncIterator[Caller]:
 async def mallory(server: RunningServer, operator: Caller) -> AsyncIterator[Caller]:
     """The owner of an organization, who wants to see another's."""
     async with connect(server.target, await settle(operator, "Mallory's")) as caller:
-        await furnish(caller)
+        await furnish(caller, server.app.database_url)
         yield caller
 
 
@@ -29,5 +29,5 @@ async def mallory(server: RunningServer, operator: Caller) -> AsyncIterator[Call
 async def victim(server: RunningServer, operator: Caller) -> AsyncIterator[Caller]:
     """The owner of the other organization."""
     async with connect(server.target, await settle(operator, "Victim's")) as caller:
-        await furnish(caller)
+        await furnish(caller, server.app.database_url)
         yield caller

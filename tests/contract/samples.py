@@ -48,7 +48,9 @@ def smallest(descriptor: Descriptor, names: Mapping[str, str]) -> Message:
 
 
 def _fill(message: Message, field: FieldDescriptor, names: Mapping[str, str]) -> None:
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
+    if field.is_repeated and field.type == FieldDescriptor.TYPE_MESSAGE:
+        getattr(message, field.name).append(smallest(message_type(field), names))
+    elif field.type == FieldDescriptor.TYPE_MESSAGE:
         getattr(message, field.name).CopyFrom(smallest(message_type(field), names))
         if reference(field):
             getattr(message, field.name).name = names[reference(field)]

@@ -20,6 +20,7 @@ METHODS = descriptors.methods()
 LISTS = [method for method in METHODS if method.descriptor.name.startswith(("List", "Search"))]
 UPDATES = [method for method in METHODS if method.descriptor.name.startswith(("Update", "SetQuota"))]
 WATCHES = [method for method in METHODS if method.descriptor.name.startswith("Watch")]
+DOWNLOADS = [method for method in METHODS if method.descriptor.name.startswith("Download")]
 ORDERED_BY_NAME = {"AgentService.ListModels", "McpService.ListTools", "McpService.ListResources"} | {
     "McpService.ListMcpPrompts"
 }
@@ -27,6 +28,8 @@ ORDERED_BY_NAME = {"AgentService.ListModels", "McpService.ListTools", "McpServic
 VALIDATE_ONLY = {"AgentService.CreateAgent", "AgentService.UpdateAgent", "IdentityService.SetQuota"} | {
     "McpService.RegisterMcpServer",
     "McpService.UpdateMcpServer",
+    "TaskService.CreateTask",
+    "TaskService.UpdateTask",
 }
 
 
@@ -74,6 +77,8 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     assert len([name for name in names if name.startswith("SessionService.")]) == 18
     assert len([name for name in names if name.startswith("IdentityService.")]) == 16
     assert len([name for name in names if name.startswith("McpService.")]) == 16
+    assert len([name for name in names if name.startswith("TaskService.")]) == 24
+    assert len([name for name in names if name.startswith("StorageService.")]) == 3
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)
@@ -136,7 +141,15 @@ def test_creates_and_updates_of_agents_and_quotas_can_be_tried(method: Method) -
     assert fields(method.request)["validate_only"].type == FieldDescriptor.TYPE_BOOL
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m.streams], ids=by_name)
+@pytest.mark.parametrize("method", DOWNLOADS, ids=by_name)
+def test_every_download_resumes_at_an_offset(method: Method) -> None:
+    response = fields(method.descriptor.output_type)
+    assert rules(fields(method.request)["offset"]).int64.gte == 0
+    assert response["offset"].type == FieldDescriptor.TYPE_INT64
+    assert response["data"].type == FieldDescriptor.TYPE_BYTES
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m.streams and m not in DOWNLOADS], ids=by_name)
 def test_every_stream_carries_batches_and_a_cursor(method: Method) -> None:
     response = fields(method.descriptor.output_type)
     assert any(field.is_repeated for field in response.values())

@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import grpc
+from google.protobuf import struct_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -26,9 +28,14 @@ from stationmaster.v1 import (
     mcp_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
+    task_pb2,
+    task_pb2_grpc,
 )
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.storage.model import report_name
 
 from tests.contract.descriptors import Method
+from tests.fixtures.reports import deposit_at
 
 MCP_SERVER = mcp_pb2.McpStdio(
     command=sys.executable,
@@ -129,8 +136,8 @@ async def key_of(caller: Caller, user: str, scopes: list[str] | None = None) -> 
     return str(made.secret)
 
 
-async def furnish(caller: Caller) -> None:
-    """Give the caller one resource of every type."""
+async def furnish(caller: Caller, database_url: str) -> None:
+    """Give the caller one resource of every type; what no RPC makes comes into the database by itself."""
     names = caller.names
     identity: Any = caller.stub(identity_pb2_grpc.IdentityServiceStub)
     me = await identity.WhoAmI(identity_pb2.WhoAmIRequest(), metadata=caller.metadata)
@@ -152,6 +159,9 @@ async def furnish(caller: Caller) -> None:
     names["stationmaster.dev/Agent"] = agent.name
     await _furnish_session(caller, agent.name)
     await _furnish_mcp(caller)
+    await _furnish_tasks(caller)
+    tenant = Tenant(*(UUID(name.rpartition("/")[2]) for name in (me.organization.name, me.user.name)))
+    names["stationmaster.dev/Report"] = report_name((await deposit_at(database_url, tenant)).id)
     audit: Any = caller.stub(audit_pb2_grpc.AuditServiceStub)
     events = await audit.ListAuditEvents(audit_pb2.ListAuditEventsRequest(), metadata=caller.metadata)
     names["stationmaster.dev/AuditEvent"] = events.audit_events[0].name
@@ -172,6 +182,29 @@ async def _furnish_session(caller: Caller, agent: str) -> None:
                     caller.names["stationmaster.dev/PermissionRequest"] = asked
                     caller.names["stationmaster.dev/Turn"] = event.turn
     caller.names["stationmaster.dev/Message"] = f"{session.name}/messages/1"
+
+
+def task() -> task_pb2.Task:
+    """A task that can be: the demo model is asked something, every year."""
+    payload = struct_pb2.Struct()
+    payload.update({"model": "demo", "prompt": "Say hello."})
+    schedule = task_pb2.Schedule(cron="@yearly")
+    return task_pb2.Task(kind="prompt", description="papaya", payload=payload, schedule=schedule)
+
+
+async def _furnish_tasks(caller: Caller) -> None:
+    stub: Any = caller.stub(task_pb2_grpc.TaskServiceStub)
+    created = await stub.CreateTask(
+        task_pb2.CreateTaskRequest(task_id=f"agent-{uuid.uuid4().hex[:12]}", task=task()), metadata=caller.metadata
+    )
+    caller.names["stationmaster.dev/Task"] = created.name
+    for _ in range(2):
+        other = task_pb2.CreateTaskRequest(task_id=f"agent-{uuid.uuid4().hex[:12]}", task=task())
+        other_name = (await stub.CreateTask(other, metadata=caller.metadata)).name
+        depends = task_pb2.AddDependencyRequest(task=created.name, depends_on=other_name)
+        await stub.AddDependency(depends, metadata=caller.metadata)
+    execution = await stub.ExecuteTask(task_pb2.ExecuteTaskRequest(name=created.name), metadata=caller.metadata)
+    caller.names["stationmaster.dev/Execution"] = execution.name
 
 
 async def _furnish_mcp(caller: Caller) -> None:

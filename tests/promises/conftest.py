@@ -36,8 +36,8 @@ async def owner(shared: RunningServer) -> AsyncIterator[Caller]:
     """The operator of the shared server, who has two at least of everything that is listed."""
     async with connect(shared.target, shared.admin_key) as caller:
         await settle(caller, "Another")
-        await furnish(caller)
-        await furnish(caller)
+        await furnish(caller, shared.app.database_url)
+        await furnish(caller, shared.app.database_url)
         again = session_pb2.SendMessageRequest(session=caller.names["stationmaster.dev/Session"], text="again")
         await caller.call(BY_NAME["SendMessage"], again, enough=1)
         talk = await invoke(caller, "CreateSession", await request_for(caller, BY_NAME["CreateSession"]))

@@ -92,7 +92,7 @@ async def test_every_method_says_that_the_database_is_away_and_serves_again_when
     powered_server: RunningServer, power: Power
 ) -> None:
     async with connect(powered_server.target, powered_server.admin_key) as caller:
-        await furnish(caller)
+        await furnish(caller, powered_server.app.database_url)
         before = await invoke(caller, "ListSessions", session_pb2.ListSessionsRequest())
         await power.off()
         await until(lambda: key_is_forgotten(caller))

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _NOT_IN_THE_DATABASE = ("McpService.ListTools", "McpService.ListResources", "McpService.ListMcpPrompts")
 _FILTERS = {"AgentService.ListModels": 'provider = "demo"'} | dict.fromkeys(_NOT_IN_THE_DATABASE, "*e*")
-_PARENTS = dict.fromkeys(_NOT_IN_THE_DATABASE, "stationmaster.dev/McpSession")
+_PARENTS = dict.fromkeys(_NOT_IN_THE_DATABASE, "stationmaster.dev/McpSession") | {
+    "TaskService.ListDependencies": "stationmaster.dev/Task"
+}
 
 
 class Listed:
@@ -108,7 +110,7 @@ async def test_a_page_token_of_another_list_is_refused(owner: Caller) -> None:
 
 async def test_a_page_token_of_another_organization_shows_nothing_of_it(shared: RunningServer, owner: Caller) -> None:
     async with connect(shared.target, await settle(owner, "Neighbour")) as neighbour:
-        await furnish(neighbour)
+        await furnish(neighbour, shared.app.database_url)
         for listed in await first_pages(owner):
             if listed.method.name in ("SessionService.ListSessions", "AgentService.ListAgents"):
                 (page,) = await neighbour.call(listed.method, listed.again(listed.token))

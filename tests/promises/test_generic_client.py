@@ -16,7 +16,10 @@ from tests.fixtures.server import RunningServer
 BUF = Path(sys.executable).parent / "buf"
 SESSIONS = "stationmaster.v1.SessionService"
 SERVICES = {
-    *(f"stationmaster.v1.{name}Service" for name in ("Agent", "Audit", "Identity", "Mcp", "Session")),
+    *(
+        f"stationmaster.v1.{name}Service"
+        for name in ("Agent", "Audit", "Identity", "Mcp", "Session", "Storage", "Task")
+    ),
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from stationmaster.v1 import agent_pb2, identity_pb2, mcp_pb2, session_pb2
+from stationmaster.v1 import agent_pb2, identity_pb2, mcp_pb2, session_pb2, task_pb2
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, behaviors, message_type, name_fields, reference
 from tests.contract.samples import smallest
-from tests.contract.world import MCP_SERVER, TOOL, Caller
+from tests.contract.world import MCP_SERVER, TOOL, Caller, task
 
 BY_NAME = {method.name.rpartition(".")[2]: method for method in descriptors.methods()}
 MUTATIONS = [method for method in descriptors.methods() if method.mutates]
@@ -37,6 +37,8 @@ async def request_for(caller: Caller, method: Method) -> Any:
         request.agent_id = unique("agent")
     if "mcp_server_id" in request.DESCRIPTOR.fields_by_name:
         request.mcp_server_id = unique("agent")
+    if "task_id" in request.DESCRIPTOR.fields_by_name:
+        request.task_id = unique("agent")
     if prepare := _PREPARATIONS.get(method.descriptor.name):
         await prepare(caller, request)
     return request
@@ -148,6 +150,16 @@ async def _message(caller: Caller) -> str:
     return f"{(await asked(caller))[0]}/messages/1"
 
 
+async def _task(caller: Caller) -> str:
+    request = task_pb2.CreateTaskRequest(task_id=unique("agent"), task=task())
+    return str((await invoke(caller, "CreateTask", request)).name)
+
+
+async def _execution(caller: Caller) -> str:
+    request = task_pb2.ExecuteTaskRequest(name=await _task(caller))
+    return str((await invoke(caller, "ExecuteTask", request)).name)
+
+
 _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Session": make_session,
     "stationmaster.dev/Turn": _turn,
@@ -160,6 +172,8 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Organization": _organization,
     "stationmaster.dev/McpServer": _mcp_server,
     "stationmaster.dev/McpSession": _mcp_session,
+    "stationmaster.dev/Task": _task,
+    "stationmaster.dev/Execution": _execution,
 }
 
 
@@ -188,6 +202,51 @@ async def _echo(caller: Caller, request: Any) -> None:
     request.arguments.update({"id": unique("call")})
 
 
+async def _prompt(caller: Caller, request: Any) -> None:
+    name = request.task.display_name
+    request.task.CopyFrom(task())
+    request.task.display_name = name
+
+
+async def _pause_task(caller: Caller, request: Any) -> None:
+    await invoke(caller, "PauseTask", task_pb2.PauseTaskRequest(name=request.name))
+
+
+async def _other_task(caller: Caller, request: Any) -> None:
+    request.depends_on = await _task(caller)
+
+
+async def _dependency(caller: Caller, request: Any) -> None:
+    await _other_task(caller, request)
+    added = task_pb2.AddDependencyRequest(task=request.task, depends_on=request.depends_on)
+    await invoke(caller, "AddDependency", added)
+
+
+async def _spec(caller: Caller, request: Any) -> None:
+    request.execution.kind = "prompt"
+    request.execution.payload.update({"model": "demo", "prompt": unique("prompt")})
+
+
+async def _specs(caller: Caller, request: Any) -> None:
+    del request.executions[:]
+    spec = request.executions.add(kind="prompt")
+    spec.payload.update({"model": "demo", "prompt": unique("prompt")})
+
+
+async def _failed(caller: Caller, request: Any) -> None:
+    spec = task_pb2.ExecutionSpec(kind="prompt")
+    spec.payload.update({"agent": "nobody", "prompt": "Hello?"})
+    submitted = await invoke(caller, "SubmitExecution", task_pb2.SubmitExecutionRequest(execution=spec))
+    watched = task_pb2.WatchExecutionRequest(name=submitted.name)
+    await caller.call(BY_NAME["WatchExecution"], watched, enough=1_000_000, timeout=30)
+    request.name = submitted.name
+
+
+async def _past(caller: Caller, request: Any) -> None:
+    request.start_time.FromJsonString("2020-01-01T00:00:00Z")
+    request.end_time.FromJsonString("2022-01-01T00:00:00Z")
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
@@ -195,5 +254,13 @@ _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "CreateSession": _own_specification,
     "RegisterMcpServer": _stdio,
     "CallTool": _echo,
+    "CreateTask": _prompt,
+    "ResumeTask": _pause_task,
+    "AddDependency": _other_task,
+    "RemoveDependency": _dependency,
+    "SubmitExecution": _spec,
+    "BatchSubmitExecutions": _specs,
+    "RetryExecution": _failed,
+    "BackfillTask": _past,
 }
 """What a method needs that its descriptor does not tell."""

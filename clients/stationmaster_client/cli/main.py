@@ -18,6 +18,7 @@ from stationmaster_client.cli import (
     permissions,
     policies,
     quota,
+    reports,
     session_contents,  # noqa: F401 - adds its commands to those of sessions
     sessions,
     users,
@@ -39,6 +40,7 @@ app.add_typer(permissions.app, name="permissions")
 app.add_typer(policies.app, name="policies")
 app.add_typer(agents.app, name="agents")
 app.add_typer(mcp_servers.app, name="mcp-servers")
+app.add_typer(reports.app, name="reports")
 app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quota.app, name="quota")

@@ -143,6 +143,13 @@ def dollars(micros: int) -> str:
     return f"${micros / 1_000_000:,.4f}" if micros else ""
 
 
+def size(count: int) -> str:
+    """`512 B`, `1.5 KiB`, `3.2 MiB`."""
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
+
+
 def plain(enum_name: str, prefix: str) -> str:
     """`active` from `SESSION_STATE_ACTIVE`."""
     return enum_name.removeprefix(prefix + "_").replace("_", " ").lower()

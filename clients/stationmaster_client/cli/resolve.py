@@ -66,6 +66,16 @@ async def permission(client: Client, text: str) -> str:
         return await _one(client.permissions.list(page_size=1000), "permissionRequests", text)
 
 
+async def report(client: Client, text: str) -> str:
+    """A report's name; `-` is the newest."""
+    newest_first = client.reports.list(page_size=1 if text == "-" else 1000)
+    if text == "-":
+        async for found in newest_first:
+            return found.name
+        raise CommandError("there is no report yet", ExitCode.NOT_FOUND)
+    return await _one(newest_first, "reports", text)
+
+
 async def owner(client: Client, text: str) -> str:
     """Who has a quota: `me`, `organization` (the caller's), or a name."""
     if text == "organization":

@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from stationmaster.v1 import event_pb2 as _event_pb2
+from stationmaster.v1 import storage_pb2 as _storage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -392,38 +393,6 @@ VARIABLE_TYPE_OBJECT: VariableType.ValueType  # 6
 """A JSON object."""
 Global___VariableType: _TypeAlias = VariableType  # noqa: Y015
 
-class _ReportFormat:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ReportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportFormat.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    REPORT_FORMAT_UNSPECIFIED: _ReportFormat.ValueType  # 0
-    """Never sent."""
-    REPORT_FORMAT_JSON: _ReportFormat.ValueType  # 1
-    """For programs."""
-    REPORT_FORMAT_MARKDOWN: _ReportFormat.ValueType  # 2
-    """For people and models."""
-    REPORT_FORMAT_HTML: _ReportFormat.ValueType  # 3
-    """One page that stands alone."""
-    REPORT_FORMAT_PDF: _ReportFormat.ValueType  # 4
-    """Typeset."""
-
-class ReportFormat(_ReportFormat, metaclass=_ReportFormatEnumTypeWrapper):
-    """The format of a report."""
-
-REPORT_FORMAT_UNSPECIFIED: ReportFormat.ValueType  # 0
-"""Never sent."""
-REPORT_FORMAT_JSON: ReportFormat.ValueType  # 1
-"""For programs."""
-REPORT_FORMAT_MARKDOWN: ReportFormat.ValueType  # 2
-"""For people and models."""
-REPORT_FORMAT_HTML: ReportFormat.ValueType  # 3
-"""One page that stands alone."""
-REPORT_FORMAT_PDF: ReportFormat.ValueType  # 4
-"""Typeset."""
-Global___ReportFormat: _TypeAlias = ReportFormat  # noqa: Y015
-
 @_typing.final
 class VariableDeclaration(_message.Message):
     """A variable that templates use: `{{ name }}`."""
@@ -490,8 +459,9 @@ class Schedule(_message.Message):
     Either this or `every`.
     """
     time_zone: _builtins.str
-    """A name of the IANA database, for example `Europe/Berlin`; default `UTC`. Where clocks go forward, a time that does not exist is due when
-    they have; where they go back, a time that comes twice is due once.
+    """A name of the IANA database, for example `Europe/Berlin`; default `UTC`. Where clocks go forward, a time of the day that does not exist is
+    due when they have; where they go back, a time that comes twice is due the first time. Expressions whose minute or hour begins with `*`
+    run through the day: they are due whenever the clock shows what they name.
     """
     overlap: Global___OverlapPolicy.ValueType
     """What happens when it is due while the last one goes on."""
@@ -499,11 +469,13 @@ class Schedule(_message.Message):
     """Pauses the task when an execution that the schedule began has failed."""
     @_builtins.property
     def catch_up(self) -> _duration_pb2.Duration:
-        """Times that were due while no server ran, or the task was paused, are made up for if they are not older than this. Default one hour."""
+        """Times that were due while no server ran are made up for if they are not older than this, and skipped (MISSED) if they are. From 10 seconds;
+        default one hour.
+        """
 
     @_builtins.property
     def jitter(self) -> _duration_pb2.Duration:
-        """Each execution begins up to so much later than it is due, by chance."""
+        """Each execution begins up to so much later than it is due, and before it is due again, by a hash of the task and the time."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -515,7 +487,7 @@ class Schedule(_message.Message):
 
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:
-        """It is due so often, counted from `start_time` or else from 1970. Either this or `cron`."""
+        """It is due so often, counted from `start_time` or else from 1970. From 10 seconds. Either this or `cron`."""
 
     def __init__(
         self,
@@ -717,7 +689,7 @@ class ExecutionOptions(_message.Message):
         """How often one may begin."""
 
     @_builtins.property
-    def report_formats(self) -> _containers.RepeatedScalarFieldContainer[Global___ReportFormat.ValueType]:
+    def report_formats(self) -> _containers.RepeatedScalarFieldContainer[_storage_pb2.ReportFormat.ValueType]:
         """The reports that are made at its end."""
 
     def __init__(
@@ -728,7 +700,7 @@ class ExecutionOptions(_message.Message):
         timeouts: Global___ExecutionTimeouts | None = ...,
         concurrency: Global___ExecutionConcurrency | None = ...,
         rate: Global___ExecutionRate | None = ...,
-        report_formats: _abc.Iterable[Global___ReportFormat.ValueType] | None = ...,
+        report_formats: _abc.Iterable[_storage_pb2.ReportFormat.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "rate", b"rate", "retry", b"retry", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1160,7 +1132,7 @@ class Execution(_message.Message):
         """What it made."""
 
     @_builtins.property
-    def report_formats(self) -> _containers.RepeatedScalarFieldContainer[Global___ReportFormat.ValueType]:
+    def report_formats(self) -> _containers.RepeatedScalarFieldContainer[_storage_pb2.ReportFormat.ValueType]:
         """The reports that are asked for."""
 
     @_builtins.property
@@ -1207,7 +1179,7 @@ class Execution(_message.Message):
         progress: _event_pb2.ExecutionProgress | None = ...,
         result: _struct_pb2.Struct | None = ...,
         session: _builtins.str = ...,
-        report_formats: _abc.Iterable[Global___ReportFormat.ValueType] | None = ...,
+        report_formats: _abc.Iterable[_storage_pb2.ReportFormat.ValueType] | None = ...,
         reports: _abc.Iterable[_builtins.str] | None = ...,
         cancel_requested: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
@@ -1641,6 +1613,8 @@ class ListDependenciesRequest(_message.Message):
     MAX_DEPTH_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The task: `tasks/{task}`."""
     direction: Global___DependencyDirection.ValueType
@@ -1651,6 +1625,10 @@ class ListDependenciesRequest(_message.Message):
     """At most so many; default 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    filter: _builtins.str
+    """Only those whose other task has this id, or fits a pattern with `*`."""
+    order_by: _builtins.str
+    """`depth`, which is the default: the nearest first."""
     def __init__(
         self,
         *,
@@ -1659,10 +1637,12 @@ class ListDependenciesRequest(_message.Message):
         max_depth: _builtins.int = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "max_depth", b"max_depth", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "filter", b"filter", "max_depth", b"max_depth", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

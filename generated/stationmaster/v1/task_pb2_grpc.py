@@ -219,7 +219,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTask(self, request, context):
-        """Resumes a paused task. What was due meanwhile is caught up with by its schedule's `catch_up`.
+        """Resumes a paused task. Times that were due meanwhile are counted as skipped (PAUSED).
 
         Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
         """

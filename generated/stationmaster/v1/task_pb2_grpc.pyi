@@ -67,7 +67,7 @@ class TaskServiceStub:
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
     ResumeTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.ResumeTaskRequest, _task_pb2.Task]
-    """Resumes a paused task. What was due meanwhile is caught up with by its schedule's `catch_up`.
+    """Resumes a paused task. Times that were due meanwhile are counted as skipped (PAUSED).
 
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
@@ -198,7 +198,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
     ResumeTask: _aio.UnaryUnaryMultiCallable[_task_pb2.ResumeTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
-    """Resumes a paused task. What was due meanwhile is caught up with by its schedule's `catch_up`.
+    """Resumes a paused task. Times that were due meanwhile are counted as skipped (PAUSED).
 
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
@@ -368,7 +368,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.ResumeTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
-        """Resumes a paused task. What was due meanwhile is caught up with by its schedule's `catch_up`.
+        """Resumes a paused task. Times that were due meanwhile are counted as skipped (PAUSED).
 
         Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
         """

@@ -11,6 +11,7 @@ from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.mcp import build_mcp
 from stationmaster_server.app.sessions import build_sessions
+from stationmaster_server.app.storage import build_storage
 from stationmaster_server.app.tasks import build_tasks
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.app.watchdog import DATABASE
@@ -63,15 +64,16 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     await trail.start()
     stack.push_async_callback(trail.close)
     outbound = Outbound(on.settings.outbound.allow)
+    storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
     mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
     )
-    tasks = build_tasks(stack, database, gate, on.engines, sessions, tokens, on.pools, on.chores)
+    tasks = build_tasks(stack, database, gate, on.engines, sessions, tokens, storage, on.pools, on.chores)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
-    for servicer in (identity, audit, mcp.servicer, agent, sessions.servicer, tasks.servicer):
+    for servicer in (identity, audit, storage.servicer, mcp.servicer, agent, sessions.servicer, tasks.servicer):
         server.add(servicer, needs=(DATABASE,))
     return sessions.handlers | tasks.handlers

@@ -9,9 +9,11 @@ from datetime import timedelta
 from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.sessions import Sessions
+from stationmaster_server.app.storage import Storage
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.tasks import reporting
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
@@ -41,6 +43,7 @@ def build_tasks(
     engines: Engines,
     sessions: Sessions,
     tokens: PageTokens,
+    storage: Storage,
     pools: Pools,
     chores: Housekeeping,
 ) -> Tasks:
@@ -56,4 +59,5 @@ def build_tasks(
     handlers: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
+    handlers[reporting.KIND] = reporting.Reporting(services, storage.reports, pools)
     return Tasks(TaskServicer(services, tokens), handlers)

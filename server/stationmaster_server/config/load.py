@@ -30,6 +30,8 @@ _PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "ANTHROPIC_BASE_URL": ("models", "anthropic", "base_url"),
     "OPENAI_API_KEY": ("models", "openai", "api_key"),
     "OPENAI_BASE_URL": ("models", "openai", "base_url"),
+    "CRAWLER_RATE_LIMIT": ("crawl", "rate_limit"),
+    "CRAWLER_TIMEOUT": ("crawl", "timeout"),
 }
 
 _OPEN = ("identity.jwt_issuers", "models.compatible", "models.prices")

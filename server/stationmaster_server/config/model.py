@@ -14,10 +14,12 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stationmaster_server.config.claude import ClaudeSettings
+from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
+from stationmaster_server.config.storage import StorageSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
 
@@ -312,6 +314,8 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     outbound: OutboundSettings = OutboundSettings()
     mcp: McpSettings = McpSettings()
+    storage: StorageSettings = StorageSettings()
+    crawl: CrawlerSettings = CrawlerSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -16,9 +16,11 @@ MODULES = (
     "stationmaster_server.work.tables",
     "stationmaster_server.identity.tables",
     "stationmaster_server.audit.tables",
+    "stationmaster_server.storage.tables",
     "stationmaster_server.mcp.tables",
     "stationmaster_server.agents.tables",
     "stationmaster_server.sessions.tables",
+    "stationmaster_server.tasks.crawl.tables",
     "stationmaster_server.tasks.tables",
 )
 

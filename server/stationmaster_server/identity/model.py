@@ -51,6 +51,11 @@ def rank(role: Role) -> int:
     return _RANKS[role]
 
 
+def owner_scope(caller: Caller) -> UUID | None:
+    """The user whose work the caller may touch: its own; None for owners and admins, who may touch all."""
+    return None if caller.role in (Role.OWNER, Role.ADMIN) else caller.tenant.user_id
+
+
 def allows(scopes: frozenset[str], scope: str) -> bool:
     """Whether scopes hold one that a method needs. The scope `""` needs nothing but an authenticated caller."""
     if scope in scopes or not scope:

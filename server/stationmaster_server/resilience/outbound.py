@@ -15,6 +15,7 @@ from stationmaster_server.config.allowed import parse_allowed
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.resilience.addresses import Address, plain, refusal
 from stationmaster_server.resilience.outbound_client import Client, Transport
+from stationmaster_server.resilience.outbound_proxy import Tunnel
 
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0, pool=10.0)
 _MOST_ADDRESSES = 8
@@ -43,20 +44,30 @@ class Outbound:
         headers: Mapping[str, str] | None = None,
         max_response_bytes: int | None = None,
         follow_redirects: bool = False,
+        proxy: str | None = None,
+        trust_proxy: bool = False,
     ) -> httpx2.AsyncClient:
         """A client for http and https, to be closed by its user. The environment's proxies are not asked.
 
         Its calls raise FailedPrecondition(ADDRESS_REFUSED) besides what httpx2 raises, and ResponseTooLarge when a body
         is larger than `max_response_bytes`, as sent or decoded. Timeouts count for each connect, read and write; who
         needs the whole call bounded bounds it.
+
+        `proxy`: an HTTP proxy that connections go through, to the addresses that were checked here (ADR 105); its own
+        address is checked as well, unless it is trusted. ProxyError when it cannot be used, ValueError for none.
         """
         return Client(
-            transport=Transport(_Backend(self), self._tls, max_response_bytes),
+            transport=Transport(self._network(proxy, trust_proxy), self._tls, max_response_bytes),
             timeout=timeout or _TIMEOUT,
             headers=headers,
             follow_redirects=follow_redirects,
             trust_env=False,
         )
+
+    def _network(self, proxy: str | None, trusted: bool) -> httpcore2.AsyncNetworkBackend:
+        if proxy is None:
+            return _Backend(self)
+        return Tunnel(proxy, self.resolve, httpcore2.AnyIOBackend() if trusted else _Backend(self), self._tls)
 
     async def check(self, url: str) -> None:
         """Raise FailedPrecondition(ADDRESS_REFUSED) for a URL that `client` would refuse.

@@ -12,7 +12,7 @@ from uuid import UUID
 from stationmaster_server.agents.model import AgentSpec, Limits, OnPermissionTimeout, ToolPolicy
 from stationmaster_server.agents.runtime import Part, ToolCall, Usage
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
-from stationmaster_server.identity.model import Caller, Role
+from stationmaster_server.identity.model import owner_scope as owner_scope  # of sessions, too
 
 
 class SessionState(StrEnum):
@@ -38,7 +38,6 @@ TRANSITIONS: Mapping[SessionState, frozenset[SessionState]] = {
 BUSY = frozenset({_S.PROCESSING, _S.AWAITING_PERMISSION})
 CLOSED = frozenset({_S.PAUSED, _S.TERMINATED, _S.ARCHIVED})
 ENDED = frozenset({_S.TERMINATED, _S.ARCHIVED})
-_SEE_ALL = frozenset({Role.OWNER, Role.ADMIN})
 
 
 def transition(session_name: str, current: SessionState, wanted: SessionState) -> SessionState:
@@ -319,8 +318,3 @@ def permission_name(session_id: UUID, request_id: UUID) -> str:
 def message_name(session_id: UUID, number: int) -> str:
     """`sessions/{session}/messages/{n}`."""
     return f"sessions/{session_id}/messages/{number}"
-
-
-def owner_scope(caller: Caller) -> UUID | None:
-    """The user whose sessions the caller may touch: its own; None for owners and admins, who may touch all."""
-    return None if caller.role in _SEE_ALL else caller.tenant.user_id

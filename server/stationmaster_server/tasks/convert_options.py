@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
 
 from stationmaster_server.errors import InvalidArgument
@@ -19,7 +20,7 @@ from stationmaster_server.tasks.model import (
 )
 from stationmaster_server.wire.fields import duration, span
 
-FORMATS = {each: pb.ReportFormat.Value(f"REPORT_FORMAT_{each}") for each in ReportFormat}
+FORMATS = {each: storage_pb2.ReportFormat.Value(f"REPORT_FORMAT_{each}") for each in ReportFormat}
 _FORMAT_OF = {number: each for each, number in FORMATS.items()}
 PRIORITIES = {priority: pb.ExecutionPriority.Value(f"EXECUTION_PRIORITY_{priority.name}") for priority in Priority}
 _PRIORITY_OF = {number: priority for priority, number in PRIORITIES.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Page, PageRequest
@@ -93,12 +94,14 @@ class Dependencies:
             await remember(tx, tenant, caller.request_key, _Removed(task_id, depends_on))
 
     async def list(
-        self, caller: Caller, task_id: str, *, up: bool, max_depth: int, page: PageRequest
+        self, caller: Caller, task_id: str, pattern: str, *, up: bool, max_depth: int, page: PageRequest
     ) -> Page[Dependency]:
-        """What a task depends on, or what depends on it, the nearest first. Raises NotFound."""
+        """What a task depends on, or what depends on it, of ids that fit a pattern. Raises NotFound."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             await store.get(tx, caller.tenant.organization_id, task_id)
             found = await self._reach(tx, caller, task_id, up=up, max_depth=max_depth or 1)
+        if pattern:
+            found = [one for one in found if fnmatchcase(one.depends_on if up else one.task_id, pattern)]
         return _page(found, page)
 
     async def check(self, caller: Caller, task_id: str, candidate: str = "") -> Checked:

@@ -169,7 +169,8 @@ class Executions:
             ids = [execution_id] if execution_id else await self._failed(tx, caller, filter_text)
             for one in ids:
                 await self._retry(tx, caller, one)
-            await self._audit(tx, caller, "execution.retry", "executions", ids)
+            resource = execution_name(execution_id) if execution_id else "executions"
+            await self._audit(tx, caller, "execution.retry", resource, ids)
             await remember(tx, tenant, caller.request_key, Names(list(ids)))
             return ids
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from stationmaster_server.tasks import execution_store, schedule_store
 from stationmaster_server.tasks.model import Concurrency, Strategy, Task, Trigger, task_name
 from stationmaster_server.tasks.schedule_model import Decision, Overlap, Schedule
 from stationmaster_server.tasks.schedule_rules import decide
-from stationmaster_server.tasks.schedule_store import Claimed
+from stationmaster_server.tasks.schedule_store import Claimed, clock
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import start
 from stationmaster_server.tasks.timing import added
@@ -35,8 +36,10 @@ class Firing:
     that dies has either done all of it or nothing.
     """
 
-    def __init__(self, services: TaskServices) -> None:
+    def __init__(self, services: TaskServices, *, clock: Callable[[], datetime] | None = None) -> None:
+        """`clock` in place of the database's, which all servers share."""
         self._services = services
+        self._clock = clock
 
     async def fire_due(self) -> int:
         """Settle every schedule that is due now; returns how many executions were begun."""
@@ -47,32 +50,28 @@ class Firing:
 
     async def _fire_next(self) -> int | None:
         """One task, in one transaction; None when none is due. A task that cannot be dealt with holds up no other."""
-        now = self._services.now()
         claimed: Claimed | None = None
         try:
             async with self._services.database.system() as tx:
-                claimed = await schedule_store.claim(tx, now)
-                return None if claimed is None else await self._settle(tx, claimed, now)
+                claimed = await schedule_store.claim(tx, self._clock() if self._clock else await clock(tx))
+                return None if claimed is None else await self._settle(tx, claimed)
         except Exception as error:
             if claimed is None:
                 raise
             soon = isinstance(error, Aborted)
             if not soon:
                 logger.exception("%s cannot be fired; it is tried again", task_name(claimed.task.task_id))
-            await self._put_off(claimed, now, _AGAIN_SOON if soon else _AGAIN_LATER)
+            async with self._services.database.system() as tx:
+                await schedule_store.put_off(tx, claimed, _AGAIN_SOON if soon else _AGAIN_LATER)
             return 0
 
-    async def _put_off(self, claimed: Claimed, now: datetime, pause: timedelta) -> None:
-        async with self._services.database.system() as tx:
-            await schedule_store.put_off(tx, claimed.organization_id, claimed.task.task_id, now, now + pause)
-
-    async def _settle(self, tx: Transaction, claimed: Claimed, now: datetime) -> int:
-        organization_id, task = claimed.organization_id, claimed.task
+    async def _settle(self, tx: Transaction, claimed: Claimed) -> int:
+        organization_id, task, now = claimed.organization_id, claimed.task, claimed.at
         schedule, settled_until = task.schedule, task.settled_until
         if schedule is None or settled_until is None:
             raise ValueError(f"{task_name(task.task_id)} is due and has no schedule")
         if schedule.pause_on_failure and await schedule_store.has_new_failure(tx, organization_id, task.task_id):
-            await schedule_store.put_off(tx, organization_id, task.task_id, now, now + _AGAIN_SOON)
+            await schedule_store.put_off(tx, claimed, _AGAIN_SOON)
             return 0
         active = await execution_store.open_of(tx, organization_id, task.task_id, scheduled=True)
         decision = decide(schedule, settled_until, now, active=len(active), seed=str(task.uid))
@@ -112,7 +111,7 @@ class Firing:
 
     async def _tell_of_skipped(self, tx: Transaction, organization_id: UUID, task: Task, decision: Decision) -> None:
         if decision.skipped:
-            details: dict[str, Any] = {"until": decision.settled_until.isoformat()} | {**added({}, decision)}
+            details: dict[str, Any] = {"until": decision.settled_until.isoformat(), **added({}, decision)}
             entry = AuditEntry("task.skip", task_name(task.task_id), category=Category.SYSTEM, details=details)
             caller = system_caller(organization_id, task.user_id, f"schedule-{task.uid}")
             await self._services.audit.write(tx, caller, entry)

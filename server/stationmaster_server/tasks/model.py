@@ -11,6 +11,7 @@ from uuid import UUID
 
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.identity.model import Caller, Role
+from stationmaster_server.storage.model import ReportFormat
 from stationmaster_server.tasks.schedule_model import Schedule
 from stationmaster_server.templating.model import Variable, VariableType
 from stationmaster_server.work.model import (
@@ -28,6 +29,7 @@ __all__ = [
     "OnConflict",
     "Priority",
     "RateLimit",
+    "ReportFormat",
     "RetryPolicy",
     "Schedule",
     "Strategy",
@@ -93,15 +95,6 @@ class DependencyState(StrEnum):
     SATISFIED = "SATISFIED"
     PENDING = "PENDING"
     FAILED = "FAILED"
-
-
-class ReportFormat(StrEnum):
-    """The format of a report."""
-
-    JSON = "JSON"
-    MARKDOWN = "MARKDOWN"
-    HTML = "HTML"
-    PDF = "PDF"
 
 
 @dataclass(frozen=True, slots=True)

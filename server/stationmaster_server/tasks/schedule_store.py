@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
@@ -14,10 +14,17 @@ from stationmaster_server.tasks.model import Task
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A task whose schedule fires now, locked to the end of the transaction."""
+    """A task whose schedule fires `at`, which is now; locked to the end of the transaction."""
 
     organization_id: UUID
     task: Task
+    at: datetime
+
+
+async def clock(tx: Transaction) -> datetime:
+    """The database's clock."""
+    now: datetime = await tx.fetchval("SELECT now()")
+    return now
 
 
 async def claim(tx: Transaction, now: datetime) -> Claimed | None:
@@ -29,7 +36,7 @@ async def claim(tx: Transaction, now: datetime) -> Claimed | None:
     )
     if row is None:
         return None
-    return Claimed(row["organization_id"], await store.get(tx, row["organization_id"], row["task_id"]))
+    return Claimed(row["organization_id"], await store.get(tx, row["organization_id"], row["task_id"]), now)
 
 
 async def settle(
@@ -58,15 +65,15 @@ async def settle(
     )
 
 
-async def put_off(tx: Transaction, organization_id: UUID, task_id: str, now: datetime, until: datetime) -> None:
-    """Look at a schedule that is due again at `until`; what is due stays as it is."""
+async def put_off(tx: Transaction, claimed: Claimed, pause: timedelta) -> None:
+    """Look at a schedule that is due again after a pause; what is due stays as it is."""
     await tx.execute(
-        """UPDATE tasks SET next_fire_at = $4
+        """UPDATE tasks SET next_fire_at = $3 + $4::interval
            WHERE organization_id = $1 AND task_id = $2 AND next_fire_at <= $3""",
-        organization_id,
-        task_id,
-        now,
-        until,
+        claimed.organization_id,
+        claimed.task.task_id,
+        claimed.at,
+        pause,
     )
 
 

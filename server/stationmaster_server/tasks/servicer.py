@@ -13,7 +13,7 @@ from google.protobuf.empty_pb2 import Empty
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceServicer
 
-from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.errors import InvalidArgument, Reason
 from stationmaster_server.sessions.convert_events import parts_of
 from stationmaster_server.tasks import convert, convert_executions
 from stationmaster_server.tasks.backfill import backfill
@@ -113,12 +113,16 @@ class TaskServicer(TaskServiceServicer):
         self, request: pb.ListDependenciesRequest, context: Context
     ) -> pb.ListDependenciesResponse:
         """A page of dependencies."""
+        wanted = self._tokens.read(request)
+        if request.order_by not in ("", "depth"):
+            raise InvalidArgument.field("order_by", "expected `depth`", Reason.INVALID_ORDER_BY)
         page = await self._dependencies.list(
             current_caller(),
             convert.task_id_of(request.parent, "parent"),
+            request.filter,
             up=request.direction != pb.DEPENDENCY_DIRECTION_DOWNSTREAM,
             max_depth=request.max_depth,
-            page=self._tokens.read(request),
+            page=wanted,
         )
         dependencies, token = self._tokens.page(request, page, convert.dependency_to_proto)
         return pb.ListDependenciesResponse(dependencies=dependencies, next_page_token=token)

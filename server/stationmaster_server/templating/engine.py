@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from stationmaster_server.templating.sandbox import Sandbox
 
 MOST_TEXT = 256 * 1024
 """Characters of a template."""
+_SHORT, _FEW_TOKENS = 4_000, 200
 _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Include: "include",
     nodes.Import: "import",
@@ -53,6 +55,17 @@ class Faulty(Exception):
 class _Compiled:
     template: Template
     outline: Outline
+
+
+def is_short(text: str) -> bool:
+    """Whether a template is read and compiled within some milliseconds."""
+    if len(text) > _SHORT:
+        return False
+    tokens = (token for _, token, _ in _sandbox.lexer.tokeniter(text, None) if token not in {"data", "whitespace"})
+    try:
+        return sum(1 for _ in islice(tokens, _FEW_TOKENS + 1)) <= _FEW_TOKENS
+    except TemplateSyntaxError:
+        return True  # it is refused as quickly
 
 
 def outlines(texts: Mapping[str, str]) -> dict[str, Outline | Fault]:
@@ -114,7 +127,7 @@ def _compile(text: str) -> _Compiled:
         return _Compiled(Template.from_code(_sandbox, code, _sandbox.make_globals(None)), found)
     except TemplateSyntaxError as error:
         raise Faulty(Fault(error.message or "it cannot be read", error.lineno)) from None
-    except (TemplateError, RecursionError, SyntaxError, ValueError) as error:
+    except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
         detail = error if isinstance(error, TemplateError) else "it is nested too deeply"
         raise Faulty(Fault(f"it cannot be read: {detail}")) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import Any
 
 from jinja2 import Undefined, pass_context
@@ -42,9 +42,13 @@ def plain(context: Context, value: object) -> object:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Iterator):
+    if isinstance(value, (str, int, float, Undefined)):
+        return value
+    if isinstance(value, (Iterator, KeysView, ValuesView, ItemsView, range)):
         value = list(value)
-    return to_json(value) if isinstance(value, (dict, list, tuple)) else value
+    if isinstance(value, (dict, list, tuple)):
+        return to_json(value)
+    raise TypeError(f"a {type(value).__name__} is no text")  # and would tell where it is in memory
 
 
 def to_json(value: object, indent: int | None = None) -> str:

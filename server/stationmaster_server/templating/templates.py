@@ -16,8 +16,8 @@ Args = TypeVarTuple("Args")
 
 TIMEOUT = timedelta(seconds=2)
 _MOST_VIOLATIONS = 20
-# What is compiled and filled in within some milliseconds.
-_SHORT, _FEW_TAGS, _LITTLE_WORK = 4_000, 50, 1_000_000
+_LITTLE_WORK = 1_000_000
+"""Characters that are passed over, within some milliseconds."""
 
 
 class Runner(Protocol):
@@ -37,7 +37,7 @@ class Templates:
 
     async def outlines(self, texts: Mapping[str, str]) -> dict[str, Outline]:
         """What each template uses. Raises InvalidArgument naming the path and line of each that is none."""
-        here = {path: text for path, text in texts.items() if _is_short(text)}
+        here = {path: text for path, text in texts.items() if engine.is_short(text)}
         found = engine.outlines(here)
         if apart := {path: text for path, text in texts.items() if path not in here}:
             found |= await self._apart(apart, engine.outlines, apart)
@@ -69,12 +69,8 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
-def _is_short(text: str) -> bool:
-    return len(text) <= _SHORT and text.count("{{") + text.count("{%") <= _FEW_TAGS
-
-
 def _is_easy(text: str, size: int) -> bool:
-    if not _is_short(text):
+    if not engine.is_short(text):
         return False
     try:
         outline = engine.outline(text)

@@ -1,0 +1,32 @@
+"""Storage, built: reports, their servicer, and the chore that removes old ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from stationmaster_server.app.housekeeping import Chore, Housekeeping
+from stationmaster_server.app.transport import Gate
+from stationmaster_server.config.storage import StorageSettings
+from stationmaster_server.db.engine import Database
+from stationmaster_server.storage.reports import Reports
+from stationmaster_server.storage.service import StorageService
+from stationmaster_server.storage.servicer import StorageServicer
+from stationmaster_server.wire.paging import PageTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What the rooms above need of storage, and its servicer."""
+
+    servicer: StorageServicer
+    reports: Reports
+
+
+def build_storage(
+    settings: StorageSettings, database: Database, gate: Gate, tokens: PageTokens, chores: Housekeeping
+) -> Storage:
+    """Build everything about what is stored."""
+    reports = Reports(database, gate.audit, max_bytes=settings.max_report_bytes, retention=settings.report_retention)
+    chores.add(Chore("remove old reports", timedelta(hours=1), reports.remove_old))
+    return Storage(StorageServicer(StorageService(database), tokens), reports)

@@ -1,0 +1,1 @@
+"""Storage: what the work of agents leaves behind to be read."""

@@ -1,0 +1,105 @@
+"""What a page says, as Markdown, and where it leads. Pure, so that a process of a pool can do it, or a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import trafilatura
+from selectolax.lexbor import LexborHTMLParser
+
+from stationmaster_server.tasks.crawl.content import Kind, decode, kind_of
+from stationmaster_server.tasks.crawl.urls import normalise
+
+# To the library a page that is no article is an error.
+logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+_MOST_LINKS = 5000
+_TITLE_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """What was found in a body. `links` are normalised and may lead anywhere; `readable`: it is text of some kind."""
+
+    title: str = ""
+    markdown: str = ""
+    links: tuple[str, ...] = ()
+    canonical_url: str = ""
+    noindex: bool = False
+    nofollow: bool = False
+    readable: bool = True
+
+
+Extractor = Callable[[bytes, str, str], Awaitable[Extract]]
+"""Reads a body, given its Content-Type and its URL. What it raises makes the page FAILED, never the crawl."""
+
+
+def extract(body: bytes, content_type: str, url: str) -> Extract:
+    """Read a body of HTML, Markdown, plain text or XML; takes CPU time that grows with its size."""
+    kind = kind_of(content_type, body)
+    if kind is None:
+        return Extract(readable=False)
+    text = decode(content_type, body)
+    if kind is Kind.HTML:
+        return _from_html(text, url)
+    return Extract(markdown=f"```xml\n{text.strip()}\n```" if kind is Kind.XML else text.strip())
+
+
+async def extract_in_thread(body: bytes, content_type: str, url: str) -> Extract:
+    """`extract` beside the event loop, for who has no pool of processes; nothing ends it before it is done."""
+    return await asyncio.to_thread(extract, body, content_type, url)
+
+
+def _from_html(html: str, url: str) -> Extract:
+    page = LexborHTMLParser(html)
+    first = page.css_first("base[href]")
+    base = (normalise(first.attributes.get("href") or "", url) if first else None) or url
+    title = page.css_first("title")
+    rules = robots_rules(
+        node.attributes.get("content") or ""
+        for node in page.css("meta[name]")
+        if (node.attributes.get("name") or "").lower() == "robots"
+    )
+    canonical = next((node.attributes.get("href") for node in page.css("link[rel~=canonical i][href]")), None)
+    return Extract(
+        title=_one_line(title.text() if title else "")[:_TITLE_CHARACTERS],
+        markdown=_markdown(html, page, url),
+        links=tuple(dict.fromkeys(_links(page, base))),
+        canonical_url=(normalise(canonical, base) if canonical else None) or "",
+        noindex="noindex" in rules,
+        nofollow="nofollow" in rules,
+    )
+
+
+def robots_rules(values: Iterator[str]) -> frozenset[str]:
+    """The rules of `<meta name=robots>` or `X-Robots-Tag` in lower case; `none` is both `noindex` and `nofollow`."""
+    rules = {rule.strip().lower() for value in values for rule in value.split(",")}
+    return frozenset(rules | ({"noindex", "nofollow"} if "none" in rules else set()))
+
+
+def _links(page: LexborHTMLParser, base: str) -> Iterator[str]:
+    for node in page.css("a[href], area[href]")[:_MOST_LINKS]:
+        if "nofollow" in (node.attributes.get("rel") or "").lower().split():
+            continue
+        url = normalise(node.attributes.get("href") or "", base)
+        if url is not None:
+            yield url
+
+
+def _markdown(html: str, page: LexborHTMLParser, url: str) -> str:
+    """The main text as Markdown; of a page without one, all its text."""
+    found = trafilatura.extract(
+        html, url=url, output_format="markdown", include_links=True, include_formatting=True, include_comments=False
+    )
+    if found:
+        return found.strip().replace("\0", "\ufffd")
+    page.strip_tags(["script", "style", "noscript", "template"], recursive=True)
+    body = page.body
+    lines = (_one_line(line) for line in (body.text(separator="\n") if body else "").splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("\0", "\ufffd").split())

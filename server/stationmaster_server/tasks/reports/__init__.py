@@ -1,0 +1,1 @@
+"""Reports of executions: one model and four formats, pure functions from a `Report` to bytes."""
