@@ -34,6 +34,7 @@ async def _connect(url: str) -> asyncpg.Connection[asyncpg.Record]:
 async def floor_bulk(*, url: str, count: int) -> dict[str, float]:
     """Rows a second, all in one INSERT from an array."""
     connection = await _connect(url)
+    await connection.execute(_INSERT_MANY, ["{}"] * 10)
     began = time.perf_counter()
     await connection.execute(_INSERT_MANY, ["{}"] * count)
     seconds = time.perf_counter() - began

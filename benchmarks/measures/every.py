@@ -18,6 +18,8 @@ EVERY: tuple[type[Measure], ...] = (
     events.DurableEvents,
     events.AcrossServers,
     work.Drain,
+    work.SubmitExecution,
+    work.BatchSubmitExecutions,
     work.OneByOne,
     work.Bulk,
     work.Started,

@@ -1,13 +1,16 @@
-"""W1 to W3: the work engine without the transport, beside others on the same PostgreSQL."""
+"""W1 to W3: the work engine, in process and by RPC, beside others; all on a PostgreSQL with fsync."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from stationmaster.v1 import task_pb2
 from stationmaster_server.db.migrate import migrate
 
 from benchmarks.goals import OURS, Figures, Goal, beside
+from benchmarks.load.tasks import SERVICE, execution
 from benchmarks.measure import Measure, Side
 
 _JOBS = 5000
@@ -68,6 +71,60 @@ class Drain(Work):
     def sides(self) -> Mapping[str, Side]:
         """All."""
         return self.all_sides("drain", count=self.count)
+
+
+class SubmitExecution(Work):
+    """Over the network with a request id, authenticated, validated and audited; the peer enqueues in process."""
+
+    id = "W2"
+    title = "SubmitExecution by RPC, 16 callers"
+    goals: ClassVar = (
+        Goal("W2.submit", "rate", "pgqueuer", ">=", 1.0, "jobs/s"),
+        beside("W2.submit.procrastinate", "rate", "procrastinate", "jobs/s"),
+    )
+
+    def sides(self) -> Mapping[str, Side]:
+        """Ours, pgqueuer, procrastinate."""
+        sides = self.all_sides("one_by_one", callers=_CALLERS, count=self.count)
+        return {OURS: self.by_rpc, "pgqueuer": sides["pgqueuer"], "procrastinate": sides["procrastinate"]}
+
+    async def by_rpc(self) -> Figures:
+        """The call."""
+        server, load = await self.bench.server(), await self.bench.load()
+        request = task_pb2.SubmitExecutionRequest(execution=execution())
+        return await load.run(
+            "unary",
+            target=server.target,
+            metadata=server.metadata,
+            method=f"{SERVICE}/SubmitExecution",
+            requests=[b64encode(request.SerializeToString()).decode()],
+            request_id_field=request.DESCRIPTOR.fields_by_name["request_id"].number,
+            callers=_CALLERS,
+            seconds=self.bench.plan.seconds,
+        )
+
+
+class BatchSubmitExecutions(Work):
+    """All in one call, all or none; the floor is one INSERT from an array."""
+
+    id = "W2B"
+    title = "BatchSubmitExecutions by RPC, rows of one call"
+    goals: ClassVar = (
+        Goal("W2.batch", "rate", "floor", ">=", 0.5, "jobs/s"),
+        beside("W2.batch.pgqueuer", "rate", "pgqueuer", "jobs/s"),
+        beside("W2.batch.procrastinate", "rate", "procrastinate", "jobs/s"),
+    )
+
+    def sides(self) -> Mapping[str, Side]:
+        """The floor, ours, pgqueuer, procrastinate."""
+        return {**self.all_sides("bulk", count=self.count), OURS: self.by_rpc}
+
+    async def by_rpc(self) -> Figures:
+        """The call."""
+        server, load = await self.bench.server(), await self.bench.load()
+        return await load.run(
+            "batch_submit", target=server.target, metadata=server.metadata, count=self.count, repeats=3
+        )
 
 
 class OneByOne(Work):
