@@ -21,6 +21,7 @@ from stationmaster_server.tasks.model import work_kind
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.telemetry.metrics import Metrics
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
@@ -43,6 +44,7 @@ def build_tasks(
     tokens: PageTokens,
     pools: Pools,
     chores: Housekeeping,
+    metrics: Metrics,
 ) -> Tasks:
     """Build everything about tasks and executions."""
     kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), *installed()])
@@ -52,7 +54,13 @@ def build_tasks(
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
-    chores.add(Chore("fire schedules", timedelta(seconds=1), Firing(services).fire_due))
+    firing = Firing(services)
+    chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
+    text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
+    metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)
+    metrics.read(
+        "schedule_lag_seconds", "How late the last schedule was fired here.", lambda: firing.lag.total_seconds()
+    )
     handlers: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
