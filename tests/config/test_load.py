@@ -60,6 +60,24 @@ def test_names_of_other_programs_are_understood() -> None:
     assert ours.database.url == settings.database.url
 
 
+def test_the_crawler_s_names_are_understood() -> None:
+    settings = load(environ={"CRAWLER_RATE_LIMIT": "2.5", "CRAWLER_TIMEOUT": "45"})
+    assert settings.crawl.rate_limit == timedelta(seconds=2.5)
+    assert settings.crawl.timeout == timedelta(seconds=45)
+    ours = load(environ={"CRAWLER_TIMEOUT": "45", "STATIONMASTER_CRAWL__TIMEOUT": "1m"})
+    assert ours.crawl.timeout == timedelta(minutes=1)
+    assert "crawl.timeout" in fault(CRAWLER_TIMEOUT="soon")
+
+
+def test_a_proxy_of_the_crawler_is_checked_and_does_not_show() -> None:
+    settings = load(environ={"STATIONMASTER_CRAWL__PROXIES": '["http://u:very-secret@proxy:3128"]'})
+    assert settings.crawl.proxies[0].get_secret_value().endswith("proxy:3128")
+    assert "very-secret" not in repr(settings)
+    refusal = fault(STATIONMASTER_CRAWL__PROXIES='["socks5://u:very-secret@proxy"]')
+    assert "crawl.proxies.0" in refusal
+    assert "very-secret" not in refusal
+
+
 def test_secrets_do_not_show() -> None:
     shown = repr(load(environ={"DATABASE_URL": URL, "OPENAI_API_KEY": "sk-very-secret"}))
     assert "secret" not in shown.replace("SecretStr", "")

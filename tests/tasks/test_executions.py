@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import pypdf
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
+from stationmaster.v1.storage_pb2_grpc import StorageServiceStub
 from stationmaster_server.wire.fields import mapping, struct
 
 from tests.fixtures.server import RunningServer
@@ -182,3 +187,30 @@ async def test_prompt_runs_in_a_session_of_its_own(tasks: TaskServiceAsyncStub, 
     assert messages[-1].parts[0].text == mapping(ended.result)["text"]
     assert ended.session == mapping(ended.result)["session"]
     assert messages[-1].name.startswith(ended.session)
+
+
+async def test_reports_of_every_format_are_made_after_the_end(
+    tasks: TaskServiceAsyncStub, station: RunningServer
+) -> None:
+    request = pb.SubmitExecutionRequest(
+        execution=pb.ExecutionSpec(kind="prompt", payload=struct({"model": "demo", "prompt": "Say hello."}))
+    )
+    request.execution.options.report_formats.extend(storage_pb2.ReportFormat.values()[1:])
+    execution = await tasks.SubmitExecution(request)
+
+    async def reported() -> bool:
+        return len((await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))).reports) == 4
+
+    await until(reported, seconds=60)
+    text = mapping((await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))).result)["text"]
+    files: dict[int, bytes] = {}
+    async with station.channel() as channel:
+        storage = StorageServiceStub(channel)
+        listed = await storage.ListReports(storage_pb2.ListReportsRequest(filter=f'execution = "{execution.name}"'))
+        for report in listed.reports:
+            answers = storage.DownloadReport(storage_pb2.DownloadReportRequest(name=report.name))
+            files[report.format] = b"".join([answer.data async for answer in answers])
+    assert text.split(":")[0] in files[storage_pb2.REPORT_FORMAT_MARKDOWN].decode()
+    assert text in json.loads(files[storage_pb2.REPORT_FORMAT_JSON])["conversation"][-1]["text"]
+    pages = pypdf.PdfReader(io.BytesIO(files[storage_pb2.REPORT_FORMAT_PDF])).pages
+    assert text.split()[0] in "".join(page.extract_text() for page in pages)

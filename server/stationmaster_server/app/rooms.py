@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 from stationmaster_server.agents.servicer import AgentServicer
 from stationmaster_server.app.agents import build_agents, warm_up
-from stationmaster_server.app.engines import Engines
-from stationmaster_server.app.housekeeping import Housekeeping
+from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.mcp import build_mcp
 from stationmaster_server.app.sessions import build_sessions
 from stationmaster_server.app.storage import build_storage
 from stationmaster_server.app.tasks import build_tasks
-from stationmaster_server.app.transport import Gate
 from stationmaster_server.app.watchdog import DATABASE
 from stationmaster_server.audit.service import AuditTrail
 from stationmaster_server.audit.servicer import AuditServicer
-from stationmaster_server.config import Settings
-from stationmaster_server.db.engine import Database
-from stationmaster_server.db.listener import Listener
 from stationmaster_server.identity import key_store
 from stationmaster_server.identity.keys import ApiKeys
 from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.service import IdentityService
 from stationmaster_server.identity.servicer import IdentityServicer
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.resilience.pools import Pools
-from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.rpc.server import RpcServer
-from stationmaster_server.telemetry.metrics import Metrics
-from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What every room stands on."""
-
-    settings: Settings
-    database: Database
-    listener: Listener
-    gate: Gate
-    engines: Engines
-    pools: Pools
-    tokens: PageTokens
-    chores: Housekeeping
-    metrics: Metrics
-    board: HealthBoard
 
 
 async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
@@ -71,7 +45,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
     )
-    tasks = build_tasks(stack, database, gate, on.engines, sessions, tokens, on.pools, on.chores, on.metrics)
+    tasks = build_tasks(stack, on, sessions, storage, outbound)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
     for servicer in (identity, audit, storage.servicer, mcp.servicer, agent, sessions.servicer, tasks.servicer):

@@ -14,11 +14,12 @@ import structlog
 from stationmaster_server.app.admin import AdminServer
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.engines import build_engines, build_worker
+from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.identity import build_gate
 from stationmaster_server.app.local import claim_ports, make_data_folder, published
 from stationmaster_server.app.pools import build_pools
-from stationmaster_server.app.rooms import Ground, add_rooms
+from stationmaster_server.app.rooms import add_rooms
 from stationmaster_server.app.transport import build_chain
 from stationmaster_server.app.watchdog import DATABASE, Watchdog
 from stationmaster_server.config import Settings

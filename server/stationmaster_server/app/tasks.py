@@ -6,24 +6,24 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from stationmaster_server.app.engines import Engines
-from stationmaster_server.app.housekeeping import Chore, Housekeeping
+from stationmaster_server.app.ground import Ground
+from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.sessions import Sessions
-from stationmaster_server.app.transport import Gate
-from stationmaster_server.db.engine import Database
-from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.app.storage import Storage
+from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.tasks import reporting
+from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
+from stationmaster_server.tasks.kinds.crawl import CrawlKind, extract_in
 from stationmaster_server.tasks.kinds.prompt import PromptKind
 from stationmaster_server.tasks.kinds.registry import Kinds, installed
 from stationmaster_server.tasks.model import work_kind
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.telemetry.metrics import Metrics
 from stationmaster_server.templating.templates import Templates
-from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
 
 
@@ -35,33 +35,34 @@ class Tasks:
     handlers: dict[str, Handler]
 
 
-def build_tasks(
-    stack: AsyncExitStack,
-    database: Database,
-    gate: Gate,
-    engines: Engines,
-    sessions: Sessions,
-    tokens: PageTokens,
-    pools: Pools,
-    chores: Housekeeping,
-    metrics: Metrics,
-) -> Tasks:
+def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound) -> Tasks:
     """Build everything about tasks and executions."""
-    kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), *installed()])
-    services = TaskServices(
-        database, engines.log, engines.queue, gate.audit, kinds, Filling(kinds, Templates(pools.cpu))
+    database, engines, crawler = on.database, on.engines, on.settings.crawl
+    kinds = Kinds(
+        [
+            PromptKind(sessions.service, sessions.turns, sessions.watching),
+            CrawlKind(database, outbound, extract_in(on.pools), crawler),
+            *installed(),
+        ]
     )
+    filling = Filling(kinds, Templates(on.pools.cpu))
+    services = TaskServices(database, engines.log, engines.queue, on.gate.audit, kinds, filling)
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
-    firing = Firing(services)
-    chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
-    text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
-    metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)
-    metrics.read(
-        "schedule_lag_seconds", "How late the last schedule was fired here.", lambda: firing.lag.total_seconds()
-    )
-    handlers: dict[str, Handler] = {
+    on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
+    _fire_schedules(on, services)
+    runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
-    return Tasks(TaskServicer(services, tokens), handlers)
+    reports = {reporting.KIND: reporting.Reporting(services, storage.reports, on.pools)}
+    return Tasks(TaskServicer(services, on.tokens), runners | reports)
+
+
+def _fire_schedules(on: Ground, services: TaskServices) -> None:
+    firing = Firing(services)
+    on.chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
+    text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
+    on.metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)
+    lag = "How late the last schedule was fired here."
+    on.metrics.read("schedule_lag_seconds", lag, lambda: firing.lag.total_seconds())

@@ -1,5 +1,6 @@
 """Settings of the server: `load` reads them once, everything else gets plain values by constructor."""
 
+from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.load import SettingsError, load
 from stationmaster_server.config.model import (
     AdminSettings,
@@ -23,6 +24,7 @@ from stationmaster_server.config.startup import StartupError
 
 __all__ = [
     "AdminSettings",
+    "CrawlerSettings",
     "DatabaseSettings",
     "EventSettings",
     "IdentitySettings",

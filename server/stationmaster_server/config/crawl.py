@@ -40,6 +40,8 @@ class CrawlerSettings(Group):
     """A page that is larger, as sent or as decoded, fails."""
     attempts: Annotated[Positive, Field(le=10)] = 3
     """How often a page is asked for, when the site or the network fails."""
+    keep_pages: Duration = timedelta(days=30)
+    """How long the pages of a crawl are kept after its end. A task's result, with what fits into it, stays."""
     user_agents: Annotated[tuple[str, ...], Field(min_length=1, max_length=20)] = ("StationmasterBot/0.1",)
     """What crawls call themselves, by turns. A robots.txt must allow a page to all of them."""
     proxies: tuple[Annotated[SecretStr, AfterValidator(_is_a_proxy)], ...] = ()

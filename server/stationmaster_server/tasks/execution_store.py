@@ -51,7 +51,9 @@ _SHORT = f"""
     i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
 _WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
-        AS last_sequence"""
+        AS last_sequence,
+    ARRAY(SELECT r.id FROM reports r WHERE r.organization_id = e.organization_id AND r.execution_id = e.id
+          ORDER BY r.created_at) AS report_ids"""
 _JOINED = """executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
     WHERE e.organization_id = $1"""
 
@@ -328,6 +330,7 @@ def _execution(row: Any) -> Execution:
         result=(row["result"] or {}) if whole else {},
         session_id=row["session_id"],
         report_formats=tuple(ReportFormat(name) for name in row["report_formats"]),
+        report_ids=tuple(row["report_ids"]) if whole else (),
         cancel_requested=row["cancel_requested"],
         labels=row["labels"],
         run_at=row["run_at"],

@@ -13,7 +13,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound, StationmasterError
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions.turn_services import system_caller
-from stationmaster_server.tasks import dependency_store, events, execution_store, store
+from stationmaster_server.tasks import dependency_store, events, execution_store, reporting, store
 from stationmaster_server.tasks.graph import starts
 from stationmaster_server.tasks.model import (
     DependencyMode,
@@ -121,6 +121,7 @@ class FollowUp:
         await self._services.log.append(tx, organization_id, execution.id, [ended])
         await execution_store.set_blocked(tx, organization_id, execution.id, False)
         await self._write_audit(tx, caller, execution)
+        await reporting.order(tx, self._services.queue, caller, execution)
         if execution.session_id is not None and not execution.payload.get("keep_session"):
             why = f"{execution_name(execution.id)} ended as {execution.state}"
             await self._end_session(tx, caller, execution.session_id, why)

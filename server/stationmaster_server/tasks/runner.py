@@ -54,8 +54,8 @@ class ExecutionRunner:
         caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
         running = events.state_changed(ExecutionState.RUNNING, run.attempt)
         async with self._services.database.system() as tx:
+            await leases.hold(tx, run)  # the item before the stream, as everybody locks them
             await self._services.log.set_fence(tx, item.organization_id, item.item_id, run.lease_token)
-            await leases.hold(tx, run)
             await self._services.log.append(tx, item.organization_id, item.item_id, [running], fence=run.lease_token)
             stored = await execution_store.begin(tx, item.organization_id, item.item_id)
         return Begun(run, stored, caller)

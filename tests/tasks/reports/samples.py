@@ -83,7 +83,7 @@ def _spans() -> tuple[Span, ...]:
         Span(SpanKind.MODEL, haiku, after(46), after(49)),
         Span(SpanKind.MODEL, haiku, after(47), after(55)),
         Span(SpanKind.TOOL, "files.read", after(44.1), after(44.4)),
-        Span(SpanKind.TOOL, "timetable.conflicts", after(44.1), after(57.9)),
+        Span(SpanKind.TOOL, "conflicts", after(44.1), after(57.9)),
         Span(SpanKind.TOOL, "files.write", after(71.2), after(73.8), failed=True),
     )
 
@@ -106,7 +106,7 @@ def _conversation() -> tuple[Entry, ...]:
             (
                 ToolCall("files.read", arguments, "train,platform,at\n4711,4,09:42\n0815,4,09:42", "SUCCEEDED"),
                 ToolCall(
-                    "timetable.conflicts",
+                    "conflicts",
                     '{"day": "2026-12-13"}',
                     '{"conflicts": 3}',
                     "SUCCEEDED",

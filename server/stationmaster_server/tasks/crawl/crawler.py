@@ -131,6 +131,9 @@ class Crawler:
                 skipped=self._states[PageState.SKIPPED],
                 size_bytes=self._size_bytes,
                 url=target.url,
+                state=result.state,
+                reason=result.reason,
+                error=result.error,
             )
         )
 

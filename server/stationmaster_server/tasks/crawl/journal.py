@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +13,11 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import LeaseLost
 from stationmaster_server.tasks.crawl import store
-from stationmaster_server.tasks.crawl.model import PageState, Result, Target, Why
+from stationmaster_server.tasks.crawl.model import Page, PageState, Result, Target, Why
 from stationmaster_server.tasks.crawl.store import Begun, Counts
 from stationmaster_server.tasks.crawl.urls import host_of
+
+_FORGET_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,16 @@ class Journal:
         async with self._database.system(autocommit=True) as tx:
             return await store.count(tx, *self._key)
 
+    async def pages(self, after: int, limit: int, state: PageState | None = None) -> list[Page]:
+        """Pages whose number is greater than `after`, in the order in which they were found."""
+        async with self._database.system(autocommit=True) as tx:
+            return await store.pages(tx, *self._key, after=after, limit=limit, state=state)
+
+    async def forget(self) -> None:
+        """Let the next crawler begin at the beginning."""
+        async with self._hold() as held:
+            await store.delete(held.tx, *self._key)
+
     async def _add(self, held: _Held, urls: Iterable[str], depth: int, have: int) -> int:
         wanted = [(url, host_of(url)) for url in dict.fromkeys(urls)]
         room = max(0, self._max_urls - have)
@@ -100,6 +113,14 @@ class Journal:
             if urls is None:
                 raise LeaseLost(f"crawl {self._key[1]} is run by somebody else")
             yield _Held(tx, urls)
+
+
+async def forget_old(database: Database, keep: timedelta) -> None:
+    """Delete crawls, of all organizations, in which nothing has happened for so long."""
+    more = True
+    while more:
+        async with database.system() as tx:
+            more = await store.forget_old(tx, keep, _FORGET_AT_ONCE) == _FORGET_AT_ONCE
 
 
 def _duplicate(result: Result) -> Result:

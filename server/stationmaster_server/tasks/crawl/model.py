@@ -211,7 +211,11 @@ class Progress:
     failed: int
     skipped: int
     size_bytes: int
-    url: str = ""  # the newest page
+    url: str = ""
+    """The newest page, and what became of it."""
+    state: PageState = PageState.PENDING
+    reason: Why | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -238,6 +239,21 @@ async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> 
     """Forget a crawl and its pages."""
     await tx.execute(f"DELETE FROM crawl_pages WHERE {_OF}", organization_id, execution_id)
     await tx.execute(f"DELETE FROM crawl_runs WHERE {_OF}", organization_id, execution_id)
+
+
+async def forget_old(tx: Transaction, keep: timedelta, limit: int) -> int:
+    """Delete crawls, of all organizations, in which nothing has happened for so long; returns how many."""
+    rows = await tx.fetch(
+        """DELETE FROM crawl_runs WHERE (organization_id, execution_id) IN (
+               SELECT organization_id, execution_id FROM crawl_runs
+               WHERE updated_at < now() - $1::interval LIMIT $2 FOR UPDATE SKIP LOCKED)
+           RETURNING organization_id, execution_id""",
+        keep,
+        limit,
+    )
+    for row in rows:
+        await tx.execute(f"DELETE FROM crawl_pages WHERE {_OF}", row["organization_id"], row["execution_id"])
+    return len(rows)
 
 
 def _page(row: Record) -> Page:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from dataclasses import replace
 
+from stationmaster_server.errors import Unavailable
 from stationmaster_server.tasks.crawl.content import is_readable
 from stationmaster_server.tasks.crawl.cookies import Jar
 from stationmaster_server.tasks.crawl.extract import Extract, Extractor, robots_rules
@@ -100,6 +101,8 @@ class Visitor:
             return Result(PageState.SKIPPED, Why.CONTENT_TYPE)
         try:
             found = await self._extract(answer.body, answer.content_type, target.url)
+        except Unavailable:
+            raise  # this server is stopping
         except Exception as error:  # noqa: BLE001 - whatever a library does on a hostile page, the crawl goes on
             return _failed(Why.EXTRACTION, f"the page could not be read: {type(error).__name__}")
         return await self._page(target, answer, found)

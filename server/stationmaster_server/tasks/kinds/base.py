@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import Reason
 from stationmaster_server.events.model import NewEvent
+from stationmaster_server.tasks.model import Execution
+from stationmaster_server.tasks.reports.model import Section
 
 
 class Payload(BaseModel):
@@ -131,6 +133,15 @@ class Kind(Protocol[P_contra]):
 
     async def run(self, job: Job[P_contra]) -> Done:
         """Do it. Raises KindFailed; any other error is a failed attempt that is repeated."""
+        ...
+
+
+@runtime_checkable
+class ReportsItself(Protocol):
+    """A kind that knows better than a table of its result what a report should tell."""
+
+    async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+        """What reports of an execution that has ended tell beside the conversation."""
         ...
 
 

@@ -29,7 +29,7 @@ def as_pdf(report: Report) -> bytes:
         (_FOLDER / "page.typ").read_bytes(),
         font_paths=_fonts(),
         sys_inputs={"report": data},
-        timestamp=report.finished_at or report.created_at,
+        timestamp=(report.finished_at or report.created_at).replace(microsecond=0),
     )
 
 

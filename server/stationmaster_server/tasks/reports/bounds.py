@@ -82,8 +82,8 @@ class _Bounding:
             report,
             title=line(report.title) or "Untitled",
             execution=line(report.execution),
-            kind=line(report.kind),
-            state=line(report.state),
+            kind=line(report.kind) or "task",
+            state=line(report.state) or "unknown",
             owner=line(report.owner),
             task=None if report.task is None else line(report.task),
             reason=reason,
@@ -121,7 +121,7 @@ class _Bounding:
     def _entry(self, entry: Entry) -> Entry:
         return replace(
             entry,
-            role=line(entry.role),
+            role=line(entry.role) or "message",
             text=self._text(entry.text, TEXT),
             model=line(entry.model),
             tool_calls=tuple(self._call(call) for call in self._some(entry.tool_calls, CALLS, "tool calls")),
@@ -130,7 +130,7 @@ class _Bounding:
 
     def _call(self, call: ToolCall) -> ToolCall:
         arguments, result = self._text(call.arguments, CALL), self._text(call.result, CALL)
-        return replace(call, name=line(call.name), arguments=arguments, result=result, state=line(call.state))
+        return replace(call, name=line(call.name) or "tool", arguments=arguments, result=result, state=line(call.state))
 
     def _progress(self, progress: Progress) -> Progress:
         counters = self._first(list(progress.counters.items()), MESSAGES, "counters")
@@ -142,7 +142,7 @@ class _Bounding:
         )
 
     def _section(self, section: Section) -> Section:
-        title, text = line(section.title), self._text(section.text, TEXT)
+        title, text = line(section.title) or "Untitled", self._text(section.text, TEXT)
         return replace(section, title=title, text=text, table=section.table and self._table(section.table, title))
 
     def _table(self, table: Table, title: str) -> Table:

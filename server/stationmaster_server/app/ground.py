@@ -1,0 +1,32 @@
+"""What every room stands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stationmaster_server.app.engines import Engines
+from stationmaster_server.app.housekeeping import Housekeeping
+from stationmaster_server.app.transport import Gate
+from stationmaster_server.config import Settings
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.listener import Listener
+from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.rpc.health import HealthBoard
+from stationmaster_server.telemetry.metrics import Metrics
+from stationmaster_server.wire.paging import PageTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every room stands on."""
+
+    settings: Settings
+    database: Database
+    listener: Listener
+    gate: Gate
+    engines: Engines
+    pools: Pools
+    tokens: PageTokens
+    chores: Housekeeping
+    metrics: Metrics
+    board: HealthBoard

@@ -1,0 +1,177 @@
+"""The kind `crawl`: the pages of a site, as Markdown."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from stationmaster_server.config.crawl import CrawlerSettings
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import InvalidArgument, Reason, ResourceExhausted
+from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.outbound_proxy import proxy_url
+from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.tasks.crawl.crawler import Crawler
+from stationmaster_server.tasks.crawl.extract import Extract, Extractor, extract
+from stationmaster_server.tasks.crawl.journal import Journal
+from stationmaster_server.tasks.crawl.model import Cookie, CrawlSettings, CrawlSummary, PageState, Progress, Proxy, Stay
+from stationmaster_server.tasks.crawl.outcome import reason_of_nothing, result_of
+from stationmaster_server.tasks.crawl.urls import normalise
+from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
+
+_EXTRACT_LIMIT = timedelta(seconds=30)
+_MOST_LINES = 200
+_PAGES = 100  # unless the payload says otherwise
+
+
+def _is_a_url(url: str) -> str:
+    if normalise(url) is None:
+        raise ValueError("write http://host/path or https://host/path, without user and password")
+    return url
+
+
+def _is_a_proxy(url: str) -> str:
+    proxy_url(url)
+    return url
+
+
+Url = Annotated[str, Field(max_length=2000), AfterValidator(_is_a_url)]
+ProxyUrl = Annotated[str, Field(max_length=500), AfterValidator(_is_a_proxy)]
+Pattern = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class CookiePayload(Payload):
+    """A cookie to begin with; without a domain it is for the hosts of the start URLs."""
+
+    name: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$")]
+    value: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f;,\"]{0,4096}$")]
+    domain: Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")] = ""
+    path: Annotated[str, Field(pattern=r"^/[^\x00-\x20;]{0,500}$")] = "/"
+
+
+class CrawlPayload(Payload):
+    """Where a crawl begins and how far it goes. What is absent is as the server's settings `crawl` say."""
+
+    start_urls: Annotated[tuple[Url, ...], Field(min_length=1, max_length=100)]
+    max_depth: Annotated[int, Field(ge=0, le=50)] = 3
+    max_pages: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    stay: Stay = Stay.SITE
+    include: Annotated[tuple[Pattern, ...], Field(max_length=100)] = ()
+    exclude: Annotated[tuple[Pattern, ...], Field(max_length=100)] = ()
+    sitemaps: bool = True
+    rate_limit_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
+    timeout_seconds: Annotated[float, Field(ge=1, le=600)] | None = None
+    max_concurrent: Annotated[int, Field(ge=1, le=32)] | None = None
+    user_agents: Annotated[tuple[Pattern, ...], Field(max_length=20)] = ()
+    cookies: Annotated[tuple[CookiePayload, ...], Field(max_length=50)] = ()
+    use_proxy: bool = False
+    proxies: Annotated[tuple[ProxyUrl, ...], Field(max_length=100)] = ()
+
+
+class CrawlKind:
+    """Crawls under the execution's id: an attempt goes on where the one before stopped."""
+
+    name: ClassVar[str] = "crawl"
+    payload: ClassVar[type[BaseModel]] = CrawlPayload
+
+    def __init__(self, database: Database, outbound: Outbound, extract: Extractor, defaults: CrawlerSettings) -> None:
+        self._database = database
+        self._outbound = outbound
+        self._extract = extract
+        self._defaults = defaults
+
+    async def run(self, job: Job[CrawlPayload]) -> Done:
+        """Crawl, or go on. Raises KindFailed when not a single page could be fetched."""
+        settings = settings_of(job.payload, self._defaults)
+        journal = Journal(self._database, job.caller.tenant.organization_id, job.execution_id, settings.max_urls)
+        summary = await Crawler(settings, journal, self._outbound, self._extract, _Teller(job)).run()
+        if not summary.fetched:
+            await self._fail(journal, summary)
+        counters = {"fetched": summary.fetched, "failed": summary.failed, "skipped": summary.skipped}
+        job.progress(1.0, "", counters)
+        return Done(await result_of(summary, journal))
+
+    async def _fail(self, journal: Journal, summary: CrawlSummary) -> None:
+        """Nothing was fetched: say why. Another attempt begins at the beginning."""
+        why = await reason_of_nothing(summary, journal)
+        await journal.forget()
+        raise KindFailed(why.message, reason=why.reason, retryable=why.passing)
+
+
+class _Teller:
+    """Tells the watchers of an execution how its crawl goes."""
+
+    def __init__(self, job: Job[CrawlPayload]) -> None:
+        self._job = job
+        self._lines = 0
+
+    async def __call__(self, progress: Progress) -> None:
+        """A page was dealt with."""
+        counters = {"fetched": progress.fetched, "failed": progress.failed, "skipped": progress.skipped}
+        self._job.progress(None, progress.url, counters)
+        if progress.state is PageState.FAILED and self._lines < _MOST_LINES:
+            self._lines += 1
+            self._job.log(f"{progress.url}: {progress.error}", "warning")
+
+
+def settings_of(payload: CrawlPayload, defaults: CrawlerSettings) -> CrawlSettings:
+    """What a payload asks for, over the server's defaults and within its bounds. Raises InvalidArgument."""
+    rate = _seconds(payload.rate_limit_seconds, max(defaults.rate_limit, defaults.min_rate_limit))
+    if rate < defaults.min_rate_limit:
+        least = f"{defaults.min_rate_limit.total_seconds():g} on this server (its setting crawl.min_rate_limit)"
+        raise InvalidArgument.field("payload.rate_limit_seconds", f"must be at least {least}")
+    max_pages = payload.max_pages or min(_PAGES, defaults.max_pages)
+    if max_pages > defaults.max_pages:
+        raise InvalidArgument.field(
+            "payload.max_pages", f"must be at most {defaults.max_pages} on this server (its setting crawl.max_pages)"
+        )
+    return CrawlSettings(
+        payload.start_urls,
+        max_depth=payload.max_depth,
+        max_pages=max_pages,
+        stay=payload.stay,
+        include=payload.include,
+        exclude=payload.exclude,
+        sitemaps=payload.sitemaps,
+        rate_limit=rate,
+        max_concurrent=payload.max_concurrent or defaults.max_concurrent,
+        max_concurrent_per_host=defaults.max_concurrent_per_host,
+        timeout=_seconds(payload.timeout_seconds, defaults.timeout),
+        max_page_bytes=defaults.max_page_bytes,
+        attempts=defaults.attempts,
+        user_agents=payload.user_agents or defaults.user_agents,
+        cookies=tuple(Cookie(one.name, one.value, one.domain, one.path) for one in payload.cookies),
+        proxies=_proxies(payload, defaults),
+    )
+
+
+def _proxies(payload: CrawlPayload, defaults: CrawlerSettings) -> tuple[Proxy, ...]:
+    if payload.proxies:
+        return tuple(Proxy(url) for url in payload.proxies)
+    if not payload.use_proxy:
+        return ()
+    if not defaults.proxies:
+        raise InvalidArgument.field("payload.use_proxy", "this server has no proxies (its setting crawl.proxies)")
+    return tuple(Proxy(proxy.get_secret_value(), trusted=True) for proxy in defaults.proxies)
+
+
+def _seconds(value: float | None, default: timedelta) -> timedelta:
+    return default if value is None else timedelta(seconds=value)
+
+
+def extract_in(pools: Pools) -> Extractor:
+    """Extraction in a process that is ended at its limit; while all are busy it waits."""
+
+    async def extracted(body: bytes, content_type: str, url: str) -> Extract:
+        while True:
+            try:
+                return await pools.cpu(extract, body, content_type, url, timeout=_EXTRACT_LIMIT)
+            except ResourceExhausted as error:
+                if error.reason is not Reason.SERVER_OVERLOADED:
+                    raise
+                await asyncio.sleep(error.retry_after.total_seconds())
+
+    return extracted

@@ -1,0 +1,129 @@
+"""Reports are made after the end of an execution, by a work item of their own: however it ended, on any server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.listing import PageRequest
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import FailedPrecondition, NotFound
+from stationmaster_server.events.model import Event
+from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.sessions import store_messages
+from stationmaster_server.sessions.model import Message
+from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.storage.model import NewReport, ReportFormat
+from stationmaster_server.storage.reports import Reports
+from stationmaster_server.tasks import execution_store, store
+from stationmaster_server.tasks.kinds.base import ReportsItself
+from stationmaster_server.tasks.model import Execution
+from stationmaster_server.tasks.reports.model import Report, Section
+from stationmaster_server.tasks.reports.rendering import RENDERERS, TIME_LIMIT
+from stationmaster_server.tasks.reports.telling import tell
+from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.work.model import Failed, NewWork, Outcome, Priority, Succeeded
+from stationmaster_server.work.queue import WorkQueue
+from stationmaster_server.work.run import Run
+
+KIND = "task_report"
+MOST_EVENTS, MOST_MESSAGES = 5_000, 1_000
+_PAGE = 500
+
+
+async def order(tx: Transaction, queue: WorkQueue, caller: Caller, execution: Execution) -> None:
+    """Have the reports of an execution made, in the transaction that deals with its end."""
+    if execution.report_formats:
+        work = NewWork(
+            organization_id=caller.tenant.organization_id,
+            user_id=execution.user_id,
+            kind=KIND,
+            subject_id=execution.id,
+            payload={"request_id": caller.request_id},
+            priority=Priority.LOW,
+        )
+        await queue.submit(tx, work)
+
+
+class Reporting:
+    """The handler of work items of kind `task_report`."""
+
+    def __init__(self, services: TaskServices, reports: Reports, pools: Pools) -> None:
+        self._services = services
+        self._reports = reports
+        self._pools = pools
+
+    async def __call__(self, run: Run) -> Outcome:
+        """Make every format that was asked for and is not there yet, one after another."""
+        item = run.item
+        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        try:
+            execution = await self._execution(caller, item.subject_id)
+        except NotFound:
+            return Succeeded()  # it was forgotten
+        report = await self._report(caller, execution)
+        made = [
+            NewReport(execution.id, report.title, each, await self._render(report, each))
+            for each in execution.report_formats
+        ]
+        # All at once with the item's end: after a crash none is there twice.
+        async with self._services.database.tenant(caller.tenant) as tx:
+            outcome = await self._store(tx, caller, made)
+            await self._services.queue.complete(tx, run, outcome)
+        return outcome
+
+    async def _render(self, report: Report, report_format: ReportFormat) -> bytes:
+        return await self._pools.cpu(RENDERERS[report_format], report, timeout=TIME_LIMIT)
+
+    async def _store(self, tx: Transaction, caller: Caller, made: Sequence[NewReport]) -> Outcome:
+        """Keep those that are not too large."""
+        problems = []
+        for new in made:
+            try:
+                await self._reports.add(tx, caller, new)
+            except FailedPrecondition as error:
+                problems.append(error.message)
+        tx.audited = True
+        return Failed("; ".join(problems), retryable=False, reason="REPORT_TOO_LARGE") if problems else Succeeded()
+
+    async def _execution(self, caller: Caller, execution_id: UUID) -> Execution:
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            return await execution_store.get(tx, caller.tenant.organization_id, execution_id, None)
+
+    async def _report(self, caller: Caller, execution: Execution) -> Report:
+        events = await self._events(caller, execution.id)
+        messages = await self._messages(caller, execution.session_id) if execution.session_id else []
+        title = await self._title(caller, execution)
+        return tell(execution, title, events, messages, await self._sections(caller, execution))
+
+    async def _title(self, caller: Caller, execution: Execution) -> str:
+        if execution.task_id is None:
+            return f"{execution.kind.capitalize()} of {execution.created_at:%Y-%m-%d %H:%M} UTC"
+        try:
+            async with self._services.database.tenant(caller.tenant, read=True) as tx:
+                task = await store.get(tx, caller.tenant.organization_id, execution.task_id)
+        except NotFound:
+            return execution.task_id
+        return task.display_name or task.task_id
+
+    async def _sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+        kind = self._services.kinds.get(execution.kind)
+        return await kind.sections(caller, execution) if isinstance(kind, ReportsItself) else ()
+
+    async def _events(self, caller: Caller, execution_id: UUID) -> list[Event]:
+        events: list[Event] = []
+        while len(events) < MOST_EVENTS:
+            after = events[-1].sequence if events else 0
+            page = await self._services.log.read(caller.tenant, execution_id, after, _PAGE)
+            events += page
+            if len(page) < _PAGE:
+                break
+        return events
+
+    async def _messages(self, caller: Caller, session_id: UUID) -> list[Message]:
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            page = await store_messages.list_messages(
+                tx, caller.tenant.organization_id, session_id, "", "create_time", PageRequest(MOST_MESSAGES)
+            )
+        return page.items
