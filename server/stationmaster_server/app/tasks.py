@@ -51,9 +51,18 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     follow_up.start()
     stack.push_async_callback(follow_up.close)
     on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
-    on.chores.add(Chore("fire schedules", timedelta(seconds=1), Firing(services).fire_due))
+    _fire_schedules(on, services)
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
     reports = {reporting.KIND: reporting.Reporting(services, storage.reports, on.pools)}
     return Tasks(TaskServicer(services, on.tokens), runners | reports)
+
+
+def _fire_schedules(on: Ground, services: TaskServices) -> None:
+    firing = Firing(services)
+    on.chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
+    text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
+    on.metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)
+    lag = "How late the last schedule was fired here."
+    on.metrics.read("schedule_lag_seconds", lag, lambda: firing.lag.total_seconds())
