@@ -25,12 +25,17 @@ def as_pdf(report: Report) -> bytes:
     """The report as a PDF with tags, bookmarks, page numbers and its title."""
     report = bounded(report)
     data = json.dumps(_data(report), ensure_ascii=False)
-    return typst.compile(
-        (_FOLDER / "page.typ").read_bytes(),
-        font_paths=_fonts(),
-        sys_inputs={"report": data},
-        timestamp=report.finished_at or report.created_at,
-    )
+    try:
+        return typst.compile(
+            (_FOLDER / "page.typ").read_bytes(),
+            font_paths=_fonts(),
+            sys_inputs={"report": data},
+            timestamp=report.finished_at or report.created_at,
+        )
+    except BaseException as error:
+        if type(error).__module__ == "pyo3_runtime":  # a panic, which is no Exception and cannot be sent on
+            raise RuntimeError(f"the PDF of {report.execution} could not be typeset: {error}") from None
+        raise
 
 
 @cache
