@@ -208,3 +208,11 @@ def test_a_panic_of_the_typesetter_is_an_ordinary_error(monkeypatch: pytest.Monk
     chain = "\U0001f469\u200d" * 20_000  # one character of 140,000 bytes, which the bounds do not let through
     with pytest.raises(RuntimeError, match="could not be typeset"):
         as_pdf(replace(succeeded(), conversation=(Entry("user", chain),)))
+
+
+def test_long_cells_do_not_squeeze_the_others_off_the_page() -> None:
+    words = "word " * 80
+    table = Table((words, words, "Size"), ((words, words, "1 KiB"), ("short", words, "2 KiB")), frozenset({2}))
+    markdown = f"| {words} | {words} |\n| --- | --- |\n| a | {words} |"
+    report = replace(succeeded(), conversation=(), sections=(Section("Pages", markdown, table),))
+    assert len(assert_sound_pdf(report).pages) <= 4

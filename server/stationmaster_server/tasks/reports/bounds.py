@@ -16,7 +16,7 @@ TOTAL = 250_000
 """Characters of all texts together."""
 ENTRIES, CALLS, SPANS, ATTEMPTS, MODELS, SECTIONS, MESSAGES, NOTES = 400, 50, 2_000, 50, 50, 20, 200, 50
 """At most so many of each; of messages, calls, attempts and rows the first and the last are kept."""
-ROWS, COLUMNS, CELL = 500, 12, 500
+ROWS, COLUMNS, HEAD, CELL = 500, 12, 60, 500
 
 T = TypeVar("T")
 
@@ -154,7 +154,7 @@ class _Bounding:
         rows = self._some(table.rows, ROWS, f"rows of “{title}”")
         return replace(
             table,
-            columns=tuple(line(column, CELL) for column in columns),
+            columns=tuple(line(column, HEAD) for column in columns),
             rows=tuple(tuple(self._cell(row, at) for at in range(len(columns))) for row in rows),
         )
 
