@@ -69,9 +69,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
     )
-    tasks = build_tasks(
-        stack, database, gate, on.engines, sessions, tokens, on.pools, on.chores, outbound, on.settings.crawl
-    )
+    tasks = build_tasks(stack, database, gate, on.engines, sessions, tokens, on.pools, on.chores, outbound, on.settings)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
     for servicer in (identity, audit, mcp.servicer, agent, sessions.servicer, tasks.servicer):

@@ -10,7 +10,7 @@ from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.transport import Gate
-from stationmaster_server.config import CrawlerSettings
+from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.pools import Pools
@@ -48,10 +48,11 @@ def build_tasks(
     pools: Pools,
     chores: Housekeeping,
     outbound: Outbound,
-    crawler: CrawlerSettings,
+    settings: Settings,
 ) -> Tasks:
     """Build everything about tasks and executions."""
-    crawl = CrawlKind(database, outbound, extract_in(pools), crawler)
+    extractor = extract_in(pools, max(1, settings.pools.processes - 1))
+    crawl = CrawlKind(database, outbound, extractor, settings.crawl)
     kinds = Kinds([PromptKind(sessions.service, sessions.turns, sessions.watching), crawl, *installed()])
     services = TaskServices(
         database, engines.log, engines.queue, gate.audit, kinds, Filling(kinds, Templates(pools.cpu))
@@ -59,7 +60,7 @@ def build_tasks(
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
-    chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
+    chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, settings.crawl.keep_pages)))
     chores.add(Chore("fire schedules", timedelta(seconds=1), Firing(services).fire_due))
     handlers: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds

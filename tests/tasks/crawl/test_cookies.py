@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.crawl.cookies import dump, jar_of
-from stationmaster_server.tasks.crawl.model import Cookie, CrawlSettings, Stay
+from stationmaster_server.tasks.crawl.settings import Cookie, CrawlSettings, Stay
 
 from tests.tasks.crawl.conftest import MakeCrawl
 from tests.tasks.crawl.site import Asked, Site, Streamed, page, response

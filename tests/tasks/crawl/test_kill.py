@@ -12,7 +12,7 @@ import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.tasks.crawl import store
+from stationmaster_server.tasks.crawl import page_store
 from stationmaster_server.tasks.crawl.model import PageState
 
 from tests.tasks.crawl.site import Asked, Site, page, redirect, robots, sitemap
@@ -43,7 +43,7 @@ async def test_after_kill_9_at_any_point_every_page_is_found_and_none_that_was_r
 
     async def recorded() -> set[str]:
         async with database.system(autocommit=True) as tx:
-            pages = await store.pages(tx, tenant.organization_id, execution_id, limit=10_000)
+            pages = await page_store.pages(tx, tenant.organization_id, execution_id, limit=10_000)
         return {"/" + page.url.split("/", 3)[3] for page in pages if page.state is not PageState.PENDING}
 
     arguments = (str(DOOMED), database_url, str(tenant.organization_id), str(execution_id), site.url("/p/0"))
@@ -70,5 +70,5 @@ async def test_after_kill_9_at_any_point_every_page_is_found_and_none_that_was_r
     done = await recorded()
     assert {path for path in done if path.startswith("/p/")} == {f"/p/{n}" for n in range(PAGES)}
     async with database.system(autocommit=True) as tx:
-        counts = await store.count(tx, tenant.organization_id, execution_id)
+        counts = await page_store.count(tx, tenant.organization_id, execution_id)
     assert counts.states == {"PENDING": 0, "FETCHED": PAGES, "FAILED": 0, "SKIPPED": (PAGES - 1) // 5}

@@ -82,6 +82,16 @@ async def test_a_page_that_comes_too_slowly_fails_at_its_time_limit(
     assert site.counts["/slow"] == 2
 
 
+async def test_a_body_that_comes_below_the_least_speed_is_not_waited_for(
+    site: Site, crawl: MakeCrawl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stationmaster_server.tasks.crawl.fetch._GRACE", 0.2)
+    site.pages = {"/": page("home", ["/slow"]), "/slow": _slow_body}
+    crawled = crawl(timeout=timedelta(minutes=10), attempts=1)
+    await crawled.run()
+    assert await crawled.reasons() == {"/slow": Why.TIMEOUT}
+
+
 @pytest.mark.parametrize("answer", [_hang_up, _garbage, _endless_header], ids=["hang up", "garbage", "endless header"])
 async def test_a_connection_that_breaks_is_tried_again_and_then_fails(
     site: Site, crawl: MakeCrawl, answer: Streamed

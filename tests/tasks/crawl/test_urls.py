@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stationmaster_server.errors import InvalidArgument
-from stationmaster_server.tasks.crawl.model import CrawlSettings, Stay
 from stationmaster_server.tasks.crawl.scope import Scope
+from stationmaster_server.tasks.crawl.settings import CrawlSettings, Stay
 from stationmaster_server.tasks.crawl.urls import MAX_URL, host_of, is_endless, normalise, origin_of
 
 hosts = st.sampled_from(["Example.COM", "example.com.", "bücher.example", "[::1]", "[2001:DB8::0:1]", "a_b.example"])

@@ -7,7 +7,7 @@ from http.cookiejar import Cookie as JarCookie
 from http.cookiejar import CookieJar
 from typing import Any
 
-from stationmaster_server.tasks.crawl.model import Cookie
+from stationmaster_server.tasks.crawl.settings import Cookie
 
 _MOST = 500
 _MOST_CHARACTERS = 4096

@@ -16,8 +16,9 @@ from stationmaster_server.errors import FailedPrecondition
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.outbound_client import ResponseTooLarge
 from stationmaster_server.tasks.crawl.cookies import Jar
-from stationmaster_server.tasks.crawl.model import Proxy, Why
+from stationmaster_server.tasks.crawl.model import Why
 from stationmaster_server.tasks.crawl.proxies import Proxies
+from stationmaster_server.tasks.crawl.settings import Proxy
 
 _SILENCE = 10.0  # seconds without a byte
 _GRACE = 5.0  # seconds until a body must have come at the least speed

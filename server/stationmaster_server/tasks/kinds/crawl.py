@@ -17,12 +17,13 @@ from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.tasks.crawl.crawler import Crawler
 from stationmaster_server.tasks.crawl.extract import Extract, Extractor, extract
 from stationmaster_server.tasks.crawl.journal import Journal
-from stationmaster_server.tasks.crawl.model import Cookie, CrawlSettings, CrawlSummary, PageState, Progress, Proxy, Stay
+from stationmaster_server.tasks.crawl.model import CrawlSummary, PageState, Progress
 from stationmaster_server.tasks.crawl.outcome import reason_of_nothing, result_of
+from stationmaster_server.tasks.crawl.settings import Cookie, CrawlSettings, Proxy, Stay
 from stationmaster_server.tasks.crawl.urls import normalise
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
 
-_EXTRACT_LIMIT = timedelta(seconds=30)
+_EXTRACT_LIMIT = timedelta(seconds=20)
 _MOST_LINES = 200
 _PAGES = 100  # unless the payload says otherwise
 
@@ -162,13 +163,18 @@ def _seconds(value: float | None, default: timedelta) -> timedelta:
     return default if value is None else timedelta(seconds=value)
 
 
-def extract_in(pools: Pools) -> Extractor:
-    """Extraction in a process that is ended at its limit; while all are busy it waits."""
+def extract_in(pools: Pools, at_once: int) -> Extractor:
+    """Extraction in a process that is ended at its limit; while all are busy it waits.
+
+    `at_once`: of all crawls together, so that hostile pages cannot take every process for themselves.
+    """
+    room = asyncio.Semaphore(at_once)
 
     async def extracted(body: bytes, content_type: str, url: str) -> Extract:
         while True:
             try:
-                return await pools.cpu(extract, body, content_type, url, timeout=_EXTRACT_LIMIT)
+                async with room:
+                    return await pools.cpu(extract, body, content_type, url, timeout=_EXTRACT_LIMIT)
             except ResourceExhausted as error:
                 if error.reason is not Reason.SERVER_OVERLOADED:
                     raise
