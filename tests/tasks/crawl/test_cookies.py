@@ -80,6 +80,14 @@ async def test_a_site_cannot_fill_the_jar(site: Site, crawl: MakeCrawl) -> None:
     assert "xxx" not in sent
 
 
+async def test_a_cookie_that_cannot_be_sent_back_is_not_kept(site: Site, crawl: MakeCrawl) -> None:
+    site.pages = {"/": page("home", ["/a"], "Set-Cookie: bad=\u00e9", "Set-Cookie: good=1"), "/a": page("a")}
+    crawled = crawl()
+    await crawled.run()
+    assert await crawled.fetched() == {"/", "/a"}
+    assert next(asked.headers["cookie"] for asked in site.log if asked.path == "/a") == "good=1"
+
+
 def test_what_is_kept_of_a_jar_makes_the_same_jar() -> None:
     jar = jar_of((Cookie("a", "1"), Cookie("b", "2", domain="example.com", path="/x")), ["h", "127.0.0.1"], [])
     assert dump(jar_of((), [], dump(jar))) == dump(jar)

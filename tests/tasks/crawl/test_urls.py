@@ -168,6 +168,7 @@ def test_patterns_choose_by_url_or_by_path_and_start_urls_are_fetched_anyway() -
         ({"max_concurrent": 33}, "max_concurrent"),
         ({"user_agents": ()}, "user_agents"),
         ({"user_agents": ("a\r\nX: y",)}, "user_agents"),
+        ({"user_agents": ("Böt",)}, "user_agents"),
         ({"include": ("x" * 501,)}, "include"),
     ],
 )

@@ -100,7 +100,7 @@ class Fetcher:
         except httpx2.ProxyError as error:
             self._proxies.failed(proxy)
             raise FetchFailed(Why.PROXY, f"a proxy could not be used: {error}", retryable=True) from error
-        except (FailedPrecondition, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (FailedPrecondition, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise _failure(error, self._timeout, self._max_bytes) from error
         self._proxies.worked(proxy)
         return answer
@@ -163,6 +163,8 @@ def _failure(error: Exception, timeout: float, max_bytes: int) -> FetchFailed:
             return FetchFailed(Why.TIMEOUT, message, retryable=True, of_host=True)
         case httpx2.DecodingError():
             return FetchFailed(Why.BROKEN_BODY, f"the body cannot be decoded: {error}")
+        case ValueError() | httpx2.InvalidURL():
+            return FetchFailed(Why.BROKEN_BODY, f"the response cannot be read: {type(error).__name__}")
         case _:
             message = f"the connection failed: {str(error) or type(error).__name__}"
             return FetchFailed(Why.NETWORK, message, retryable=True, of_host=True)

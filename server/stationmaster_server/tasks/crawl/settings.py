@@ -82,8 +82,10 @@ class CrawlSettings:
             values = getattr(self, name)
             _within(f"the number of {name}", len(values), fewest, most)
             for value in values:
-                if not isinstance(value, str) or not 0 < len(value) <= characters or not value.isprintable():
+                if not 0 < len(value) <= characters or not value.isprintable():
                     raise InvalidArgument.field(name, f"each is 1 to {characters} printable characters")
+        if not all(agent.isascii() for agent in self.user_agents):
+            raise InvalidArgument.field("user_agents", "each is of ASCII characters")
         _within("the number of cookies", len(self.cookies), 0, 50)
         _within("the number of proxies", len(self.proxies), 0, 100)
 

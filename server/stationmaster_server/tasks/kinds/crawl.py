@@ -41,6 +41,7 @@ def _is_a_proxy(url: str) -> str:
 
 Url = Annotated[str, Field(max_length=2000), AfterValidator(_is_a_url)]
 ProxyUrl = Annotated[str, Field(max_length=500), AfterValidator(_is_a_proxy)]
+UserAgent = Annotated[str, Field(pattern=r"^[ -~]{1,500}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -48,7 +49,7 @@ class CookiePayload(Payload):
     """A cookie to begin with; without a domain it is for the hosts of the start URLs."""
 
     name: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$")]
-    value: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f;,\"]{0,4096}$")]
+    value: Annotated[str, Field(pattern=r"^[!#-+\--:<-\[\]-~]{0,4000}$")]
     domain: Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")] = ""
     path: Annotated[str, Field(pattern=r"^/[^\x00-\x20;]{0,500}$")] = "/"
 
@@ -66,7 +67,7 @@ class CrawlPayload(Payload):
     rate_limit_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
     timeout_seconds: Annotated[float, Field(ge=1, le=600)] | None = None
     max_concurrent: Annotated[int, Field(ge=1, le=32)] | None = None
-    user_agents: Annotated[tuple[Pattern, ...], Field(max_length=20)] = ()
+    user_agents: Annotated[tuple[UserAgent, ...], Field(max_length=20)] = ()
     cookies: Annotated[tuple[CookiePayload, ...], Field(max_length=50)] = ()
     use_proxy: bool = False
     proxies: Annotated[tuple[ProxyUrl, ...], Field(max_length=100)] = ()
