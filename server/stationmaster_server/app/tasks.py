@@ -38,10 +38,11 @@ class Tasks:
 def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
+    extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     kinds = Kinds(
         [
             PromptKind(sessions.service, sessions.turns, sessions.watching),
-            CrawlKind(database, outbound, extract_in(on.pools), crawler),
+            CrawlKind(database, outbound, extractor, crawler),
             *installed(),
         ]
     )
