@@ -93,9 +93,9 @@ class Tasks:
         validate_only: bool = False,
         request_id: str = "",
     ) -> task_pb2.TaskDependency:
-        """Let `task` wait for the task `on`. Raises FailedPrecondition when that closes a cycle, and tells all of it."""
+        """Let `task` wait for the task `on`. Raises FailedPrecondition, with the whole cycle, if it closes one."""
         request = task_pb2.AddDependencyRequest(
-        """Let `task` wait for the task `on`. Raises FailedPrecondition, with the whole cycle, when it would close one."""
+            task=full("tasks", task),
             depends_on=full("tasks", on),
             on_failure=on_failure,
             validate_only=validate_only,
@@ -191,9 +191,9 @@ class Tasks:
         validate_only: bool = False,
         request_id: str = "",
     ) -> task_pb2.BackfillTaskResponse:
-        """Execute each time from `start` until before `end` that the task's schedule was due and is not executed yet."""
-        request = task_pb2.BackfillTaskRequest(
         """Execute the times from `start` until before `end` that the schedule was due at and are not executed yet."""
+        request = task_pb2.BackfillTaskRequest(
+            name=full("tasks", name),
             start_time=to_timestamp(start),
             end_time=to_timestamp(end),
             variables=to_struct(variables),

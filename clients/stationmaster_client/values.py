@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 
 def to_struct(values: Mapping[str, Any] | None) -> Struct | None:
@@ -13,3 +13,10 @@ def to_struct(values: Mapping[str, Any] | None) -> Struct | None:
     struct = Struct()
     struct.update(dict(values))
     return struct
+
+
+def to_value(value: Any) -> Value:
+    """Any JSON value."""
+    struct = Struct()
+    struct.update({"value": value})
+    return struct.fields["value"]
