@@ -95,7 +95,7 @@ class Station:
     async def events(self, session_id: UUID, started: Started, *, last: str = "turn_finished") -> list[Event]:
         """The events of a turn up to the first of a kind."""
         found: list[Event] = []
-        async with asyncio.timeout(20), aclosing(self.watching.follow(self.caller, session_id, started)) as batches:
+        async with asyncio.timeout(60), aclosing(self.watching.follow(self.caller, session_id, started)) as batches:
             async for batch in batches:
                 for event in batch.events:
                     found.append(event)

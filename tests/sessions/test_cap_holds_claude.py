@@ -16,6 +16,8 @@ import pytest_asyncio
 from stationmaster_server.agents.model import Limits, OnBreach, RuntimeName
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import Protocol, ProviderSettings
+from stationmaster_server.agents.runtimes.bounds import LEAST_OUTPUT_TOKENS
+from stationmaster_server.agents.runtimes.claude.request import parse
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.sessions.model import PermissionDecision, Turn, TurnState
 from stationmaster_server.sessions.permissions import Answer
@@ -209,12 +211,14 @@ async def test_a_session_that_has_little_left_gets_a_short_answer_and_then_none(
 
 async def test_every_attempt_at_an_answer_is_reserved(station: Station, provider: StandIn) -> None:
     cut = anthropic.cut(anthropic.text("Good ", "day"))
-    provider.reply(cut, cut, lying("too much"))
-    price = Prices()
-    # Two attempts that broke off, each with the 150 tokens of input that the provider told, and one more fit in.
-    most = price.most(MODEL, 6_000, 2_000)
-    turn = await talk(station, limits=Limits(max_cost_micros_per_turn=most))
-    assert turn.state is TurnState.COMPLETED
-    assert len(provider.requests) == 3
-    assert turn.usage.model_calls == 3
-    assert turn.usage.cost_micros <= most
+    provider.reply(lying("true"), cut, cut, lying("too much"))
+    await talk(station)
+    measured = parse(json.dumps(provider.requests[0].body, separators=(",", ":")).encode(), "claude-sonnet-5")
+    assert measured is not None
+    # What the shortest answer may cost, and one and a half times what an attempt costs that breaks off.
+    limit = Prices().most(MODEL, measured.most_input_tokens, LEAST_OUTPUT_TOKENS) + 400
+    turn = await talk(station, limits=Limits(max_cost_micros_per_turn=limit))
+    assert turn.state is TurnState.LIMITED
+    assert len(provider.requests) == 1 + 2, "what is left does not pay for a third attempt"
+    assert turn.usage.model_calls == 2
+    assert 0 < turn.usage.cost_micros <= limit

@@ -92,9 +92,15 @@ class Spending:
         self._wasted = self._most = Usage()
         self._bounded = False
 
+    # What the attempts before have used of the step is not counted yet, and gone all the same.
+
     def _output_tokens_left(self, input_tokens: int) -> int | None:
-        return limits.output_tokens_left(self._limits, self.session, self.turn, input_tokens)
+        session, turn = self.session + self._wasted, self.turn + self._wasted
+        return limits.output_tokens_left(self._limits, session, turn, input_tokens)
 
     def _cost_left(self) -> int | None:
-        left = limits.cost_left(self._limits, self.session, self.turn)
-        return min((one for one in (left, self.quota_left) if one is not None), default=None)
+        wasted = self._wasted
+        left = [limits.cost_left(self._limits, self.session + wasted, self.turn + wasted)]
+        if self.quota_left is not None:
+            left.append(max(self.quota_left - wasted.cost_micros, 0))
+        return min((one for one in left if one is not None), default=None)

@@ -76,6 +76,8 @@ async def test_an_answer_that_broke_off_is_asked_for_again_and_readers_are_told(
     assert said(events) == "Half anxWhole."
     restart = one(AnswerRestarted, events)
     assert events.index(restart) == 1 + len([event for event in only(TextDelta, events) if event.text != "Whole."])
+    assert isinstance(events[0], ModelCallStarted)
+    assert isinstance(events[events.index(restart) + 1], ModelCallStarted), "every attempt is paid for"
     assert last_text(events) == "Whole."
     usage = one(AnswerCompleted, events).usage
     assert usage.model_calls == 2  # the half was paid for as well

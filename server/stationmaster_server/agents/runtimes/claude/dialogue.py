@@ -30,6 +30,7 @@ from stationmaster_server.agents.runtimes.claude.answer import Answer
 from stationmaster_server.agents.runtimes.claude.command import Asking, environment
 from stationmaster_server.agents.runtimes.claude.desk import Outcome
 from stationmaster_server.agents.runtimes.claude.hearing import guarded, hear, over
+from stationmaster_server.agents.runtimes.claude.line import Line
 from stationmaster_server.agents.runtimes.claude.live import Live, start
 from stationmaster_server.agents.runtimes.claude.names import Names
 from stationmaster_server.agents.runtimes.claude.pool import Pool
@@ -167,10 +168,11 @@ class Dialogue:
         scribe = Scribe(turn.session_id, str(turn.workspace), asking.model, self._names)
         beginning = await context.prepare(self._transcripts, scribe, before)
         place = context.new_place(means.folder, turn.session_id, turn.workspace)
-        line = await means.relay.open(means.provider, asking.model, means.retries.longest_wait)
-        line.allow(means.retries.attempts)
         await means.pool.place()
+        line: Line | None = None
         try:
+            line = await means.relay.open(means.provider, asking.model, means.retries.longest_wait)
+            line.allow(means.retries.attempts)
             seen = environment(place, asking, line.url, line.token, means.retries, going_on=going_on)
             await context.settle(self._transcripts, beginning, place, asking.instructions)
             live = await start(
@@ -184,7 +186,8 @@ class Dialogue:
                 resume=bool(beginning.entries),
             )
         except BaseException as error:
-            line.shut()
+            if line is not None:
+                line.shut()
             means.pool.give_up()
             if isinstance(error, Exception) and not isinstance(error, StationmasterError):
                 # The SDK raises Exception itself where it gives up waiting.

@@ -124,6 +124,7 @@ class Relay:
             request = await asyncio.to_thread(parse, body, line.model) if line.allowed else None
             if request is None or not line.allowed:
                 await refuse(writer, 400, "invalid_request_error", "the turn has not announced this call")
+                _log.debug("a call of a command line of %s was refused: not announced", line.model)
             elif not line.attempts_left:
                 await refuse(writer, 503, "api_error", "it failed again and again")
             elif not (max_output_tokens := await line.ask(request)):
