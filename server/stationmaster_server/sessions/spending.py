@@ -33,7 +33,6 @@ class Spending:
         self._prices = prices
         self._asked: ModelCallStarted | None = None
         self._wasted = self._most = Usage()
-        self._bounded = False
 
     def budgets(self, turn: TurnInput) -> TurnInput:
         """The input with what the turn may use."""
@@ -41,14 +40,13 @@ class Spending:
 
     def most_with(self, call: ModelCallStarted) -> Usage | Breach:
         """What the step can have used when this call is over, its attempts before included; or the limit it breaks."""
-        input_tokens = call.max_input_tokens or call.estimated_input_tokens
-        cost = max(call.max_cost_micros, self._prices.most(call.model, input_tokens, call.max_output_tokens))
-        most = self._wasted + Usage(input_tokens, call.max_output_tokens, cost_micros=cost)
+        cost = self._prices.most(call.model, call.max_input_tokens, call.max_output_tokens)
+        most = self._wasted + Usage(call.max_input_tokens, call.max_output_tokens, cost_micros=cost)
         return limits.before_model_call(self._limits, self.session, self.turn, most) or most
 
     def asked(self, call: ModelCallStarted, most: Usage, reservation: Reservation | None) -> None:
         """The call is reserved and may begin."""
-        self._asked, self._most, self._bounded = call, most, call.max_input_tokens > 0
+        self._asked, self._most = call, most
         self.reservation = reservation
 
     def broken(self, reported: Usage) -> None:
@@ -62,8 +60,6 @@ class Spending:
 
     def believed(self, reported: Usage) -> Usage:
         """What the step's model calls have used; of a report that cannot be true what was set aside."""
-        if not self._bounded:
-            return reported
         believed = limits.within(reported, self._most)
         if believed is not reported:
             told = "model %s reported that a call of session %s used %s: not believed, it cannot be more than %s"
@@ -90,7 +86,6 @@ class Spending:
         """The step's model calls are paid for."""
         self.reservation = self._asked = None
         self._wasted = self._most = Usage()
-        self._bounded = False
 
     # What the attempts before have used of the step is not counted yet, and gone all the same.
 
