@@ -97,8 +97,11 @@ class Live:
                         _log.warning("the transcript of session %s lags: %s", self.place.session_id, message.error)
         except ClaudeSDKError as error:
             _log.debug("the command line of session %s is gone: %s", self.place.session_id, error)
-        finally:
+        except Exception:
+            _log.exception("the command line of session %s is not understood", self.place.session_id)
             await self.line.news.put(None)
+            raise
+        await self.line.news.put(None)
 
     async def end(self) -> None:
         """End the process and whatever it left."""
