@@ -22,10 +22,12 @@ def test_events_are_found_wherever_the_body_is_cut(events: list[dict[str, str]],
     assert seen == [json.loads(data) for data in written]
 
 
-@pytest.mark.parametrize("piece", [b"data: 1\n\n", b"data: {\n\n", b"data: []\n\n", b"data: \xff\n\n"])
-def test_what_is_no_event_is_told(piece: bytes) -> None:
+@pytest.mark.parametrize(
+    "data", [b"1", b"{", b"[]", b"\xff", b"[" * 100_000], ids=["number", "broken", "list", "no text", "too deep"]
+)
+def test_what_is_no_event_is_told(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        list(Events().feed(piece))
+        list(Events().feed(b"data: " + data + b"\n\n"))
 
 
 @pytest.mark.parametrize("piece", [b"x" * 100, b"data: 1234567890\n" * 10])

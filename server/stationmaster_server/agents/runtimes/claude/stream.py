@@ -24,9 +24,16 @@ class Events:
                 self._data.append(line.removeprefix(b"data:"))
             elif not line and self._data:
                 data, self._data = b"\n".join(self._data), []
-                event = json.loads(data)
-                if not isinstance(event, dict):
-                    raise ValueError("an event that is no object")
-                yield event
+                yield _event(data)
         if len(self._rest) + sum(map(len, self._data)) > MAX_EVENT_BYTES:
             raise ValueError("an event without an end")
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except RecursionError:
+        raise ValueError("an event that is too deep") from None
+    if not isinstance(event, dict):
+        raise ValueError("an event that is no object")
+    return event
