@@ -25,6 +25,7 @@ from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.identity.service import IdentityService, NewUser
 from stationmaster_server.identity.tokens import Issuer
+from stationmaster_server.resilience.outbound import Outbound
 
 from tests.fixtures.database import make_tenant
 
@@ -86,7 +87,7 @@ async def start_server(
         audit,
         quotas,
         authenticator,
-        IdentityService(database, audit, quotas),
+        IdentityService(database, audit, quotas, Outbound()),
         ApiKeys(database, audit),
         QuotaSettings(database, audit),
     )

@@ -14,6 +14,8 @@ from uuid import UUID
 from stationmaster_server.agents.model import AgentSpec, RuntimeName
 from stationmaster_server.agents.prices import Price, Prices
 from stationmaster_server.agents.providers import Providers, ProviderSettings
+from stationmaster_server.agents.runtime import Runtime
+from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime, ClaudeRuntimeSettings
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
 from stationmaster_server.agents.tools.source import ToolSource
@@ -93,7 +95,7 @@ class Station:
     async def events(self, session_id: UUID, started: Started, *, last: str = "turn_finished") -> list[Event]:
         """The events of a turn up to the first of a kind."""
         found: list[Event] = []
-        async with asyncio.timeout(20), aclosing(self.watching.follow(self.caller, session_id, started)) as batches:
+        async with asyncio.timeout(60), aclosing(self.watching.follow(self.caller, session_id, started)) as batches:
             async for batch in batches:
                 for event in batch.events:
                     found.append(event)
@@ -196,11 +198,17 @@ async def open_station(
         workspaces = Workspaces(folder)
         workspaces.prepare()
         price_table = Prices(prices or {"demo": Price(0, 0)})
-        runtime = ModelRuntime(Providers(providers, price_table), ToolSource(builtin_toolbox()), price_table)
+        reached, source = Providers(providers, price_table), ToolSource(builtin_toolbox())
+        runtime = ModelRuntime(reached, source, price_table)
         stack.push_async_callback(runtime.close)
+        claude = ClaudeRuntime(
+            database, reached, source, price_table, ClaudeRuntimeSettings(folder / "../claude", max_live=6)
+        )
+        stack.push_async_callback(claude.close)
         turns = Turns(services)
-        sessions = SessionService(services, turns, OneAgent(), workspaces, runtime.close_session)
-        runner = TurnRunner(services, {RuntimeName.MODEL: runtime}, price_table, workspaces.open)
+        sessions = SessionService(services, turns, OneAgent(), workspaces, claude.close_session)
+        runtimes: dict[RuntimeName, Runtime] = {RuntimeName.MODEL: runtime, RuntimeName.CLAUDE: claude}
+        runner = TurnRunner(services, runtimes, price_table, workspaces.open)
         worker = Worker(database, queue, {KIND: runner}, WorkerSettings(slots=16, lease=lease), listener=listener)
         await listener.start()
         stack.push_async_callback(listener.stop)

@@ -43,6 +43,7 @@ REPORTS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     ),
     "nothing": ({}, {}),
     "zero": ({"input_tokens": 0, "output_tokens": 0}, {"output_tokens": 0}),
+    "no input": ({"input_tokens": 0, "output_tokens": 1}, {"output_tokens": 20}),
     "negative": ({"input_tokens": -1_000_000, "output_tokens": -1}, {"output_tokens": -1_000_000}),
     "true": ({"input_tokens": 12, "output_tokens": 1}, {"output_tokens": 20}),
 }

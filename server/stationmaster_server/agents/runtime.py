@@ -136,18 +136,16 @@ class TurnInput:
 class ModelCallStarted:
     """A model call is about to begin. The consumer reserves the budget; it may end the turn instead.
 
-    Told again, with the same step, before each further attempt, after the AnswerRestarted that says what the attempts
-    before have used.
+    Told again, with the same step, before each further attempt; where those before have used anything, after the
+    AnswerRestarted that says what.
     """
 
     step: int
     model: str
     estimated_input_tokens: int
     max_output_tokens: int
-    max_cost_micros: int = 0
-    """What the call may cost at most, if the runtime knows better than the price list does."""
-    max_input_tokens: int = 0
-    """How many tokens the input can be at most. 0: only the estimate is known, and what is reported is believed."""
+    max_input_tokens: int
+    """How many tokens the input can be at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,9 @@ class Ground:
 async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
     """Build every room and add its servicer; return the handlers of the rooms' work, by kind."""
     database, gate, tokens = on.database, on.gate, on.tokens
+    outbound = Outbound(on.settings.outbound.allow)
     identity = IdentityServicer(
-        IdentityService(database, gate.audit, gate.quotas),
+        IdentityService(database, gate.audit, gate.quotas, outbound),
         ApiKeys(database, gate.audit),
         QuotaSettings(database, gate.audit),
         tokens,
@@ -59,7 +60,6 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
     await trail.start()
     stack.push_async_callback(trail.close)
-    outbound = Outbound(on.settings.outbound.allow)
     mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
     warm_up(stack, on.settings.models, agents)
