@@ -9,7 +9,7 @@ from uuid import UUID
 from stationmaster_server.agents.model import Limits
 from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
 from stationmaster_server.agents.runtime import ModelCallStarted, TurnInput, Usage
-from stationmaster_server.identity.quotas import Reservation
+from stationmaster_server.identity.quotas import Left, Reservation
 from stationmaster_server.sessions import limits
 from stationmaster_server.sessions.model import Breach
 
@@ -25,8 +25,8 @@ class Spending:
         self.session = session
         self.turn = turn
         self.reservation: Reservation | None = None
-        """What is set aside of the day's quota."""
-        self.quota_left: int | None = None
+        """What is set aside of the day's quotas."""
+        self.quota_left: Left | None = None
         self._limits = bounds
         self._session_id = session_id
         self._model = model
@@ -93,8 +93,15 @@ class Spending:
         self._bounded = False
 
     def _output_tokens_left(self, input_tokens: int) -> int | None:
-        return limits.output_tokens_left(self._limits, self.session, self.turn, input_tokens)
+        left = limits.output_tokens_left(self._limits, self.session, self.turn, input_tokens)
+        if self.quota_left is None or self.quota_left.tokens is None:
+            return left
+        return _lower(left, max(self.quota_left.tokens - input_tokens, 0))
 
     def _cost_left(self) -> int | None:
         left = limits.cost_left(self._limits, self.session, self.turn)
-        return min((one for one in (left, self.quota_left) if one is not None), default=None)
+        return left if self.quota_left is None else _lower(left, self.quota_left.cost_micros)
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)
