@@ -27,9 +27,9 @@ from tests.sessions.station import Station, open_station
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic_ai._warnings.UsageExtractionFailedWarning")
 
 MODEL = "anthropic:claude-sonnet-5"
-CAPS = {"cost_micros": 500_000, "tokens": 50_000}
-TURNS = 200
-# Two hundred turns in one process keep its loop busy: no lease is to be lost by that.
+CAPS = {"cost_micros": 250_000, "tokens": 25_000}
+TURNS = 100
+# A hundred turns in one process keep its loop busy: no lease is to be lost by that.
 LEASE = timedelta(seconds=30)
 HUGE = 2**62
 REPORTS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
@@ -75,8 +75,7 @@ async def stations(
 async def talk(station: Station) -> Turn:
     """One turn in a session of its own."""
     session_id = await station.create(model=MODEL, tools=(), max_output_tokens=1_000)
-    started = await station.send(session_id, "hello")
-    return await station.ended(session_id, started)
+    return await station.ended(session_id, await station.send(session_id, "hello"), seconds=120)
 
 
 @pytest.mark.parametrize("kind", CAPS)
