@@ -15,6 +15,7 @@ from stationmaster_server.sessions.steps import Steps
 from stationmaster_server.sessions.stopped import Stopped, limited, over_quota
 
 _AHEAD = 10.0
+"""So many seconds before its paid time is over, or half of it, a turn asks for more: a slow answer stops nobody."""
 
 
 class Clock:
