@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pytest_asyncio
 from stationmaster_server.audit.service import AuditLog
@@ -51,7 +52,7 @@ class Server:
         """A key of the user, or of the caller."""
         return await self.keys.create(caller, NewKey(user_id=user.id if user else None, scopes=scopes))
 
-    async def set_quota(self, caller: Caller, *, organization: bool = False, **limits: int | None) -> Quota:
+    async def set_quota(self, caller: Caller, *, organization: bool = False, **limits: Any) -> Quota:
         """Set limits of the caller, or of its organization, and go by them at once."""
         tenant = caller.tenant
         subject = tenant.organization_id if organization else tenant.user_id

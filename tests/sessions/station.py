@@ -92,10 +92,15 @@ class Station:
         """Send a message."""
         return await self.turns.send(self.caller, session_id, SendRequest(text, busy, recovery))
 
-    async def events(self, session_id: UUID, started: Started, *, last: str = "turn_finished") -> list[Event]:
+    async def events(
+        self, session_id: UUID, started: Started, *, last: str = "turn_finished", seconds: float = 60
+    ) -> list[Event]:
         """The events of a turn up to the first of a kind."""
         found: list[Event] = []
-        async with asyncio.timeout(60), aclosing(self.watching.follow(self.caller, session_id, started)) as batches:
+        async with (
+            asyncio.timeout(seconds),
+            aclosing(self.watching.follow(self.caller, session_id, started)) as batches,
+        ):
             async for batch in batches:
                 for event in batch.events:
                     found.append(event)
@@ -107,9 +112,9 @@ class Station:
         """Send a message and wait for the turn's end."""
         return await self.events(session_id, await self.send(session_id, text, **options))
 
-    async def ended(self, session_id: UUID, started: Started) -> Turn:
+    async def ended(self, session_id: UUID, started: Started, *, seconds: float = 60) -> Turn:
         """The turn, once it has ended."""
-        await self.events(session_id, started)
+        await self.events(session_id, started, seconds=seconds)
         return await self.turn(session_id, started)
 
     async def turn(self, session_id: UUID, started: Started) -> Turn:

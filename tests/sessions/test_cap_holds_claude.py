@@ -25,11 +25,12 @@ from stationmaster_server.sessions.permissions import Answer
 from tests.agents.claude.conversation import READ, command_lines
 from tests.agents.providers import anthropic_stream as anthropic
 from tests.agents.providers.stand_in import Reply, StandIn, stand_in
+from tests.sessions.caps import cap, used_today, watched
 from tests.sessions.station import Station, kinds, open_station
-from tests.sessions.test_cap_holds import CAP, LEASE, MODEL, REPORTS, USED, cap, watch
+from tests.sessions.test_cap_holds import LEASE, MODEL, REPORTS
 from tests.waiting import until
 
-TURNS = 24
+CAP, TURNS = 500_000, 24
 ALLOW = Answer(PermissionDecision.ALLOW_ONCE)
 # The program believes its provider: told of more than its window, it would ask nothing more in this session.
 LIES = REPORTS | {"too much": ({"input_tokens": 50_000, "output_tokens": 1}, {"output_tokens": 50_000})}
@@ -76,14 +77,6 @@ async def talk(station: Station, text: str = "hello", **spec: Any) -> Turn:
     return await station.ended(session_id, await station.send(session_id, text))
 
 
-async def used(station: Station) -> tuple[int, int]:
-    """What is settled or set aside of the day's money, and what of it is set aside."""
-    async with station.database.system(autocommit=True) as tx:
-        row = await tx.fetchrow(USED, station.caller.tenant.user_id)
-    assert row is not None
-    return row["used"], row["reserved"]
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "reports",
@@ -97,18 +90,15 @@ async def test_a_cap_is_never_passed_by_racing_turns_whatever_the_provider_repor
     stations: tuple[Station, Station], caller: Caller, provider: StandIn, reports: tuple[str, ...]
 ) -> None:
     one, two = stations
-    await cap(one.database, caller, caller.tenant.user_id)
+    user = caller.tenant.user_id
+    await cap(one, user, max_cost_micros_per_day=CAP)
     provider.reply(*(lying(kind) for kind in islice(cycle(reports), 2 * TURNS)))
-    seen: list[int] = []
-    watching = asyncio.create_task(watch(one.database, caller.tenant.user_id, seen))
-    # Each asks with up to twenty thousand tokens: what a dozen of them may cost is more than the cap.
-    turns = await asyncio.gather(*(talk(each, "hello " * 3_000) for each in (one, two) * (TURNS // 2)))
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    settled, reserved = await used(one)
-    assert max([*seen, settled]) <= CAP
-    assert CAP // 2 < settled == sum(turn.usage.cost_micros for turn in turns)
-    assert reserved == 0
+    async with watched(one, user) as seen:
+        # Each asks with up to twenty thousand tokens: what a dozen of them may cost is more than the cap.
+        turns = await asyncio.gather(*(talk(each, "hello " * 3_000) for each in (one, two) * (TURNS // 2)))
+    end = await used_today(one, user)
+    assert max(amounts.cost_micros for amounts in (*seen, end)) <= CAP
+    assert CAP // 2 < end.cost_micros == sum(turn.usage.cost_micros for turn in turns), "nothing stays reserved"
     states = Counter((turn.state, turn.reason) for turn in turns)
     assert set(states) == {(TurnState.COMPLETED, ""), (TurnState.LIMITED, "QUOTA_EXCEEDED")}
     assert states[TurnState.COMPLETED, ""] == len(provider.requests), "whoever was refused has asked nothing"

@@ -19,7 +19,7 @@ from stationmaster_server.agents.model import AgentSpec, Effect
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What model calls and tools used. Cost in millionths of a US dollar."""
+    """What model calls and tools used, and how long turns ran. Cost in millionths of a US dollar."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -28,6 +28,7 @@ class Usage:
     cost_estimated: bool = False
     model_calls: int = 0
     tool_calls: int = 0
+    running_time: timedelta = timedelta(0)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -38,6 +39,7 @@ class Usage:
             self.cost_estimated or other.cost_estimated,
             self.model_calls + other.model_calls,
             self.tool_calls + other.tool_calls,
+            self.running_time + other.running_time,
         )
 
     @property

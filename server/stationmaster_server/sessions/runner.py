@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -122,10 +121,6 @@ class TurnRunner:
             await self._services.queue.complete(tx, run, Succeeded())
             return None
         past = await turn_store.past_of(tx, caller.tenant, turn.id)
-        if past.reservation is not None:
-            # The provider has very likely charged for the call that was cut: what was set aside counts as spent.
-            await self._services.quotas.settle(tx, past.reservation, past.reservation.amount_micros)
-            await turn_store.set_reservation(tx, organization_id, turn.id, None)
         resumed = turn.state is not TurnState.QUEUED
         started, number = await self._first_message(tx, organization_id, turn, past.input_text)
         # Waiting for a permission is no failure: only a server that died makes one more attempt.
@@ -145,7 +140,7 @@ class TurnRunner:
         turn_input = self._input(
             organization_id, session, turn, history, past.above, answers, results if pending else {}, pending=pending
         )
-        return Begun(caller, session, turn, turn_input, _limits(session, past.portions), past.active_time)
+        return Begun(caller, session, turn, turn_input, _limits(session, past.portions))
 
     @staticmethod
     async def _take_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:
@@ -173,7 +168,7 @@ class TurnRunner:
             {},
             pending=False,
         )
-        return Begun(prepared.caller, session, turn, turn_input, _limits(session, {}), timedelta(0))
+        return Begun(prepared.caller, session, turn, turn_input, _limits(session, {}))
 
     def _input(
         self,

@@ -9,7 +9,7 @@ from uuid import UUID
 from stationmaster_server.agents.model import Limits
 from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
 from stationmaster_server.agents.runtime import ModelCallStarted, TurnInput, Usage
-from stationmaster_server.identity.quotas import Reservation
+from stationmaster_server.identity.quotas import Left, Reservation
 from stationmaster_server.sessions import limits
 from stationmaster_server.sessions.model import Breach
 
@@ -25,8 +25,8 @@ class Spending:
         self.session = session
         self.turn = turn
         self.reservation: Reservation | None = None
-        """What is set aside of the day's quota."""
-        self.quota_left: int | None = None
+        """What is set aside of the day's quotas."""
+        self.quota_left: Left | None = None
         self._limits = bounds
         self._session_id = session_id
         self._model = model
@@ -91,11 +91,19 @@ class Spending:
 
     def _output_tokens_left(self, input_tokens: int) -> int | None:
         session, turn = self.session + self._wasted, self.turn + self._wasted
-        return limits.output_tokens_left(self._limits, session, turn, input_tokens)
+        left = limits.output_tokens_left(self._limits, session, turn, input_tokens)
+        if self.quota_left is None or self.quota_left.tokens is None:
+            return left
+        wasted = self._wasted.input_tokens + self._wasted.output_tokens
+        return _lower(left, max(self.quota_left.tokens - wasted - input_tokens, 0))
 
     def _cost_left(self) -> int | None:
         wasted = self._wasted
-        left = [limits.cost_left(self._limits, self.session + wasted, self.turn + wasted)]
-        if self.quota_left is not None:
-            left.append(max(self.quota_left - wasted.cost_micros, 0))
-        return min((one for one in left if one is not None), default=None)
+        left = limits.cost_left(self._limits, self.session + wasted, self.turn + wasted)
+        if self.quota_left is None or self.quota_left.cost_micros is None:
+            return left
+        return _lower(left, max(self.quota_left.cost_micros - wasted.cost_micros, 0))
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)

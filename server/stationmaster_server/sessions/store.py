@@ -33,8 +33,8 @@ _COLUMNS = """
     s.id, s.user_id, s.display_name, s.state, s.state_reason, s.agent_id, s.spec::text AS spec,
     s.tool_policies::text AS tool_policies, s.limits::text AS limits, s.labels,
     s.idle_timeout, s.parent_session_id, s.parent_message, s.granted_tools, s.portions, s.input_tokens, s.output_tokens,
-    s.cached_input_tokens, s.cost_micros, s.cost_estimated, s.model_calls, s.tool_calls, s.message_count,
-    s.current_turn_id, s.version, s.created_at, s.updated_at,
+    s.cached_input_tokens, s.cost_micros, s.cost_estimated, s.model_calls, s.tool_calls, s.running_time,
+    s.message_count, s.current_turn_id, s.version, s.created_at, s.updated_at,
     (SELECT last_sequence FROM streams
       WHERE organization_id = s.organization_id AND stream_id = s.id) AS last_sequence"""
 _ONE = f"""SELECT {_COLUMNS} FROM sessions s
@@ -144,7 +144,8 @@ async def free_session(
               SET input_tokens = input_tokens + $4, output_tokens = output_tokens + $5,
                   cached_input_tokens = cached_input_tokens + $6, cost_micros = cost_micros + $7,
                   cost_estimated = cost_estimated OR $8, model_calls = model_calls + $9, tool_calls = tool_calls + $10,
-                  state = CASE WHEN EXISTS (SELECT FROM next) THEN $11 ELSE $12 END,
+                  running_time = running_time + $11,
+                  state = CASE WHEN EXISTS (SELECT FROM next) THEN $12 ELSE $13 END,
                   current_turn_id = (SELECT id FROM next), updated_at = now()
             WHERE organization_id = $1 AND id = $2
             RETURNING state""",
@@ -246,7 +247,8 @@ async def add_usage(tx: Transaction, organization_id: UUID, session_id: UUID, us
         """UPDATE sessions
               SET input_tokens = input_tokens + $3, output_tokens = output_tokens + $4,
                   cached_input_tokens = cached_input_tokens + $5, cost_micros = cost_micros + $6,
-                  cost_estimated = cost_estimated OR $7, model_calls = model_calls + $8, tool_calls = tool_calls + $9
+                  cost_estimated = cost_estimated OR $7, model_calls = model_calls + $8, tool_calls = tool_calls + $9,
+                  running_time = running_time + $10
             WHERE organization_id = $1 AND id = $2""",
         organization_id,
         session_id,
@@ -383,6 +385,7 @@ def to_session(row: Row) -> Session:
             row["cost_estimated"],
             row["model_calls"],
             row["tool_calls"],
+            row["running_time"],
         ),
         message_count=row["message_count"],
         last_sequence=row["last_sequence"] or 0,
@@ -408,4 +411,5 @@ def counters(usage: Usage) -> tuple[object, ...]:
         usage.cost_estimated,
         usage.model_calls,
         usage.tool_calls,
+        usage.running_time,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.agents.runtime import Part, Text, ToolCall, ToolResult, Usage
@@ -28,7 +27,7 @@ from stationmaster_server.sessions.model import (
 )
 from stationmaster_server.sessions.turn_services import TurnServices
 
-NOTHING, NO_TIME = Usage(), timedelta(0)
+NOTHING = Usage()
 UNFINISHED_CALL = "The call did not finish: the turn was stopped before it ended."
 
 
@@ -43,12 +42,11 @@ async def end_turn(
     before: Sequence[NewEvent] = (),
     partial: Partial | None = None,
     used: Usage = NOTHING,
-    took: timedelta = NO_TIME,
     fence: UUID | None = None,
 ) -> None:
     """End the turn, in a transaction that holds the lock of its session's row.
 
-    `before` are events of the same step, `used` and `took` what it has used; `turn.usage` is the whole turn's. `fence`
+    `before` are events of the same step, `used` what it has used; `turn.usage` is the whole turn's. `fence`
     is the worker's lease token, None where no worker runs the turn. Raises LeaseLost.
     """
     organization_id = caller.tenant.organization_id
@@ -63,7 +61,7 @@ async def end_turn(
     appended += await _free_session(tx, organization_id, session, turn, used)
     appended.append(events.turn_finished(turn, ending.state, ending.reason, ending.message))
     stored = await services.log.append(tx, organization_id, session.id, appended, fence=fence)
-    await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used, took)
+    await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used)
     await services.audit.write(tx, caller, _audit_entry(session, turn, ending))
 
 

@@ -79,7 +79,7 @@ async def test_with_json_every_command_prints_json_and_nothing_else(stationmaste
         ("users", "update", user["name"], "--role", "viewer"),
         ("users", "disable", "ann@example.com"),
         ("keys", "revoke", key["apiKey"]["name"]),
-        ("quota", "set", "me", "--calls", "1000", "--dollars", "1.5"),
+        ("quota", "set", "me", "--calls", "1000", "--dollars", "1.5", "--tokens", "9000000", "--seconds", "3600.5"),
         ("quota", "get"),
         ("quota", "usage", "organization"),
         ("organizations", "get"),
