@@ -33,6 +33,8 @@ class Bounds:
     description_chars: int = 4096
     schema_bytes: int = 64 * 1024
     schema_depth: int = 40
+    schemas_work: int = 60_000_000
+    """How long all schemas of a server may take to check, in tenths of a microsecond."""
     ping_timeout: timedelta = timedelta(seconds=5)
     list_timeout: timedelta = timedelta(seconds=30)
     exit_grace: timedelta = timedelta(seconds=2)

@@ -64,7 +64,8 @@ class Reader:
         seen: dict[str, int] = {}
         for tool in tools:
             seen[tool.name] = seen.get(tool.name, 0) + 1
-        read = [self._tool(tool, twice=seen[tool.name] > 1) for tool in tools]
+        work = schemas.Work(self._bounds.schemas_work)
+        read = [self._tool(tool, work, twice=seen[tool.name] > 1) for tool in tools]
         read += [
             Tool(
                 name=self.label(name, _TITLE_CHARS) or "?",
@@ -76,13 +77,13 @@ class Reader:
         ]
         return tuple(read)
 
-    def _tool(self, tool: types.Tool, *, twice: bool) -> Tool:
-        problem = self._name_problem(tool.name) or schemas.problem_of(tool.input_schema, self._bounds)
+    def _tool(self, tool: types.Tool, work: schemas.Work, *, twice: bool) -> Tool:
+        problem = self._name_problem(tool.name) or schemas.problem_of(tool.input_schema, self._bounds, work)
         if twice:
             problem = "another tool has the same name"
         hints = tool.annotations or types.ToolAnnotations()
         output = tool.output_schema
-        if output is not None and schemas.problem_of(output, self._bounds):
+        if output is not None and schemas.problem_of(output, self._bounds, work):
             output = None
         return Tool(
             name=self.label(tool.name, _TITLE_CHARS),
