@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from stationmaster_server.mcp import session as sessions
 from stationmaster_server.mcp.bounds import Bounds
-from stationmaster_server.mcp.faults import Ended, Fate, Fault, Lost, Refused
+from stationmaster_server.mcp.faults import Ended, Fate, Fault, Lost, Refused, what_is_wrong
 from stationmaster_server.mcp.listening import Listener
 from stationmaster_server.mcp.model import BuiltIn, McpServer, ServerInfo, Stdio
 from stationmaster_server.mcp.reading import Reader
@@ -203,7 +203,8 @@ class Asking:
         except MCPError as error:
             raise await self._told(error, sent) from None
         except (ValidationError, RecursionError) as error:
-            raise Fault(f"its answer is no MCP: {self._first_line(error)}") from None
+            told = what_is_wrong(error) if isinstance(error, ValidationError) else type(error).__name__
+            raise Fault(f"its answer is no MCP: {told[:300]}") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise Lost(await self._why(), sent=sent.done) from None
         finally:
@@ -233,12 +234,6 @@ class Asking:
             except TimeoutError:
                 pass
         return self._fate.cause or Ended(otherwise)
-
-    def _first_line(self, error: Exception) -> str:
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300]
-        return type(error).__name__
 
     async def _on_log(self, params: types.LoggingMessageNotificationParams) -> None:
         for listener in list(self._listeners):

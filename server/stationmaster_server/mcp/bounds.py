@@ -26,6 +26,12 @@ class Bounds:
     message_unit_bytes: int = 8 * 1024
     flood_patience: timedelta = timedelta(seconds=10)
     """How long a server that never falls below that rate is slowed before it is closed."""
+    values: int = 30_000
+    """Values in one message, besides those of schemas and of data that nothing looks into."""
+    schema_values: int = 500_000
+    """Values of all schemas in one message."""
+    contents: int = 2_000
+    """Pieces of content of one result."""
     items: int = 1000
     """Tools, resources or prompts of one server."""
     pages: int = 100

@@ -151,7 +151,7 @@ class Reader:
 
     def result(self, result: types.CallToolResult) -> CallResult:
         """What a tool answered."""
-        kept = _Kept(self._bounds.result_bytes)
+        kept = _Kept(self._bounds)
         content = kept.all(self._content(one) for one in result.content)
         structured = result.structured_content
         if isinstance(structured, dict):
@@ -164,12 +164,12 @@ class Reader:
 
     def contents(self, result: types.ReadResourceResult) -> tuple[tuple[Content, ...], bool]:
         """The content of a resource, and whether some was left out."""
-        kept = _Kept(self._bounds.result_bytes)
+        kept = _Kept(self._bounds)
         return kept.all(self._resource(one) for one in result.contents), kept.truncated
 
     def filled(self, result: types.GetPromptResult) -> FilledPrompt:
         """A prompt that was filled in."""
-        kept = _Kept(self._bounds.result_bytes)
+        kept = _Kept(self._bounds)
         messages: list[PromptMessage] = []
         for message in result.messages:
             content = kept.all([self._content(message.content)])
@@ -211,8 +211,9 @@ class Reader:
 class _Kept:
     """Content as long as there is room; a text is cut where the room ends, a blob left out."""
 
-    def __init__(self, room_bytes: int) -> None:
-        self._room = room_bytes
+    def __init__(self, bounds: Bounds) -> None:
+        self._room = bounds.result_bytes
+        self._places = bounds.contents
         self.truncated = False
 
     def takes(self, size: int) -> bool:
@@ -227,6 +228,10 @@ class _Kept:
         """Those that fit."""
         kept = []
         for content in contents:
+            self._places -= 1
+            if self._places < 0:
+                self.truncated = True
+                break
             if self.takes(_size(content)):
                 kept.append(content)
             elif isinstance(content, TextContent) and self._room > 0:
