@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -129,14 +129,17 @@ class Asking:
     async def _pages(self, ask: Callable[..., Awaitable[Any]], field: str) -> tuple[list[Any], bool]:
         items: list[Any] = []
         cursor: str | None = None
+        room, is_full = self._bounds.list_bytes, False
         for _ in range(self._bounds.pages):
             params = None if cursor is None else types.PaginatedRequestParams(cursor=cursor)
             page = await self._request(partial(ask, params=params))
-            items += getattr(page, field)
+            new, room = await asyncio.to_thread(_fitting, getattr(page, field), room)
+            items += new
             cursor = page.next_cursor
-            if cursor is None or len(items) > self._bounds.items:
+            is_full = room < 0 or len(items) > self._bounds.items
+            if cursor is None or is_full:
                 break
-        return items[: self._bounds.items], cursor is not None or len(items) > self._bounds.items
+        return items[: self._bounds.items], cursor is not None or is_full
 
     async def call(self, tool: str, arguments: Mapping[str, Any], listener: Listener) -> types.CallToolResult:
         """Call a tool."""
@@ -249,6 +252,17 @@ class Asking:
                 self.changes["prompts"] += 1
             case _:
                 pass
+
+
+def _fitting(items: Sequence[Any], room: int) -> tuple[list[Any], int]:
+    """Those for which there is room, as JSON, and what is left of it: less than nothing when some were left out."""
+    fitting = []
+    for item in items:
+        room -= len(item.model_dump_json())
+        if room < 0:
+            break
+        fitting.append(item)
+    return fitting, room
 
 
 async def _ping(session: ClientSession) -> Any:

@@ -34,6 +34,10 @@ class Bounds:
     """Pieces of content of one result."""
     items: int = 1000
     """Tools, resources or prompts of one server."""
+    list_bytes: int = 4 * 1024 * 1024
+    """One of these lists, as JSON."""
+    arguments: int = 100
+    """Arguments of one prompt."""
     pages: int = 100
     """Pages that one of these lists may have."""
     description_chars: int = 4096

@@ -143,7 +143,7 @@ class Reader:
                 continue
             arguments = tuple(
                 PromptArgument(self.label(a.name, _TITLE_CHARS), self.label(a.description), bool(a.required))
-                for a in (one.arguments or ())[: self._bounds.items]
+                for a in (one.arguments or ())[: self._bounds.arguments]
             )
             title, about = self.label(one.title, _TITLE_CHARS), self.label(one.description)
             read.setdefault(one.name, Prompt(one.name, title, about, arguments))
