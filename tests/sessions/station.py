@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +14,7 @@ from uuid import UUID
 from stationmaster_server.agents.model import AgentSpec, RuntimeName
 from stationmaster_server.agents.prices import Price, Prices
 from stationmaster_server.agents.providers import Providers, ProviderSettings
+from stationmaster_server.agents.runtime import Runtime
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
 from stationmaster_server.agents.tools.source import ToolSource
@@ -176,8 +177,9 @@ async def open_station(
     lease: timedelta = LEASE,
     prices: dict[str, Price] | None = None,
     providers: Sequence[ProviderSettings] = (),
+    around: Callable[[Runtime], Runtime] = lambda runtime: runtime,
 ) -> AsyncIterator[Station]:
-    """A started station; several may share the database."""
+    """A started station; several may share the database. `around` may put something around its runtime."""
     async with AsyncExitStack() as stack:
         database = await Database.connect(
             database_url, pool_size=8, system_pool_size=8, connect_timeout=timedelta(seconds=10)
@@ -200,7 +202,7 @@ async def open_station(
         stack.push_async_callback(runtime.close)
         turns = Turns(services)
         sessions = SessionService(services, turns, OneAgent(), workspaces, runtime.close_session)
-        runner = TurnRunner(services, {RuntimeName.MODEL: runtime}, price_table, workspaces.open)
+        runner = TurnRunner(services, {RuntimeName.MODEL: around(runtime)}, price_table, workspaces.open)
         worker = Worker(database, queue, {KIND: runner}, WorkerSettings(slots=16, lease=lease), listener=listener)
         await listener.start()
         stack.push_async_callback(listener.stop)

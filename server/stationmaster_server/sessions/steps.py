@@ -130,8 +130,9 @@ class Steps:
         """
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             session = await self._locked_session(tx)
-            if _stopped(session, turn):
-                await self._end(tx, session, turn, await self._asked(tx, turn))
+            stopped = await self._stopped(tx, session, turn)
+            if stopped is not None:
+                await self._end(tx, session, turn, stopped)
                 return
             await turn_store.add_active_time(tx, self._organization_id, turn.id, took)
             await self._wait(tx, session, turn, calls)
@@ -152,8 +153,9 @@ class Steps:
         """
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             session = await self._locked_session(tx)
-            if _stopped(session, turn):
-                await self._end(tx, session, turn, await self._asked(tx, turn), before, None, used, took)
+            stopped = await self._stopped(tx, session, turn)
+            if stopped is not None:
+                await self._end(tx, session, turn, stopped, before, None, used, took)
                 await self._settle(tx, turn, used, reservation)
                 return
             await self._count(tx, turn, turn.step, used, took)
@@ -209,6 +211,12 @@ class Steps:
 
     async def _asked(self, tx: Transaction, turn: Turn) -> Ending:
         return await asked_ending(tx, self._organization_id, turn.id) or Ending(TurnState.CANCELLED)
+
+    async def _stopped(self, tx: Transaction, session: Session, turn: Turn) -> Ending | None:
+        """How a turn is to end that was stopped, with its session or alone; None: it goes on."""
+        is_over = session.state is not SessionState.PROCESSING or session.current_turn_id != turn.id
+        asked = await asked_ending(tx, self._organization_id, turn.id)
+        return asked or (Ending(TurnState.CANCELLED) if is_over else None)
 
     @property
     def _organization_id(self) -> UUID:
@@ -275,10 +283,6 @@ class Steps:
                 details=details,
             ),
         )
-
-
-def _stopped(session: Session, turn: Turn) -> bool:
-    return session.state is not SessionState.PROCESSING or session.current_turn_id != turn.id
 
 
 def _answer(turn: Turn, answer: AnswerCompleted, partial: Partial, audit_event_id: UUID) -> Message:
