@@ -62,6 +62,11 @@ def main() -> None:
     if mode == "die_at_start":
         sys.stderr.write("no configuration found\n")
         sys.exit(3)
+    if mode == "secret_on_the_cut":
+        sys.stderr.write("x" * 100 + os.environ["SECRET"] + "y" * (4096 - 8))
+        sys.exit(3)
+    if mode == "banner_of_a_secret":
+        sys.stdout.write(f"{'x' * 115}{os.environ['SECRET']}\n" * 200)
     if mode == "banner":
         sys.stdout.write("Welcome to my server!\n")
     if mode == "html":
