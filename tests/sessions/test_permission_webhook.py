@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 from stationmaster.v1 import agent_pb2, event_pb2, identity_pb2, session_pb2
 from stationmaster_client import Client
+from stationmaster_client.errors import InvalidArgument
 
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.resilience.site import Site, answer, redirect, serve
@@ -39,6 +40,14 @@ async def told(
             identity_pb2.Organization(name=who.organization.name, permission_webhook=hook), ["permission_webhook"]
         )
         yield server, client, site
+
+
+async def test_a_url_that_cannot_be_read_is_refused_at_once(database_url: str, tmp_path: Path) -> None:
+    async with told(database_url, tmp_path) as (_, client, _):
+        organization = (await client.whoami()).organization
+        organization.permission_webhook.url = "https://[::1"
+        with pytest.raises(InvalidArgument, match="url"):
+            await client.organizations.update(organization, ["permission_webhook"])
 
 
 async def ask(client: Client, text: str = WRITE) -> session_pb2.PermissionRequest:

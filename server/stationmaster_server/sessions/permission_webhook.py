@@ -85,7 +85,10 @@ class PermissionWebhooks:
                 return Succeeded()  # its session was deleted
         if webhook is None:
             return Succeeded()  # nobody wants to be told any more
-        host = httpx2.URL(webhook.url).host
+        try:
+            host = httpx2.URL(webhook.url).host
+        except httpx2.InvalidURL:
+            return Failed("its URL cannot be read", retryable=False, reason="URL")
         try:
             async with asyncio.timeout(self._limit.total_seconds()):
                 status = await self._post(webhook, request)
