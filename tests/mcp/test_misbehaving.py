@@ -319,6 +319,26 @@ async def test_faults_over_http_are_contained_and_told(pool: Connections, tool: 
         assert texts(await pool.call(server, "ok", {})) == "fine"
 
 
+@pytest.mark.parametrize(("mode", "part"), [("secret_on_the_cut", SECRET[-8:]), ("banner_of_a_secret", SECRET[:4])])
+async def test_no_half_of_a_secret_is_told_where_a_text_was_cut(pool: Connections, mode: str, part: str) -> None:
+    with pytest.raises(StationmasterError) as raised:
+        await pool.tools(over_stdio(mode))
+    assert raised.value.message.count("y" * 20) or raised.value.message.count("x" * 20)
+    assert part not in raised.value.message
+
+
+async def test_a_server_that_is_left_alone_is_told_of_with_what_was_seen_last(pool: Connections) -> None:
+    server = over_stdio("die_at_start")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="no configuration found"):
+            await pool.tools(server)
+    with pytest.raises(Unavailable, match=r"is left alone for a while.*exit code 3.*no configuration found"):
+        await pool.tools(server)
+    with pytest.raises(Unavailable, match="no configuration found") as asked_at_once:
+        await pool.connect(server)
+    assert "left alone" not in asked_at_once.value.message
+
+
 async def test_results_are_bounded(pool: Connections, server: Target) -> None:
     async with another_is_served(pool):
         huge = await pool.call(server, "huge", {})
