@@ -117,7 +117,8 @@ class McpCalls:
         self, caller: Caller, target: Target, tool: str, arguments: Mapping[str, Any], left: timedelta | None
     ) -> tuple[CallResult, timedelta]:
         await self._connections.check_call(target, tool, arguments)
-        limit = min(target.server.call_timeout, left) if left is not None else target.server.call_timeout
+        longest = target.server.longest_call
+        limit = longest if left is None else min(longest, left)
         known = await self._begin(caller, target, tool, limit)
         if known is not None:
             return known.result()

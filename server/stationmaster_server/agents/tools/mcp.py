@@ -28,8 +28,6 @@ from stationmaster_server.mcp.model import (
 from stationmaster_server.mcp.registry import Registry
 
 EVERY = "*"
-_LISTED_WITHIN = timedelta(minutes=1)
-"""How long it takes at most to ping a server and to read its list before a call."""
 _MOST_KEPT = 256
 
 
@@ -64,7 +62,7 @@ class McpTool:
     @property
     def deadline(self) -> timedelta:
         """After that of its connection, which alone knows whether the call may have happened."""
-        return self.server.connect_timeout + self.server.call_timeout + _LISTED_WITHIN
+        return self.server.longest_call
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raises ToolError that names the place which does not fit the schema."""
