@@ -21,3 +21,5 @@ class Begun:
     input: TurnInput
     limits: Limits
     active_time: timedelta
+    told: frozenset[str] = frozenset()
+    """The MCP servers of which earlier attempts have said what is wrong with them: it is not said again."""

@@ -145,7 +145,16 @@ class TurnRunner:
         turn_input = self._input(
             organization_id, session, turn, history, past.above, answers, results if pending else {}, pending=pending
         )
-        return Begun(caller, session, turn, turn_input, _limits(session, past.portions), past.active_time)
+        told = await self._told(tx, organization_id, turn) if resumed else frozenset[str]()
+        return Begun(caller, session, turn, turn_input, _limits(session, past.portions), past.active_time, told)
+
+    async def _told(self, tx: Transaction, organization_id: UUID, turn: Turn) -> frozenset[str]:
+        """The MCP servers of which the turn has said already what is wrong with them."""
+        bodies = await self._services.log.bodies(
+            tx, organization_id, turn.session_id, turn.first_sequence - 1, turn.created_at, "mcp_message"
+        )
+        ours = (body for body in bodies if body["turn"] == str(turn.id) and body["logger"] == events.OURS)
+        return frozenset(body["server"] for body in ours)
 
     @staticmethod
     async def _take_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, assert_never
 
 from stationmaster_server.agents.model import Effect
+from stationmaster_server.agents.runtime import OURS
 from stationmaster_server.agents.tools.choosing import MOST_BYTES, MOST_TOOLS, Chosen, Same, Taken, choose
 from stationmaster_server.agents.tools.tool import ToolContext, ToolError
 from stationmaster_server.db.model import Tenant
@@ -98,7 +99,7 @@ class _Heard:
         self.context.report(message, fraction)
 
     def log(self, level: str, logger: str, text: str) -> None:
-        self.context.relay(self.server_id, level, logger, text)
+        self.context.relay(self.server_id, level, "" if logger == OURS else logger, text)
 
 
 @dataclass(frozen=True, slots=True)
