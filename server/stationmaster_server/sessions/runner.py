@@ -21,7 +21,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
-from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions import events, permission_store, store, store_messages, tool_call_store, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.execution import Execution
 from stationmaster_server.sessions.limits import lowest, with_portions
@@ -113,7 +113,7 @@ class TurnRunner:
         self, tx: Transaction, run: Run, caller: Caller, session: Session, turn: Turn, partial: Partial, *, died: bool
     ) -> Begun | None:
         organization_id = caller.tenant.organization_id
-        results, in_flight = await turn_store.tool_results(tx, organization_id, turn.id, turn.step)
+        results, in_flight = await tool_call_store.tool_results(tx, organization_id, turn.id, turn.step)
         ending = await asked_ending(tx, organization_id, turn.id)
         if died and decide(turn.recovery, call_in_flight=bool(in_flight), attempts=turn.attempts) is Recovery.INTERRUPT:
             ending = ending or Ending(TurnState.INTERRUPTED, "INTERRUPTED", CUT_SHORT)

@@ -19,7 +19,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
 from stationmaster_server.identity.quotas import Reservation
-from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions import events, permission_store, store, store_messages, tool_call_store, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.model import (
     Breach,
@@ -91,14 +91,14 @@ class Steps:
             await self._append(tx, events.tool_call_started(turn.id, call))
             # Counted before it runs: a call that is cut, or whose server dies, was made.
             await self._count(tx, turn, turn.step, Usage(tool_calls=1), NO_TIME)
-            await turn_store.start_tool_call(tx, self._organization_id, turn, turn.step, call)
+            await tool_call_store.start_tool_call(tx, self._organization_id, turn, turn.step, call)
             await self._audit(tx, turn, "tool.call", tool=call.tool, call_id=call.call_id)
 
     async def tool_finished(self, turn: Turn, finished: ToolCallFinished) -> None:
         """A call's result is durable: it is never asked for again."""
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             await self._append(tx, events.tool_call_finished(turn.id, finished.result, finished.duration))
-            await turn_store.finish_tool_call(tx, self._organization_id, turn, turn.step, finished.result)
+            await tool_call_store.finish_tool_call(tx, self._organization_id, turn, turn.step, finished.result)
             await self._audit(
                 tx,
                 turn,
