@@ -35,6 +35,9 @@ TOOLS = (
     "deep",
     "huge",
     "many",
+    "empty",
+    "wrong",
+    "asking",
     "no_mcp",
     "bad_blob",
     "refuse",
@@ -59,6 +62,11 @@ def main() -> None:
     if mode == "die_at_start":
         sys.stderr.write("no configuration found\n")
         sys.exit(3)
+    if mode == "secret_on_the_cut":
+        sys.stderr.write("x" * 100 + os.environ["SECRET"] + "y" * (4096 - 8))
+        sys.exit(3)
+    if mode == "banner_of_a_secret":
+        sys.stdout.write(f"{'x' * 115}{os.environ['SECRET']}\n" * 200)
     if mode == "banner":
         sys.stdout.write("Welcome to my server!\n")
     if mode == "html":
@@ -225,6 +233,16 @@ def called(number: Any, params: dict[str, Any]) -> Iterator[str | None]:
             yield result(number, "x" * 4_000_000)
         case "many":
             yield said(number, {"content": [{"type": "text", "text": ""}] * 100_000})
+        case "empty":
+            yield said(number, {"content": [{}] * 300_000})
+        case "wrong":
+            wrong = {"type": "text", "text": "", "annotations": {"audience": [{}] * 300_000}}
+            yield said(number, {"content": [wrong]})
+        case "asking":
+            yield (
+                json.dumps({"jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": wrong_params()})
+                + "\n"
+            )
         case "no_mcp":
             yield said(number, {"content": "fine"})
         case "bad_blob":
@@ -246,6 +264,11 @@ def called(number: Any, params: dict[str, Any]) -> Iterator[str | None]:
             yield result(number, "changed")
         case _:
             yield failed(number, -32602, f"Unknown tool {name}")
+
+
+def wrong_params() -> dict[str, Any]:
+    """Parameters of a request of the server's."""
+    return {"maxTokens": 1, "messages": [{}] * 300_000}
 
 
 def executed(call_id: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -183,8 +183,9 @@ async def open_station(
     lease: timedelta = LEASE,
     prices: dict[str, Price] | None = None,
     providers: Sequence[ProviderSettings] = (),
+    around: Callable[[Runtime], Runtime] = lambda runtime: runtime,
 ) -> AsyncIterator[Station]:
-    """A started station; several may share the database."""
+    """A started station; several may share the database. `around` may put something around its runtime."""
     async with AsyncExitStack() as stack:
         database = await Database.connect(
             database_url, pool_size=8, system_pool_size=8, connect_timeout=timedelta(seconds=10)
@@ -212,7 +213,7 @@ async def open_station(
         stack.push_async_callback(claude.close)
         turns = Turns(services)
         sessions = SessionService(services, turns, OneAgent(), workspaces, claude.close_session)
-        runtimes: dict[RuntimeName, Runtime] = {RuntimeName.MODEL: runtime, RuntimeName.CLAUDE: claude}
+        runtimes: dict[RuntimeName, Runtime] = {RuntimeName.MODEL: around(runtime), RuntimeName.CLAUDE: claude}
         runner = TurnRunner(services, runtimes, price_table, workspaces.open)
         worker = Worker(database, queue, {KIND: runner}, WorkerSettings(slots=16, lease=lease), listener=listener)
         await listener.start()

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from stationmaster.v1 import agent_pb2, event_pb2, identity_pb2, session_pb2
 from stationmaster_client import Client
-from stationmaster_client.errors import FailedPrecondition
+from stationmaster_client.errors import FailedPrecondition, InvalidArgument
 
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.resilience.site import Site, answer, redirect, serve
@@ -52,6 +52,14 @@ async def listen(client: Client, url: str) -> None:
     await client.organizations.update(
         identity_pb2.Organization(name=who.organization.name, permission_webhook=hook), ["permission_webhook"]
     )
+
+
+async def test_a_url_that_cannot_be_read_is_refused_at_once(database_url: str, tmp_path: Path) -> None:
+    async with told(database_url, tmp_path) as (_, client, _):
+        organization = (await client.whoami()).organization
+        organization.permission_webhook.url = "https://[::1"
+        with pytest.raises(InvalidArgument, match="url"):
+            await client.organizations.update(organization, ["permission_webhook"])
 
 
 async def ask(client: Client, text: str = WRITE) -> session_pb2.PermissionRequest:

@@ -221,9 +221,13 @@ class ToolCallProgress:
     fraction: float | None = None
 
 
+OURS = "stationmaster"
+"""The `logger` of what is said of an MCP server; no server may call one of its own so."""
+
+
 @dataclass(frozen=True, slots=True)
 class McpMessage:
-    """An MCP server says something, or something is said of it (`logger` is `stationmaster` then).
+    """An MCP server says something, or something is said of it (`logger` is OURS then).
 
     `level` is one of MCP's, from `debug` to `emergency`; `call_id` the call that it is about, if that is known.
     """

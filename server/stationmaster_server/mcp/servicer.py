@@ -112,7 +112,7 @@ class McpServicer(mcp_pb2_grpc.McpServiceServicer):
             caller_of(request),
             convert.parent_of(request.parent),
             request.tool,
-            mapping(request.arguments),
+            mapping(request.arguments, "arguments"),
             time_left(),
         )
         return convert.result_to_proto(result, took)

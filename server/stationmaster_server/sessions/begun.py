@@ -19,3 +19,5 @@ class Begun:
     turn: Turn
     input: TurnInput
     limits: Limits
+    told: frozenset[str] = frozenset()
+    """The MCP servers of which earlier attempts have said what is wrong with them: it is not said again."""

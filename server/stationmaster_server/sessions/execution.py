@@ -149,6 +149,8 @@ class Execution:
                 await self._start_call(event.call)
             case ToolCallProgress():
                 self._write(events.tool_call_progress(self._turn.id, event.call_id, event.fraction, event.message))
+            case McpMessage(server=server, logger=events.OURS) if server in self._begun.told:
+                pass
             case McpMessage():
                 self._write(
                     events.mcp_message(

@@ -110,7 +110,10 @@ class PermissionWebhooks:
                 return Succeeded()  # its session was deleted
         if webhook is None:
             return Succeeded()  # nobody wants to be told any more
-        host = httpx2.URL(webhook.url).host
+        try:
+            host = httpx2.URL(webhook.url).host
+        except httpx2.InvalidURL:
+            return Failed("its URL cannot be read", retryable=False, reason="URL")
         try:
             status = await self._breaker(item.organization_id, webhook.url).call(lambda: self._post(webhook, request))
         except Unavailable as alone:

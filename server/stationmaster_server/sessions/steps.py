@@ -19,7 +19,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import Amounts, AuditEntry, Category, Outcome
 from stationmaster_server.identity.quotas import Reservation
-from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions import events, permission_store, store, store_messages, tool_call_store, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.model import (
     Breach,
@@ -111,14 +111,14 @@ class Steps:
             await self._append(tx, events.tool_call_started(turn.id, call))
             # Counted before it runs: a call that is cut, or whose server dies, was made.
             await self._count(tx, turn, turn.step, Usage(tool_calls=1))
-            await turn_store.start_tool_call(tx, self._organization_id, turn, turn.step, call)
+            await tool_call_store.start_tool_call(tx, self._organization_id, turn, turn.step, call)
             await self._audit(tx, turn, "tool.call", tool=call.tool, call_id=call.call_id)
 
     async def tool_finished(self, turn: Turn, finished: ToolCallFinished) -> None:
         """A call's result is durable: it is never asked for again."""
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             await self._append(tx, events.tool_call_finished(turn.id, finished.result, finished.duration))
-            await turn_store.finish_tool_call(tx, self._organization_id, turn, turn.step, finished.result)
+            await tool_call_store.finish_tool_call(tx, self._organization_id, turn, turn.step, finished.result)
             await self._audit(
                 tx,
                 turn,
@@ -150,8 +150,9 @@ class Steps:
         """
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             session = await self._locked_session(tx)
-            if _stopped(session, turn):
-                await self._end(tx, session, turn, await self._asked(tx, turn), used=used)
+            stopped = await self._stopped(tx, session, turn)
+            if stopped is not None:
+                await self._end(tx, session, turn, stopped, used=used)
                 return
             await self._count(tx, turn, turn.step, used)
             await self._wait(tx, session, turn, calls)
@@ -171,8 +172,9 @@ class Steps:
         """
         async with self.services.database.tenant(self.begun.caller.tenant) as tx:
             session = await self._locked_session(tx)
-            if _stopped(session, turn):
-                await self._end(tx, session, turn, await self._asked(tx, turn), before, None, used)
+            stopped = await self._stopped(tx, session, turn)
+            if stopped is not None:
+                await self._end(tx, session, turn, stopped, before, None, used)
                 await self._settle(tx, used, reservation)
                 return
             await self._count(tx, turn, turn.step, used)
@@ -227,6 +229,12 @@ class Steps:
 
     async def _asked(self, tx: Transaction, turn: Turn) -> Ending:
         return await asked_ending(tx, self._organization_id, turn.id) or Ending(TurnState.CANCELLED)
+
+    async def _stopped(self, tx: Transaction, session: Session, turn: Turn) -> Ending | None:
+        """How a turn is to end that was stopped, with its session or alone; None: it goes on."""
+        is_over = session.state is not SessionState.PROCESSING or session.current_turn_id != turn.id
+        asked = await asked_ending(tx, self._organization_id, turn.id)
+        return asked or (Ending(TurnState.CANCELLED) if is_over else None)
 
     @property
     def _organization_id(self) -> UUID:
@@ -292,10 +300,6 @@ class Steps:
 def _amounts(used: Usage) -> Amounts:
     """What the day's quotas count of a model call."""
     return Amounts(used.total_tokens, used.cost_micros)
-
-
-def _stopped(session: Session, turn: Turn) -> bool:
-    return session.state is not SessionState.PROCESSING or session.current_turn_id != turn.id
 
 
 def _answer(turn: Turn, answer: AnswerCompleted, partial: Partial, audit_event_id: UUID) -> Message:

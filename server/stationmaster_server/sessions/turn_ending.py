@@ -10,7 +10,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
-from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions import events, permission_store, store, store_messages, tool_call_store, turn_store
 from stationmaster_server.sessions.model import (
     BUSY,
     BusyPolicy,
@@ -94,7 +94,7 @@ async def _keep_partial_work(
     calls = _calls(newest, turn) if newest is not None else []
     if not calls:
         return []
-    results, _ = await turn_store.tool_results(tx, organization_id, turn.id, turn.step)
+    results, _ = await tool_call_store.tool_results(tx, organization_id, turn.id, turn.step)
     parts: list[Part] = [
         results.get(call.call_id, ToolResult(call.call_id, call.tool, UNFINISHED_CALL, is_error=True)) for call in calls
     ]

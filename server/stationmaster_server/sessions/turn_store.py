@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from stationmaster_server.agents.runtime import ToolCall, ToolResult, Usage
+from stationmaster_server.agents.runtime import Usage
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.record import Record
@@ -21,7 +21,6 @@ from stationmaster_server.sessions.model import (
     OPEN_TURNS,
     Ending,
     RecoveryPolicy,
-    ToolCallState,
     Turn,
     TurnState,
     turn_name,
@@ -148,18 +147,6 @@ async def past_of(tx: Transaction, tenant: Tenant, turn_id: UUID) -> Past:
     return Past(row["input_text"], row["portions"], policies_from_json(row["above"]))
 
 
-async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUID]]:
-    """Turns of all organizations that are open although nothing will run them any more: tenant, session, turn."""
-    rows = await tx.fetch(
-        """SELECT t.organization_id, t.user_id, t.session_id, t.id
-           FROM turns t JOIN work_items w ON w.organization_id = t.organization_id AND w.item_id = t.id
-           WHERE t.finished_at IS NULL AND w.finished_at < now() - interval '5 seconds'
-           ORDER BY t.created_at LIMIT $1""",
-        limit,
-    )
-    return [(Tenant(row["organization_id"], row["user_id"]), row["session_id"], row["id"]) for row in rows]
-
-
 async def start_turn(
     tx: Transaction, organization_id: UUID, turn_id: UUID, *, attempt: int, user_message: int, first_sequence: int
 ) -> None:
@@ -200,17 +187,6 @@ async def pay_time(tx: Transaction, organization_id: UUID, turn_id: UUID, time: 
         time.day,
     )
     return left
-
-
-async def grant_portion(tx: Transaction, organization_id: UUID, turn_id: UUID, limit: str) -> None:
-    """Somebody allowed the turn as much as this limit once more."""
-    await tx.execute(
-        """UPDATE turns SET portions = portions || jsonb_build_object($3::text, coalesce((portions->>$3)::int, 0) + 1)
-           WHERE organization_id = $1 AND id = $2""",
-        organization_id,
-        turn_id,
-        limit,
-    )
 
 
 async def set_ending(tx: Transaction, organization_id: UUID, turn_id: UUID, ending: str, reason: str) -> None:
@@ -273,58 +249,6 @@ async def finish_turn(
         turn.step,
         *counters(used),
     )
-
-
-async def start_tool_call(tx: Transaction, organization_id: UUID, turn: Turn, step: int, call: ToolCall) -> None:
-    """A call is about to run; one that was in flight when its server died begins anew."""
-    await tx.execute(
-        """INSERT INTO tool_calls (organization_id, turn_id, step, call_id, session_id, tool, arguments, state)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, 'RUNNING')
-           ON CONFLICT (organization_id, turn_id, step, call_id)
-           DO UPDATE SET arguments = excluded.arguments, started_at = now()""",
-        organization_id,
-        turn.id,
-        step,
-        call.call_id,
-        turn.session_id,
-        call.tool,
-        call.arguments,
-    )
-
-
-async def finish_tool_call(tx: Transaction, organization_id: UUID, turn: Turn, step: int, result: ToolResult) -> None:
-    """A call ended, or was not allowed to begin."""
-    await tx.execute(
-        """INSERT INTO tool_calls (organization_id, turn_id, step, call_id, session_id, tool, arguments, state, content,
-                                   is_error, finished_at)
-           VALUES ($1, $2, $3, $4, $5, $6, '{}', 'DONE', $7, $8, now())
-           ON CONFLICT (organization_id, turn_id, step, call_id)
-           DO UPDATE SET state = 'DONE', content = $7, is_error = $8, finished_at = now()""",
-        organization_id,
-        turn.id,
-        step,
-        result.call_id,
-        turn.session_id,
-        result.tool,
-        result.content,
-        result.is_error,
-    )
-
-
-async def tool_results(
-    tx: Transaction, organization_id: UUID, turn_id: UUID, step: int
-) -> tuple[dict[str, ToolResult], Sequence[str]]:
-    """Of a step's calls: the results by call id, and the ids of those that were in flight."""
-    rows = await tx.fetch(
-        """SELECT call_id, tool, state, content, is_error FROM tool_calls
-           WHERE organization_id = $1 AND turn_id = $2 AND step = $3""",
-        organization_id,
-        turn_id,
-        step,
-    )
-    done = [row for row in rows if row["state"] == ToolCallState.DONE]
-    results = {row["call_id"]: ToolResult(row["call_id"], row["tool"], row["content"], row["is_error"]) for row in done}
-    return results, [row["call_id"] for row in rows if row["state"] == ToolCallState.RUNNING]
 
 
 def _turn(row: Record) -> Turn:

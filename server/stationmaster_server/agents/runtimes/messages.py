@@ -23,6 +23,7 @@ from pydantic_ai.usage import RequestUsage
 from stationmaster_server.agents.prices import estimate_tokens, most_tokens
 from stationmaster_server.agents.runtime import HistoryMessage, Part, Text, Thinking, ToolCall, ToolResult
 from stationmaster_server.agents.runtimes import bounds
+from stationmaster_server.agents.runtimes.arguments import json_only
 from stationmaster_server.agents.runtimes.toolnames import wire_name
 
 NO_RESULT = "The call was interrupted before it had a result."
@@ -175,7 +176,7 @@ def answer_parts(
                 parts.append(Thinking(part.content, _signature(part)))
             case ToolCallPart():
                 tool = tools.get(part.tool_name, part.tool_name)
-                parts.append(ToolCall(_fresh(part.tool_call_id, taken), tool, part.args_as_dict()))
+                parts.append(ToolCall(_fresh(part.tool_call_id, taken), tool, json_only(part.args_as_dict())))
     return tuple(parts)
 
 
