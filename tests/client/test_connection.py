@@ -112,9 +112,7 @@ def test_other_machines_are_not_taken_for_this_one(target: str) -> None:
     assert not is_local(target)
 
 
-@pytest.mark.parametrize(
-    "target", ["127.0.0.1", "http://127.0.0.1:50151", "sm.example.com", "::1", "a b:1", "a:b"]
-)
+@pytest.mark.parametrize("target", ["127.0.0.1", "http://127.0.0.1:50151", "sm.example.com", "::1", "a b:1", "a:b"])
 def test_what_is_no_target_is_told_so(target: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is no target: write HOST:PORT"):
         resolve(target, environ={})
