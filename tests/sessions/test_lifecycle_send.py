@@ -191,9 +191,7 @@ async def test_a_state_that_there_is_not_is_no_filter_that_nothing_matches(
         stub.ListPermissionRequests(pb.ListPermissionRequestsRequest(parent=name, filter=condition)),
         stub.ListTurns(pb.ListTurnsRequest(parent=name, filter=condition)),
     ):
-        with pytest.raises(
-            grpc.aio.AioRpcError, match=r"at character 9: expected one of "
-        ):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"at character 9: expected one of "):
             await call
     known = pb.ListTurnsRequest(parent=name, filter="state = COMPLETED")
     assert not (await stub.ListTurns(known)).turns
