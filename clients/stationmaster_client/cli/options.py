@@ -14,9 +14,8 @@ from stationmaster_client.cli.errors import CommandError
 if TYPE_CHECKING:
     from stationmaster_client.paging import Query
 
-Filter = Annotated[
-    str, typer.Option("--filter", "-f", metavar="EXPRESSION", help="For example 'state = ACTIVE' (AIP-160).")
-]
+_FILTER_HELP = "Such as 'create_time > \"2026-01-31T00:00:00Z\"' (AIP-160); a wrong field is told which there are."
+Filter = Annotated[str, typer.Option("--filter", "-f", metavar="EXPRESSION", help=_FILTER_HELP)]
 OrderBy = Annotated[str, typer.Option("--order-by", metavar="FIELD", help="For example 'create_time desc'.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
