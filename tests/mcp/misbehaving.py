@@ -67,8 +67,9 @@ def main() -> None:
         sys.exit(3)
     if mode == "banner_of_a_secret":
         sys.stdout.write(f"{'x' * 115}{os.environ['SECRET']}\n" * 200)
-    if mode == "banner":
+    if mode in ("banner", "banner_only"):
         sys.stdout.write("Welcome to my server!\n")
+        sys.stdout.flush()
     if mode == "html":
         sys.stdout.write("<html>\n" * 1000)
     if where == "stdio":
@@ -101,7 +102,7 @@ def replies(mode: str, message: dict[str, Any]) -> Iterator[str | None]:
     """What is written in reply, with the line feed; None: nothing, and never."""
     number = message.get("id")
     match message.get("method"):
-        case "initialize" if mode == "hang_at_start":
+        case "initialize" if mode in ("hang_at_start", "banner_only"):
             yield None
         case "initialize" if mode == "old":
             info = {"name": "old", "version": "1"}

@@ -199,6 +199,21 @@ async def test_a_server_that_hangs_at_start_is_given_up(pool: Connections) -> No
     async with another_is_served(pool):
         with pytest.raises(Unavailable, match=r"'thing' is not available: it did not answer within 0\.5 s"):
             await pool.tools(over_stdio("hang_at_start", connect_timeout=timedelta(milliseconds=500)))
+    assert pool.counters.failed == 1  # the limit holds for all attempts together
+
+
+async def test_a_server_that_only_writes_what_is_no_mcp_is_given_up_and_what_it_wrote_told(pool: Connections) -> None:
+    with pytest.raises(Unavailable, match=r"did not answer within 2 s; it wrote: Welcome to my server!"):
+        await pool.tools(over_stdio("banner_only", connect_timeout=timedelta(seconds=2)))
+
+
+async def test_a_check_answers_before_its_caller_leaves(pool: Connections) -> None:
+    server = over_stdio("banner_only", connect_timeout=timedelta(minutes=5))
+    check = await pool.check(server, timeout=timedelta(seconds=2))
+    assert not check.healthy
+    assert check.problem.endswith(
+        "'thing' is not available: it did not answer within 2 s; it wrote: Welcome to my server!"
+    )
 
 
 async def test_a_server_behind_a_port_that_hangs_at_start_is_given_up_and_closed(pool: Connections) -> None:

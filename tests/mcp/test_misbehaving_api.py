@@ -197,6 +197,13 @@ async def test_what_does_not_start_has_its_status_and_reason(
         assert said in check.problem
 
 
+async def test_a_check_is_an_answer_within_the_deadline_of_whoever_asks(world: World) -> None:
+    await register(world.stub, "bad", stdio=unruly("hang_at_start"), connect_timeout=Duration(seconds=600))
+    check = await world.stub.CheckMcpServer(pb.CheckMcpServerRequest(name="mcpServers/bad"), timeout=3)
+    assert not check.healthy
+    assert "did not answer within" in check.problem
+
+
 async def test_wrong_schemas_are_listed_with_the_reason_and_the_good_one_works(world: World) -> None:
     await register(world.stub, "bad", stdio=unruly("schemas"))
     async with world.served_meanwhile():

@@ -82,6 +82,10 @@ class Asking:
         """Whether the server can go away."""
         return not isinstance(self._server.transport, BuiltIn)
 
+    def with_complaint(self, why: str) -> str:
+        """`why`, and what the server said last, where it can be known."""
+        return self._fate.with_complaint(why)
+
     async def ping(self) -> timedelta:
         """How long the server takes to show that it lives; raises Lost when it does not."""
         began = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from stationmaster_server.audit.service import AuditLog
@@ -178,15 +178,17 @@ class McpServers:
         if server.uid is not None:
             await self._connections.forget(server.uid)
 
-    async def check(self, caller: Caller, server_id: str, level: Level | None) -> Check:
-        """Connect and say how the server is. Raises NotFound."""
+    async def check(
+        self, caller: Caller, server_id: str, level: Level | None, timeout: timedelta | None = None
+    ) -> Check:
+        """Connect and say within that time how the server is. Raises NotFound."""
         tenant = caller.tenant
         async with self._database.tenant(tenant, read=True) as tx:
             again = await look(tx, tenant, caller.request_key, Check)
             if again is not None:
                 return again
             server = await self._registry.find_in(tx, tenant, server_id, level, secrets=True)
-        checked = await self._connections.check(Target(tenant, server))
+        checked = await self._connections.check(Target(tenant, server), timeout=timeout)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Check)
             if again is not None:

@@ -33,10 +33,10 @@ async def stdio(
     """Run the command and speak with it; raises Ended (in a group) when it ends or does what no server may."""
     mask = Mask(environment.values())
     process = await Process.start(command, get_default_environment() | dict(environment), bounds, mask)
-    fate.said = process.said
     to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
     pipe = _Pipe(process, fate, bounds, mask)
+    fate.said = pipe.said
     try:
         async with anyio.create_task_group() as tasks, to_session, incoming, outgoing, from_session:
             tasks.start_soon(pipe.read, to_session)
@@ -59,7 +59,12 @@ class _Pipe:
         self._mask = mask
         self._rate = Rate(bounds)
         self._strays = 0
+        self._stray_line = ""
         self._asked: int = 0
+
+    def said(self) -> str:
+        """What the process complained about; else the last that it wrote where messages belong."""
+        return self._process.said() or self._stray_line
 
     async def read(self, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
         """Until the process closes its output."""
@@ -119,6 +124,7 @@ class _Pipe:
         if line.lstrip()[:1] in (b"{", b"["):
             raise Ended(f"it wrote what is no message: {shown}", is_fault=True)
         self._strays += 1
+        self._stray_line = shown
         if self._strays > self._bounds.stray_lines:
             raise Ended(f"it writes to its output what is no message: {shown}", is_fault=True)
 

@@ -112,7 +112,7 @@ async def open_turns(tx: Transaction, organization_id: UUID, session_id: UUID) -
 
 
 _LISTING = Listing(
-    fields={"state": Field("state", str), "create_time": Field("created_at", datetime)},
+    fields={"state": Field("state", TurnState), "create_time": Field("created_at", datetime)},
     key="id",
     default_order="create_time desc",
     order_fields=["create_time"],
