@@ -194,4 +194,4 @@ def test_lists_in_the_environment_are_parts_between_commas_or_json(text: str, va
     ],
 )
 def test_what_is_no_list_in_the_environment_is_refused_by_name(variable: str, text: str, setting: str) -> None:
-    assert f"setting {setting}" in fault(**{variable: text})
+    assert f"setting {setting}" in fault(None, **{variable: text})
