@@ -71,6 +71,6 @@ def _set(limits: Message, field: str, text: str) -> None:
     except (ValueError, OverflowError):
         raise CommandError(f"{text!r} is no number for this limit; 'none' takes it away") from None
     value = getattr(limits, field)
-    if value.ToTimedelta() <= timedelta() if field == "max_turn_duration" else value <= 0:
+    if value.ToTimedelta() <= timedelta() if field.endswith("_duration") else value <= 0:
         # Nothing is what the absence of a limit looks like.
         raise CommandError(f"{text!r} is too little for this limit; 'none' takes it away")
