@@ -353,9 +353,9 @@ CREATE TABLE reports (
 
 CREATE INDEX reports_created_at_idx ON reports (created_at);
 
-CREATE INDEX reports_organization_id_created_at_id_idx ON reports (organization_id, created_at, id);
+CREATE INDEX reports_execution_idx ON reports (organization_id, ('executions/' || execution_id::text));
 
-CREATE INDEX reports_organization_id_execution_id_idx ON reports (organization_id, execution_id);
+CREATE INDEX reports_organization_id_created_at_id_idx ON reports (organization_id, created_at, id);
 
 CREATE INDEX reports_organization_id_user_id_created_at_id_idx ON reports (organization_id, user_id, created_at, id);
 
