@@ -73,9 +73,10 @@ def test_a_proxy_of_the_crawler_is_checked_and_does_not_show() -> None:
     settings = load(environ={"STATIONMASTER_CRAWL__PROXIES": '["http://u:very-secret@proxy:3128"]'})
     assert settings.crawl.proxies[0].get_secret_value().endswith("proxy:3128")
     assert "very-secret" not in repr(settings)
-    refusal = fault(STATIONMASTER_CRAWL__PROXIES='["socks5://u:very-secret@proxy"]')
-    assert "crawl.proxies.0" in refusal
-    assert "very-secret" not in refusal
+    for wrong in ("socks5://u:very-secret@proxy", "http://u:very-secret@proxy/path", "http://u:very-secret@proxy:x"):
+        refusal = fault(STATIONMASTER_CRAWL__PROXIES=f'["{wrong}"]')
+        assert "crawl.proxies.0" in refusal
+        assert "very-secret" not in refusal
 
 
 def test_secrets_do_not_show() -> None:

@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     EXHAUSTED = 6
     UNAVAILABLE = 7
     DEADLINE = 8
+    CANCELLED = 9
     INTERRUPTED = 130
 
 

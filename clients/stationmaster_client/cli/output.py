@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 
@@ -83,6 +84,14 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str) -> None:
         """Print rows under column heads; `empty` when there are none. A column that ends in `#` holds numbers."""
+        table = self.grid(columns, rows)
+        if table.row_count:
+            self.console.print(table)
+        else:
+            self.note(empty)
+
+    def grid(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+        """The same without printing it."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
@@ -90,10 +99,7 @@ class Output:
             table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left")
         for row in rows:
             table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in row))
-        if table.row_count:
-            self.console.print(table)
-        else:
-            self.note(empty)
+        return table
 
     def details(self, pairs: Iterable[tuple[str, str | Text]]) -> None:
         """Print fields and their values; empty ones are left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stationmaster_client.cli.output import clean, dollars, plain
 
@@ -202,15 +202,15 @@ def arguments(struct: Struct) -> str:
     """A call's arguments on one line, by name: a Struct keeps no order."""
     from google.protobuf.json_format import MessageToDict
 
-    return shorten(json.dumps(_whole(MessageToDict(struct)), ensure_ascii=False, sort_keys=True))
+    return shorten(json.dumps(whole(MessageToDict(struct)), ensure_ascii=False, sort_keys=True))
 
 
-def _whole(value: object) -> object:
+def whole(value: Any) -> Any:
     """The same with whole numbers as such: a Struct knows floats only."""
     if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
+        return {key: whole(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

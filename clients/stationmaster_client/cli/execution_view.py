@@ -1,0 +1,127 @@
+"""An execution's events as people read them: lines as they come and, at a terminal, a bar below them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self
+
+from stationmaster_client.cli.output import Output, clean
+from stationmaster_client.cli.progress import Gauge, told
+from stationmaster_client.cli.transcript import arguments, shorten
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console
+    from stationmaster.v1 import event_pb2
+
+    from stationmaster_client import Interruption
+
+_PACE = timedelta(seconds=5)
+"""Between two lines of progress where there is no bar."""
+_LOOKS = {"debug": ("·", "dim"), "info": ("·", ""), "warning": ("!", "yellow"), "error": ("✗", "red")}
+
+
+class ExecutionView:
+    """Answers of a model go to standard output, all else beside it."""
+
+    def __init__(self, out: Output) -> None:
+        self.said = ""
+        """The last that a model said."""
+        self._console, self._notes = out.console, out.notes
+        self._gauge = Gauge(self._notes.width)
+        self._live = self._notes.is_terminal and not self._notes.is_dumb_terminal and not out.as_json
+        self._stack = ExitStack()
+        self._interrupted = False
+        self._told_at: datetime | None = None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            from rich.live import Live
+
+            self._stack.enter_context(
+                Live(self._gauge, console=self._notes, refresh_per_second=8, transient=True, redirect_stdout=False)
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def show(self, event: event_pb2.Event) -> None:
+        """Show one event."""
+        self.connected()
+        kind = event.WhichOneof("payload") or ""
+        show = getattr(self, f"_{kind}", None)
+        if show is not None:
+            show(getattr(event, kind), event.create_time.ToDatetime(UTC))
+
+    def interrupted(self, interruption: Interruption) -> None:
+        """Say once that the connection is lost; the next event tells that it is back."""
+        if not self._interrupted:
+            self._interrupted = True
+            self._line(f"⚡ connection lost, going on after event {interruption.after_sequence}", "yellow")
+
+    def connected(self) -> None:
+        """Say, if the connection was lost, that it is back."""
+        if self._interrupted:
+            self._interrupted = False
+            self._line("↻ connected again", "green")
+
+    def _line(self, text: str, style: str = "", console: Console | None = None) -> None:
+        (console or self._notes).print(clean(text), style=style or None, soft_wrap=True)
+
+    def _execution_state_changed(self, changed: event_pb2.ExecutionStateChanged, at: datetime) -> None:
+        gauge, state = self._gauge, changed.state
+        gauge.label = state.lower()
+        gauge.message, gauge.fraction = "", None
+        why = changed.message or changed.reason
+        if state == "RUNNING":
+            gauge.since = gauge.since or at
+            if changed.attempt > 1:
+                gauge.label = f"running, attempt {changed.attempt}"
+                if not self._live:
+                    self._line(f"▸ attempt {changed.attempt} runs")
+            elif not self._live:
+                self._line("▸ runs")
+        elif state == "BLOCKED":
+            self._line("… waits for the tasks that it depends on")
+        elif state == "QUEUED" and changed.HasField("retry_time"):
+            wait = (changed.retry_time.ToDatetime(UTC) - at).total_seconds()
+            self._line(f"✗ attempt {changed.attempt} failed: {why}; again in {max(0.0, wait):.0f} s", "yellow")
+            gauge.label = "waits for another attempt"
+        elif state == "QUEUED" and why:
+            self._line(f"… queued again: {why}")
+
+    def _execution_progress(self, progress: event_pb2.ExecutionProgress, at: datetime) -> None:
+        gauge = self._gauge
+        gauge.fraction = progress.fraction if progress.HasField("fraction") else None
+        gauge.message, gauge.counters = progress.message, dict(progress.counters)
+        if not self._live and (self._told_at is None or at - self._told_at >= _PACE):
+            self._told_at = at
+            share = "" if gauge.fraction is None else f"{gauge.fraction:.0%}"
+            self._line("  ".join(part for part in ("…", share, told(gauge.message, gauge.counters)) if part))
+
+    def _execution_log(self, log: event_pb2.ExecutionLog, at: datetime) -> None:
+        mark, style = _LOOKS.get(log.level, _LOOKS["info"])
+        self._line(f"{mark} {log.text}", style)
+
+    def _message_added(self, added: event_pb2.MessageAdded, at: datetime) -> None:
+        from stationmaster.v1 import event_pb2
+
+        assistant = added.message.role == event_pb2.MESSAGE_ROLE_ASSISTANT
+        text = "".join(part.text for part in added.message.parts)
+        if text and assistant:
+            self.said = text
+            self._line(text, console=self._console)
+        elif text and added.message.role == event_pb2.MESSAGE_ROLE_USER:
+            self._line(f"» {shorten(text)}", "bold cyan")
+        for part in added.message.parts:
+            if part.HasField("tool_call"):
+                self._line(f"⚙ {part.tool_call.tool} {arguments(part.tool_call.arguments)}", "cyan")
+            elif part.HasField("tool_result"):
+                failed = part.tool_result.is_error
+                content = shorten(part.tool_result.content)
+                self._line(f"  {'✗' if failed else '✓'} {content}", "red" if failed else "green")

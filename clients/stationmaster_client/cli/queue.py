@@ -1,0 +1,79 @@
+"""stationmaster queue: how much work waits, runs and failed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stationmaster_client.cli.command import Run
+from stationmaster_client.cli.output import age
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from stationmaster.v1 import task_pb2
+
+_COLUMNS = (
+    *("KIND", "BLOCKED#", "QUEUED#", "OLDEST DUE", "RUNNING#", "FAILED#"),
+    *("LAST HOUR: OK#", "FAILED#", "CANCELLED#"),
+)
+
+
+async def queue(
+    run: Run,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again; Ctrl-C ends.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.2, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+) -> None:
+    """Show how much of the organization's work waits, runs and failed, by kind."""
+    stats = await run.client.executions.stats()
+    if watch:
+        await _watch(run, stats, every)
+    else:
+        _print(run, stats)
+
+
+async def _watch(run: Run, stats: task_pb2.GetQueueStatsResponse, every: float) -> None:
+    """Show it again and again; a server that is away is waited for."""
+    from stationmaster_client import errors
+
+    console = run.out.console
+    if run.out.as_json or not console.is_terminal or console.is_dumb_terminal:
+        while True:
+            _print(run, stats, line=True)
+            await asyncio.sleep(every)
+            stats = await run.client.executions.stats()
+    from rich.live import Live
+
+    with Live(_table(run, stats), console=console, auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(every)
+            try:
+                live.update(_table(run, await run.client.executions.stats()), refresh=True)
+            except errors.Unavailable:
+                live.update(run.out.grid(("⚡ connection lost, trying again",), ()), refresh=True)
+
+
+def _print(run: Run, stats: task_pb2.GetQueueStatsResponse, *, line: bool = False) -> None:
+    if run.out.as_json:
+        run.out.json(stats, line=line)
+    else:
+        run.out.table(_COLUMNS, map(_row, stats.kinds), empty="Nothing waits, nothing runs, nothing failed.")
+
+
+def _table(run: Run, stats: task_pb2.GetQueueStatsResponse) -> Table:
+    return run.out.grid(_COLUMNS, map(_row, stats.kinds))
+
+
+def _row(kind: task_pb2.GetQueueStatsResponse.KindStats) -> tuple[str, ...]:
+    return (
+        kind.kind,
+        f"{kind.blocked_count:,}",
+        f"{kind.queued_count:,}",
+        age(kind.oldest_queued_time),
+        f"{kind.running_count:,}",
+        f"{kind.failed_count:,}",
+        f"{kind.succeeded_last_hour_count:,}",
+        f"{kind.failed_last_hour_count:,}",
+        f"{kind.cancelled_last_hour_count:,}",
+    )
