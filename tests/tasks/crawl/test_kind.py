@@ -162,6 +162,20 @@ async def test_a_server_that_stops_hands_the_crawl_to_the_next_which_fetches_no_
     assert (site.counts["/"], site.counts["/a"]) == (1, 1)
 
 
+async def test_a_crawl_that_is_longer_than_a_shift_goes_on_in_the_next_and_uses_no_attempts(
+    site: Site, tasks: TaskServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stationmaster_server.tasks.kinds.crawl._SHIFT", timedelta(0))
+    site.pages = {"/": page("home", [f"/{n}" for n in range(5)])}
+    site.pages |= {f"/{n}": page(f"page {n}") for n in range(5)}
+    execution, _ = await ended(tasks, (await submit(tasks, start_urls=[site.url()])).name)
+    assert execution.state == pb.EXECUTION_STATE_SUCCEEDED
+    assert not execution.failed_attempts
+    assert mapping(execution.result)["fetched"] == 6
+    assert {count for path, count in site.counts.items() if path != "/robots.txt"} == {1}
+    assert site.counts["/robots.txt"] > 3
+
+
 async def test_what_does_not_fit_into_the_result_is_counted(site: Site, tasks: TaskServiceAsyncStub) -> None:
     def long_page(n: int) -> bytes:
         return response(f"{n} {'word ' * 60_000}".encode(), kind="text/plain")
