@@ -171,7 +171,7 @@ async def test_a_crawl_that_is_longer_than_a_shift_goes_on_in_the_next_and_uses_
     execution, _ = await ended(tasks, (await submit(tasks, start_urls=[site.url()])).name)
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED
     assert not execution.failed_attempts
-    assert mapping(execution.result)["fetched"] == 6
+    assert values(execution.result)["fetched"] == 6
     assert {count for path, count in site.counts.items() if path != "/robots.txt"} == {1}
     assert site.counts["/robots.txt"] > 3
 
