@@ -42,8 +42,8 @@ async def follow(run: Run, name: str, after: int = 0, reports: Targets | None = 
             await _fetch(run, execution, target, wanted)
     except asyncio.CancelledError:
         short = resolve.short(name)
-        run.out.note(f"\n{name} goes on. Watch it again: stationmaster executions watch {short}")
-        run.out.note(f"End it: stationmaster executions cancel {short}")
+        run.out.note(f"It goes on. Watch it again: stationmaster executions watch {short}")
+        run.out.note(f"                  End it: stationmaster executions cancel {short}")
         raise
     code = exit_code(execution)
     if code:
