@@ -35,6 +35,7 @@ class ExecutionView:
         self._stack = ExitStack()
         self._interrupted = False
         self._told_at: datetime | None = None
+        self._untold = False
 
     def __enter__(self) -> Self:
         if self._live:
@@ -74,6 +75,7 @@ class ExecutionView:
         (console or self._notes).print(clean(text), style=style or None, soft_wrap=True)
 
     def _execution_state_changed(self, changed: event_pb2.ExecutionStateChanged, at: datetime) -> None:
+        self._tell_progress()
         gauge, state = self._gauge, changed.state
         gauge.label = state.lower()
         gauge.message, gauge.fraction = "", None
@@ -99,10 +101,18 @@ class ExecutionView:
         gauge = self._gauge
         gauge.fraction = progress.fraction if progress.HasField("fraction") else None
         gauge.message, gauge.counters = progress.message, dict(progress.counters)
-        if not self._live and (self._told_at is None or at - self._told_at >= _PACE):
+        self._untold = not self._live
+        if self._told_at is None or at - self._told_at >= _PACE:
             self._told_at = at
-            share = "" if gauge.fraction is None else f"{gauge.fraction:.0%}"
-            self._line("  ".join(part for part in ("…", share, told(gauge.message, gauge.counters)) if part))
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        """Print the newest progress where there is no bar, once."""
+        if self._untold:
+            self._untold = False
+            share = "" if self._gauge.fraction is None else f"{self._gauge.fraction:.0%}"
+            doing = told(self._gauge.message, self._gauge.counters)
+            self._line("  ".join(part for part in ("…", share, doing) if part))
 
     def _execution_log(self, log: event_pb2.ExecutionLog, at: datetime) -> None:
         mark, style = _LOOKS.get(log.level, _LOOKS["info"])

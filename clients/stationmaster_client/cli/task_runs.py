@@ -42,7 +42,7 @@ async def run_task(
 
     from stationmaster_client.cli.execution_watch import report_targets
 
-    targets = report_targets(report, force=force)
+    targets, run_time = report_targets(report, force=force), given.moment(at, "--at")
     found = await run.client.tasks.get(task)
     options = task_pb2.ExecutionOptions()
     if targets:
@@ -52,7 +52,7 @@ async def run_task(
         task,
         variables_of(found, var),
         options=options,
-        run_time=given.moment(at, "--at"),
+        run_time=run_time,
         idempotency_key=key,
         labels=pairs(label, "--label"),
         ignore_dependencies=ignore_dependencies,
