@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import machine, report
-from benchmarks.bench import Bench, Plan
+from benchmarks.bench import PEERS, Bench, Plan
 from benchmarks.goals import COMPARISON
 from benchmarks.harness import Outcome, run
 from benchmarks.measure import Measure
@@ -36,15 +36,21 @@ def main() -> int:
 async def _run(plan: Plan, measures: list[type[Measure]], folder: Path | None) -> int:
     where, commit = machine.describe(), machine.commit()
     async with Bench(plan) as bench:
-        for name in ("agno", "adk", "langgraph") if plan.peers else ():
+        for name in _beside(measures) if plan.peers else ():
             try:
-                await bench.recipe(name)
+                await bench.find(name)
             except Skipped as why:
                 print(f"{name} is skipped: {why}", flush=True)
         where["postgresql"] = await (await bench.postgres()).version()
         outcome = await run(bench, measures)
         where["peers"] = bench.versions
     return _finish(where, commit, outcome, folder, partial=len(measures) < len(EVERY))
+
+
+def _beside(measures: list[type[Measure]]) -> list[str]:
+    """The peers that the measures are set against."""
+    against = {goal.against for kind in measures for goal in kind.goals}
+    return [name for name in PEERS if name in against]
 
 
 def _finish(where: dict[str, object], commit: str, outcome: Outcome, folder: Path | None, *, partial: bool) -> int:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar, cast
 
 from benchmarks.floors.run import Floor, floor
 from benchmarks.generator import Generator, generator
-from benchmarks.peers import adk, agno, langgraph
+from benchmarks.peers import adk, agno, langgraph, pgqueuer, procrastinate
+from benchmarks.peers.jobs import JobRecipe, job_peer
 from benchmarks.peers.server import PeerServer, Recipe, peer_server
 from benchmarks.postgres import Postgres, postgres, temporary_folder
 from benchmarks.servers import Server, our_server
@@ -21,6 +22,11 @@ _RECIPES: dict[str, Callable[[], Awaitable[Recipe]]] = {
     "adk": adk.recipe,
     "langgraph": langgraph.recipe,
 }
+_JOB_RECIPES: dict[str, Callable[[], Awaitable[JobRecipe]]] = {
+    "pgqueuer": pgqueuer.recipe,
+    "procrastinate": procrastinate.recipe,
+}
+PEERS = (*_RECIPES, *_JOB_RECIPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Bench:
     versions: dict[str, str] = field(default_factory=dict)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _made: dict[str, Any] = field(default_factory=dict)
-    _recipes: dict[str, Recipe | Skipped] = field(default_factory=dict)
+    _recipes: dict[str, Recipe | JobRecipe | Skipped] = field(default_factory=dict)
 
     async def __aenter__(self) -> Bench:
         return self
@@ -87,13 +93,14 @@ class Bench:
         url = url.replace("postgresql://", "postgresql+asyncpg://")
         return await self._once("twin", lambda: floor("benchmarks.twins.orm", url))
 
-    async def recipe(self, name: str) -> Recipe:
-        """How a peer is run. Raises Skipped."""
+    async def find(self, name: str) -> Recipe | JobRecipe:
+        """A peer, installed. Raises Skipped."""
         if not self.plan.peers:
             raise Skipped("peers were not asked for")
         if name not in self._recipes:
             try:
-                self._recipes[name] = found = await _RECIPES[name]()
+                make = _RECIPES[name] if name in _RECIPES else _JOB_RECIPES[name]
+                self._recipes[name] = found = await make()
                 self.versions[found.name] = found.version
             except Skipped as why:
                 self._recipes[name] = why
@@ -102,7 +109,19 @@ class Bench:
             raise recipe
         return recipe
 
+    async def recipe(self, name: str) -> Recipe:
+        """How a peer's server is run. Raises Skipped."""
+        recipe = await self.find(name)
+        assert isinstance(recipe, Recipe)
+        return recipe
+
     async def peer(self, name: str) -> PeerServer:
         """A peer's server, shared. Raises Skipped."""
         recipe = await self.recipe(name)
         return await self._once(name, lambda: peer_server(recipe))
+
+    async def job_peer(self, name: str) -> Generator:
+        """The process of a peer that queues jobs, shared. Raises Skipped."""
+        recipe = await self.find(name)
+        assert isinstance(recipe, JobRecipe)
+        return await self._once(name, lambda: job_peer(recipe))

@@ -11,7 +11,8 @@ from typing import Any
 import uvloop
 
 from benchmarks.floors import group_commit, notify
-from benchmarks.load import events, streams, talk, unary
+from benchmarks.floors import work as floor_work
+from benchmarks.load import events, streams, talk, tasks, unary, work
 
 Scenario = Callable[..., Awaitable[Mapping[str, Any]]]
 
@@ -24,6 +25,8 @@ def scenarios() -> dict[str, Scenario]:
         *(talk.creations, talk.cycles, talk.replies, talk.sessions, talk.grow, talk.first_and_last),
         *(streams.messages, streams.watchers, idle.hold, idle.release),
         *(group_commit.group_commit, notify.listen, notify.notify),
+        *(floor_work.floor_drain, floor_work.floor_one_by_one, floor_work.floor_bulk, floor_work.floor_low_load),
+        *(tasks.batch_submit, work.work_drain, work.work_one_by_one, work.work_bulk, work.work_low_load),
         *(events.event_log, across.make_stream, across.append, across.watch),
     ]
     return {scenario.__name__: scenario for scenario in each}

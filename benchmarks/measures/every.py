@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.measure import Measure
-from benchmarks.measures import events, process, replies, sessions, transport, watchers
+from benchmarks.measures import events, process, replies, sessions, transport, watchers, work
 
 EVERY: tuple[type[Measure], ...] = (
     transport.UnaryCalls,
@@ -17,6 +17,12 @@ EVERY: tuple[type[Measure], ...] = (
     replies.LateMessage,
     events.DurableEvents,
     events.AcrossServers,
+    work.Drain,
+    work.SubmitExecution,
+    work.BatchSubmitExecutions,
+    work.OneByOne,
+    work.Bulk,
+    work.Started,
     watchers.FanOut,
     watchers.IdleWatchers,
     process.Memory,

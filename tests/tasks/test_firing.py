@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,10 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import StationmasterError, Unavailable
+from stationmaster_server.resilience.loops import attempt
 from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.tasks import schedule_store
 from stationmaster_server.tasks.backfill import backfill
 from stationmaster_server.tasks.model import TaskState
 from stationmaster_server.tasks.previews import Previews
@@ -288,6 +294,74 @@ async def test_a_due_time_that_was_backfilled_is_not_executed_again(one: Firer, 
     clock.at += 4 * MINUTE
     assert await one.firing.fire_due() == 2
     assert await one.fired(task) == [NOON + n * MINUTE for n in (1, 2, 3, 4)]
+
+
+async def test_a_server_counts_what_it_did(one: Firer, clock: Clock, tenant: Tenant) -> None:
+    await one.create(tenant, "counted", EVERY_MINUTE)
+    clock.at += 90 * MINUTE + timedelta(seconds=7)
+    await one.firing.fire_due()
+    assert one.firing.outcomes == {"FIRED": 1, "MISSED": 30, "OVERLAP": 59, "PUT_OFF": 0}
+    assert one.firing.lag == 89 * MINUTE + timedelta(seconds=7)
+
+
+async def test_an_outage_in_the_middle_of_firing_costs_no_time_but_its_own(
+    one: Firer, clock: Clock, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, administrator_url: str
+) -> None:
+    task = await one.create(tenant, "cut", EVERY_MINUTE)
+    clock.at += MINUTE
+    administrator = await asyncpg.connect(administrator_url)
+
+    async def cut(tx: Transaction, *args: object, **kwargs: object) -> None:
+        pid = await tx.fetchval("SELECT pg_backend_pid()")
+        await administrator.execute("SELECT pg_terminate_backend($1)", pid)
+        await tx.execute("SELECT 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule_store, "settle", cut)
+        with pytest.raises(Unavailable):
+            await one.firing.fire_due()
+    await administrator.close()
+    assert await one.firing.fire_due() == 1
+    assert await one.fired(task) == [clock.at]
+
+
+async def test_servers_whose_connections_are_cut_all_the_time_fire_each_due_time_once(
+    servers: list[Firer], clock: Clock, tenant: Tenant, administrator_url: str
+) -> None:
+    schedule = replace(EVERY_MINUTE, overlap=Overlap.ALLOW_ALL)
+    tasks = [await servers[0].create(tenant, f"task-{number}", schedule) for number in range(12)]
+    clock.at += 5 * MINUTE
+
+    async def settled(server: Firer) -> bool:
+        found = [await server.get(tenant, task.task_id) for task in tasks]
+        return all(task.settled_until == clock.at for task in found)
+
+    async def fire(server: Firer) -> None:
+        done = False
+        while not done:
+            await attempt("fire", server.firing.fire_due)
+            with contextlib.suppress(StationmasterError):
+                done = await settled(server)
+
+    administrator = await asyncpg.connect(administrator_url)
+    firing = asyncio.gather(*(fire(server) for server in servers))
+    try:
+        cut = 0
+        while cut < 20 and not firing.done():
+            cut += await administrator.fetchval(
+                """SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+                   WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'idle in transaction'"""
+            )
+        assert cut
+        async with asyncio.timeout(60):
+            await firing
+    finally:
+        firing.cancel()
+        await administrator.close()
+    assert [server.firing.outcomes["PUT_OFF"] for server in servers] == [0, 0]
+    for task in tasks:
+        assert await servers[0].fired(task) == [NOON + n * MINUTE for n in range(1, 6)]
+        assert (await servers[0].get(tenant, task.task_id)).fired == 5
 
 
 async def test_after_its_end_a_schedule_is_never_due_again(one: Firer, clock: Clock, tenant: Tenant) -> None:

@@ -20,7 +20,7 @@ from stationmaster_server.tasks.schedules import count_due
 from stationmaster_server.tasks.store import get as get_task
 from stationmaster_server.wire.fields import struct
 
-from tests.fixtures.server import StartServer
+from tests.fixtures.server import RunningServer, StartServer
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ async def backdate(database: Database, minutes: int) -> None:
         )
 
 
-async def test_a_failure_pauses_the_task_when_it_is_to(tasks: TaskServiceAsyncStub, database: Database) -> None:
+async def test_a_failure_pauses_the_task_when_it_is_to(
+    tasks: TaskServiceAsyncStub, database: Database, station: RunningServer
+) -> None:
     schedule = pb.Schedule(cron="* * * * *", pause_on_failure=True)
     task = await create(tasks, "careful", schedule, fail=9, retryable=False)
     await backdate(database, 2)
@@ -108,6 +110,7 @@ async def test_a_failure_pauses_the_task_when_it_is_to(tasks: TaskServiceAsyncSt
     assert found is not None
     assert "failed: attempt 1 fails as it was told" in found.state_reason
     assert found.fire_count == 1
+    assert 'stationmaster_schedules_due_total{outcome="FIRED"} 1.0' in station.app.metrics.render().decode()
 
 
 @pytest.mark.timeout(300)

@@ -28,6 +28,7 @@ from stationmaster_server.work.model import (
     OnConflict,
     Outcome,
     Priority,
+    QueueStats,
     Released,
     RetryPolicy,
     State,
@@ -388,38 +389,33 @@ class Kitchen(RuleBasedStateMachine):
 
     @invariant()
     def they_agree(self) -> None:
-        rows = self.run(self._rows())
-        stored = {
-            row["item_id"]: (
-                *(row["state"], row["reason"], row["attempt"], row["lease_token"], row["paused"]),
-                *(row["cancel_requested"], [(error["attempt"], error["reason"]) for error in row["errors"]]),
-            )
-            for row in rows
-        }
-        assert stored == {
-            twin.id: (
-                *(twin.state.value, twin.reason, twin.attempt, twin.token, twin.paused),
-                *(twin.cancel, twin.errors),
-            )
-            for twin in self.model.twins.values()
-        }
-
-    async def _rows(self) -> list[Any]:
-        async with self.database.system(autocommit=True) as tx:
-            return await tx.fetch("SELECT * FROM work_items WHERE organization_id = $1", self.organization_id)
-
-    @invariant()
-    def no_slot_is_left_to_nobody(self) -> None:
+        rows, stalled, dead, stats = self.run(self._stored())
+        assert dict(map(_of_row, rows)) == {twin.id: _of_twin(twin) for twin in self.model.twins.values()}
+        assert stalled == [], "a slot is left to nobody"
         assert not self.model.slots_unused()
-        assert self.call(key_store.with_unused_slots) == []
-
-    @invariant()
-    def lists_and_counts_agree(self) -> None:
-        listed = self.call(self.queue.list_dead, self.organization_id)
-        assert [item.item_id for item in listed] == [twin.id for twin in self.dead()]
-        counted = {(one.kind, one.state): one.count for one in self.call(self.queue.stats, self.organization_id)}
+        assert [item.item_id for item in dead] == [twin.id for twin in self.dead()]
         kept = [*self.model.live(), *self.model.of(State.DEAD)]
+        counted = {(one.kind, one.state): one.count for one in stats}
         assert counted == Counter((twin.work.kind, twin.state) for twin in kept)
+
+    async def _stored(self) -> tuple[list[Any], list[key_store.Key], list[WorkItem], list[QueueStats]]:
+        async with self.database.system(autocommit=True) as tx:
+            return (
+                await tx.fetch("SELECT * FROM work_items"),
+                await key_store.with_unused_slots(tx),
+                await self.queue.list_dead(tx, self.organization_id),
+                await self.queue.stats(tx, self.organization_id),
+            )
+
+
+def _of_row(row: Any) -> tuple[UUID, tuple[object, ...]]:
+    errors = [(error["attempt"], error["reason"]) for error in row["errors"]]
+    columns = ("state", "reason", "attempt", "lease_token", "paused", "cancel_requested")
+    return row["item_id"], (*(row[column] for column in columns), errors)
+
+
+def _of_twin(twin: Twin) -> tuple[object, ...]:
+    return twin.state.value, twin.reason, twin.attempt, twin.token, twin.paused, twin.cancel, twin.errors
 
 
 def play(url: str, examples: int, steps: int) -> None:
@@ -442,8 +438,9 @@ def play(url: str, examples: int, steps: int) -> None:
             runner.run(database.close())
 
 
+@pytest.mark.timeout(900)  # on a machine that does much else
 def test_every_interleaving_leaves_what_the_model_says(database_url: str) -> None:
-    play(database_url, examples=60, steps=40)
+    play(database_url, examples=40, steps=40)
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.files import read_message
 from stationmaster_client.cli.listing import show
-from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
+from stationmaster_client.cli.options import Filter, Limit, OrderBy, query, text_of
 from stationmaster_client.cli.output import age, dollars, moment, plain
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def _apply(
     agent.description = description or agent.description
     agent.spec.model = model or agent.spec.model
     if instructions:
-        agent.spec.text = Path(instructions[1:]).read_text() if instructions.startswith("@") else instructions
+        agent.spec.text = text_of(Path(instructions[1:])) if instructions.startswith("@") else instructions
     if tools:
         agent.spec.tools[:] = tools
     if mcp_servers:

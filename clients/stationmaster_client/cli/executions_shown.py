@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from stationmaster_client.cli import resolve
 from stationmaster_client.cli.output import Output, age, clean, moment, plain
 from stationmaster_client.cli.progress import between, told
-from stationmaster_client.cli.transcript import shorten, whole
+from stationmaster_client.cli.transcript import shorten
 from stationmaster_client.names import last
+from stationmaster_client.structs import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

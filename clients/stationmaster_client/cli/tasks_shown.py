@@ -108,7 +108,7 @@ def _variable(one: task_pb2.VariableDeclaration) -> str:
     from stationmaster.v1 import task_pb2
 
     from stationmaster_client.cli.executions_shown import outline
-    from stationmaster_client.cli.transcript import whole
+    from stationmaster_client.structs import whole
 
     parts = [plain(task_pb2.VariableType.Name(one.type), "VARIABLE_TYPE") if one.type else "string"]
     if one.required:

@@ -14,7 +14,7 @@ from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.sessions import permission_webhook, store
+from stationmaster_server.sessions import permission_webhook, sweep_store
 from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.idle import IdleSessions
 from stationmaster_server.sessions.permissions import Permissions
@@ -84,7 +84,7 @@ def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable
         await claude.evict_idle()
         if sessions := claude.sessions():
             async with database.system(autocommit=True) as tx:
-                ended = await store.ended_among(tx, sessions)
+                ended = await sweep_store.ended_among(tx, sessions)
             for session_id in ended:
                 await claude.close_session(session_id)
 
@@ -98,6 +98,6 @@ def _forgetting(database: Database) -> Callable[[], Awaitable[None]]:
         forgotten = _BATCH
         while forgotten >= _BATCH:  # a transaction each, so that none holds many rows
             async with database.system() as tx:
-                forgotten = await store.forget_transcripts(tx, _BATCH)
+                forgotten = await sweep_store.forget_transcripts(tx, _BATCH)
 
     return forget

@@ -10,8 +10,9 @@ from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.storage import Storage
+from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.tasks import reporting
+from stationmaster_server.tasks import reporting, retention_store
 from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
@@ -38,10 +39,11 @@ class Tasks:
 def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
+    extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     kinds = Kinds(
         [
             PromptKind(sessions.service, sessions.turns, sessions.watching),
-            CrawlKind(database, outbound, extract_in(on.pools), crawler),
+            CrawlKind(database, outbound, extractor, crawler),
             *installed(),
         ]
     )
@@ -51,9 +53,31 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     follow_up.start()
     stack.push_async_callback(follow_up.close)
     on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
-    on.chores.add(Chore("fire schedules", timedelta(seconds=1), Firing(services).fire_due))
+    on.chores.add(_forgetting(database, on.settings.tasks.keep_executions))
+    _fire_schedules(on, services)
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
     reports = {reporting.KIND: reporting.Reporting(services, storage.reports, on.pools)}
     return Tasks(TaskServicer(services, on.tokens), runners | reports)
+
+
+def _forgetting(database: Database, keep: timedelta) -> Chore:
+    """The chore that forgets executions which ended longer ago than `keep`."""
+
+    async def forget() -> None:
+        deleted = retention_store.BATCH
+        while deleted == retention_store.BATCH:  # a transaction each, so that none holds many rows
+            async with database.system() as tx:
+                deleted = await retention_store.forget(tx, keep)
+
+    return Chore("forget ended executions", timedelta(hours=1), forget)
+
+
+def _fire_schedules(on: Ground, services: TaskServices) -> None:
+    firing = Firing(services)
+    on.chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
+    text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
+    on.metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)
+    lag = "How late the last schedule was fired here."
+    on.metrics.read("schedule_lag_seconds", lag, lambda: firing.lag.total_seconds())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -11,10 +12,17 @@ from stationmaster_server.config.types import Duration, Group, Positive
 
 
 def _is_a_proxy(proxy: SecretStr) -> SecretStr:
-    scheme, _, host = proxy.get_secret_value().partition("://")
-    if scheme not in ("http", "https") or not host:
+    try:
+        parts = urlsplit(proxy.get_secret_value())
+        bad = parts.port == 0 or not parts.hostname or parts.path not in ("", "/") or bool(parts.query)
+    except ValueError:
+        bad = True
+    if bad or parts.scheme not in ("http", "https"):
         raise ValueError("a proxy is http://host:port or https://host:port, perhaps with user:password@")
     return proxy
+
+
+UserAgent = Annotated[str, Field(pattern=r"^[ -~]{1,500}$")]
 
 
 class CrawlerSettings(Group):
@@ -42,7 +50,7 @@ class CrawlerSettings(Group):
     """How often a page is asked for, when the site or the network fails."""
     keep_pages: Duration = timedelta(days=30)
     """How long the pages of a crawl are kept after its end. A task's result, with what fits into it, stays."""
-    user_agents: Annotated[tuple[str, ...], Field(min_length=1, max_length=20)] = ("StationmasterBot/0.1",)
+    user_agents: Annotated[tuple[UserAgent, ...], Field(min_length=1, max_length=20)] = ("StationmasterBot/0.1",)
     """What crawls call themselves, by turns. A robots.txt must allow a page to all of them."""
     proxies: tuple[Annotated[SecretStr, AfterValidator(_is_a_proxy)], ...] = ()
     """HTTP proxies (`http://user:password@host:port`), by turns, for tasks that ask for them (`use_proxy`)."""

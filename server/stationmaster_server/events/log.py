@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.engine import Database
@@ -131,6 +132,12 @@ class EventLog:
         """The next events after a cursor. A cursor in a compacted range resumes at what is stored after it."""
         page = await self._page(tenant, stream_id, after, limit)
         return page.events
+
+    async def bodies(
+        self, tx: Transaction, organization_id: UUID, stream_id: UUID, after: int, since: datetime, kind: str
+    ) -> list[dict[str, Any]]:
+        """The bodies of the events of one kind after a cursor, in their order; `since`: none of them is older."""
+        return await store.bodies(tx, organization_id, stream_id, after, since, kind)
 
     def watch(self, tenant: Tenant, stream_id: UUID, after: int) -> AsyncGenerator[Batch, None]:
         """Every event after a cursor: first from the log, then live, without a gap or a repeat; ends with the server.

@@ -221,6 +221,22 @@ def _page(rows: list[Record], limit: int) -> Page:
     return Page(events, events[-1].sequence if full else rows[0]["last_sequence"], full)
 
 
+async def bodies(
+    tx: Transaction, organization_id: UUID, stream_id: UUID, after: int, since: datetime, kind: str
+) -> list[dict[str, Any]]:
+    """The bodies of the events of one kind after a cursor, in their order; `since`: none of them is older."""
+    rows = await tx.fetch(
+        """SELECT body FROM events WHERE organization_id = $1 AND stream_id = $2 AND sequence > $3
+             AND created_at >= $4::timestamptz - interval '1 day' AND kind = $5 ORDER BY sequence""",
+        organization_id,
+        stream_id,
+        after,
+        since,
+        kind,
+    )
+    return [row["body"] for row in rows]
+
+
 _MOVED = """
 SELECT s.stream_id
 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS w(organization_id, stream_id, sequence)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted
+from stationmaster_server.errors import Aborted, Unavailable
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import execution_store, schedule_store
 from stationmaster_server.tasks.model import Concurrency, Strategy, Task, Trigger, task_name
-from stationmaster_server.tasks.schedule_model import Decision, Overlap, Schedule
+from stationmaster_server.tasks.schedule_model import Decision, Overlap, Schedule, SkipReason
 from stationmaster_server.tasks.schedule_rules import decide
 from stationmaster_server.tasks.schedule_store import Claimed, clock
 from stationmaster_server.tasks.services import TaskServices
@@ -40,6 +41,18 @@ class Firing:
         """`clock` in place of the database's, which all servers share."""
         self._services = services
         self._clock = clock
+        self._outcomes = Counter(dict.fromkeys(("FIRED", "PUT_OFF", SkipReason.MISSED, SkipReason.OVERLAP), 0))
+        self._lag = timedelta(0)
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """How many due times this server fired and skipped, by reason, and how often it had to put a task off."""
+        return self._outcomes
+
+    @property
+    def lag(self) -> timedelta:
+        """How late the last task was that this server looked at."""
+        return self._lag
 
     async def fire_due(self) -> int:
         """Settle every schedule that is due now; returns how many executions were begun."""
@@ -55,6 +68,8 @@ class Firing:
             async with self._services.database.system() as tx:
                 claimed = await schedule_store.claim(tx, self._clock() if self._clock else await clock(tx))
                 return None if claimed is None else await self._settle(tx, claimed)
+        except Unavailable:
+            raise  # it is the database's fault and not the task's
         except Exception as error:
             if claimed is None:
                 raise
@@ -63,6 +78,7 @@ class Firing:
                 logger.exception("%s cannot be fired; it is tried again", task_name(claimed.task.task_id))
             async with self._services.database.system() as tx:
                 await schedule_store.put_off(tx, claimed, _AGAIN_SOON if soon else _AGAIN_LATER)
+            self._outcomes["PUT_OFF"] += 1
             return 0
 
     async def _settle(self, tx: Transaction, claimed: Claimed) -> int:
@@ -87,7 +103,13 @@ class Firing:
             last_fire_at=times[-1] if times else None,
         )
         await self._tell_of_skipped(tx, organization_id, task, decision)
+        tx.after_commit(lambda: self._count(claimed, len(times), decision))
         return len(times)
+
+    def _count(self, claimed: Claimed, fired: int, decision: Decision) -> None:
+        self._outcomes.update({"FIRED": fired, **added({}, decision)})
+        if claimed.task.next_fire_at is not None:
+            self._lag = claimed.at - claimed.task.next_fire_at
 
     async def _start(
         self, tx: Transaction, organization_id: UUID, task: Task, schedule: Schedule, decision: Decision

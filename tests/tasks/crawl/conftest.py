@@ -15,12 +15,13 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.tasks.crawl import store
+from stationmaster_server.tasks.crawl import page_store
 from stationmaster_server.tasks.crawl.clock import Clock
 from stationmaster_server.tasks.crawl.crawler import Crawler
 from stationmaster_server.tasks.crawl.extract import Extractor, extract_in_thread
 from stationmaster_server.tasks.crawl.journal import Journal
-from stationmaster_server.tasks.crawl.model import CrawlSettings, CrawlSummary, Page, PageState, Progress, Why
+from stationmaster_server.tasks.crawl.model import CrawlSummary, Page, PageState, Progress, Why
+from stationmaster_server.tasks.crawl.settings import CrawlSettings
 
 from tests.tasks.crawl.site import Site, serving
 
@@ -76,7 +77,7 @@ class Crawl:
     async def pages(self) -> dict[str, Page]:
         """What became of each URL, by its path and query."""
         async with self.database.system(autocommit=True) as tx:
-            found = await store.pages(tx, self.tenant.organization_id, self.execution_id, limit=100_000)
+            found = await page_store.pages(tx, self.tenant.organization_id, self.execution_id, limit=100_000)
         return {"/" + page.url.split("/", 3)[3]: page for page in found}
 
     async def fetched(self) -> set[str]:

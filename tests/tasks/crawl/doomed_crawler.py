@@ -11,7 +11,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.tasks.crawl.crawler import Crawler
 from stationmaster_server.tasks.crawl.journal import Journal
-from stationmaster_server.tasks.crawl.model import CrawlSettings
+from stationmaster_server.tasks.crawl.settings import CrawlSettings
 
 
 async def main(url: str, organization_id: UUID, execution_id: UUID, start: str) -> None:

@@ -95,6 +95,23 @@ def test_the_main_text_is_kept_and_what_surrounds_it_is_not() -> None:
     assert found.links == ("http://h/n",)
 
 
+def test_xhtml_that_declares_its_encoding_is_read() -> None:
+    head = '<?xml version="1.0" encoding="windows-1252"?>'
+    body = f"{head}<html><body><p>Straße und Gleis, ein ganzer Satz.</p></body></html>"
+    assert "Straße" in extract(body.encode("cp1252"), "application/xhtml+xml", "http://h/").markdown
+
+
+def test_frames_and_refreshes_are_links_too() -> None:
+    body = (
+        b'<meta http-equiv="Refresh" content="5; URL=\'/later\'"><iframe src=/inner></iframe>'
+        b"<map><area href=/area></map><link rel=next href=/next><a href='/a'>a</a>"
+    )
+    links = set(extract(body, "text/html", "http://h/").links)
+    assert links == {f"http://h/{name}" for name in ("later", "inner", "area", "next", "a")}
+    frames = b"<html><frameset><frame src=/frame></frameset></html>"
+    assert extract(frames, "text/html", "http://h/").links == ("http://h/frame",)
+
+
 def test_a_page_without_a_main_text_gives_all_its_text() -> None:
     found = extract(b"<body>hi<script>x()</script><style>y</style></body>", "text/html", "http://h/")
     assert "hi" in found.markdown

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.crawl.cookies import dump, jar_of
-from stationmaster_server.tasks.crawl.model import Cookie, CrawlSettings, Stay
+from stationmaster_server.tasks.crawl.settings import Cookie, CrawlSettings, Stay
 
 from tests.tasks.crawl.conftest import MakeCrawl
 from tests.tasks.crawl.site import Asked, Site, Streamed, page, response
@@ -78,6 +78,14 @@ async def test_a_site_cannot_fill_the_jar(site: Site, crawl: MakeCrawl) -> None:
     sent = next(asked.headers["cookie"] for asked in site.log if asked.path == "/last")
     assert len(sent.split("; ")) == 500
     assert "xxx" not in sent
+
+
+async def test_a_cookie_that_cannot_be_sent_back_is_not_kept(site: Site, crawl: MakeCrawl) -> None:
+    site.pages = {"/": page("home", ["/a"], "Set-Cookie: bad=\u00e9", "Set-Cookie: good=1"), "/a": page("a")}
+    crawled = crawl()
+    await crawled.run()
+    assert await crawled.fetched() == {"/", "/a"}
+    assert next(asked.headers["cookie"] for asked in site.log if asked.path == "/a") == "good=1"
 
 
 def test_what_is_kept_of_a_jar_makes_the_same_jar() -> None:

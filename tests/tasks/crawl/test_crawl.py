@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import LeaseLost
-from stationmaster_server.tasks.crawl import store
+from stationmaster_server.tasks.crawl import page_store
 from stationmaster_server.tasks.crawl.extract import Extract
-from stationmaster_server.tasks.crawl.model import PageState, Stay, Why
+from stationmaster_server.tasks.crawl.model import PageState, Why
+from stationmaster_server.tasks.crawl.settings import Stay
 
 from tests.tasks.crawl.conftest import MakeCrawl
 from tests.tasks.crawl.site import Asked, Site, Streamed, page, redirect, response
@@ -288,5 +289,5 @@ async def test_what_is_deleted_is_gone(site: Site, crawl: MakeCrawl, database: D
     crawled = crawl()
     await crawled.run()
     async with database.system() as tx:
-        await store.delete(tx, crawled.tenant.organization_id, crawled.execution_id)
+        await page_store.delete(tx, crawled.tenant.organization_id, crawled.execution_id)
     assert not await crawled.pages()

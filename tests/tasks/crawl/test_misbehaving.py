@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from stationmaster_server.tasks.crawl.model import Why
+from stationmaster_server.tasks.crawl.model import PageState, Why
 
 from tests.tasks.crawl.conftest import Instantly, MakeCrawl
-from tests.tasks.crawl.site import Asked, Page, Site, Streamed, page, response
+from tests.tasks.crawl.site import Asked, Page, Site, Streamed, page, redirect, response
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 SHORT = timedelta(milliseconds=300)
@@ -80,6 +81,16 @@ async def test_a_page_that_comes_too_slowly_fails_at_its_time_limit(
     assert await crawled.reasons() == {"/slow": Why.TIMEOUT}
     assert (await crawled.pages())["/slow"].attempts == 2
     assert site.counts["/slow"] == 2
+
+
+async def test_a_body_that_comes_below_the_least_speed_is_not_waited_for(
+    site: Site, crawl: MakeCrawl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stationmaster_server.tasks.crawl.fetch._GRACE", 0.2)
+    site.pages = {"/": page("home", ["/slow"]), "/slow": _slow_body}
+    crawled = crawl(timeout=timedelta(minutes=10), attempts=1)
+    await crawled.run()
+    assert await crawled.reasons() == {"/slow": Why.TIMEOUT}
 
 
 @pytest.mark.parametrize("answer", [_hang_up, _garbage, _endless_header], ids=["hang up", "garbage", "endless header"])
@@ -200,6 +211,35 @@ async def test_a_host_that_nobody_answers_at_fails_by_its_robots(crawl: MakeCraw
     page = (await crawled.pages())["/"]
     assert page.reason is Why.ROBOTS_UNREACHABLE
     assert "the connection failed" in page.error
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_responses_damaged_at_random_end_neither_the_crawl_nor_its_other_pages(
+    site: Site, crawl: MakeCrawl, seed: int
+) -> None:
+    chance = random.Random(seed)
+    whole = page("damaged", ["/x"], "Set-Cookie: a=b; Path=/", "Location: /y", "Retry-After: 1", "X-Robots-Tag: all")
+
+    def damaged(asked: Asked) -> bytes:
+        answer = bytearray(whole if chance.random() < 0.5 else redirect("/z", "Set-Cookie: c=d"))
+        for _ in range(chance.randint(1, 12)):
+            answer[chance.randrange(len(answer))] = chance.randrange(256)
+        return bytes(answer)
+
+    @Streamed
+    async def cut_short(writer: asyncio.StreamWriter) -> None:
+        writer.write(damaged(Asked("", {}, 0)))
+        await writer.drain()
+        writer.close()
+
+    paths = [f"/{n}" for n in range(60)]
+    site.pages = {"/": page("home", [*paths, "/last"]), "/last": page("last"), **dict.fromkeys(paths, cut_short)}
+    site.pages |= {"/robots.txt": response(b"", status=404)}
+    crawled = crawl(attempts=1, timeout=timedelta(seconds=20))
+    await crawled.run()
+    pages = await crawled.pages()
+    assert {"/", *paths, "/last"} <= set(pages)
+    assert all(found.state is not PageState.PENDING for found in pages.values())
 
 
 async def test_hostile_html_ends_neither_the_crawl_nor_its_other_pages(site: Site, crawl: MakeCrawl) -> None:

@@ -12,8 +12,9 @@ import pytest
 import pytest_asyncio
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.outbound_proxy import proxy_url
-from stationmaster_server.tasks.crawl.model import Proxy, Stay, Why
+from stationmaster_server.tasks.crawl.model import Why
 from stationmaster_server.tasks.crawl.proxies import Proxies
+from stationmaster_server.tasks.crawl.settings import Proxy, Stay
 
 from tests.resilience.site import serve
 from tests.rpc.certificates import Authority
@@ -155,16 +156,20 @@ async def test_without_proxies_there_is_none() -> None:
     assert await Proxies((), Instantly()).choose() is None
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_tls_through_a_proxy_verifies_the_host_and_not_the_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority(tmp_path)
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_tls.load_cert_chain(*authority.issue("localhost"))
-    async with serve(tls=server_tls) as far, proxying(LocalProxy(("127.0.0.1", far.port))) as near:
+    async with (
+        serve(tls=server_tls) as far,
+        proxying(LocalProxy(("127.0.0.1", far.port)), server_tls if scheme == "https" else None) as near,
+    ):
         monkeypatch.setattr(httpx2, "create_ssl_context", lambda: ssl.create_default_context(cafile=authority.file))
         outbound = Outbound(("localhost", "127.0.0.1"))
-        async with outbound.client(proxy=near.url, trust_proxy=True) as client:
+        async with outbound.client(proxy=f"{scheme}://localhost:{near.port}", trust_proxy=True) as client:
             assert (await client.get(f"https://localhost:{far.port}/")).text == "hello"
         assert near.targets == [f"127.0.0.1:{far.port}"]
 

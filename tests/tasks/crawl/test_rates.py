@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from stationmaster_server.tasks.crawl.hosts import Hosts
-from stationmaster_server.tasks.crawl.model import Stay
+from stationmaster_server.tasks.crawl.settings import Stay
 
 from tests.tasks.crawl.conftest import Instantly, MakeCrawl
 from tests.tasks.crawl.site import Site, Streamed, page, robots

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.tasks.crawl.model import PageState, Stay, Why
+from stationmaster_server.tasks.crawl.model import PageState, Why
+from stationmaster_server.tasks.crawl.settings import CrawlSettings, Stay
 
 from tests.tasks.crawl.conftest import MakeCrawl
 from tests.tasks.crawl.site import Asked, Site, page, redirect, robots
@@ -89,6 +90,17 @@ async def test_a_redirect_around_robots_is_not_followed(site: Site, crawl: MakeC
     crawled = crawl()
     await crawled.run()
     assert await crawled.reasons() == {"/": Why.REDIRECTED, "/no": Why.ROBOTS}
+
+
+async def test_a_site_of_nothing_but_redirects_is_remembered_within_bounds(
+    site: Site, crawl: MakeCrawl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CrawlSettings, "max_urls", 30)
+    site.pages = {"/": page("home", [f"/{n}/0" for n in range(100)]), "/robots.txt": robots()}
+    site.fallback = lambda asked: redirect(f"{asked.path.rpartition('/')[0]}/{int(asked.path.rpartition('/')[2]) + 1}")
+    crawled = crawl(max_pages=2)
+    await crawled.run()
+    assert 50 < len(await crawled.pages()) <= 60
 
 
 async def test_a_redirect_to_what_is_no_page_fails(site: Site, crawl: MakeCrawl) -> None:

@@ -117,6 +117,19 @@ async def test_endless_robots_are_read_as_far_as_the_standard_asks(site: Site, c
     assert await crawled.fetched() == {"/", "/late"}
 
 
+async def test_no_more_robots_are_remembered_than_there_is_room_for(
+    site: Site, crawl: MakeCrawl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stationmaster_server.tasks.crawl.robots._MOST_KEPT", 1500)
+    site.pages = {"/robots.txt": robots("User-agent: *", "Disallow: /no")}
+    site.fallback = lambda asked: page(f"page {asked.path}")
+    there = f"http://localhost:{site.port}"
+    crawled = crawl("/1", f"{there}/2", "/no", f"{there}/no", "/3", max_concurrent=1)
+    await crawled.run()
+    assert await crawled.fetched() == {"/1", "/2", "/3"}
+    assert 2 <= site.counts["/robots.txt"] <= 5
+
+
 def test_all_user_agents_of_a_crawl_must_be_allowed() -> None:
     agents = ("Mozilla/5.0 (compatible; GoodBot/1.0)", "Mozilla/5.0 (compatible; BadBot/1.0)")
     rules = parse(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stationmaster_server.errors import InvalidArgument
-from stationmaster_server.tasks.crawl.model import CrawlSettings, Stay
 from stationmaster_server.tasks.crawl.scope import Scope
+from stationmaster_server.tasks.crawl.settings import CrawlSettings, Stay
 from stationmaster_server.tasks.crawl.urls import MAX_URL, host_of, is_endless, normalise, origin_of
 
 hosts = st.sampled_from(["Example.COM", "example.com.", "bücher.example", "[::1]", "[2001:DB8::0:1]", "a_b.example"])
@@ -168,6 +168,7 @@ def test_patterns_choose_by_url_or_by_path_and_start_urls_are_fetched_anyway() -
         ({"max_concurrent": 33}, "max_concurrent"),
         ({"user_agents": ()}, "user_agents"),
         ({"user_agents": ("a\r\nX: y",)}, "user_agents"),
+        ({"user_agents": ("Böt",)}, "user_agents"),
         ({"include": ("x" * 501,)}, "include"),
     ],
 )

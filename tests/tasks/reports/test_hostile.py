@@ -172,7 +172,8 @@ def test_code_is_shown_as_it_was_written(text: str) -> None:
 
 @pytest.mark.parametrize("text", BOMBS, ids=lambda text: f"{text[:6]!r}")
 def test_bombs_are_cut_and_end_in_time(text: str) -> None:
-    report = holding(text)
+    call = ToolCall(text, text, text)
+    report = replace(succeeded(), title=text, reason=text, conversation=(Entry("user", text, tool_calls=(call,)),))
     for renderer in RENDERERS.values():
         began = time.perf_counter()
         assert len(renderer(report)) < 8 * 1024 * 1024
@@ -200,3 +201,18 @@ def test_no_text_becomes_markup_of_html_or_markdown(text: str) -> None:
 @given(HOSTILE)
 def test_no_text_breaks_the_pdf(text: str) -> None:
     assert_sound_pdf(holding(text))
+
+
+def test_a_panic_of_the_typesetter_is_an_ordinary_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stationmaster_server.tasks.reports.as_pdf.bounded", lambda report: report)
+    chain = "\U0001f469\u200d" * 20_000  # one character of 140,000 bytes, which the bounds do not let through
+    with pytest.raises(RuntimeError, match="could not be typeset"):
+        as_pdf(replace(succeeded(), conversation=(Entry("user", chain),)))
+
+
+def test_long_cells_do_not_squeeze_the_others_off_the_page() -> None:
+    words = "word " * 80
+    table = Table((words, words, "Size"), ((words, words, "1 KiB"), ("short", words, "2 KiB")), frozenset({2}))
+    markdown = f"| {words} | {words} |\n| --- | --- |\n| a | {words} |"
+    report = replace(succeeded(), conversation=(), sections=(Section("Pages", markdown, table),))
+    assert len(assert_sound_pdf(report).pages) <= 4

@@ -7,7 +7,7 @@ from http.cookiejar import Cookie as JarCookie
 from http.cookiejar import CookieJar
 from typing import Any
 
-from stationmaster_server.tasks.crawl.model import Cookie
+from stationmaster_server.tasks.crawl.settings import Cookie
 
 _MOST = 500
 _MOST_CHARACTERS = 4096
@@ -25,7 +25,10 @@ class Jar(CookieJar):
         """Keep a cookie, unless that would be too much."""
         known = {(other.domain, other.path, other.name): other.value for other in self}
         key = (cookie.domain, cookie.path, cookie.name)
-        if len(cookie.name) + len(cookie.value or "") > _MOST_CHARACTERS or (key not in known and len(known) >= _MOST):
+        text = f"{cookie.name}={cookie.value or ''}"
+        if len(text) > _MOST_CHARACTERS or not (text.isascii() and text.isprintable()):
+            return  # it could not be sent back
+        if key not in known and len(known) >= _MOST:
             return
         if known.get(key) != cookie.value:
             self.changes += 1

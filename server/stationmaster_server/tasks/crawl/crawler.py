@@ -14,12 +14,14 @@ from stationmaster_server.tasks.crawl.fetch import Fetcher
 from stationmaster_server.tasks.crawl.frontier import Frontier
 from stationmaster_server.tasks.crawl.hosts import Hosts
 from stationmaster_server.tasks.crawl.journal import Journal
-from stationmaster_server.tasks.crawl.model import CrawlSettings, CrawlSummary, PageState, Progress, Result, Target, Why
+from stationmaster_server.tasks.crawl.model import CrawlSummary, PageState, Progress, Result, Target, Why
+from stationmaster_server.tasks.crawl.page_store import Counts
 from stationmaster_server.tasks.crawl.proxies import Proxies
 from stationmaster_server.tasks.crawl.robots import Robots
 from stationmaster_server.tasks.crawl.scope import Scope
+from stationmaster_server.tasks.crawl.settings import CrawlSettings
 from stationmaster_server.tasks.crawl.sitemaps import Sitemaps
-from stationmaster_server.tasks.crawl.store import Begun, Counts
+from stationmaster_server.tasks.crawl.store import Begun
 from stationmaster_server.tasks.crawl.visit import Again, Visitor
 
 Report = Callable[[Progress], Awaitable[None]]

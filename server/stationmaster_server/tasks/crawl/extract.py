@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from stationmaster_server.tasks.crawl.urls import normalise
 logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 _MOST_LINKS = 5000
 _TITLE_CHARACTERS = 500
+_LEADING = "a[href], area[href], link[rel~=next i][href], frame[src], iframe[src], meta[http-equiv=refresh i][content]"
+_REFRESH = re.compile(r";\s{0,9}url\s{0,9}=\s{0,9}[\"']?([^\"']{1,2000})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +83,19 @@ def robots_rules(values: Iterator[str]) -> frozenset[str]:
 
 
 def _links(page: LexborHTMLParser, base: str) -> Iterator[str]:
-    for node in page.css("a[href], area[href]")[:_MOST_LINKS]:
+    for node in page.css(_LEADING)[:_MOST_LINKS]:
         if "nofollow" in (node.attributes.get("rel") or "").lower().split():
             continue
-        url = normalise(node.attributes.get("href") or "", base)
+        where = node.attributes.get("href") or node.attributes.get("src") or _refresh(node.attributes.get("content"))
+        url = normalise(where, base)
         if url is not None:
             yield url
+
+
+def _refresh(content: str | None) -> str:
+    """Where `<meta http-equiv=refresh content="5; url=…">` leads."""
+    found = _REFRESH.search(content or "")
+    return found.group(1) if found else ""
 
 
 def _markdown(html: str, page: LexborHTMLParser, url: str) -> str:

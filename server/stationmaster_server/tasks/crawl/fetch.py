@@ -16,8 +16,9 @@ from stationmaster_server.errors import FailedPrecondition
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.outbound_client import ResponseTooLarge
 from stationmaster_server.tasks.crawl.cookies import Jar
-from stationmaster_server.tasks.crawl.model import Proxy, Why
+from stationmaster_server.tasks.crawl.model import Why
 from stationmaster_server.tasks.crawl.proxies import Proxies
+from stationmaster_server.tasks.crawl.settings import Proxy
 
 _SILENCE = 10.0  # seconds without a byte
 _GRACE = 5.0  # seconds until a body must have come at the least speed
@@ -99,7 +100,7 @@ class Fetcher:
         except httpx2.ProxyError as error:
             self._proxies.failed(proxy)
             raise FetchFailed(Why.PROXY, f"a proxy could not be used: {error}", retryable=True) from error
-        except (FailedPrecondition, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (FailedPrecondition, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise _failure(error, self._timeout, self._max_bytes) from error
         self._proxies.worked(proxy)
         return answer
@@ -162,6 +163,8 @@ def _failure(error: Exception, timeout: float, max_bytes: int) -> FetchFailed:
             return FetchFailed(Why.TIMEOUT, message, retryable=True, of_host=True)
         case httpx2.DecodingError():
             return FetchFailed(Why.BROKEN_BODY, f"the body cannot be decoded: {error}")
+        case ValueError() | httpx2.InvalidURL():
+            return FetchFailed(Why.BROKEN_BODY, f"the response cannot be read: {type(error).__name__}")
         case _:
             message = f"the connection failed: {str(error) or type(error).__name__}"
             return FetchFailed(Why.NETWORK, message, retryable=True, of_host=True)

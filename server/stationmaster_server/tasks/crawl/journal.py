@@ -12,9 +12,10 @@ from uuid import UUID
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import LeaseLost
-from stationmaster_server.tasks.crawl import store
+from stationmaster_server.tasks.crawl import page_store, store
 from stationmaster_server.tasks.crawl.model import Page, PageState, Result, Target, Why
-from stationmaster_server.tasks.crawl.store import Begun, Counts
+from stationmaster_server.tasks.crawl.page_store import Counts
+from stationmaster_server.tasks.crawl.store import Begun
 from stationmaster_server.tasks.crawl.urls import host_of
 
 _FORGET_AT_ONCE = 20
@@ -69,7 +70,7 @@ class Journal:
                 result = _duplicate(result)
             await store.finish_page(held.tx, *self._key, target.url, result, duplicate_of or "")
             added = 0
-            if result.reason is Why.REDIRECTED:
+            if result.reason is Why.REDIRECTED and held.urls < 2 * self._max_urls:
                 where, via = result.redirect_to, (*target.via, target.url)
                 onward = Target(where, host_of(where), target.depth, via)
                 added = await store.redirect(held.tx, *self._key, onward, reopen=result.reopen)
@@ -84,22 +85,22 @@ class Journal:
             await store.skip_rest(held.tx, *self._key, Why.PAGE_LIMIT)
             await store.update_run(held.tx, *self._key, cookies=())
             self.full = held.urls >= self._max_urls
-            return await store.count(held.tx, *self._key)
+            return await page_store.count(held.tx, *self._key)
 
     async def count(self) -> Counts:
         """How many URLs are in which state."""
         async with self._database.system(autocommit=True) as tx:
-            return await store.count(tx, *self._key)
+            return await page_store.count(tx, *self._key)
 
     async def pages(self, after: int, limit: int, state: PageState | None = None) -> list[Page]:
         """Pages whose number is greater than `after`, in the order in which they were found."""
         async with self._database.system(autocommit=True) as tx:
-            return await store.pages(tx, *self._key, after=after, limit=limit, state=state)
+            return await page_store.pages(tx, *self._key, after=after, limit=limit, state=state)
 
     async def forget(self) -> None:
         """Let the next crawler begin at the beginning."""
         async with self._hold() as held:
-            await store.delete(held.tx, *self._key)
+            await page_store.delete(held.tx, *self._key)
 
     async def _add(self, held: _Held, urls: Iterable[str], depth: int, have: int) -> int:
         wanted = [(url, host_of(url)) for url in dict.fromkeys(urls)]
@@ -120,7 +121,7 @@ async def forget_old(database: Database, keep: timedelta) -> None:
     more = True
     while more:
         async with database.system() as tx:
-            more = await store.forget_old(tx, keep, _FORGET_AT_ONCE) == _FORGET_AT_ONCE
+            more = await page_store.forget_old(tx, keep, _FORGET_AT_ONCE) == _FORGET_AT_ONCE
 
 
 def _duplicate(result: Result) -> Result:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stationmaster_server.tasks.crawl.clock import Clock
-from stationmaster_server.tasks.crawl.model import Proxy
+from stationmaster_server.tasks.crawl.settings import Proxy
 
 _REST = 30.0
 _LONGEST_REST = 600.0

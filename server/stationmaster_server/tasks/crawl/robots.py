@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import urljoin
 
@@ -19,6 +20,7 @@ from stationmaster_server.tasks.crawl.urls import host_of, normalise, origin_of
 
 _MOST_BYTES = 500 * 1024
 _MOST_REDIRECTS = 5
+_MOST_KEPT = 8 * 1024 * 1024
 _LONGEST_DELAY = 3600.0
 _MOST_SITEMAPS = 20
 _WORD = re.compile(r"[a-z0-9_-]+")
@@ -40,7 +42,8 @@ class Rules:
     parsed: Protego | None = None
     user_agents: tuple[str, ...] = ()
     failure: FetchFailed | None = None
-    sitemaps: tuple[str, ...] = field(default=())
+    sitemaps: tuple[str, ...] = ()
+    size: int = 1000  # bytes of text, and something for the rest
 
     def verdict(self, url: str) -> Verdict:
         """Whether a URL of the origin may be fetched."""
@@ -70,7 +73,8 @@ class Robots:
         self._hosts = hosts
         self._user_agents = user_agents
         self._attempts = attempts
-        self._known: dict[str, Rules] = {}
+        self._known: OrderedDict[str, Rules] = OrderedDict()
+        self._size = 0  # of what is known
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def rules(self, url: str) -> Rules:
@@ -81,10 +85,17 @@ class Robots:
             return known
         async with self._locks.setdefault(origin, asyncio.Lock()):
             if origin not in self._known:
-                self._known[origin] = rules = await self._fetch(f"{origin}/robots.txt")
-                self._hosts.slow_down(host_of(url), min(rules.crawl_delay, _LONGEST_DELAY))
-        self._locks.pop(origin, None)
-        return self._known[origin]
+                self._keep(origin, await self._fetch(f"{origin}/robots.txt"))
+                self._hosts.slow_down(host_of(url), min(self._known[origin].crawl_delay, _LONGEST_DELAY))
+            self._locks.pop(origin, None)
+            return self._known[origin]
+
+    def _keep(self, origin: str, rules: Rules) -> None:
+        """Remember rules; of so many, or so large ones, that they would fill the memory, forget those known longest."""
+        self._known[origin] = rules
+        self._size += rules.size
+        while self._size > _MOST_KEPT and len(self._known) > 1:
+            self._size -= self._known.popitem(last=False)[1].size
 
     async def _fetch(self, url: str) -> Rules:
         for attempt in range(1, self._attempts + 1):
@@ -116,7 +127,7 @@ def parse(body: bytes, user_agents: tuple[str, ...], url: str) -> Rules:
     parsed = Protego.parse("\n".join(_ours(decode("text/plain; charset=utf-8", body).splitlines(), user_agents)))
     listed = (normalise(urljoin(url, sitemap)) for sitemap in parsed.sitemaps)
     sitemaps = tuple(dict.fromkeys(sitemap for sitemap in listed if sitemap))[:_MOST_SITEMAPS]
-    return Rules(parsed, user_agents, sitemaps=sitemaps)
+    return Rules(parsed, user_agents, sitemaps=sitemaps, size=1000 + len(body))
 
 
 def _ours(lines: Iterable[str], user_agents: tuple[str, ...]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fnmatch import translate
 
 from stationmaster_server.errors import InvalidArgument
-from stationmaster_server.tasks.crawl.model import CrawlSettings, Stay
+from stationmaster_server.tasks.crawl.settings import CrawlSettings, Stay
 from stationmaster_server.tasks.crawl.urls import host_of, is_endless, normalise, origin_of
 
 

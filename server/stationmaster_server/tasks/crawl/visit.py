@@ -6,15 +6,16 @@ import asyncio
 import hashlib
 from dataclasses import replace
 
-from stationmaster_server.errors import Unavailable
+from stationmaster_server.errors import StationmasterError, Unavailable
 from stationmaster_server.tasks.crawl.content import is_readable
 from stationmaster_server.tasks.crawl.cookies import Jar
 from stationmaster_server.tasks.crawl.extract import Extract, Extractor, robots_rules
 from stationmaster_server.tasks.crawl.fetch import Answer, Fetcher, FetchFailed
 from stationmaster_server.tasks.crawl.hosts import Hosts
-from stationmaster_server.tasks.crawl.model import MAX_REDIRECTS, CrawlSettings, PageState, Result, Target, Why
+from stationmaster_server.tasks.crawl.model import MAX_REDIRECTS, PageState, Result, Target, Why
 from stationmaster_server.tasks.crawl.robots import Robots, Verdict
 from stationmaster_server.tasks.crawl.scope import Scope
+from stationmaster_server.tasks.crawl.settings import CrawlSettings
 from stationmaster_server.tasks.crawl.urls import normalise
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -104,7 +105,8 @@ class Visitor:
         except Unavailable:
             raise  # this server is stopping
         except Exception as error:  # noqa: BLE001 - whatever a library does on a hostile page, the crawl goes on
-            return _failed(Why.EXTRACTION, f"the page could not be read: {type(error).__name__}")
+            told = error.message if isinstance(error, StationmasterError) else type(error).__name__
+            return _failed(Why.EXTRACTION, f"the page could not be read: {told}")
         return await self._page(target, answer, found)
 
     def _redirected(self, target: Target, answer: Answer) -> Result:

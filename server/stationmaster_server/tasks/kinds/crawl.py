@@ -17,12 +17,13 @@ from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.tasks.crawl.crawler import Crawler
 from stationmaster_server.tasks.crawl.extract import Extract, Extractor, extract
 from stationmaster_server.tasks.crawl.journal import Journal
-from stationmaster_server.tasks.crawl.model import Cookie, CrawlSettings, CrawlSummary, PageState, Progress, Proxy, Stay
+from stationmaster_server.tasks.crawl.model import CrawlSummary, PageState, Progress
 from stationmaster_server.tasks.crawl.outcome import reason_of_nothing, result_of
+from stationmaster_server.tasks.crawl.settings import Cookie, CrawlSettings, Proxy, Stay
 from stationmaster_server.tasks.crawl.urls import normalise
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
 
-_EXTRACT_LIMIT = timedelta(seconds=30)
+_EXTRACT_LIMIT = timedelta(seconds=20)
 _MOST_LINES = 200
 _PAGES = 100  # unless the payload says otherwise
 
@@ -40,6 +41,7 @@ def _is_a_proxy(url: str) -> str:
 
 Url = Annotated[str, Field(max_length=2000), AfterValidator(_is_a_url)]
 ProxyUrl = Annotated[str, Field(max_length=500), AfterValidator(_is_a_proxy)]
+UserAgent = Annotated[str, Field(pattern=r"^[ -~]{1,500}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -47,7 +49,7 @@ class CookiePayload(Payload):
     """A cookie to begin with; without a domain it is for the hosts of the start URLs."""
 
     name: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$")]
-    value: Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f;,\"]{0,4096}$")]
+    value: Annotated[str, Field(pattern=r"^[!#-+\--:<-\[\]-~]{0,4000}$")]
     domain: Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")] = ""
     path: Annotated[str, Field(pattern=r"^/[^\x00-\x20;]{0,500}$")] = "/"
 
@@ -65,7 +67,7 @@ class CrawlPayload(Payload):
     rate_limit_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
     timeout_seconds: Annotated[float, Field(ge=1, le=600)] | None = None
     max_concurrent: Annotated[int, Field(ge=1, le=32)] | None = None
-    user_agents: Annotated[tuple[Pattern, ...], Field(max_length=20)] = ()
+    user_agents: Annotated[tuple[UserAgent, ...], Field(max_length=20)] = ()
     cookies: Annotated[tuple[CookiePayload, ...], Field(max_length=50)] = ()
     use_proxy: bool = False
     proxies: Annotated[tuple[ProxyUrl, ...], Field(max_length=100)] = ()
@@ -162,13 +164,18 @@ def _seconds(value: float | None, default: timedelta) -> timedelta:
     return default if value is None else timedelta(seconds=value)
 
 
-def extract_in(pools: Pools) -> Extractor:
-    """Extraction in a process that is ended at its limit; while all are busy it waits."""
+def extract_in(pools: Pools, at_once: int) -> Extractor:
+    """Extraction in a process that is ended at its limit; while all are busy it waits.
+
+    `at_once`: of all crawls together, so that hostile pages cannot take every process for themselves.
+    """
+    room = asyncio.Semaphore(at_once)
 
     async def extracted(body: bytes, content_type: str, url: str) -> Extract:
         while True:
             try:
-                return await pools.cpu(extract, body, content_type, url, timeout=_EXTRACT_LIMIT)
+                async with room:
+                    return await pools.cpu(extract, body, content_type, url, timeout=_EXTRACT_LIMIT)
             except ResourceExhausted as error:
                 if error.reason is not Reason.SERVER_OVERLOADED:
                     raise

@@ -19,18 +19,25 @@ from stationmaster_server.tasks.reports.markdown_typst import breakable, code, t
 from stationmaster_server.tasks.reports.model import Entry, Report, Section, Table, ToolCall
 
 _FOLDER = Path(__file__).parent
+_SHORT, _LONG = 20, 60
+"""Characters of a cell up to which its column is as wide as that, and of one whose column is the widest."""
 
 
 def as_pdf(report: Report) -> bytes:
     """The report as a PDF with tags, bookmarks, page numbers and its title."""
     report = bounded(report)
     data = json.dumps(_data(report), ensure_ascii=False)
-    return typst.compile(
-        (_FOLDER / "page.typ").read_bytes(),
-        font_paths=_fonts(),
-        sys_inputs={"report": data},
-        timestamp=(report.finished_at or report.created_at).replace(microsecond=0),
-    )
+    try:
+        return typst.compile(
+            (_FOLDER / "page.typ").read_bytes(),
+            font_paths=_fonts(),
+            sys_inputs={"report": data},
+            timestamp=(report.finished_at or report.created_at).replace(microsecond=0),
+        )
+    except BaseException as error:
+        if type(error).__module__ == "pyo3_runtime":  # a panic, which is no Exception and cannot be sent on
+            raise RuntimeError(f"the PDF of {report.execution} could not be typeset: {error}") from None
+        raise
 
 
 @cache
@@ -45,9 +52,10 @@ def _data(report: Report) -> dict[str, Any]:
     made = (report.finished_at or report.created_at).astimezone(UTC)
     return {
         "title": breakable(report.title),
+        "running": line(report.title, 70),
         "rtl": reads_from_right(report.title),
         "kind": breakable(figures.called(report.kind)),
-        "state": figures.called(report.state),
+        "state": line(figures.called(report.state), 30),
         "verdict": verdict,
         "execution": breakable(report.execution),
         "description": f"Report of {report.execution}",
@@ -77,7 +85,9 @@ def _chart(drawn: Chart) -> dict[str, Any]:
 def _table(table: Table) -> dict[str, Any]:
     columns = [breakable(column, 16) for column in table.columns]
     rows = [[breakable(cell, 16) for cell in row] for row in table.rows]
-    return {"columns": columns, "rows": rows, "numeric": sorted(table.numeric)}
+    longest = [max(len(row[at]) for row in (table.columns, *table.rows)) for at in range(len(columns))]
+    widths = [0 if length <= _SHORT and at else min(length, _LONG) for at, length in enumerate(longest)]
+    return {"columns": columns, "rows": rows, "numeric": sorted(table.numeric), "widths": widths}
 
 
 def _section(section: Section) -> dict[str, Any]:

@@ -16,13 +16,13 @@ TOTAL = 250_000
 """Characters of all texts together."""
 ENTRIES, CALLS, SPANS, ATTEMPTS, MODELS, SECTIONS, MESSAGES, NOTES = 400, 50, 2_000, 50, 50, 20, 200, 50
 """At most so many of each; of messages, calls, attempts and rows the first and the last are kept."""
-ROWS, COLUMNS, CELL = 500, 12, 500
+ROWS, COLUMNS, HEAD, CELL = 500, 12, 60, 500
 
 T = TypeVar("T")
 
 # What cannot be shown, and what would let a text reorder the words around it.
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff]")
-_MARKS, _HIGHEST = frozenset({"Mn", "Me", "Cf"}), 12
+_MARKS, _HIGHEST, _JOINER = frozenset({"Mn", "Me", "Cf"}), 12, "\u200d"
 _BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
 
@@ -36,10 +36,14 @@ def clean(text: str) -> str:
 
 
 def _lowered(text: str) -> Iterator[str]:
-    height = 0
+    """The characters but those that would be one too many in a tower of accents or a chain of emoji."""
+    height, joined = 0, False
     for character in text:
-        height = height + 1 if unicodedata.category(character) in _MARKS else 0
-        if height <= _HIGHEST:
+        mark = unicodedata.category(character) in _MARKS
+        height = height + 1 if mark or joined else 0
+        kept = not mark or height <= _HIGHEST
+        joined = kept and character == _JOINER
+        if kept:
             yield character
 
 
@@ -150,7 +154,7 @@ class _Bounding:
         rows = self._some(table.rows, ROWS, f"rows of “{title}”")
         return replace(
             table,
-            columns=tuple(line(column, CELL) for column in columns),
+            columns=tuple(line(column, HEAD) for column in columns),
             rows=tuple(tuple(self._cell(row, at) for at in range(len(columns))) for row in rows),
         )
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from stationmaster_server.tasks.reports.bounds import COLUMNS
+from stationmaster_server.tasks.reports.bounds import COLUMNS, ROWS
 
 _DEEPEST = 24
 """Levels of the parser: about twelve lists in each other. It drops what is deeper, so such a text is shown as it is."""
@@ -206,7 +206,7 @@ class _Reader:
                     alignments.append(str(token.attrs.get("style", "")).rpartition(":")[2] or "left")
                 case "inline":
                     rows[-1].append(_inlines(token.children or []))
-        if len(alignments) > COLUMNS and opening.map:
+        if (len(alignments) > COLUMNS or len(rows) > ROWS) and opening.map:
             return CodeBlock("\n".join(self._lines[slice(*opening.map)]))
         return Grid(tuple(alignments), tuple(rows[0]), tuple(tuple(row) for row in rows[1:]))
 

@@ -28,6 +28,7 @@ from stationmaster_server.tasks.reports.markdown import (
 
 _MOST_COLOURED = 4_000
 _LONGEST_COLOURED_LINE = 300
+_LONGEST_REPEATED_HEAD = 200
 _JOINER, _BREAK = "\u200d", "\u200b"
 _BROKEN_ANYWHERE = f"{_BREAK}\u1100-\u11ff\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 """Scripts of East Asia, whose lines may end after every character."""
@@ -74,7 +75,8 @@ def _block(block: Block) -> list[Any]:
         case ItemList(items, start):
             return ["ol", start, [to_data(item) for item in items]]
         case Grid():
-            return ["t", block.alignments, _cells(block.head), [_cells(row) for row in block.rows]]
+            low = sum(len(plain(cell)) for cell in block.head) <= _LONGEST_REPEATED_HEAD
+            return ["t", block.alignments, _cells(block.head), [_cells(row) for row in block.rows], low]
         case Rule():
             return ["hr"]
 
