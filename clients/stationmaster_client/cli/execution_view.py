@@ -11,6 +11,7 @@ from stationmaster_client.cli.progress import Gauge, told
 from stationmaster_client.cli.transcript import arguments, shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from rich.console import Console
@@ -50,6 +51,11 @@ class ExecutionView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What it has counted, as it said last."""
+        return self._gauge.counters
 
     def show(self, event: event_pb2.Event) -> None:
         """Show one event."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from stationmaster.v1 import task_pb2
 
 _COLUMNS = (
-    *("KIND", "BLOCKED#", "QUEUED#", "OLDEST DUE", "RUNNING#", "FAILED#"),
-    *("LAST HOUR: OK#", "FAILED#", "CANCELLED#"),
+    *("KIND", "BLOCKED#", "QUEUED#", "OLDEST", "RUNNING#", "FAILED#"),
+    *("OK 1H#", "FAILED 1H#", "CANCELLED 1H#"),
 )
 
 
