@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PACE = timedelta(seconds=5)
 """Between two lines of progress where there is no bar."""
+_REQUEST = re.compile(r"sessions/[0-9a-f-]+/permissionRequests/[0-9a-f-]+")
 _LOOKS = {"debug": ("·", "dim"), "info": ("·", ""), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 
@@ -37,6 +39,7 @@ class ExecutionView:
         self._interrupted = False
         self._told_at: datetime | None = None
         self._untold = False
+        self._attempt = 0
 
     def __enter__(self) -> Self:
         if self._live:
@@ -87,13 +90,7 @@ class ExecutionView:
         gauge.message, gauge.fraction = "", None
         why = changed.message or changed.reason
         if state == "RUNNING":
-            gauge.since = gauge.since or at
-            if changed.attempt > 1:
-                gauge.label = f"running, attempt {changed.attempt}"
-                if not self._live:
-                    self._line(f"▸ attempt {changed.attempt} runs")
-            elif not self._live:
-                self._line("▸ runs")
+            self._runs(changed.attempt, at)
         elif state == "BLOCKED":
             self._line("… waits for the tasks that it depends on")
         elif state == "QUEUED" and changed.HasField("retry_time"):
@@ -102,6 +99,15 @@ class ExecutionView:
             gauge.label = "waits for another attempt"
         elif state == "QUEUED" and why:
             self._line(f"… queued again: {why}")
+
+    def _runs(self, attempt: int, at: datetime) -> None:
+        """Which attempt runs; one that goes on, after waiting for a person, is no news."""
+        self._gauge.since = self._gauge.since or at
+        if attempt > 1:
+            self._gauge.label = f"running, attempt {attempt}"
+        if attempt != self._attempt and not self._live:
+            self._line(f"▸ attempt {attempt} runs" if attempt > 1 else "▸ runs")
+        self._attempt = attempt
 
     def _execution_progress(self, progress: event_pb2.ExecutionProgress, at: datetime) -> None:
         gauge = self._gauge
@@ -123,6 +129,8 @@ class ExecutionView:
     def _execution_log(self, log: event_pb2.ExecutionLog, at: datetime) -> None:
         mark, style = _LOOKS.get(log.level, _LOOKS["info"])
         self._line(f"{mark} {log.text}", style)
+        if asked := _REQUEST.search(log.text):
+            self._line(f"  answer: stationmaster permissions allow {asked[0]}")
 
     def _message_added(self, added: event_pb2.MessageAdded, at: datetime) -> None:
         from stationmaster.v1 import event_pb2

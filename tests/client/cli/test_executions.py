@@ -97,6 +97,18 @@ async def test_failed_attempts_are_told_and_retried_by_hand(stationmaster: Progr
     assert (refused.code, "is SUCCEEDED and cannot become QUEUED" in refused.err) == (5, True)
 
 
+async def test_prompt_that_waits_for_a_person_says_how_to_answer(stationmaster: Program) -> None:
+    await stationmaster("agents", "create", "clerk", "--model", "demo", "--tool", "files.*", "--ask", "files.write")
+    command = ("executions", "submit", "-k", "prompt", "-p", "agent=clerk", "-p", "prompt=write hello to notes.txt")
+    async with at_terminal(stationmaster, *command, "--watch") as terminal:
+        await terminal.see("answer: stationmaster permissions allow sessions/")
+        answer = terminal.screen.partition("stationmaster permissions allow ")[2].split()[0]
+        assert (await stationmaster("permissions", "allow", answer)).code == 0
+        await terminal.see("Wrote 5 bytes", seconds=60)
+        await terminal.see("✓ succeeded", seconds=60)
+        assert await terminal.ended() == 0
+
+
 async def test_report_is_waited_for_and_saved_once(stationmaster: Program, tmp_path: Path) -> None:
     page, pdf = tmp_path / "report.html", tmp_path / "report.pdf"
     await stationmaster("tasks", "create", "hello", "--kind", "steered", "-p", "text=hello", "--report", "html")
