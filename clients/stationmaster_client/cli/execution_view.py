@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
@@ -11,6 +12,7 @@ from stationmaster_client.cli.progress import Gauge, told
 from stationmaster_client.cli.transcript import arguments, shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from rich.console import Console
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _PACE = timedelta(seconds=5)
 """Between two lines of progress where there is no bar."""
+_REQUEST = re.compile(r"sessions/[0-9a-f-]+/permissionRequests/[0-9a-f-]+")
 _LOOKS = {"debug": ("·", "dim"), "info": ("·", ""), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 
@@ -35,6 +38,8 @@ class ExecutionView:
         self._stack = ExitStack()
         self._interrupted = False
         self._told_at: datetime | None = None
+        self._untold = False
+        self._attempt = 0
 
     def __enter__(self) -> Self:
         if self._live:
@@ -49,6 +54,11 @@ class ExecutionView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What it has counted, as it said last."""
+        return self._gauge.counters
 
     def show(self, event: event_pb2.Event) -> None:
         """Show one event."""
@@ -74,18 +84,13 @@ class ExecutionView:
         (console or self._notes).print(clean(text), style=style or None, soft_wrap=True)
 
     def _execution_state_changed(self, changed: event_pb2.ExecutionStateChanged, at: datetime) -> None:
+        self._tell_progress()
         gauge, state = self._gauge, changed.state
         gauge.label = state.lower()
         gauge.message, gauge.fraction = "", None
         why = changed.message or changed.reason
         if state == "RUNNING":
-            gauge.since = gauge.since or at
-            if changed.attempt > 1:
-                gauge.label = f"running, attempt {changed.attempt}"
-                if not self._live:
-                    self._line(f"▸ attempt {changed.attempt} runs")
-            elif not self._live:
-                self._line("▸ runs")
+            self._runs(changed.attempt, at)
         elif state == "BLOCKED":
             self._line("… waits for the tasks that it depends on")
         elif state == "QUEUED" and changed.HasField("retry_time"):
@@ -95,18 +100,37 @@ class ExecutionView:
         elif state == "QUEUED" and why:
             self._line(f"… queued again: {why}")
 
+    def _runs(self, attempt: int, at: datetime) -> None:
+        """Which attempt runs; one that goes on, after waiting for a person, is no news."""
+        self._gauge.since = self._gauge.since or at
+        if attempt > 1:
+            self._gauge.label = f"running, attempt {attempt}"
+        if attempt != self._attempt and not self._live:
+            self._line(f"▸ attempt {attempt} runs" if attempt > 1 else "▸ runs")
+        self._attempt = attempt
+
     def _execution_progress(self, progress: event_pb2.ExecutionProgress, at: datetime) -> None:
         gauge = self._gauge
         gauge.fraction = progress.fraction if progress.HasField("fraction") else None
         gauge.message, gauge.counters = progress.message, dict(progress.counters)
-        if not self._live and (self._told_at is None or at - self._told_at >= _PACE):
+        self._untold = not self._live
+        if self._told_at is None or at - self._told_at >= _PACE:
             self._told_at = at
-            share = "" if gauge.fraction is None else f"{gauge.fraction:.0%}"
-            self._line("  ".join(part for part in ("…", share, told(gauge.message, gauge.counters)) if part))
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        """Print the newest progress where there is no bar, once."""
+        if self._untold:
+            self._untold = False
+            share = "" if self._gauge.fraction is None else f"{self._gauge.fraction:.0%}"
+            doing = told(self._gauge.message, self._gauge.counters)
+            self._line("  ".join(part for part in ("…", share, doing) if part))
 
     def _execution_log(self, log: event_pb2.ExecutionLog, at: datetime) -> None:
         mark, style = _LOOKS.get(log.level, _LOOKS["info"])
         self._line(f"{mark} {log.text}", style)
+        if asked := _REQUEST.search(log.text):
+            self._line(f"  answer: stationmaster permissions allow {asked[0]}")
 
     def _message_added(self, added: event_pb2.MessageAdded, at: datetime) -> None:
         from stationmaster.v1 import event_pb2

@@ -36,14 +36,14 @@ def report_targets(names: list[str], *, force: bool) -> Targets:
 async def follow(run: Run, name: str, after: int = 0, reports: Targets | None = None) -> None:
     """Show an execution to its end, then fetch its reports. Ends the command with the execution's exit code."""
     try:
-        execution, said = await _watch(run, name, after)
-        _tell(run, execution, said)
+        execution, view = await _watch(run, name, after)
+        _tell(run, execution, view)
         for target, wanted in (reports or {}).items():
             await _fetch(run, execution, target, wanted)
     except asyncio.CancelledError:
         short = resolve.short(name)
-        run.out.note(f"\n{name} goes on. Watch it again: stationmaster executions watch {short}")
-        run.out.note(f"End it: stationmaster executions cancel {short}")
+        run.out.note(f"It goes on. Watch it again: stationmaster executions watch {short}")
+        run.out.note(f"                  End it: stationmaster executions cancel {short}")
         raise
     code = exit_code(execution)
     if code:
@@ -56,8 +56,8 @@ def exit_code(execution: task_pb2.Execution) -> ExitCode:
     return codes.get(state_of(execution), ExitCode.UNEXPECTED)
 
 
-async def _watch(run: Run, name: str, after: int) -> tuple[task_pb2.Execution, str]:
-    """The execution as it ended, and what a model said last."""
+async def _watch(run: Run, name: str, after: int) -> tuple[task_pb2.Execution, ExecutionView]:
+    """The execution as it ended, and what was shown of it."""
     from stationmaster_client.executions import ENDED
 
     with ExecutionView(run.out) as view:
@@ -73,17 +73,17 @@ async def _watch(run: Run, name: str, after: int) -> tuple[task_pb2.Execution, s
                         view.show(event)
             execution = await run.client.executions.get(name)
             if execution.state in ENDED:
-                return execution, view.said
+                return execution, view
 
 
-def _tell(run: Run, execution: task_pb2.Execution, said: str) -> None:
+def _tell(run: Run, execution: task_pb2.Execution, view: ExecutionView) -> None:
     if run.out.as_json:
         run.out.json(execution, line=True)
         return
-    text, style = ending(execution)
+    text, style = ending(execution, view.counters)
     run.out.notes.print(text, style=style, soft_wrap=True)
     if execution.HasField("result"):
-        result_lines(run.out, execution, said)
+        result_lines(run.out, execution, view.said)
 
 
 async def _fetch(

@@ -10,10 +10,10 @@ from stationmaster_client.cli.output import Output, age, clean, moment, plain
 from stationmaster_client.cli.progress import between, told
 from stationmaster_client.cli.transcript import shorten
 from stationmaster_client.names import last
-from stationmaster_client.structs import whole
+from stationmaster_client.structs import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from google.protobuf.struct_pb2 import Struct
     from rich.text import Text
@@ -52,8 +52,8 @@ def row(execution: task_pb2.Execution) -> tuple[str | Text, ...]:
     )
 
 
-def ending(execution: task_pb2.Execution) -> tuple[str, str]:
-    """How it ended, on one line, and the style of that."""
+def ending(execution: task_pb2.Execution, counters: Mapping[str, int]) -> tuple[str, str]:
+    """How it ended, on one line, with what it counted last, and the style of that."""
     state = state_of(execution)
     mark = {"succeeded": "✓", "failed": "✗"}.get(state, "■")
     took = between(execution.start_time, execution.end_time)
@@ -62,14 +62,14 @@ def ending(execution: task_pb2.Execution) -> tuple[str, str]:
         parts[0] += f", {execution.attempt_count} attempts"
     if why := execution.message or (execution.reason if state != "succeeded" else ""):
         parts.append(why)
-    if counts := told("", execution.progress.counters):
+    if counts := told("", counters):
         parts.append(counts)
     return clean(" · ".join(parts)), STYLES.get(state, "yellow")
 
 
 def result_lines(out: Output, execution: task_pb2.Execution, said: str) -> None:
     """The result: at a terminal its outline, else all of it; without what a model has said already."""
-    result = as_plain(execution.result)
+    result = values(execution.result)
     if said and result.get("text") == said:
         if out.console.is_terminal:
             out.details((name, outline(value)) for name, value in result.items() if name != "text")
@@ -78,13 +78,6 @@ def result_lines(out: Output, execution: task_pb2.Execution, said: str) -> None:
         out.note(f"All of it: stationmaster executions show {resolve.short(execution.name)} --json")
     else:
         out.print(json.dumps(result, ensure_ascii=False, indent=2))
-
-
-def as_plain(struct: Struct) -> dict[str, Any]:
-    """A Struct as plain values, whole numbers as such, by name: a Struct keeps no order."""
-    from google.protobuf.json_format import MessageToDict
-
-    return dict(sorted(whole(MessageToDict(struct)).items()))
 
 
 def outline(value: Any) -> str:
@@ -112,7 +105,7 @@ def describe(out: Output, execution: task_pb2.Execution) -> None:
             ("begun by", plain(task_pb2.ExecutionTrigger.Name(execution.trigger), "EXECUTION_TRIGGER")),
             ("due", moment(execution.scheduled_time)),
             ("priority", plain(task_pb2.ExecutionPriority.Name(execution.priority), "EXECUTION_PRIORITY")),
-            ("progress", _progress(execution.progress)),
+            ("progress", "" if state_of(execution) == "succeeded" else _progress(execution.progress)),
             ("attempts", f"{execution.attempt_count:,}" if execution.attempt_count else ""),
             *((f"{one.attempt} failed", f"{moment(one.end_time)} · {one.error}") for one in execution.failed_attempts),
             ("session", execution.session),
@@ -151,4 +144,4 @@ def _reports(execution: task_pb2.Execution) -> str:
 
 
 def _outlines(what: str, struct: Struct) -> Iterator[tuple[str, str]]:
-    return ((f"{what} {name}", outline(value)) for name, value in as_plain(struct).items())
+    return ((f"{what} {name}", outline(value)) for name, value in values(struct).items())

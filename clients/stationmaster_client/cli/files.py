@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.options import text_of
 from stationmaster_client.cli.shorthand import spelt_out
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ def read_message(file: Path, message: M, collection: str) -> tuple[str, M]:
 def read_document(file: Path) -> Any:
     """What is in a file; one without a known ending is taken for YAML, which JSON is, too."""
     try:
-        text = file.read_text()
-        return _PARSERS.get(file.suffix.lower(), _yaml)(text)
-    except OSError as error:
-        raise CommandError(f"{file} cannot be read: {error.strerror}") from error
+        return _PARSERS.get(file.suffix.lower(), _yaml)(text_of(file))
     except ValueError as error:
         raise CommandError(f"{file} cannot be understood: {error}") from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.files import read_document
+from stationmaster_client.cli.options import piped, text_of
 from stationmaster_client.cli.shorthand import seconds
 
 HOW = "KEY=TEXT, KEY=@FILE, KEY:=JSON, 'KEY[]=ITEM' of a list, a JSON object, or @FILE of one; may be repeated"
@@ -41,14 +42,10 @@ def _assign(found: dict[str, Any], text: str, option: str) -> None:
 
 
 def read_text(value: str) -> str:
-    """The text, or with `@` the file of that name."""
+    """The text, or with `@` the file of that name; `@-` is standard input."""
     if not value.startswith("@"):
         return value
-    try:
-        return Path(value[1:]).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise CommandError(f"{value[1:]} cannot be read: {why}") from error
+    return piped() if value == "@-" else text_of(Path(value[1:]))
 
 
 def _json(text: str, option: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,13 +12,16 @@ from stationmaster_client.cli.command import Run
 from stationmaster_client.cli.output import age
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
     from stationmaster.v1 import task_pb2
 
 _COLUMNS = (
-    *("KIND", "BLOCKED#", "QUEUED#", "OLDEST DUE", "RUNNING#", "FAILED#"),
-    *("LAST HOUR: OK#", "FAILED#", "CANCELLED#"),
+    *("KIND", "BLOCKED#", "QUEUED#", "OLDEST", "RUNNING#", "FAILED#"),
+    *("OK 1H#", "FAILED 1H#", "CANCELLED 1H#"),
 )
+
+
+_LOST = "⚡ connection lost, trying again"
 
 
 async def queue(
@@ -35,23 +39,27 @@ async def queue(
 
 async def _watch(run: Run, stats: task_pb2.GetQueueStatsResponse, every: float) -> None:
     """Show it again and again; a server that is away is waited for."""
+    from rich.live import Live
+
     from stationmaster_client import errors
 
     console = run.out.console
-    if run.out.as_json or not console.is_terminal or console.is_dumb_terminal:
+    alive = console.is_terminal and not console.is_dumb_terminal and not run.out.as_json
+    with Live(console=console, auto_refresh=False) if alive else nullcontext() as live:
+        lost = False
         while True:
-            _print(run, stats, line=True)
+            if live is not None:
+                live.update(_drawn(run, stats, lost=lost), refresh=True)
+            elif not lost:
+                _print(run, stats, line=True)
             await asyncio.sleep(every)
-            stats = await run.client.executions.stats()
-    from rich.live import Live
-
-    with Live(_table(run, stats), console=console, auto_refresh=False) as live:
-        while True:
-            await asyncio.sleep(every)
+            before = lost
             try:
-                live.update(_table(run, await run.client.executions.stats()), refresh=True)
+                stats, lost = await run.client.executions.stats(), False
             except errors.Unavailable:
-                live.update(run.out.grid(("⚡ connection lost, trying again",), ()), refresh=True)
+                lost = True
+            if live is None and lost != before:
+                run.out.note(_LOST if lost else "↻ connected again", "yellow" if lost else "green")
 
 
 def _print(run: Run, stats: task_pb2.GetQueueStatsResponse, *, line: bool = False) -> None:
@@ -61,8 +69,12 @@ def _print(run: Run, stats: task_pb2.GetQueueStatsResponse, *, line: bool = Fals
         run.out.table(_COLUMNS, map(_row, stats.kinds), empty="Nothing waits, nothing runs, nothing failed.")
 
 
-def _table(run: Run, stats: task_pb2.GetQueueStatsResponse) -> Table:
-    return run.out.grid(_COLUMNS, map(_row, stats.kinds))
+def _drawn(run: Run, stats: task_pb2.GetQueueStatsResponse, *, lost: bool) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    warning = [Text(_LOST, "yellow")] if lost else []
+    return Group(run.out.grid(_COLUMNS, map(_row, stats.kinds)), *warning)
 
 
 def _row(kind: task_pb2.GetQueueStatsResponse.KindStats) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.options import pairs
 from stationmaster_client.cli.output import age, moment
 from stationmaster_client.cli.tasks import Task, app
+from stationmaster_client.structs import values
 
 if TYPE_CHECKING:
     from stationmaster.v1 import task_pb2
@@ -42,7 +43,7 @@ async def run_task(
 
     from stationmaster_client.cli.execution_watch import report_targets
 
-    targets = report_targets(report, force=force)
+    targets, run_time = report_targets(report, force=force), given.moment(at, "--at")
     found = await run.client.tasks.get(task)
     options = task_pb2.ExecutionOptions()
     if targets:
@@ -52,7 +53,7 @@ async def run_task(
         task,
         variables_of(found, var),
         options=options,
-        run_time=given.moment(at, "--at"),
+        run_time=run_time,
         idempotency_key=key,
         labels=pairs(label, "--label"),
         ignore_dependencies=ignore_dependencies,
@@ -78,14 +79,12 @@ async def begun(run: Run, execution: task_pb2.Execution, targets: Targets, *, wa
 @command(app, "render")
 async def render(run: Run, task: Task, var: how.Values = []) -> None:  # noqa: B006
     """Show what an execution would be given: the payload with its templates filled in."""
-    from stationmaster_client.cli.executions_shown import as_plain
-
     found = await run.client.tasks.get(task)
     rendered = await run.client.tasks.render(task, variables_of(found, var))
     if run.out.as_json:
         run.out.json(rendered)
         return
-    for name, value in as_plain(rendered.payload).items():
+    for name, value in values(rendered.payload).items():
         run.out.print(name, style="dim")
         run.out.print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
 

@@ -9,6 +9,7 @@ from stationmaster_client.cli.output import Output, age, clean, moment, plain
 from stationmaster_client.cli.progress import took
 from stationmaster_client.cli.transcript import shorten
 from stationmaster_client.names import last
+from stationmaster_client.structs import values, whole
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -72,7 +73,7 @@ def describe(out: Output, task: task_pb2.Task) -> None:
     if out.as_json:
         out.json(task)
         return
-    from stationmaster_client.cli.executions_shown import as_plain, outline
+    from stationmaster_client.cli.executions_shown import outline
 
     out.details(
         [
@@ -81,7 +82,7 @@ def describe(out: Output, task: task_pb2.Task) -> None:
             ("description", task.description),
             ("kind", task.kind),
             ("state", state_of(task).append(clean(f" · {task.state_reason}" if task.state_reason else ""))),
-            *((f"payload {name}", outline(value)) for name, value in as_plain(task.payload).items()),
+            *((f"payload {name}", outline(value)) for name, value in values(task.payload).items()),
             *((f"variable {one.name}", _variable(one)) for one in task.variables),
             ("schedule", schedule_of(task.schedule)),
             ("", _schedule_details(task.schedule)),
@@ -108,7 +109,6 @@ def _variable(one: task_pb2.VariableDeclaration) -> str:
     from stationmaster.v1 import task_pb2
 
     from stationmaster_client.cli.executions_shown import outline
-    from stationmaster_client.structs import whole
 
     parts = [plain(task_pb2.VariableType.Name(one.type), "VARIABLE_TYPE") if one.type else "string"]
     if one.required:
