@@ -117,9 +117,9 @@ class Reporting:
             return execution.task_id
         return task.display_name or task.task_id
 
-    async def _sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+    async def _sections(self, caller: Caller, execution: Execution) -> Sequence[Section] | None:
         kind = self._services.kinds.get(execution.kind)
-        return await kind.sections(caller, execution) if isinstance(kind, ReportsItself) else ()
+        return await kind.sections(caller, execution) if isinstance(kind, ReportsItself) else None
 
     async def _events(self, caller: Caller, execution_id: UUID) -> list[Event]:
         events: list[Event] = []
