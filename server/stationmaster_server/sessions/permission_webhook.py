@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -23,6 +20,7 @@ from stationmaster_server.errors import FailedPrecondition, NotFound, ResourceEx
 from stationmaster_server.identity.model import Webhook
 from stationmaster_server.identity.store import webhook_of
 from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.webhooks import signed
 from stationmaster_server.sessions import permission_store
 from stationmaster_server.sessions.model import PermissionRequest, permission_name, session_name, turn_name
 from stationmaster_server.work.model import Failed, NewWork, Outcome, Priority, RetryPolicy, Succeeded
@@ -105,6 +103,7 @@ class PermissionWebhooks:
         """The status of the answer; its body is not read."""
         body = body_of(request)
         headers = signed(webhook.secret or b"", str(request.id), datetime.now(UTC), body)
+        headers["content-type"] = "application/json"
         async with (
             self._outbound.client(max_response_bytes=_MAX_ANSWER) as client,
             client.stream("POST", webhook.url, content=body, headers=headers) as response,
@@ -131,15 +130,3 @@ def body_of(request: PermissionRequest) -> bytes:
         },
     }
     return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
-
-
-def signed(secret: bytes, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The headers of the Standard Webhooks specification."""
-    seconds = str(int(at.timestamp()))
-    digest = hmac.new(secret, f"{message_id}.{seconds}.".encode() + body, hashlib.sha256).digest()
-    return {
-        "content-type": "application/json",
-        "webhook-id": message_id,
-        "webhook-timestamp": seconds,
-        "webhook-signature": f"v1,{b64encode(digest).decode()}",
-    }
