@@ -30,6 +30,9 @@ from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
+OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind))
+"""The kinds that every server knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
@@ -48,7 +51,7 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
     ]
-    kinds = Kinds([*ours, *installed([kind.name for kind in ours])])
+    kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
     services = TaskServices(database, engines.log, engines.queue, on.gate.audit, kinds, filling)
     follow_up = FollowUp(services, sessions.service.end)

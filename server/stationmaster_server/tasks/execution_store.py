@@ -280,8 +280,8 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
     return {row["scheduled_for"] for row in rows}
 
 
-async def stats(tx: Transaction, organization_id: UUID) -> list[KindStats]:
-    """How many executions of each kind stand how."""
+async def stats(tx: Transaction, organization_id: UUID, known: Sequence[str] = ()) -> list[KindStats]:
+    """How many executions of each kind stand how: of the kinds known, and of others that there are executions of."""
     rows = await tx.fetch(
         f"""
         SELECT e.kind, {_STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
@@ -291,7 +291,7 @@ async def stats(tx: Transaction, organization_id: UUID) -> list[KindStats]:
         """,
         organization_id,
     )
-    kinds: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in known}
     for row in rows:
         kinds.setdefault(row["kind"], {})[row["state"]] = row
     return [_stats(kind, states) for kind, states in sorted(kinds.items())]
