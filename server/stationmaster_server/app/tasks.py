@@ -19,6 +19,7 @@ from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import Kind
 from stationmaster_server.tasks.kinds.crawl import CrawlKind, extract_in
+from stationmaster_server.tasks.kinds.export import ExportKind
 from stationmaster_server.tasks.kinds.plugins import installed
 from stationmaster_server.tasks.kinds.prompt import PromptKind
 from stationmaster_server.tasks.kinds.registry import Kinds
@@ -30,7 +31,7 @@ from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
-OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind))
+OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind, ExportKind))
 """The kinds that every server knows."""
 
 
@@ -50,6 +51,7 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
         PromptKind(sessions.service, sessions.turns, sessions.watching),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
+        ExportKind(database, sessions.workspaces, on.pools, on.settings.export),
     ]
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stationmaster_server.errors import InvalidArgument, LeaseLost, StationmasterError, Unavailable
+from stationmaster_server.errors import InvalidArgument, LeaseLost, PermissionDenied, StationmasterError, Unavailable
 from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import events, execution_store, store
@@ -109,7 +109,7 @@ class ExecutionRunner:
         except KindFailed as error:
             return Failed(error.message, error.retryable, error.reason, error.retry_after)
         except StationmasterError as error:
-            retryable = not isinstance(error, InvalidArgument) and error.reason not in NOT_RETRYABLE
+            retryable = not isinstance(error, InvalidArgument | PermissionDenied) and error.reason not in NOT_RETRYABLE
             wait = error.retry_after if isinstance(error, Unavailable) else None
             return Failed(error.message, retryable, error.reason, wait)
         except LeaseLost:
