@@ -41,6 +41,7 @@ class Sessions:
     service: SessionService
     turns: Turns
     watching: Watching
+    workspaces: Workspaces
 
 
 def build_sessions(
@@ -74,7 +75,7 @@ def build_sessions(
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     webhooks = permission_webhook.PermissionWebhooks(database, outbound)
     handlers: dict[str, Handler] = {KIND: runner, permission_webhook.KIND: webhooks}
-    return Sessions(servicer, handlers, service, turns, watching)
+    return Sessions(servicer, handlers, service, turns, watching, workspaces)
 
 
 def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable[None]]:

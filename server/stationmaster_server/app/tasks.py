@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
@@ -17,15 +18,22 @@ from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
+from stationmaster_server.tasks.kinds.base import Kind
 from stationmaster_server.tasks.kinds.crawl import CrawlKind, extract_in
+from stationmaster_server.tasks.kinds.export import ExportKind
+from stationmaster_server.tasks.kinds.plugins import installed
 from stationmaster_server.tasks.kinds.prompt import PromptKind
-from stationmaster_server.tasks.kinds.registry import Kinds, installed
+from stationmaster_server.tasks.kinds.registry import Kinds
+from stationmaster_server.tasks.kinds.webhook import WebhookKind
 from stationmaster_server.tasks.model import work_kind
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
+
+OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind, ExportKind))
+"""The kinds that every server knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +48,13 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
-    kinds = Kinds(
-        [
-            PromptKind(sessions.service, sessions.turns, sessions.watching),
-            CrawlKind(database, outbound, extractor, crawler),
-            *installed(),
-        ]
-    )
+    ours: list[Kind[Any]] = [
+        PromptKind(sessions.service, sessions.turns, sessions.watching),
+        CrawlKind(database, outbound, extractor, crawler),
+        WebhookKind(outbound),
+        ExportKind(database, sessions.workspaces, on.pools, on.settings.export),
+    ]
+    kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
     services = TaskServices(database, engines.log, engines.queue, on.gate.audit, kinds, filling)
     follow_up = FollowUp(services, sessions.service.end)

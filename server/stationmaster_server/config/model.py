@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
+from stationmaster_server.config.export import ExportSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
@@ -318,6 +319,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     tasks: TaskSettings = TaskSettings()
     crawl: CrawlerSettings = CrawlerSettings()
+    export: ExportSettings = ExportSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -28,6 +26,7 @@ from stationmaster_server.identity.model import (
     method_of,
 )
 from stationmaster_server.identity.service import NewUser, WhoIAm
+from stationmaster_server.resilience.webhooks import read_secret
 from stationmaster_server.wire.fields import duration, moment, span, timestamp
 from stationmaster_server.wire.names import parse
 
@@ -52,7 +51,6 @@ _EFFECTS = {
 }
 # The last number that stands for a value wins: never the unspecified one.
 _EFFECT_NUMBERS = {effect: number for number, effect in _EFFECTS.items()}
-_WEBHOOK_PREFIX = "whsec_"
 
 ORGANIZATION_FIELDS = frozenset({"display_name", "tool_policies", "permission_webhook"})
 USER_FIELDS = frozenset({"display_name", "email", "role", "external_subject", "tool_policies"})
@@ -105,14 +103,9 @@ def webhook_change(message: pb.Organization, paths: set[str]) -> Webhook | None:
 
 def _secret(text: str) -> bytes:
     try:
-        secret = b64decode(text.removeprefix(_WEBHOOK_PREFIX), validate=True)
-    except binascii.Error:
-        secret = b""
-    if not (text.startswith(_WEBHOOK_PREFIX) and 24 <= len(secret) <= 64):
-        raise InvalidArgument.field(
-            "organization.permission_webhook.secret", "must be whsec_ and the base64 of 24 to 64 bytes"
-        )
-    return secret
+        return read_secret(text)
+    except ValueError as error:
+        raise InvalidArgument.field("organization.permission_webhook.secret", str(error)) from None
 
 
 def policies_to_proto(policies: Iterable[ToolPolicy]) -> list[agent_pb2.ToolPolicy]:

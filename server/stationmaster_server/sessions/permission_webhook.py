@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +22,7 @@ from stationmaster_server.identity.model import Webhook
 from stationmaster_server.identity.store import webhook_of
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.webhooks import signed
 from stationmaster_server.sessions import permission_store
 from stationmaster_server.sessions.model import PermissionRequest, permission_name, session_name, turn_name
 from stationmaster_server.work.model import (
@@ -151,6 +149,7 @@ class PermissionWebhooks:
         """The status of the answer; its body is not read. Raises _Unwell for one that tells of a fault over there."""
         body = body_of(request)
         headers = signed(webhook.secret or b"", str(request.id), datetime.now(UTC), body)
+        headers["content-type"] = "application/json"
         async with (
             asyncio.timeout(self._limit.total_seconds()),
             self._outbound.client(max_response_bytes=_MAX_ANSWER) as client,
@@ -181,15 +180,3 @@ def body_of(request: PermissionRequest) -> bytes:
         },
     }
     return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
-
-
-def signed(secret: bytes, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The headers of the Standard Webhooks specification."""
-    seconds = str(int(at.timestamp()))
-    digest = hmac.new(secret, f"{message_id}.{seconds}.".encode() + body, hashlib.sha256).digest()
-    return {
-        "content-type": "application/json",
-        "webhook-id": message_id,
-        "webhook-timestamp": seconds,
-        "webhook-signature": f"v1,{b64encode(digest).decode()}",
-    }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -73,14 +73,16 @@ class NewRow:
     scheduled_for: datetime | None = None
     template: bool = False
     blocked: bool = False
+    secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 # A stream that begins is nobody else's yet: so rows, streams and first events are one round trip.
 _INSERT = """
 WITH new AS (
     SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[])
-        AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked)
+                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[])
+        AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked,
+             secrets)
 ), stream AS (
     INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, id, 1 FROM new ON CONFLICT DO NOTHING
 ), event AS (
@@ -90,9 +92,10 @@ WITH new AS (
     FROM new WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = new.id)
 )
 INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
-                        task_id, task_uid, scheduled_for, template, blocked)
+                        task_id, task_uid, scheduled_for, template, blocked, secrets)
 SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
-       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked
+       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked,
+       secrets::json
 FROM new
 """
 
@@ -117,6 +120,7 @@ async def insert(
         [row.scheduled_for for row in rows],
         [row.template for row in rows],
         [row.blocked for row in rows],
+        [_json(dict(row.secrets)) for row in rows],
     )
 
 
@@ -176,12 +180,14 @@ class Stored:
     scheduled_for: datetime | None
     session_id: UUID | None
     checkpoint: dict[str, Any] | None
+    secrets: dict[str, Any] = field(repr=False)
 
 
 async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID) -> Stored:
     """What a worker needs. Raises NotFound."""
     row = await tx.fetchrow(
-        """SELECT payload, variables, template, task_id, scheduled_for, session_id, checkpoint FROM executions
+        """SELECT payload, variables, template, task_id, scheduled_for, session_id, checkpoint, secrets
+           FROM executions
            WHERE organization_id = $1 AND id = $2""",
         organization_id,
         execution_id,
@@ -192,16 +198,22 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID) -> S
 
 
 async def set_rendered(
-    tx: Transaction, organization_id: UUID, execution_id: UUID, payload: dict[str, Any], variables: dict[str, Any]
+    tx: Transaction,
+    organization_id: UUID,
+    execution_id: UUID,
+    payload: dict[str, Any],
+    variables: dict[str, Any],
+    secrets: Mapping[str, Any],
 ) -> None:
-    """Write the payload filled in."""
+    """Write the payload filled in, and its secrets."""
     await tx.execute(
-        """UPDATE executions SET payload = $3, variables = $4, template = false
+        """UPDATE executions SET payload = $3, variables = $4, secrets = $5, template = false
            WHERE organization_id = $1 AND id = $2""",
         organization_id,
         execution_id,
         payload,
         variables,
+        dict(secrets),
     )
 
 
@@ -268,8 +280,8 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
     return {row["scheduled_for"] for row in rows}
 
 
-async def stats(tx: Transaction, organization_id: UUID) -> list[KindStats]:
-    """How many executions of each kind stand how."""
+async def stats(tx: Transaction, organization_id: UUID, known: Sequence[str] = ()) -> list[KindStats]:
+    """How many executions of each kind stand how: of the kinds known, and of others that there are executions of."""
     rows = await tx.fetch(
         f"""
         SELECT e.kind, {_STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
@@ -279,7 +291,7 @@ async def stats(tx: Transaction, organization_id: UUID) -> list[KindStats]:
         """,
         organization_id,
     )
-    kinds: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in known}
     for row in rows:
         kinds.setdefault(row["kind"], {})[row["state"]] = row
     return [_stats(kind, states) for kind, states in sorted(kinds.items())]

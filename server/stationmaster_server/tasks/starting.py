@@ -70,6 +70,7 @@ async def start(
             task_uid=task.uid,
             scheduled_for=time,
             template=True,
+            secrets=task.secrets,
             blocked=blocked,
         )
         for item_id, time in zip(ids, times, strict=True)
