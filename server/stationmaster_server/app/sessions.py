@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
 
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 from stationmaster_server.app.agents import Agents
@@ -41,6 +43,7 @@ class Sessions:
     service: SessionService
     turns: Turns
     watching: Watching
+    workspace_of: Callable[[UUID], Path]
 
 
 def build_sessions(
@@ -74,7 +77,7 @@ def build_sessions(
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     webhooks = permission_webhook.PermissionWebhooks(database, outbound)
     handlers: dict[str, Handler] = {KIND: runner, permission_webhook.KIND: webhooks}
-    return Sessions(servicer, handlers, service, turns, watching)
+    return Sessions(servicer, handlers, service, turns, watching, workspaces.path)
 
 
 def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable[None]]:

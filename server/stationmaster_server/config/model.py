@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
+from stationmaster_server.config.documents import DocumentSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
@@ -316,6 +317,7 @@ class Settings(BaseSettings):
     mcp: McpSettings = McpSettings()
     storage: StorageSettings = StorageSettings()
     crawl: CrawlerSettings = CrawlerSettings()
+    documents: DocumentSettings = DocumentSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -1,4 +1,4 @@
-"""Vectors by feature hashing: words, pairs of words, and pieces of words. It needs no model and knows no language.
+"""Vectors by feature hashing: words and parts of words. It needs no model and knows no language.
 
 Texts are near each other when they share words, or parts of words (inflected, compounded, misspelt). It does not know
 that `car` and `automobile` mean the same.
@@ -13,10 +13,9 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import pairwise
 
 from stationmaster_server.embedding.encoder import DIMENSIONS, Vector
 
@@ -25,13 +24,14 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
-_GRAMS = (3, 4, 5)
+_GRAMS = (3, 4)
+_BEGINNINGS = (4, 6)
 _LONGEST = 40
 """Characters of a word that count: what is longer is no word but a key or a number."""
-_FULL_WEIGHT = 6
+_FULL_WEIGHT = 7
 """Shorter words weigh less: in most languages the shortest say the least."""
-_OF_GRAMS, _OF_PAIRS = 0.7, 0.4
-"""What all n-grams of a word weigh together, and a pair of words, beside a word."""
+_OF_BEGINNING, _OF_GRAMS = 0.7, 0.7
+"""What a beginning of a word weighs, which inflection leaves alone in many languages, and all its n-grams together."""
 
 Feature = tuple[int, float]
 
@@ -54,9 +54,6 @@ def _vector(text: str) -> Vector:
         often = 1 + math.log(count)
         for place, weight in _of_word(word):
             sums[place] += often * weight
-    for (left, right), count in Counter(pairwise(words)).items():
-        place, sign = _hashed(f"{left} {right}")
-        sums[place] += sign * _OF_PAIRS * (1 + math.log(count)) * min(_weight(left), _weight(right))
     length = math.sqrt(math.fsum(each * each for each in sums))
     return [each / length for each in sums] if length else sums
 
@@ -64,25 +61,20 @@ def _vector(text: str) -> Vector:
 @lru_cache(maxsize=50_000)
 def _of_word(word: str) -> tuple[Feature, ...]:
     weight = _weight(word)
-    place, sign = _hashed(word)
-    features = [(place, sign * weight)]
-    grams = list(_grams(word[:_LONGEST]))
-    for gram in grams:
-        place, sign = _hashed(gram)
-        features.append((place, sign * weight * _OF_GRAMS / math.sqrt(len(grams))))
-    return tuple(features)
+    word = word[:_LONGEST]
+    grams = [
+        edged[at : at + size] for edged in (f"<{word}>",) for size in _GRAMS for at in range(len(edged) - size + 1)
+    ]
+    features = [(f"={word}", 1.0)]
+    features += [(f"^{word[:size]}", _OF_BEGINNING) for size in _BEGINNINGS if len(word) >= size]
+    features += [(gram, _OF_GRAMS / math.sqrt(len(grams))) for gram in grams]
+    return tuple((place, sign * weight * share) for name, share in features for place, sign in (_hashed(name),))
 
 
 def _weight(word: str) -> float:
-    # One character of an unspaced script is a word, or half of one.
-    return 0.6 if len(word) == 1 and word > "\u0e00" else min(len(word), _FULL_WEIGHT) / _FULL_WEIGHT
-
-
-def _grams(word: str) -> Iterator[str]:
-    edged = f"<{word}>"
-    for size in _GRAMS:
-        if len(edged) > size:
-            yield from (edged[at : at + size] for at in range(len(edged) - size + 1))
+    by_length = (min(len(word), _FULL_WEIGHT) / _FULL_WEIGHT) ** 1.5
+    # Numbers say something. One character of an unspaced script is a word, or half of one.
+    return max(by_length, 0.6) if word.isdigit() or (len(word) == 1 and word > "\u0e00") else by_length
 
 
 def _hashed(feature: str) -> Feature:

@@ -1,6 +1,6 @@
 """The blocks of a Markdown text: headings, fences and paragraphs, each with its place and the headings above it.
 
-Plain text is Markdown without headings. Lists, tables and quotes are paragraphs, whose lines stay
+Plain text has paragraphs only. Lists, tables and quotes are paragraphs, whose lines stay
 together where they can.
 """
 
@@ -55,7 +55,7 @@ class _Lines:
         return self.starts[at] + len(self[at])
 
 
-def blocks_of(text: str) -> Iterator[Block]:
+def blocks_of(text: str, *, markdown: bool = True) -> Iterator[Block]:
     """The blocks in order; only blank lines lie between them."""
     lines = _Lines(text)
     path: list[tuple[int, str]] = []
@@ -64,7 +64,7 @@ def blocks_of(text: str) -> Iterator[Block]:
         if not lines[at]:
             at += 1
             continue
-        shape, after = _block(lines, at)
+        shape, after = _block(lines, at) if markdown else (Shape.PARAGRAPH, _after_paragraph(lines, at))
         if shape is Shape.HEADING:
             level, title = _title(lines, at, after)
             path = [entry for entry in path if entry[0] < level] + [(level, title)]
@@ -86,6 +86,12 @@ def _block(lines: _Lines, at: int) -> tuple[Shape, int]:
     while after < len(lines) and lines[after] and not _begins(lines[after]):
         after += 1
     return Shape.PARAGRAPH, after
+
+
+def _after_paragraph(lines: _Lines, at: int) -> int:
+    while at < len(lines) and lines[at]:
+        at += 1
+    return at
 
 
 def _begins(line: str) -> bool:

@@ -30,14 +30,15 @@ class _Unit:
     block: Block
 
 
-def split(text: str, how: Splitting) -> list[Piece]:
+def split(text: str, how: Splitting, media_type: str = "text/markdown") -> list[Piece]:
     """The pieces, in order. Every character but white space is in one at least; none is longer than asked for."""
-    return _Splitter(text, how).pieces()
+    return _Splitter(text, how, markdown=media_type == "text/markdown").pieces()
 
 
 class _Splitter:
-    def __init__(self, text: str, how: Splitting) -> None:
+    def __init__(self, text: str, how: Splitting, *, markdown: bool) -> None:
         self._text = text
+        self._markdown = markdown
         self._how = how
         self._measure = Measure(text, how.unit)
         self._overlap = self._measure.limit(how.overlap)
@@ -80,7 +81,7 @@ class _Splitter:
         return begins and self._how.cut is Cut.HEADINGS
 
     def _units(self) -> Iterator[_Unit]:
-        for block in blocks_of(self._text):
+        for block in blocks_of(self._text, markdown=self._markdown):
             cuts = _IN_FENCE if block.shape is Shape.FENCE else _IN_PARAGRAPH
             fine = self._how.cut is Cut.SENTENCES and block.shape is Shape.PARAGRAPH
             for start, end in self._cut(block.start, block.end, cuts, fine=fine):
