@@ -13,17 +13,18 @@ from stationmaster_server.db.all_tables import load
 from stationmaster_server.db.migrations.run import FOLDER
 from stationmaster_server.db.partitions import partitions_ddl
 from stationmaster_server.db.roles import roles_ddl
-from stationmaster_server.db.schema import security_ddl
+from stationmaster_server.db.schema import EXTENSIONS_DDL, security_ddl
 
 TARGET = FOLDER / "versions" / "0001_first.sql"
 SEPARATOR = ";\n\n"
 
 
 def statements() -> Iterator[str]:
-    """Roles, tables, indexes, partitions and security, in the order in which they can be made."""
+    """Roles, extensions, tables, indexes, partitions and security, in the order in which they can be made."""
     metadata = load()
     dialect = create_mock_engine("postgresql+asyncpg://", lambda *_: None).dialect
     yield from roles_ddl()
+    yield from EXTENSIONS_DDL
     for table in metadata.sorted_tables:
         yield str(CreateTable(table).compile(dialect=dialect))
         for index in sorted(table.indexes, key=lambda index: str(index.name)):

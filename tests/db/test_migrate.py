@@ -17,7 +17,7 @@ from stationmaster_server.db.migrate import migrate, pending, revisions
 from stationmaster_server.db.migrations.run import FOLDER
 from stationmaster_server.db.partitions import partitions_ddl
 from stationmaster_server.db.roles import roles_ddl
-from stationmaster_server.db.schema import security_ddl
+from stationmaster_server.db.schema import EXTENSIONS_DDL, security_ddl
 
 from tests.db.catalog import catalog, create_declared
 
@@ -34,7 +34,9 @@ async def empty_url(postgres: Cluster) -> str:
 
 async def test_the_migrated_schema_equals_the_declared_one(database_url: str, empty_url: str) -> None:
     metadata = load()
-    await create_declared(empty_url, metadata, [*roles_ddl()], [*security_ddl(metadata), *partitions_ddl()])
+    await create_declared(
+        empty_url, metadata, [*roles_ddl(), *EXTENSIONS_DDL], [*security_ddl(metadata), *partitions_ddl()]
+    )
     migrated, declared = await catalog(database_url), await catalog(empty_url)
     assert migrated.keys() == declared.keys()
     for kind, facts in declared.items():
@@ -104,3 +106,41 @@ async def test_a_login_that_may_not_migrate_is_told_what_it_needs(postgres: Clus
     login = empty_url.partition("//")[2].partition("@")[0]
     with pytest.raises(NotMigrated, match="owns the database and has CREATEROLE"):
         await migrate(empty_url.replace(login, "plain:plain"))
+
+
+@pytest.fixture
+async def bare_url(postgres: Cluster, empty_url: str) -> str:
+    """A database without pgvector."""
+    await administer(postgres, "DROP EXTENSION vector")
+    return empty_url
+
+
+async def administer(postgres: Cluster, *statements: str) -> None:
+    connection = await asyncpg.connect(postgres.url(user=SUPERUSER, database="empty_database"))
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def test_a_postgresql_without_pgvector_is_told_what_to_install(postgres: Cluster, bare_url: str) -> None:
+    await administer(postgres, "ALTER DATABASE empty_database SET extension_control_path = '/nonexistent'")
+    with pytest.raises(NotMigrated, match=r"lacks the extension pgvector.*install it.*0\.8 or newer"):
+        await migrate(bare_url)
+
+
+async def test_a_login_that_may_not_make_the_extension_is_told_who_may(bare_url: str) -> None:
+    with pytest.raises(NotMigrated, match="an administrator must run CREATE EXTENSION vector in the database"):
+        await migrate(bare_url)
+    assert await pending(bare_url) == ["0001"]
+
+
+async def test_an_extension_that_an_administrator_made_is_used(postgres: Cluster, bare_url: str) -> None:
+    await administer(postgres, "CREATE EXTENSION vector")
+    await migrate(bare_url)
+    assert await pending(bare_url) == []
+
+
+async def test_a_pgvector_that_is_too_old_is_refused(postgres: Cluster, empty_url: str) -> None:
+    await administer(postgres, "UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
+    with pytest.raises(NotMigrated, match=r"of version 0\.7\.4 here, 0\.8 is needed"):
+        await migrate(empty_url)

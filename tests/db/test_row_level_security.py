@@ -65,6 +65,7 @@ def any_value(kind: str) -> str:
         "date": "now()",
         "boolean": "true",
         "bytea": "'\\x00'",
+        "vector": "array_fill(0.1::real, ARRAY[384])",
     }
     return samples.get(kind, "'1'") + f"::{kind}"
 

@@ -13,6 +13,8 @@ from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.db.model import Tenant
+from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.resilience.pools import Pools
@@ -77,7 +79,8 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     kinds = Kinds([Steered()])
     log = EventLog(database, PostgresBus(Listener(database)))
     filling = Filling(kinds, Templates(pools.cpu))
-    services = TaskServices(database, log, WorkQueue(notifier), AuditLog(database), kinds, filling, clock)
+    embedder = Embedder(HashingEncoder(), pools.cpu)
+    services = TaskServices(database, log, WorkQueue(notifier), AuditLog(database), kinds, filling, embedder, clock)
     try:
         yield Firer(database, services, Tasks(services), Firing(services, clock=clock))
     finally:

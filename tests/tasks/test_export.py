@@ -19,8 +19,9 @@ from stationmaster.v1 import agent_pb2, identity_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 from stationmaster_client import Client
+from stationmaster_client.structs import values
 from stationmaster_server.agents.tools.workspace import PathRefused, Workspace
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
 
@@ -42,7 +43,7 @@ async def exported(tasks: TaskServiceAsyncStub, **payload: Any) -> pb.Execution:
 def files_of(station: RunningServer, execution: pb.Execution) -> dict[str, bytes]:
     """The files by what they are of, after comparing them with the manifest."""
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED, execution.message
-    result = mapping(execution.result)
+    result = values(execution.result)
     root = station.settings.data_folder / "workspaces" / result["workspace"].partition("/")[2]
     assert json.loads((root / result["manifest"]).read_text())["files"] == result["files"]
     found = {}
@@ -87,7 +88,7 @@ async def test_everything_is_exported_as_json_lines_with_a_manifest(
     assert {"session.create", "task.create", "execution.submit"} <= {row["action"] for row in lines(files["audit"])}
     assert [row["payload"] for row in lines(files["tasks"])] == [{"text": "hello"}]
     assert [row["name"] for row in lines(files["executions"])] == [execution.name]
-    assert all(file["complete"] for file in mapping(execution.result)["files"])
+    assert all(file["complete"] for file in values(execution.result)["files"])
 
 
 async def test_pages_filters_limits_and_times_are_kept_to(station: RunningServer, tasks: TaskServiceAsyncStub) -> None:
@@ -100,7 +101,7 @@ async def test_pages_filters_limits_and_times_are_kept_to(station: RunningServer
     assert [row["create_time"] for row in rows] == sorted(row["create_time"] for row in rows)
     some = await exported(tasks, what=["executions"], filters=only, limit=120)
     assert [row["name"] for row in lines(files_of(station, some)["executions"])] == [row["name"] for row in rows[:120]]
-    assert [file["complete"] for file in mapping(some.result)["files"]] == [False]
+    assert [file["complete"] for file in values(some.result)["files"]] == [False]
     none = await exported(tasks, what=["executions"], filters=only, end_time="2020-01-01T00:00:00Z")
     assert files_of(station, none)["executions"] == b""
 
@@ -147,7 +148,7 @@ async def test_files_go_into_the_workspace_of_a_session_that_is_named(
     async with Client.connect(station.target, station.admin_key) as client:
         session = await talked(client, "one")
     execution = await exported(tasks, what=["sessions"], session=session)
-    assert mapping(execution.result)["workspace"] == session
+    assert values(execution.result)["workspace"] == session
     assert files_of(station, execution)["sessions"]
     missing = await exported(tasks, what=["sessions"], session=f"sessions/{uuid.uuid4()}")
     assert missing.failed_attempts[0].reason == "RESOURCE_NOT_FOUND"

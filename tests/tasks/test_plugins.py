@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client.structs import values
 from stationmaster_server.app.doctor import Finding, Verdict
 from stationmaster_server.app.doctor import plugins as examined
 from stationmaster_server.tasks.kinds import plugins
 from stationmaster_server.tasks.kinds.base import Done, Job, Payload
 from stationmaster_server.tasks.kinds.rehearsal import Rehearsal
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import StartServer
 
@@ -57,7 +58,7 @@ async def test_installed_example_runs_on_a_real_server(
         execution = await tasks.GetExecution(pb.GetExecutionRequest(name=name))
         stats = await tasks.GetQueueStats(pb.GetQueueStatsRequest())
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED, execution.message
-    assert mapping(execution.result) == {"words": 3, "most": {"two": 2, "one": 1}}
+    assert values(execution.result) == {"words": 3, "most": {"two": 2, "one": 1}}
     assert "3 words in 2 texts" in [e.execution_log.text for e in events if e.HasField("execution_log")]
     assert {"crawl", "prompt", "webhook", "word_count"} <= {kind.kind for kind in stats.kinds}
 

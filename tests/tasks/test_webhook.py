@@ -21,8 +21,9 @@ from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.storage_pb2_grpc import StorageServiceStub
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client.structs import values
 from stationmaster_server.resilience.webhooks import read_secret, signed
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.resilience.site import SILENCE, Site, answer, redirect, serve
@@ -101,7 +102,7 @@ async def test_receiver_gets_the_body_and_can_verify_who_sent_it(tasks: TaskServ
     site.answers = {"/hook": answer(b"taken", status=202)}
     execution = await sent(tasks, site, body={"order": 17, "name": "Größe"}, headers={"Authorization": TOKEN})
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED, execution.message
-    assert mapping(execution.result) == {"status": 202, "body": "taken", "body_truncated": False}
+    assert values(execution.result) == {"status": 202, "body": "taken", "body_truncated": False}
     ((_, headers, body),) = site.requests
     assert json.loads(body) == {"order": 17, "name": "Größe"}
     assert verified(headers, body, KEY)
@@ -212,7 +213,7 @@ async def test_long_answer_is_cut_and_what_it_repeats_of_the_secrets_is_masked(
     edge = echo + b"x" * (4096 - len(echo) - 10) + token.encode() + b"y" * 10_000
     site.answers = {"/hook": answer(edge)}
     execution = await sent(tasks, site, headers={"authorization": TOKEN})
-    result = mapping(execution.result)
+    result = values(execution.result)
     assert result["body"].startswith("you sent *** and *** and *** xxx")
     assert result["body_truncated"]
     assert len(result["body"]) <= 4096
@@ -247,8 +248,8 @@ async def test_secrets_are_nowhere_to_be_seen(station: RunningServer, site: Site
         text = str(message)
         assert token not in text
         assert SECRET not in text
-    assert mapping(seen[0].payload)["headers"] == {"Authorization": "********"}
-    assert mapping(seen[0].payload)["secret"] == "********"
+    assert values(seen[0].payload)["headers"] == {"Authorization": "********"}
+    assert values(seen[0].payload)["secret"] == "********"
     places = await _places_of(station.app.database_url, token)
     assert places <= {("tasks", "secrets"), ("executions", "secrets"), ("request_ids", "answer")}
 
@@ -275,7 +276,7 @@ async def test_masks_that_come_back_with_an_update_keep_the_secret(tasks: TaskSe
     made = await tasks.CreateTask(
         pb.CreateTaskRequest(task_id="hook", task=pb.Task(kind="webhook", payload=spec(site).payload))
     )
-    changed = mapping(made.payload) | {"body": {"changed": True}}
+    changed = values(made.payload) | {"body": {"changed": True}}
     made.payload.CopyFrom(struct(changed))
     request = pb.UpdateTaskRequest(task=made)
     request.update_mask.paths.append("payload")

@@ -393,6 +393,58 @@ VARIABLE_TYPE_OBJECT: VariableType.ValueType  # 6
 """A JSON object."""
 Global___VariableType: _TypeAlias = VariableType  # noqa: Y015
 
+class _SearchMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
+    """TEXT."""
+    SEARCH_MODE_TEXT: _SearchMode.ValueType  # 1
+    """By words. Of tasks all that match are found."""
+    SEARCH_MODE_MEANING: _SearchMode.ValueType  # 2
+    """By meaning: the query is any text. A task is found so a moment after it was written."""
+    SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 3
+    """By both, fused by their ranks."""
+
+class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
+    """How SearchTasks compares."""
+
+SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
+"""TEXT."""
+SEARCH_MODE_TEXT: SearchMode.ValueType  # 1
+"""By words. Of tasks all that match are found."""
+SEARCH_MODE_MEANING: SearchMode.ValueType  # 2
+"""By meaning: the query is any text. A task is found so a moment after it was written."""
+SEARCH_MODE_HYBRID: SearchMode.ValueType  # 3
+"""By both, fused by their ranks."""
+Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
+
+class _SearchTarget:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SearchTargetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchTarget.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEARCH_TARGET_UNSPECIFIED: _SearchTarget.ValueType  # 0
+    """Not allowed."""
+    SEARCH_TARGET_TASKS: _SearchTarget.ValueType  # 1
+    """Tasks."""
+    SEARCH_TARGET_DOCUMENTS: _SearchTarget.ValueType  # 2
+    """Documents that executions of the kind `process` made."""
+
+class SearchTarget(_SearchTarget, metaclass=_SearchTargetEnumTypeWrapper):
+    """What SearchTasks searches through."""
+
+SEARCH_TARGET_UNSPECIFIED: SearchTarget.ValueType  # 0
+"""Not allowed."""
+SEARCH_TARGET_TASKS: SearchTarget.ValueType  # 1
+"""Tasks."""
+SEARCH_TARGET_DOCUMENTS: SearchTarget.ValueType  # 2
+"""Documents that executions of the kind `process` made."""
+Global___SearchTarget: _TypeAlias = SearchTarget  # noqa: Y015
+
 @_typing.final
 class VariableDeclaration(_message.Message):
     """A variable that templates use: `{{ name }}`."""
@@ -1447,6 +1499,68 @@ class ResumeTaskRequest(_message.Message):
 Global___ResumeTaskRequest: _TypeAlias = ResumeTaskRequest  # noqa: Y015
 
 @_typing.final
+class Passage(_message.Message):
+    """A passage of a document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    HEADINGS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The document: `documents/{document}`."""
+    number: _builtins.int
+    """Which of its pieces, from 0."""
+    user: _builtins.str
+    """Whose it is: `users/{user}`."""
+    source: _builtins.str
+    """Where its text came from: the name that the payload gave, or the path of a file, or a URL."""
+    title: _builtins.str
+    """The document's title."""
+    text: _builtins.str
+    """The text."""
+    start_offset: _builtins.int
+    """Where it begins in the document, in characters (code points)."""
+    execution: _builtins.str
+    """What made the document: `executions/{execution}`."""
+    @_builtins.property
+    def headings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The headings above the passage, outermost first."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the document was made."""
+
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+        number: _builtins.int = ...,
+        user: _builtins.str = ...,
+        source: _builtins.str = ...,
+        title: _builtins.str = ...,
+        headings: _abc.Iterable[_builtins.str] | None = ...,
+        text: _builtins.str = ...,
+        start_offset: _builtins.int = ...,
+        execution: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "document", b"document", "execution", b"execution", "headings", b"headings", "number", b"number", "source", b"source", "start_offset", b"start_offset", "text", b"text", "title", b"title", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Passage: _TypeAlias = Passage  # noqa: Y015
+
+@_typing.final
 class SearchTasksRequest(_message.Message):
     """Request of SearchTasks."""
 
@@ -1455,22 +1569,32 @@ class SearchTasksRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """Words, as one would type them into a search engine: `"exact phrase"`, `-not`, `or`."""
     page_size: _builtins.int
     """At most so many; default 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    mode: Global___SearchMode.ValueType
+    """How to compare."""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[Global___SearchTarget.ValueType]:
+        """What to search through; none means TASKS. But for TEXT through TASKS alone, at most 500 hits of each way to compare are found."""
+
     def __init__(
         self,
         *,
         query: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        mode: Global___SearchMode.ValueType = ...,
+        targets: _abc.Iterable[Global___SearchTarget.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1484,20 +1608,25 @@ class SearchTasksResponse(_message.Message):
 
     @_typing.final
     class Hit(_message.Message):
-        """A task that matches."""
+        """A task or a passage that matches."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         TASK_FIELD_NUMBER: _builtins.int
         SCORE_FIELD_NUMBER: _builtins.int
         SNIPPET_FIELD_NUMBER: _builtins.int
+        PASSAGE_FIELD_NUMBER: _builtins.int
         score: _builtins.float
-        """How well, from 0 up."""
+        """How well, from 0 up; of MEANING the cosine similarity. To be compared within one answer only."""
         snippet: _builtins.str
         """A piece of its text, matches between `**`."""
         @_builtins.property
         def task(self) -> Global___Task:
-            """The task."""
+            """The task, if it is one."""
+
+        @_builtins.property
+        def passage(self) -> Global___Passage:
+            """The passage, if it is one."""
 
         def __init__(
             self,
@@ -1505,10 +1634,11 @@ class SearchTasksResponse(_message.Message):
             task: Global___Task | None = ...,
             score: _builtins.float = ...,
             snippet: _builtins.str = ...,
+            passage: Global___Passage | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["passage", b"passage", "task", b"task"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "snippet", b"snippet", "task", b"task"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["passage", b"passage", "score", b"score", "snippet", b"snippet", "task", b"task"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -228,9 +228,10 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchTasks(self, request, context):
-        """Finds tasks by the words of their id, names, description, labels and payload, best first.
+        """Finds tasks by their id, names, description, labels and payload, and passages of the documents that executions of the kind `process`
+        made; best first. By words, by meaning, or by both. Documents are seen as executions are: one's own, and all by administrators.
 
-        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID), RESOURCE_EXHAUSTED (SERVER_OVERLOADED: by meaning, when all processes are busy).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,9 +72,10 @@ class TaskServiceStub:
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
     SearchTasks: _grpc.UnaryUnaryMultiCallable[_task_pb2.SearchTasksRequest, _task_pb2.SearchTasksResponse]
-    """Finds tasks by the words of their id, names, description, labels and payload, best first.
+    """Finds tasks by their id, names, description, labels and payload, and passages of the documents that executions of the kind `process`
+    made; best first. By words, by meaning, or by both. Documents are seen as executions are: one's own, and all by administrators.
 
-    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID), RESOURCE_EXHAUSTED (SERVER_OVERLOADED: by meaning, when all processes are busy).
     """
     AddDependency: _grpc.UnaryUnaryMultiCallable[_task_pb2.AddDependencyRequest, _task_pb2.TaskDependency]
     """Lets a task depend on another one.
@@ -203,9 +204,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
     SearchTasks: _aio.UnaryUnaryMultiCallable[_task_pb2.SearchTasksRequest, _task_pb2.SearchTasksResponse]  # type: ignore[assignment]
-    """Finds tasks by the words of their id, names, description, labels and payload, best first.
+    """Finds tasks by their id, names, description, labels and payload, and passages of the documents that executions of the kind `process`
+    made; best first. By words, by meaning, or by both. Documents are seen as executions are: one's own, and all by administrators.
 
-    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+    Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID), RESOURCE_EXHAUSTED (SERVER_OVERLOADED: by meaning, when all processes are busy).
     """
     AddDependency: _aio.UnaryUnaryMultiCallable[_task_pb2.AddDependencyRequest, _task_pb2.TaskDependency]  # type: ignore[assignment]
     """Lets a task depend on another one.
@@ -379,9 +381,10 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.SearchTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.SearchTasksResponse, _abc.Awaitable[_task_pb2.SearchTasksResponse]]:
-        """Finds tasks by the words of their id, names, description, labels and payload, best first.
+        """Finds tasks by their id, names, description, labels and payload, and passages of the documents that executions of the kind `process`
+        made; best first. By words, by meaning, or by both. Documents are seen as executions are: one's own, and all by administrators.
 
-        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+        Errors: INVALID_ARGUMENT (PAGE_TOKEN_INVALID), RESOURCE_EXHAUSTED (SERVER_OVERLOADED: by meaning, when all processes are busy).
         """
 
     @_abc_1.abstractmethod

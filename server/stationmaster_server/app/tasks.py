@@ -12,8 +12,10 @@ from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.storage import Storage
 from stationmaster_server.db.engine import Database
+from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.tasks import reporting, retention_store
+from stationmaster_server.tasks import embeddings, reporting, retention_store
 from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
@@ -22,17 +24,20 @@ from stationmaster_server.tasks.kinds.base import Kind
 from stationmaster_server.tasks.kinds.crawl import CrawlKind, extract_in
 from stationmaster_server.tasks.kinds.export import ExportKind
 from stationmaster_server.tasks.kinds.plugins import installed
+from stationmaster_server.tasks.kinds.process import ProcessKind
 from stationmaster_server.tasks.kinds.prompt import PromptKind
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.tasks.kinds.webhook import WebhookKind
 from stationmaster_server.tasks.model import work_kind
+from stationmaster_server.tasks.process.library import Library, forget_unfinished
+from stationmaster_server.tasks.process.sources import Sources
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
-OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind, ExportKind))
+OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind, ExportKind, ProcessKind))
 """The kinds that every server knows."""
 
 
@@ -47,27 +52,38 @@ class Tasks:
 def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
+    embedder = Embedder(HashingEncoder(), on.pools.cpu)
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     ours: list[Kind[Any]] = [
         PromptKind(sessions.service, sessions.turns, sessions.watching),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
+        _process_kind(on, sessions, embedder),
         ExportKind(database, sessions.workspaces, on.pools, on.settings.export),
     ]
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
-    services = TaskServices(database, engines.log, engines.queue, on.gate.audit, kinds, filling)
+    services = TaskServices(database, engines.log, engines.queue, on.gate.audit, kinds, filling, embedder)
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
     on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
     on.chores.add(_forgetting(database, on.settings.tasks.keep_executions))
+    on.chores.add(Chore("forget unfinished documents", timedelta(hours=1), lambda: forget_unfinished(database)))
+    on.chores.add(Chore("embed tasks", timedelta(minutes=1), lambda: embeddings.embed_rest(services)))
     _fire_schedules(on, services)
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
     reports = {reporting.KIND: reporting.Reporting(services, storage.reports, on.pools)}
-    return Tasks(TaskServicer(services, on.tokens), runners | reports)
+    embedding: dict[str, Handler] = {embeddings.KIND: embeddings.TaskEmbedding(services)}
+    return Tasks(TaskServicer(services, on.tokens), runners | reports | embedding)
+
+
+def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> ProcessKind:
+    settings = on.settings.documents
+    sources = Sources(on.database, on.pools, sessions.service, sessions.workspaces.path, settings.max_bytes)
+    return ProcessKind(sources, Library(on.database, on.gate.audit), embedder, on.pools, settings)
 
 
 def _forgetting(database: Database, keep: timedelta) -> Chore:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
+from stationmaster_server.config.documents import DocumentSettings
 from stationmaster_server.config.export import ExportSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
@@ -320,6 +321,7 @@ class Settings(BaseSettings):
     tasks: TaskSettings = TaskSettings()
     crawl: CrawlerSettings = CrawlerSettings()
     export: ExportSettings = ExportSettings()
+    documents: DocumentSettings = DocumentSettings()
 
     @classmethod
     def settings_customise_sources(

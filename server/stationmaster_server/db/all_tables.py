@@ -22,6 +22,7 @@ MODULES = (
     "stationmaster_server.sessions.tables",
     "stationmaster_server.tasks.crawl.tables",
     "stationmaster_server.tasks.tables",
+    "stationmaster_server.tasks.process.tables",
 )
 
 

@@ -21,6 +21,8 @@ else:
 
 OPEN_TIMEOUT = timedelta(seconds=10)
 _STATEMENTS_KEPT = 1000  # prepared statements of one connection: more than the queries of all rooms together
+# The index of vectors holds those of all tenants: it is read on until enough of this one's are found.
+_SEARCH_ON = {"hnsw.iterative_scan": "relaxed_order", "hnsw.max_scan_tuples": "200000", "hnsw.ef_search": "100"}
 _CANNOT_TAKE_ROLE = (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError)
 
 
@@ -76,7 +78,8 @@ _dump: Any = partial(json.dumps, separators=(",", ":"), ensure_ascii=False)
 
 def tenant_opening(url: str, statement_timeout: timedelta) -> Opening:
     """Sessions of tenants: row-level security holds, and what was not begun as a writing transaction cannot write."""
-    return _opening(url, APP_ROLE, statement_timeout, {"default_transaction_read_only": "on"})
+    settings = {"default_transaction_read_only": "on", **_SEARCH_ON}
+    return _opening(url, APP_ROLE, statement_timeout, settings)
 
 
 def system_opening(url: str, statement_timeout: timedelta) -> Opening:

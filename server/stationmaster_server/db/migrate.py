@@ -9,16 +9,20 @@ import asyncpg
 
 from stationmaster_server.db.errors import NotMigrated, translate
 
+_VECTOR = (0, 8)
+"""pgvector reads its index on, until enough rows of a tenant are found, since this version."""
 _REVISIONS = Path(__file__).parent / "migrations" / "versions"
 
 
 async def migrate(url: str) -> None:
     """Apply the revisions that are missing.
 
-    NotMigrated when the login may not make what a revision needs, or the database is newer than this program.
+    NotMigrated when the login may not make what a revision needs, PostgreSQL lacks pgvector, or the database is newer
+    than this program.
     """
     if not await pending(url):
         return
+    has_vector = await _has_vector(url)
     from sqlalchemy.exc import DBAPIError
 
     from stationmaster_server.db.migrations.run import upgrade
@@ -32,7 +36,34 @@ async def migrate(url: str) -> None:
             f"the database login may not do what the migration needs ({error.orig}): run `stationmaster-server migrate`"
             " with a login that owns the database and has CREATEROLE, or let an administrator create the roles"
             " stationmaster_app and stationmaster_system (NOLOGIN) and GRANT both to the login"
+            + ("" if has_vector else "; an administrator must run CREATE EXTENSION vector in the database as well")
         ) from error
+
+
+async def _has_vector(url: str) -> bool:
+    """Whether the database has the extension already. NotMigrated when it cannot have it, or has it too old."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        there = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        ready = await connection.fetchval("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
+    finally:
+        await connection.close()
+    version = there or ready
+    if version is None:
+        raise NotMigrated(
+            "this PostgreSQL lacks the extension pgvector, by which documents and tasks are found: install it (package"
+            f" postgresql-NN-pgvector or pgvector, image pgvector/pgvector), {_at_least()} or newer, and start again"
+        )
+    if tuple(int(part) for part in version.split(".")[:2]) < _VECTOR:
+        raise NotMigrated(
+            f"the extension pgvector is of version {version} here, {_at_least()} is needed: update its package, let an"
+            " administrator run ALTER EXTENSION vector UPDATE in the database, and start again"
+        )
+    return there is not None
+
+
+def _at_least() -> str:
+    return ".".join(map(str, _VECTOR))
 
 
 async def pending(url: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Column, DateTime, MetaData, Table, Uuid, text
 from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import UserDefinedType
 
 from stationmaster_server.db.roles import APP_ROLE, SYSTEM_ROLE
 
@@ -22,6 +23,23 @@ metadata = MetaData(
 # The organization that the connection is set to; NULL, which equals nothing, when it is set to none.
 CURRENT_ORGANIZATION = "NULLIF(current_setting('stationmaster.organization', true), '')::uuid"
 CURRENT_USER_ID = "NULLIF(current_setting('stationmaster.user', true), '')::uuid"
+
+
+EXTENSIONS_DDL = ("CREATE EXTENSION IF NOT EXISTS vector",)
+"""What tables need of PostgreSQL beside itself."""
+
+
+class Vector(UserDefinedType[object]):
+    """pgvector's type."""
+
+    cache_ok = True
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+
+    def get_col_spec(self, **_: object) -> str:
+        """The type as SQL."""
+        return f"VECTOR({self.dimensions})"
 
 
 def tenant_table(name: str, *items: SchemaItem, partition_by_month: str | None = None) -> Table:

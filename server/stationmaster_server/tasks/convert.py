@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from stationmaster_server.tasks.model import (
     task_name,
 )
 from stationmaster_server.tasks.schedule_model import Overlap
+from stationmaster_server.tasks.search_model import Hit, Mode, Passage, Target
 from stationmaster_server.wire.fields import duration, mapping, moment, span, struct, timestamp
 from stationmaster_server.wire.names import parse
 
@@ -45,6 +46,8 @@ _MODE_OF = {number: mode for mode, number in _MODES.items()}
 _POLICIES = {each: pb.DependencyFailurePolicy.Value(f"DEPENDENCY_FAILURE_POLICY_{each}") for each in FailurePolicy}
 _POLICY_OF = {number: policy for policy, number in _POLICIES.items()}
 _DEPENDENCY_STATES = {state: pb.DependencyState.Value(f"DEPENDENCY_STATE_{state}") for state in DependencyState}
+_SEARCH_MODE_OF = {pb.SearchMode.Value(f"SEARCH_MODE_{mode}"): mode for mode in Mode}
+_TARGET_OF = {pb.SearchTarget.Value(f"SEARCH_TARGET_{target}"): target for target in Target}
 _DEFAULT_SCHEDULE = Schedule()
 _PLAIN = ("display_name", "description")
 
@@ -197,7 +200,36 @@ def dependency_to_proto(dependency: Dependency) -> pb.TaskDependency:
     )
 
 
-def hit_to_proto(hit: tuple[Task, float, str]) -> pb.SearchTasksResponse.Hit:
-    """A task that matches, as its message."""
-    task, score, snippet = hit
-    return pb.SearchTasksResponse.Hit(task=task_to_proto(task), score=score, snippet=snippet)
+def mode_of(number: pb.SearchMode.ValueType) -> Mode:
+    """How to search; TEXT unless it is said."""
+    return _SEARCH_MODE_OF.get(number, Mode.TEXT)
+
+
+def targets_of(numbers: Iterable[pb.SearchTarget.ValueType]) -> set[Target]:
+    """What to search through; tasks unless it is said."""
+    return {_TARGET_OF[number] for number in numbers if number in _TARGET_OF} or {Target.TASKS}
+
+
+def hit_to_proto(hit: Hit) -> pb.SearchTasksResponse.Hit:
+    """A task or passage that matches, as its message."""
+    message = pb.SearchTasksResponse.Hit(score=hit.score, snippet=hit.snippet)
+    if isinstance(hit.found, Task):
+        message.task.CopyFrom(task_to_proto(hit.found))
+    else:
+        message.passage.CopyFrom(_passage(hit.found))
+    return message
+
+
+def _passage(passage: Passage) -> pb.Passage:
+    return pb.Passage(
+        document=f"documents/{passage.document_id}",
+        number=passage.number,
+        user=f"users/{passage.user_id}",
+        source=passage.source,
+        title=passage.title,
+        headings=passage.headings,
+        text=passage.text,
+        start_offset=passage.start,
+        execution=execution_name(passage.execution_id),
+        create_time=timestamp(passage.created_at),
+    )

@@ -23,7 +23,7 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import administers, require_administrator
-from stationmaster_server.tasks import dependency_store, execution_store, schedule_store, store
+from stationmaster_server.tasks import dependency_store, embeddings, execution_store, schedule_store, store
 from stationmaster_server.tasks.model import Task, TaskState, illegal_state, task_name
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
@@ -63,6 +63,7 @@ class Tasks:
             if again is not None:
                 return again
             task = await store.insert(tx, tenant.organization_id, task)
+            await embeddings.order(tx, self._services.queue, tenant, task, self._services.embedder.name)
             await self._audit(tx, caller, "task.create", task, kind=task.kind)
             await remember(tx, tenant, caller.request_key, task)
             return task
@@ -77,11 +78,6 @@ class Tasks:
         clause = store.LISTING.sql(filter_text, order_by, page, start=2)
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             return await store.list_tasks(tx, caller.tenant.organization_id, clause)
-
-    async def search(self, caller: Caller, query: str, page: PageRequest) -> Page[tuple[Task, float, str]]:
-        """Tasks whose words match, the best first, each with its score and a piece of its text."""
-        async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            return await store.search(tx, caller.tenant.organization_id, query, page)
 
     async def update(
         self, caller: Caller, task_id: str, changes: Mapping[str, Any], etag: str = "", *, validate_only: bool = False
@@ -109,6 +105,8 @@ class Tasks:
                 return again
             await self._own(tx, caller, task_id, etag or before.etag)
             changed = await store.update(tx, tenant.organization_id, changed, scheduled="schedule" in changes)
+            if embeddings.TEXT_FIELDS & changes.keys():
+                await embeddings.order(tx, self._services.queue, tenant, changed, self._services.embedder.name)
             await self._audit(tx, caller, "task.update", changed, paths=sorted(changes))
             await remember(tx, tenant, caller.request_key, changed)
             return changed

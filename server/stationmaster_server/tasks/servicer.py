@@ -21,6 +21,7 @@ from stationmaster_server.tasks.convert_events import events_to_proto
 from stationmaster_server.tasks.dependencies import Dependencies
 from stationmaster_server.tasks.executions import Executions
 from stationmaster_server.tasks.previews import Previews
+from stationmaster_server.tasks.searching import Search
 from stationmaster_server.tasks.service import UPDATABLE, Tasks
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.watching import Watching
@@ -40,6 +41,7 @@ class TaskServicer(TaskServiceServicer):
         self._dependencies = Dependencies(services)
         self._executions = Executions(services)
         self._previews = Previews(services)
+        self._search = Search(services)
         self._watching = Watching(services.database, services.log)
         self._tokens = tokens
 
@@ -86,8 +88,10 @@ class TaskServicer(TaskServiceServicer):
         return convert.task_to_proto(await self._tasks.resume(caller_of(request), convert.task_id_of(request.name)))
 
     async def SearchTasks(self, request: pb.SearchTasksRequest, context: Context) -> pb.SearchTasksResponse:
-        """A page of tasks that match."""
-        page = await self._tasks.search(current_caller(), request.query, self._tokens.read(request))
+        """A page of tasks and passages that match."""
+        mode, targets = convert.mode_of(request.mode), convert.targets_of(request.targets)
+        wanted = self._tokens.read(request)
+        page = await self._search.search(current_caller(), request.query, mode, targets, wanted)
         hits, token = self._tokens.page(request, page, convert.hit_to_proto)
         return pb.SearchTasksResponse(hits=hits, next_page_token=token)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
+from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.kinds.registry import Kinds
@@ -28,5 +29,6 @@ class TaskServices:
     audit: AuditLog
     kinds: Kinds
     filling: Filling
+    embedder: Embedder
     now: Callable[[], datetime] = _utc_now
     """The clock of schedules, in UTC."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -67,6 +68,12 @@ async def insert(tx: Transaction, organization_id: UUID, task: Task) -> Task:
 async def get(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
     """One task. Raises NotFound."""
     return _found(await tx.fetchrow(_ONE, organization_id, task_id), task_id)
+
+
+async def get_many(tx: Transaction, organization_id: UUID, task_ids: Sequence[str]) -> list[Task]:
+    """The tasks of these ids that there are, in any order."""
+    sql = f"SELECT {_COLUMNS} FROM tasks t WHERE t.organization_id = $1 AND t.task_id = ANY($2)"
+    return [_task(row) for row in await tx.fetch(sql, organization_id, list(task_ids))]
 
 
 async def lock(tx: Transaction, organization_id: UUID, task_id: str) -> Task:

@@ -168,7 +168,10 @@ def _initialize(cluster: Cluster) -> None:
     )
     # A failed statement, which has the password in it, must not get into the log.
     quiet = ["-c", "log_min_error_statement=panic"]
-    _run(cluster, "postgres", ["--single", "-j", "-D", str(partial), *quiet, "postgres"], sql=statements)
+    single = ["--single", "-j", "-D", str(partial), *quiet]
+    # Only a superuser may make the extension: databases that are made from the template have it.
+    _run(cluster, "postgres", [*single, "template1"], sql="CREATE EXTENSION vector;\n\n")
+    _run(cluster, "postgres", [*single, "postgres"], sql=statements)
     partial.rename(cluster.pgdata)
 
 

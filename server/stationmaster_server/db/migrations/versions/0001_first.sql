@@ -30,6 +30,8 @@ BEGIN
   END IF;
 END $$;
 
+CREATE EXTENSION IF NOT EXISTS vector;
+
 CREATE TABLE agent_transcript_entries (
     organization_id UUID NOT NULL,
     project TEXT NOT NULL,
@@ -161,6 +163,28 @@ CREATE TABLE crawl_runs (
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT crawl_runs_pkey PRIMARY KEY (organization_id, execution_id)
 );
+
+CREATE TABLE documents (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    execution_id UUID NOT NULL,
+    source TEXT NOT NULL,
+    title TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    size_bytes BIGINT NOT NULL,
+    sha256 BYTEA NOT NULL,
+    encoder TEXT NOT NULL,
+    pieces INTEGER DEFAULT 0 NOT NULL,
+    ready BOOLEAN DEFAULT false NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT documents_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX documents_organization_id_user_id_source_idx ON documents (organization_id, user_id, source);
+
+CREATE INDEX documents_unfinished_idx ON documents (updated_at) WHERE NOT ready;
 
 CREATE TABLE events (
     organization_id UUID NOT NULL,
@@ -589,6 +613,28 @@ CREATE INDEX messages_search_idx ON messages USING gin (search);
 
 CREATE INDEX messages_summary_idx ON messages (organization_id, session_id, number) WHERE role = 'SYSTEM';
 
+CREATE TABLE pieces (
+    organization_id UUID NOT NULL,
+    document_id UUID NOT NULL,
+    number INTEGER NOT NULL,
+    user_id UUID NOT NULL,
+    text TEXT NOT NULL,
+    headings TEXT[] NOT NULL,
+    start_offset INTEGER NOT NULL,
+    encoder TEXT NOT NULL,
+    vector VECTOR(384) NOT NULL,
+    context TEXT NOT NULL,
+    words TSVECTOR GENERATED ALWAYS AS (setweight(to_tsvector('simple', left(context, 5000)), 'A') || setweight(to_tsvector('simple', left(text, 200000)), 'B')) STORED,
+    CONSTRAINT pieces_pkey PRIMARY KEY (organization_id, document_id, number),
+    CONSTRAINT pieces_organization_id_document_id_fkey FOREIGN KEY(organization_id, document_id) REFERENCES documents (organization_id, id) ON DELETE CASCADE
+);
+
+CREATE INDEX pieces_organization_id_user_id_idx ON pieces (organization_id, user_id);
+
+CREATE INDEX pieces_vector_idx ON pieces USING hnsw (vector vector_cosine_ops);
+
+CREATE INDEX pieces_words_idx ON pieces USING gin (words);
+
 CREATE TABLE report_pieces (
     organization_id UUID NOT NULL,
     report_id UUID NOT NULL,
@@ -596,6 +642,17 @@ CREATE TABLE report_pieces (
     data BYTEA NOT NULL,
     CONSTRAINT report_pieces_pkey PRIMARY KEY (organization_id, report_id, number),
     CONSTRAINT report_pieces_organization_id_report_id_fkey FOREIGN KEY(organization_id, report_id) REFERENCES reports (organization_id, id) ON DELETE CASCADE
+);
+
+CREATE TABLE task_vectors (
+    organization_id UUID NOT NULL,
+    task_id TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    encoder TEXT NOT NULL,
+    vector VECTOR(384) NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT task_vectors_pkey PRIMARY KEY (organization_id, task_id),
+    CONSTRAINT task_vectors_organization_id_task_id_fkey FOREIGN KEY(organization_id, task_id) REFERENCES tasks (organization_id, task_id) ON DELETE CASCADE
 );
 
 CREATE TABLE turns (
@@ -769,6 +826,16 @@ ALTER TABLE crawl_runs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON crawl_runs TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON crawl_runs TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON documents TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON documents TO stationmaster_app;
+
+ALTER TABLE documents ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON documents TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON documents TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON events TO stationmaster_system;
 
@@ -982,6 +1049,16 @@ CREATE POLICY tenant ON messages TO stationmaster_app USING (organization_id = N
 
 CREATE POLICY system ON messages TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON pieces TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON pieces TO stationmaster_app;
+
+ALTER TABLE pieces ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON pieces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON pieces TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON report_pieces TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON report_pieces TO stationmaster_app;
@@ -991,6 +1068,16 @@ ALTER TABLE report_pieces ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON report_pieces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON report_pieces TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_vectors TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_vectors TO stationmaster_app;
+
+ALTER TABLE task_vectors ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON task_vectors TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON task_vectors TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON turns TO stationmaster_system;
 

@@ -1,0 +1,1 @@
+"""Texts as vectors, so that those of like meaning lie near each other."""

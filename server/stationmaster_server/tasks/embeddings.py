@@ -1,0 +1,107 @@
+"""Vectors of tasks: made in the background when a task is created or its text changes, by a work item of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import NotFound, Reason, ResourceExhausted
+from stationmaster_server.tasks import search_store, store
+from stationmaster_server.tasks.model import Task
+from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, Succeeded
+from stationmaster_server.work.queue import WorkQueue
+from stationmaster_server.work.run import Run
+
+KIND = "task_embed"
+TEXT_FIELDS = frozenset({"display_name", "description", "payload", "labels"})
+_MOST_CHARACTERS = 20_000
+_AT_ONCE = 500
+
+
+def text_of(task: Task) -> str:
+    """What a task is found by: its names, description, labels and the texts of its payload."""
+    labels = [f"{key} {value}" for key, value in task.labels.items()]
+    parts = [task.task_id.replace("-", " "), task.display_name, task.description, *labels, *_texts(task.payload)]
+    return "\n".join(part for part in parts if part)[:_MOST_CHARACTERS]
+
+
+def _texts(value: object) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case Mapping():
+            return [text for each in value.values() for text in _texts(each)]
+        case Sequence():
+            return [text for each in value for text in _texts(each)]
+    return []
+
+
+async def order(tx: Transaction, queue: WorkQueue, tenant: Tenant, task: Task, encoder: str) -> None:
+    """Have a task embedded, in the transaction that writes its text, which a full queue does not hinder."""
+    work = NewWork(
+        organization_id=tenant.organization_id,
+        user_id=task.user_id,
+        kind=KIND,
+        subject_id=task.uid,
+        payload={"task_id": task.task_id},
+        priority=Priority.LOW,
+        item_id=uuid5(task.uid, f"{task.etag} {encoder}"),
+        on_conflict=OnConflict.USE_EXISTING,
+    )
+    try:
+        await queue.submit(tx, work)
+    except ResourceExhausted as error:
+        if error.reason is not Reason.QUEUE_FULL:
+            raise
+        # `embed_rest` finds it later.
+
+
+class TaskEmbedding:
+    """The handler of work items of kind `task_embed`."""
+
+    def __init__(self, services: TaskServices) -> None:
+        self._services = services
+
+    async def __call__(self, run: Run) -> Outcome:
+        """Embed what the task says now."""
+        organization_id, task_id = run.item.organization_id, run.item.payload["task_id"]
+        embedder = self._services.embedder
+        try:
+            async with self._services.database.system(autocommit=True) as tx:
+                task = await store.get(tx, organization_id, task_id)
+        except NotFound:
+            return Succeeded()  # it was deleted
+        try:
+            (vector,) = await embedder.embed([text_of(task)])
+        except ResourceExhausted as error:
+            return Released(datetime.now(UTC) + error.retry_after)
+        async with self._services.database.system() as tx:
+            kept = await search_store.set_vector(tx, organization_id, task, embedder.name, vector)
+        # Changed, or deleted, meanwhile: look again.
+        return Succeeded() if kept else Released()
+
+
+async def embed_rest(services: TaskServices) -> None:
+    """Have tasks embedded, of all organizations, that lack a vector of their text as it is or of this server's encoder.
+
+    They were written when the queue was full, or before the encoder was another one.
+    """
+    encoder = services.embedder.name
+    async with services.database.system(autocommit=True) as tx:
+        lacking = await search_store.lacking_vectors(tx, encoder, _AT_ONCE)
+    for organization_id, task_id in lacking:
+        await _embed(services, organization_id, task_id, encoder)
+
+
+async def _embed(services: TaskServices, organization_id: UUID, task_id: str, encoder: str) -> Any:
+    async with services.database.system() as tx:
+        try:
+            task = await store.get(tx, organization_id, task_id)
+        except NotFound:
+            return
+        await order(tx, services.queue, Tenant(organization_id, task.user_id), task, encoder)

@@ -1,0 +1,29 @@
+"""A whole server, its TaskService, and what tests of documents do with them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest_asyncio
+from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+
+from tests.fixtures.server import RunningServer, running, server_settings
+
+if TYPE_CHECKING:
+    from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
+
+
+@pytest_asyncio.fixture
+async def station(database_url: str, tmp_path: Path) -> AsyncIterator[RunningServer]:
+    """A whole server on a fresh database."""
+    async with running(server_settings(tmp_path / "data", database_url)) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def tasks(station: RunningServer) -> AsyncIterator[TaskServiceAsyncStub]:
+    """TaskService, as the administrator calls it."""
+    async with station.channel() as channel:
+        yield TaskServiceStub(channel)
