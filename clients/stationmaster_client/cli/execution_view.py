@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from rich.console import Console
     from stationmaster.v1 import event_pb2
 
     from stationmaster_client import Interruption
@@ -80,8 +79,15 @@ class ExecutionView:
             self._interrupted = False
             self._line("↻ connected again", "green")
 
-    def _line(self, text: str, style: str = "", console: Console | None = None) -> None:
-        (console or self._notes).print(clean(text), style=style or None, soft_wrap=True)
+    def _line(self, text: str, style: str = "") -> None:
+        self._notes.print(clean(text), style=style or None, soft_wrap=True)
+
+    def _answer(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(clean(text), soft_wrap=True)
+        else:  # Not through rich, which would change tabs.
+            self._console.file.write(f"{clean(text)}\n")
+            self._console.file.flush()
 
     def _execution_state_changed(self, changed: event_pb2.ExecutionStateChanged, at: datetime) -> None:
         self._tell_progress()
@@ -139,7 +145,7 @@ class ExecutionView:
         text = "".join(part.text for part in added.message.parts)
         if text and assistant:
             self.said = text
-            self._line(text, console=self._console)
+            self._answer(text)
         elif text and added.message.role == event_pb2.MESSAGE_ROLE_USER:
             self._line(f"» {shorten(text)}", "bold cyan")
         for part in added.message.parts:
