@@ -137,6 +137,12 @@ async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner:
     return _execution(row)
 
 
+async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[Execution]:
+    """Those of the executions that there are, with everything."""
+    sql = f"SELECT {_WHOLE} FROM {_JOINED} AND e.id = ANY($2::uuid[])"
+    return [_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
+
+
 async def exists(tx: Transaction, organization_id: UUID, execution_id: UUID) -> bool:
     """Whether there is one of this id, whosever it is."""
     sql = "SELECT true FROM executions WHERE organization_id = $1 AND id = $2"
@@ -183,18 +189,22 @@ class Stored:
     secrets: dict[str, Any] = field(repr=False)
 
 
-async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID) -> Stored:
-    """What a worker needs. Raises NotFound."""
+async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, lease_token: UUID) -> Stored | None:
+    """What a worker needs, and nobody else gets its lease before the transaction's end; None: it has the lease no more.
+
+    As `work.leases.hold`, in one round trip.
+    """
     row = await tx.fetchrow(
-        """SELECT payload, variables, template, task_id, scheduled_for, session_id, checkpoint, secrets
-           FROM executions
-           WHERE organization_id = $1 AND id = $2""",
+        """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for, e.session_id,
+                  e.checkpoint, e.secrets
+           FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
+           WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'
+           FOR SHARE OF i""",
         organization_id,
         execution_id,
+        lease_token,
     )
-    if row is None:
-        raise NotFound("Execution", execution_name(execution_id))
-    return Stored(*row)
+    return None if row is None else Stored(*row)
 
 
 async def set_rendered(
@@ -231,10 +241,10 @@ async def set_session(tx: Transaction, organization_id: UUID, execution_id: UUID
     await tx.execute(sql, organization_id, execution_id, session_id)
 
 
-async def set_blocked(tx: Transaction, organization_id: UUID, execution_id: UUID, blocked: bool) -> None:
-    """Write whether an execution waits for the tasks that its task depends on."""
-    sql = "UPDATE executions SET blocked = $3 WHERE organization_id = $1 AND id = $2"
-    await tx.execute(sql, organization_id, execution_id, blocked)
+async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> None:
+    """Write that executions do not, or no longer, wait for the tasks that theirs depends on."""
+    sql = "UPDATE executions SET blocked = false WHERE organization_id = $1 AND id = ANY($2::uuid[]) AND blocked"
+    await tx.execute(sql, organization_id, list(execution_ids))
 
 
 async def blocked_of(tx: Transaction, organization_id: UUID, task_id: str) -> list[UUID]:

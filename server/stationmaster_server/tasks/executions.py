@@ -148,7 +148,7 @@ class Executions:
                 return again
             before = await self._get(tx, caller, execution_id)
             await self._services.queue.cancel(tx, tenant.organization_id, execution_id, "CANCELLED_BY_CALLER")
-            await execution_store.set_blocked(tx, tenant.organization_id, execution_id, False)
+            await execution_store.unblock(tx, tenant.organization_id, [execution_id])
             after = await self._get(tx, caller, execution_id)
             entry = AuditEntry(
                 "execution.cancel", execution_name(execution_id), reason=reason, details={"from": before.state.value}
@@ -231,7 +231,8 @@ class Executions:
             await execution_store.insert(tx, organization_id, caller.tenant.user_id, trigger, [row])
             if replaced:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
-                await self._services.log.append(tx, organization_id, row.id, [queued])
+                # From the worker that had it, the stream takes nothing more.
+                await self._services.log.hand_over(tx, organization_id, {row.id: queued}, None)
         await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
         return await self._get(tx, caller, item.item_id)
 

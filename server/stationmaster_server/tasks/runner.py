@@ -56,10 +56,11 @@ class ExecutionRunner:
         caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
         running = events.state_changed(ExecutionState.RUNNING, run.attempt)
         async with self._services.database.system() as tx:
-            await leases.hold(tx, run)  # the item before the stream, as everybody locks them
-            await self._services.log.set_fence(tx, item.organization_id, item.item_id, run.lease_token)
-            await self._services.log.append(tx, item.organization_id, item.item_id, [running], fence=run.lease_token)
-            stored = await execution_store.begin(tx, item.organization_id, item.item_id)
+            # The item is locked before the stream, as everybody does it.
+            stored = await execution_store.begin(tx, item.organization_id, item.item_id, run.lease_token)
+            if stored is None:
+                raise LeaseLost(f"item {item.item_id} is run by somebody else")
+            await self._services.log.hand_over(tx, item.organization_id, {item.item_id: running}, run.lease_token)
         return Begun(run, stored, caller)
 
     async def _payload(self, begun: Begun) -> tuple[BaseModel, Mask]:

@@ -170,7 +170,7 @@ class Tasks:
     async def _cancel_open(self, tx: Transaction, organization_id: UUID, task_id: str) -> None:
         for execution_id in await execution_store.open_of(tx, organization_id, task_id):
             await self._services.queue.cancel(tx, organization_id, execution_id, "TASK_DELETED")
-            await execution_store.set_blocked(tx, organization_id, execution_id, False)
+            await execution_store.unblock(tx, organization_id, [execution_id])
 
     async def _require_free(self, caller: Caller, task_id: str) -> None:
         try:
