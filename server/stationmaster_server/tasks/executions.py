@@ -227,7 +227,8 @@ class Executions:
         )
         item, created = await self._services.queue.offer(tx, work, claim_here=True)
         if created:
-            replaced = await execution_store.delete(tx, organization_id, row.id)
+            replaces = on_conflict is OnConflict.TERMINATE_EXISTING
+            replaced = replaces and await execution_store.delete(tx, organization_id, row.id)
             await execution_store.insert(tx, organization_id, caller.tenant.user_id, trigger, [row])
             if replaced:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
