@@ -50,6 +50,14 @@ async def lock_graph(tx: Transaction, organization_id: UUID) -> None:
     )
 
 
+async def hold_graph(tx: Transaction, organization_id: UUID) -> None:
+    """Nobody adds an edge until this transaction ends."""
+    await tx.execute(
+        "SELECT pg_advisory_xact_lock_shared(hashtextextended('task_dependencies' || $1::uuid::text, 0))",
+        organization_id,
+    )
+
+
 async def insert(
     tx: Transaction, organization_id: UUID, task_id: str, depends_on: str, on_failure: FailurePolicy
 ) -> None:

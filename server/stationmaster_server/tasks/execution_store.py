@@ -247,15 +247,21 @@ async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequenc
     await tx.execute(sql, organization_id, list(execution_ids))
 
 
-async def blocked_of(tx: Transaction, organization_id: UUID, task_id: str) -> list[UUID]:
-    """The executions of a task that wait for others, the oldest first."""
+async def blocked_of(tx: Transaction, organization_id: UUID, *task_ids: str) -> list[UUID]:
+    """The executions of tasks that wait for others, in their order."""
+    sql = "SELECT id FROM executions WHERE organization_id = $1 AND task_id = ANY($2::text[]) AND blocked ORDER BY id"
+    return [row["id"] for row in await tx.fetch(sql, organization_id, list(task_ids))]
+
+
+async def tasks_of(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> dict[str, bool]:
+    """The tasks of executions; of each, whether one of them failed that its schedule had begun."""
     rows = await tx.fetch(
-        """SELECT id FROM executions WHERE organization_id = $1 AND task_id = $2 AND blocked
-           ORDER BY created_at, id""",
+        f"""SELECT e.task_id, bool_or(e.trigger = 'SCHEDULE' AND i.state = 'DEAD') FROM {_JOINED}
+            AND e.id = ANY($2::uuid[]) AND e.task_id IS NOT NULL GROUP BY 1""",
         organization_id,
-        task_id,
+        list(execution_ids),
     )
-    return [row["id"] for row in rows]
+    return {row[0]: row[1] for row in rows}
 
 
 async def open_of(tx: Transaction, organization_id: UUID, task_id: str, *, scheduled: bool = False) -> list[UUID]:

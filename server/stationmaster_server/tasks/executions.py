@@ -160,16 +160,22 @@ class Executions:
     async def retry(self, caller: Caller, execution_id: UUID | None, filter_text: str = "") -> Sequence[UUID]:
         """Queue failed executions again: one, or the oldest thousand of a filter.
 
-        Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION), InvalidArgument(INVALID_FILTER).
+        Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION), Aborted, InvalidArgument(INVALID_FILTER).
         """
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Names)
             if again is not None:
                 return again.ids
-            ids = [execution_id] if execution_id else await self._failed(tx, caller, filter_text)
-            for one in ids:
-                await self._retry(tx, caller, one)
+            if execution_id:
+                await self._require_failed(tx, caller, execution_id)
+                await self._services.queue.retry(tx, tenant.organization_id, execution_id)
+                ids = [execution_id]
+            else:
+                failed = await self._failed(tx, caller, filter_text)
+                ids = await self._services.queue.retry_many(tx, tenant.organization_id, failed)
+            queued = events.state_changed(ExecutionState.QUEUED, 0, "RETRIED")
+            await self._services.log.hand_over(tx, tenant.organization_id, dict.fromkeys(ids, queued), None)
             resource = execution_name(execution_id) if execution_id else "executions"
             await self._audit(tx, caller, "execution.retry", resource, ids)
             await remember(tx, tenant, caller.request_key, Names(list(ids)))
@@ -259,15 +265,11 @@ class Executions:
         )
         return [execution.id for execution in page.items]
 
-    async def _retry(self, tx: Transaction, caller: Caller, execution_id: UUID) -> None:
-        organization_id = caller.tenant.organization_id
+    async def _require_failed(self, tx: Transaction, caller: Caller, execution_id: UUID) -> None:
         execution = await self._get(tx, caller, execution_id)
         if execution.state is not ExecutionState.FAILED:
             advice = "submit another one" if execution.state in FINAL else "wait for its end, or cancel it"
             raise illegal_state(execution_name(execution_id), execution.state, "QUEUED", advice)
-        await self._services.queue.retry(tx, organization_id, execution_id)
-        queued = events.state_changed(ExecutionState.QUEUED, 0, "RETRIED")
-        await self._services.log.append(tx, organization_id, execution_id, [queued])
 
     async def _audit(
         self,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import NotFound, StationmasterError
+from stationmaster_server.errors import NotFound, StationmasterError, Unavailable
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import dependency_store, events, execution_store, reporting, store
@@ -29,6 +28,7 @@ from stationmaster_server.tasks.model import (
 )
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again, start
+from stationmaster_server.tasks.work import key_of_task
 from stationmaster_server.work import follow_up_store
 from stationmaster_server.work.model import WorkItem
 
@@ -66,34 +66,44 @@ class FollowUp:
         self._wake.set()
 
     async def run_once(self) -> int:
-        """Deal with a batch; returns how many. What cannot be dealt with holds up nobody else."""
-        items: list[WorkItem] = []
+        """Deal with a batch; returns how many. What cannot be dealt with holds up nobody else. Raises Unavailable."""
+        async with self._services.database.system(autocommit=True) as tx:
+            found = await follow_up_store.look(tx, self._kinds, _BATCH)
+        return sum([await self._deal_with(organization_id, ids) for organization_id, ids in found.items()])
+
+    async def _deal_with(self, organization_id: UUID, ids: Sequence[UUID]) -> int:
         try:
-            async with self._services.database.system() as tx:
-                items = await follow_up_store.ended(tx, self._kinds, _BATCH)
-                await self._deal_with_all(tx, items)
+            return await self._deal_with_all(organization_id, ids)
+        except Unavailable:
+            raise
         except Exception:
-            if not items:
-                raise
+            if len(ids) == 1:
+                logger.exception("%s could not be followed up", execution_name(ids[0]))
+                return 0
             logger.exception("ended executions are followed up one by one")
-            for item in items:
-                await self._alone(item)
+            return sum([await self._deal_with(organization_id, [one]) for one in ids])
+
+    async def _deal_with_all(self, organization_id: UUID, ids: Sequence[UUID]) -> int:
+        """One transaction, in the order of locks that everybody keeps: graph, tasks, keys, items, streams."""
+        async with self._services.database.system() as tx:
+            await self._lock_tasks(tx, organization_id, ids)
+            items = await follow_up_store.lock(tx, organization_id, ids)
+            await self._tell(tx, organization_id, items)
+            await follow_up_store.done(tx, items)
         return len(items)
 
-    async def _alone(self, item: WorkItem) -> None:
-        try:
-            async with self._services.database.system() as tx:
-                await self._deal_with_all(tx, await follow_up_store.ended(tx, self._kinds, 1, item.item_id))
-        except Exception:
-            logger.exception("%s could not be followed up", execution_name(item.item_id))
-
-    async def _deal_with_all(self, tx: Transaction, items: Sequence[WorkItem]) -> None:
-        of_organizations = defaultdict[UUID, list[WorkItem]](list)
-        for item in items:
-            of_organizations[item.organization_id].append(item)
-        for organization_id, its_items in sorted(of_organizations.items()):
-            await self._deal_with(tx, organization_id, its_items)
-        await follow_up_store.done(tx, items)
+    async def _lock_tasks(self, tx: Transaction, organization_id: UUID, ids: Sequence[UUID]) -> None:
+        """Lock the tasks that may be paused or started, and the keys of what may be let go or begun."""
+        of_tasks = await execution_store.tasks_of(tx, organization_id, ids)
+        if not of_tasks:
+            return
+        await dependency_store.hold_graph(tx, organization_id)  # or there were dependents that are not locked
+        edges = await dependency_store.downstream(tx, organization_id, list(of_tasks))
+        dependents = {edge.task_id for edge in edges}
+        failed = {task_id for task_id, scheduled_failure in of_tasks.items() if scheduled_failure}
+        tasks = await store.lock_many(tx, organization_id, dependents | failed)
+        waiting = await execution_store.blocked_of(tx, organization_id, *dependents)
+        await self._services.queue.lock_keys(tx, organization_id, waiting, {key_of_task(task) for task in tasks})
 
     async def _forever(self) -> None:
         while True:
@@ -113,7 +123,7 @@ class FollowUp:
             except TimeoutError:
                 pass
 
-    async def _deal_with(self, tx: Transaction, organization_id: UUID, items: Sequence[WorkItem]) -> None:
+    async def _tell(self, tx: Transaction, organization_id: UUID, items: Sequence[WorkItem]) -> None:
         """What most executions need is one statement for all of them."""
         request_ids = {item.item_id: item.payload["request_id"] for item in items}
         # Those that were forgotten are not among them.

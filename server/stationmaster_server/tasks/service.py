@@ -168,7 +168,9 @@ class Tasks:
         return task
 
     async def _cancel_open(self, tx: Transaction, organization_id: UUID, task_id: str) -> None:
-        for execution_id in await execution_store.open_of(tx, organization_id, task_id):
+        running = sorted(await execution_store.open_of(tx, organization_id, task_id))
+        await self._services.queue.lock_keys(tx, organization_id, running)
+        for execution_id in running:
             await self._services.queue.cancel(tx, organization_id, execution_id, "TASK_DELETED")
             await execution_store.unblock(tx, organization_id, [execution_id])
 

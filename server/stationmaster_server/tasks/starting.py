@@ -57,6 +57,8 @@ async def start(
         begins = run_at.get(time) if run_at and time else None
         spec = Spec(task.kind, {}, options, run_at=begins)
         works.append(new_work(tenant, spec, item_id, caller.request_id, task=task, blocked=blocked))
+    waiting = await execution_store.blocked_of(tx, organization_id, task.task_id)
+    await services.queue.lock_keys(tx, organization_id, waiting, {work.concurrency_key for work in works})
     await services.queue.submit_many(tx, works)
     rows = [
         NewRow(
@@ -92,6 +94,7 @@ async def look_again(tx: Transaction, services: TaskServices, caller: Caller, ta
     what = verdict(await dependency_store.upstream(tx, organization_id, [task_id]))
     if what is Verdict.WAIT:
         return
+    await services.queue.lock_keys(tx, organization_id, waiting)
     for execution_id in waiting:
         if what is Verdict.RUN:
             await release(tx, services, organization_id, execution_id)

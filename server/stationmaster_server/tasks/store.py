@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -79,6 +79,15 @@ async def get_many(tx: Transaction, organization_id: UUID, task_ids: Sequence[st
 async def lock(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
     """One task, that nobody else changes until this transaction ends. Raises NotFound."""
     return _found(await tx.fetchrow(f"{_ONE} FOR NO KEY UPDATE", organization_id, task_id), task_id)
+
+
+async def lock_many(tx: Transaction, organization_id: UUID, task_ids: Iterable[str]) -> list[Task]:
+    """Those of the tasks that there are, locked in their order."""
+    sql = f"""
+    SELECT {_COLUMNS} FROM tasks t WHERE t.organization_id = $1 AND t.task_id = ANY($2::text[])
+    ORDER BY t.task_id COLLATE "C" FOR NO KEY UPDATE
+    """
+    return [_task(row) for row in await tx.fetch(sql, organization_id, list(task_ids))]
 
 
 async def update(tx: Transaction, organization_id: UUID, task: Task, *, scheduled: bool) -> Task:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.tasks.model import Options, Priority, Spec, Task, work_kind
+from stationmaster_server.tasks.model import Concurrency, Options, Priority, Spec, Task, work_kind
 from stationmaster_server.work.model import NewWork, OnConflict, Timeouts
 
 ATTEMPT_LIMIT = timedelta(hours=1)
@@ -47,13 +47,23 @@ def new_work(
     concurrency = options.concurrency
     if concurrency is None:
         return work
-    own = f"task:{task.uid}" if task else f"user:{tenant.user_id}"
     return replace(
         work,
-        concurrency_key=f"key:{concurrency.key}" if concurrency.key else own,
+        concurrency_key=key_name(concurrency, f"task:{task.uid}" if task else f"user:{tenant.user_id}"),
         max_running=concurrency.max_running,
         strategy=concurrency.strategy,
     )
+
+
+def key_of_task(task: Task) -> str | None:
+    """The concurrency key of what a task begins by itself."""
+    concurrency = task.options.concurrency
+    return key_name(concurrency, f"task:{task.uid}") if concurrency else None
+
+
+def key_name(concurrency: Concurrency, own: str) -> str:
+    """The name of the engine's key."""
+    return f"key:{concurrency.key}" if concurrency.key else own
 
 
 def with_limit(options: Options) -> Timeouts:

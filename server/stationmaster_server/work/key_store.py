@@ -35,7 +35,7 @@ async def lock(tx: Transaction, keys: Iterable[Key]) -> None:
     await tx.execute(
         "SELECT FROM work_keys"
         " WHERE (organization_id, concurrency_key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))"
-        " ORDER BY organization_id, concurrency_key FOR UPDATE",
+        ' ORDER BY organization_id, concurrency_key COLLATE "C" FOR UPDATE',  # the order of `sorted`
         [key.organization_id for key in ordered],
         [key.name for key in ordered],
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
+    Aborted,
     FailedPrecondition,
     LeaseLost,
     NotFound,
@@ -97,6 +98,9 @@ class WorkQueue:
         if not works:
             return []
         await self._backlog.check(tx, works[0].organization_id, len(works))
+        keys = {key for work in works if (key := key_of(work)) is not None}
+        if keys:
+            await key_store.lock_new(tx, keys)
         plain = iter(await insert_plain(tx, [work for work in works if is_plain(work)]))
         items = [next(plain) if is_plain(work) else (await insert_one(tx, work, None))[0] for work in works]
         tx.after_commit(self.wake)
@@ -118,6 +122,17 @@ class WorkQueue:
         if item is None:
             raise NotFound("work item", str(item_id))
         return item
+
+    async def lock_keys(
+        self, tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID], new: Iterable[str | None] = ()
+    ) -> None:
+        """Lock the keys of items, and those of items to come, before several are changed in one transaction.
+
+        Everybody locks tasks before keys, keys before items, and of each in their order: or two could wait for another.
+        """
+        names = {*await store.keys_of(tx, organization_id, item_ids), *new} - {None}
+        if names:
+            await key_store.lock_new(tx, [key_store.Key(organization_id, name) for name in names if name])
 
     async def cancel(
         self, tx: Transaction, organization_id: UUID, item_id: UUID, reason: str = "CANCELLED"
@@ -220,10 +235,17 @@ class WorkQueue:
         return await store.list_dead(tx, organization_id, kind, reason, after, limit)
 
     async def retry(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
-        """Queue a dead item again, with all its attempts; NotFound, FailedPrecondition when it is not dead."""
+        """Queue a dead item again, with all its attempts; NotFound, FailedPrecondition when it is not dead.
+
+        Aborted while its end is not followed up yet.
+        """
         item = await self.get(tx, organization_id, item_id)
-        if item.state is not State.DEAD or not await self._revive(tx, [item]):
+        if item.state is not State.DEAD:
             raise _illegal(item, State.QUEUED)
+        if not await self.retry_many(tx, organization_id, [item_id]):
+            raise Aborted(
+                Reason.CONCURRENT_CHANGE, f"the end of work item {item_id} is being dealt with; retry it in a moment"
+            )
         return await self.get(tx, organization_id, item_id)
 
     async def retry_dead(
@@ -236,20 +258,19 @@ class WorkQueue:
         limit: int = 1000,
     ) -> int:
         """Queue the dead items that the filter lets through, at most `limit`; returns how many."""
-        return await self._revive(tx, await store.list_dead(tx, organization_id, kind, reason, None, limit))
+        dead = await store.list_dead(tx, organization_id, kind, reason, None, limit)
+        return len(await self.retry_many(tx, organization_id, [item.item_id for item in dead]))
 
-    async def _revive(self, tx: Transaction, items: Sequence[WorkItem]) -> int:
-        if not items:
-            return 0
-        locked = {key for item in items if (key := key_of(item)) is not None}
-        if locked:
-            await key_store.lock_new(tx, locked)
-        revived = await store.revive(tx, items[0].organization_id, [item.item_id for item in items])
+    async def retry_many(self, tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID]) -> list[UUID]:
+        """Queue those of the items again that are dead and whose ends, if that was asked for, are followed up."""
+        await self.lock_keys(tx, organization_id, item_ids)
+        revived = await store.revive(tx, organization_id, item_ids)
         await store.touch_lanes(tx, revived)
-        if locked:
-            await key_store.admit(tx, locked)
+        keys = {key for item in revived if (key := key_of(item)) is not None}
+        if keys:
+            await key_store.admit(tx, keys)
         tx.after_commit(self.wake)
-        return len(revived)
+        return [item.item_id for item in revived]
 
     async def stats(self, tx: Transaction, organization_id: UUID) -> list[QueueStats]:
         """Counts by kind and state of everything that has not ended well."""

@@ -144,6 +144,15 @@ async def get(tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem
     return None if row is None else to_item(row)
 
 
+async def keys_of(tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID]) -> list[str]:
+    """The concurrency keys that items have."""
+    sql = """
+    SELECT DISTINCT concurrency_key FROM work_items
+    WHERE organization_id = $1 AND item_id = ANY($2::uuid[]) AND concurrency_key IS NOT NULL
+    """
+    return [row[0] for row in await tx.fetch(sql, organization_id, list(item_ids))]
+
+
 async def of_idempotency_key(tx: Transaction, organization_id: UUID, key: str) -> WorkItem | None:
     """The item that was submitted with a key which has not expired; an expired one gives its key back."""
     await tx.execute(
@@ -268,12 +277,16 @@ SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, 
     start_deadline = NULL, close_deadline = now() + close_timeout
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'
+  AND (i.followed_up OR NOT i.follow_up)
 RETURNING {COLUMNS}
 """
 
 
 async def revive(tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID]) -> list[WorkItem]:
-    """Queue dead items again with all their attempts; those with a key wait to be admitted."""
+    """Queue dead items again with all their attempts; those with a key wait to be admitted.
+
+    One whose end is not followed up yet stays as it is: of every end is told. The keys must be locked.
+    """
     return [to_item(row) for row in await tx.fetch(_REVIVE, organization_id, list(item_ids))]
 
 

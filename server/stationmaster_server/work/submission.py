@@ -74,8 +74,13 @@ async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None) -> tup
     The key is locked first, so that a repeat is seen before it can cancel anybody.
     """
     key = key_of(work)
-    if key is not None:
-        await key_store.lock_new(tx, [key])
+    keys = [key] if key is not None else []
+    if work.on_conflict is OnConflict.TERMINATE_EXISTING and work.item_id is not None:
+        keys += [
+            Key(work.organization_id, name) for name in await store.keys_of(tx, work.organization_id, [work.item_id])
+        ]
+    if keys:
+        await key_store.lock_new(tx, keys)
     existing = await _existing(tx, work)
     if existing is not None:
         return existing, False
