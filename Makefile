@@ -66,6 +66,7 @@ check-imports: setup
 check-contract: setup
 	$(BIN)/python scripts/generate.py --check
 	$(BIN)/python scripts/document_settings.py --check
+	$(BIN)/python scripts/document_kinds.py --check
 	$(BIN)/buf lint
 
 format: setup ## rewrite the code in the house format
@@ -75,6 +76,7 @@ format: setup ## rewrite the code in the house format
 generate: setup ## make generated/ from protos/
 	@$(BIN)/python scripts/generate.py
 	@$(BIN)/python scripts/document_settings.py
+	@$(BIN)/python scripts/document_kinds.py
 
 bench: setup ## measure against the floors and peers; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks

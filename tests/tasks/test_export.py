@@ -44,7 +44,10 @@ def files_of(station: RunningServer, execution: pb.Execution) -> dict[str, bytes
     """The files by what they are of, after comparing them with the manifest."""
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED, execution.message
     result = values(execution.result)
-    root = station.settings.data_folder / "workspaces" / result["workspace"].partition("/")[2]
+    name = result["workspace"].partition("/")[2]
+    (root,) = (
+        path for path in (station.settings.data_folder / "workspaces").rglob(name) if (path / "exports").is_dir()
+    )
     assert json.loads((root / result["manifest"]).read_text())["files"] == result["files"]
     found = {}
     for file in result["files"]:

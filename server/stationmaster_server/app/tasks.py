@@ -9,18 +9,20 @@ from typing import Any
 
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
-from stationmaster_server.app.sessions import Sessions
+from stationmaster_server.app.sessions import WORKSPACES, Sessions
 from stationmaster_server.app.storage import Storage
 from stationmaster_server.db.engine import Database
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.tasks import embeddings, reporting, retention_store
+from stationmaster_server.tasks.cleanup.cleaner import Tools
 from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import Kind
+from stationmaster_server.tasks.kinds.cleanup import CleanupKind
 from stationmaster_server.tasks.kinds.crawl import CrawlKind, extract_in
 from stationmaster_server.tasks.kinds.export import ExportKind
 from stationmaster_server.tasks.kinds.plugins import installed
@@ -34,10 +36,12 @@ from stationmaster_server.tasks.process.sources import Sources
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
-OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind, ExportKind, ProcessKind))
+_KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
+OURS = tuple(kind.name for kind in _KINDS)
 """The kinds that every server knows."""
 
 
@@ -54,12 +58,14 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     database, engines, crawler = on.database, on.engines, on.settings.crawl
     embedder = Embedder(HashingEncoder(), on.pools.cpu)
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
+    own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     ours: list[Kind[Any]] = [
         PromptKind(sessions.service, sessions.turns, sessions.watching),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
         _process_kind(on, sessions, embedder),
-        ExportKind(database, sessions.workspaces, on.pools, on.settings.export),
+        ExportKind(database, sessions.workspaces, own, on.pools, on.settings.export),
+        CleanupKind(Tools(database, engines.log, on.gate.audit, on.pools, sessions.workspaces, own)),
     ]
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))

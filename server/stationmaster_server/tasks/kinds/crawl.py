@@ -59,19 +59,33 @@ class CrawlPayload(Payload):
     """Where a crawl begins and how far it goes. What is absent is as the server's settings `crawl` say."""
 
     start_urls: Annotated[tuple[Url, ...], Field(min_length=1, max_length=100)]
+    """Where it begins; always fetched, whatever the patterns."""
     max_depth: Annotated[int, Field(ge=0, le=50)] = 3
+    """Links followed from there."""
     max_pages: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Pages asked for at most; redirects, `robots.txt` and sitemaps do not count."""
     stay: Stay = Stay.SITE
+    """`SITE`: the hosts of the start URLs, with or without `www.`, and those below them; `HOST`: exactly these."""
     include: Annotated[tuple[Pattern, ...], Field(max_length=100)] = ()
+    """Patterns (`*`, `?`) of whole URLs, or of paths with their query when they begin with `/`."""
     exclude: Annotated[tuple[Pattern, ...], Field(max_length=100)] = ()
+    """The same of what is left out."""
     sitemaps: bool = True
+    """Read the sitemaps that `robots.txt` names, or `/sitemap.xml`."""
     rate_limit_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
+    """Between the starts of two requests to one host; `crawl.rate_limit` without."""
     timeout_seconds: Annotated[float, Field(ge=1, le=600)] | None = None
+    """For one page, as a whole; `crawl.timeout` without."""
     max_concurrent: Annotated[int, Field(ge=1, le=32)] | None = None
+    """Pages at once; `crawl.max_concurrent` without."""
     user_agents: Annotated[tuple[UserAgent, ...], Field(max_length=20)] = ()
+    """By turns; `robots.txt` must allow a page to all of them. `crawl.user_agents` without."""
     cookies: Annotated[tuple[CookiePayload, ...], Field(max_length=50)] = ()
+    """To begin with; what the site sets is added."""
     use_proxy: bool = False
+    """Go by the operator's proxies, `crawl.proxies`."""
     proxies: Annotated[tuple[ProxyUrl, ...], Field(max_length=100)] = ()
+    """HTTP proxies of your own, by turns; their addresses must be public."""
 
 
 class CrawlKind:

@@ -27,6 +27,7 @@ from stationmaster_server.tasks.exports.sources import SOURCES, Pages
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
 from stationmaster_server.tasks.model import execution_name
 from stationmaster_server.tasks.owners import owner_of
+from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 
 MANIFEST = "manifest.json"
 _WRITE_LIMIT = timedelta(minutes=1)
@@ -59,9 +60,12 @@ class ExportKind:
     name: ClassVar[str] = "export"
     payload: ClassVar[type[BaseModel]] = ExportPayload
 
-    def __init__(self, database: Database, workspaces: Workspaces, pools: Pools, settings: ExportSettings) -> None:
+    def __init__(
+        self, database: Database, sessions: Workspaces, own: ExecutionWorkspaces, pools: Pools, settings: ExportSettings
+    ) -> None:
         self._database = database
-        self._workspaces = workspaces
+        self._sessions = sessions
+        self._own = own
         self._pools = pools
         self._settings = settings
 
@@ -99,14 +103,15 @@ class ExportKind:
 
     async def _workspace(self, job: Job[ExportPayload], owner: Caller) -> tuple[Workspace, str]:
         if not job.payload.session:
-            return Workspace(self._workspaces.open(job.execution_id)), execution_name(job.execution_id)
+            folder = self._own.open(owner.tenant.organization_id, job.execution_id)
+            return Workspace(folder), execution_name(job.execution_id)
         session_id = UUID(job.payload.session.removeprefix("sessions/"))
         async with self._database.tenant(owner.tenant, read=True) as tx:
             session = await session_store.get_session(tx, owner.tenant.organization_id, session_id, owner_scope(owner))
         if session.state in ENDED:
             text = f"{session_name(session_id)} is {session.state}: name one that is open, or none"
             raise KindFailed(text, reason="SESSION_CLOSED", retryable=False)
-        return Workspace(self._workspaces.open(session_id)), session_name(session_id)
+        return Workspace(self._sessions.open(session_id)), session_name(session_id)
 
     async def _exported(
         self,

@@ -33,12 +33,19 @@ class PromptPayload(Payload):
     """What is sent to whom: either an agent by its name, or a model and what it is told."""
 
     prompt: Annotated[str, Field(min_length=1, max_length=200_000)]
+    """What is sent."""
     agent: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")] = ""
+    """Who answers: an agent of the organization, unless there is a `model`."""
     model: Annotated[str, Field(max_length=200)] = ""
+    """Who answers: a model, with what follows."""
     instructions: Annotated[str, Field(max_length=100_000)] = ""
+    """For the model: what it is and how it answers."""
     tools: Annotated[tuple[str, ...], Field(max_length=200)] = ()
+    """Which the model may use."""
     mcp_servers: Annotated[tuple[str, ...], Field(max_length=50)] = ()
+    """Whose tools the model may use."""
     keep_session: bool = False
+    """Do not terminate the session at the end."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:

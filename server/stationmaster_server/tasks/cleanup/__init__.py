@@ -1,0 +1,1 @@
+"""What is old, deleted in short transactions."""
