@@ -8,7 +8,7 @@ from uuid import UUID
 
 import grpc
 import pytest
-from stationmaster.v1 import identity_pb2, session_pb2
+from stationmaster.v1 import agent_pb2, identity_pb2, session_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.identity_pb2_grpc import IdentityServiceStub
 from stationmaster.v1.session_pb2_grpc import SessionServiceStub
@@ -88,7 +88,7 @@ async def why_it_failed(tasks: TaskServiceAsyncStub, **payload: Any) -> str:
 
 
 async def session_of(channel: grpc.aio.Channel) -> str:
-    request = session_pb2.CreateSessionRequest(session=session_pb2.Session(spec={"model": "demo"}))
+    request = session_pb2.CreateSessionRequest(session=session_pb2.Session(spec=agent_pb2.AgentSpec(model="demo")))
     return (await SessionServiceStub(channel).CreateSession(request)).name
 
 

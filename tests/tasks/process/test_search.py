@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.search_model import Key, fused, merged
@@ -100,7 +101,7 @@ async def test_a_task_is_found_by_meaning_and_by_what_it_says_now(tasks: TaskSer
     await create(tasks, "two", "Waters the garden")
     await embedded(tasks, "remind customers about invoicing", ["tasks/one"])
     made.description = "Feeds the penguins"
-    await tasks.UpdateTask(pb.UpdateTaskRequest(task=made, update_mask={"paths": ["description"]}))
+    await tasks.UpdateTask(pb.UpdateTaskRequest(task=made, update_mask=FieldMask(paths=["description"])))
     await embedded(tasks, "penguin feeding", ["tasks/one"])
     await embedded(tasks, "remind customers about invoicing", [])
     await tasks.DeleteTask(pb.DeleteTaskRequest(name="tasks/one"))
