@@ -72,7 +72,7 @@ def _of_word(word: str) -> tuple[Feature, ...]:
 
 
 def _weight(word: str) -> float:
-    by_length: float = (min(len(word), _FULL_WEIGHT) / _FULL_WEIGHT) ** 1.5
+    by_length = math.pow(min(len(word), _FULL_WEIGHT) / _FULL_WEIGHT, 1.5)
     # Numbers say something. One character of an unspaced script is a word, or half of one.
     return max(by_length, 0.6) if word.isdigit() or (len(word) == 1 and word > "\u0e00") else by_length
 
