@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from stationmaster_server.config.profiles import PROFILES
 
@@ -25,8 +26,8 @@ environment and in the file
 pool_size = 20
 ```
 
-Durations are written `500ms`, `15s`, `10m`, `2h`; yes and no `true` and `false`; sizes in bytes. An unknown or
-impossible setting stops the start and names itself.
+Durations are written `500ms`, `15s`, `10m`, `2h`; yes and no `true` and `false`; sizes in bytes. In the environment a
+list is written `a,b`, or as JSON, as groups are. An unknown or impossible setting stops the start and names itself.
 
 The environment may also hold `DATABASE_URL` (`database.url`), `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL`,
 `OPENAI_API_KEY` and `OPENAI_BASE_URL` (`models.anthropic.api_key` and so on), `CRAWLER_RATE_LIMIT` and
@@ -59,10 +60,17 @@ def profiles() -> Iterator[str]:
     yield "\n## Profiles\n\nWhat each profile sets in place of the defaults; `development` sets nothing.\n"
     yield "\n| profile | setting | value |\n| --- | --- | --- |\n"
     for profile, groups in PROFILES.items():
-        for group, values in groups.items():
-            for name, value in values.items():
-                yield f"| `{profile}` | `{group}.{name}` | {_shown(repr(value))} |\n"
+        for name, value in _leaves(groups):
+            yield f"| `{profile}` | `{name}` | {_shown(repr(value))} |\n"
     yield "\n`production` also refuses to start without `database.url`.\n"
+
+
+def _leaves(groups: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in groups.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def section(groups: dict[str, ast.ClassDef], group: ast.ClassDef, prefix: str) -> Iterator[str]:
@@ -109,6 +117,8 @@ def _default(field: ast.AnnAssign) -> str:
 
 
 def _shown(value: str) -> str:
+    if value.startswith("("):
+        return ", ".join(f"`{part}`" for part in ast.literal_eval(value)) or "none"
     if value in ("True", "False"):
         return "yes" if value == "True" else "no"
     if value.endswith(" * 1024 * 1024"):

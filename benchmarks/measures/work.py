@@ -79,8 +79,8 @@ class SubmitExecution(Work):
     id = "W2"
     title = "SubmitExecution by RPC, 16 callers"
     goals: ClassVar = (
-        Goal("W2.submit", "rate", "pgqueuer", ">=", 1.0, "jobs/s"),
-        beside("W2.submit.procrastinate", "rate", "procrastinate", "jobs/s"),
+        Goal("W2.pgqueuer", "rate", "pgqueuer", ">=", 1.0, "jobs/s"),
+        beside("W2.procrastinate", "rate", "procrastinate", "jobs/s"),
     )
 
     def sides(self) -> Mapping[str, Side]:
@@ -110,9 +110,9 @@ class BatchSubmitExecutions(Work):
     id = "W2B"
     title = "BatchSubmitExecutions by RPC, rows of one call"
     goals: ClassVar = (
-        Goal("W2.batch", "rate", "floor", ">=", 0.5, "jobs/s"),
-        beside("W2.batch.pgqueuer", "rate", "pgqueuer", "jobs/s"),
-        beside("W2.batch.procrastinate", "rate", "procrastinate", "jobs/s"),
+        Goal("W2B.floor", "rate", "floor", ">=", 0.5, "jobs/s"),
+        beside("W2B.pgqueuer", "rate", "pgqueuer", "jobs/s"),
+        beside("W2B.procrastinate", "rate", "procrastinate", "jobs/s"),
     )
 
     def sides(self) -> Mapping[str, Side]:
@@ -130,12 +130,12 @@ class BatchSubmitExecutions(Work):
 class OneByOne(Work):
     """In process on each side: a call, a transaction, its commit."""
 
-    id = "W2E1"
+    id = "W2E"
     title = "jobs enqueued one by one in process, 16 callers"
     goals: ClassVar = (
-        Goal("W2.engine.one", "rate", "pgqueuer", ">=", 1.0, "jobs/s"),
-        beside("W2.engine.one.procrastinate", "rate", "procrastinate", "jobs/s"),
-        beside("W2.engine.one.floor", "rate", "floor", "jobs/s"),
+        Goal("W2E.pgqueuer", "rate", "pgqueuer", ">=", 1.0, "jobs/s"),
+        beside("W2E.procrastinate", "rate", "procrastinate", "jobs/s"),
+        beside("W2E.floor", "rate", "floor", "jobs/s"),
     )
 
     def sides(self) -> Mapping[str, Side]:
@@ -146,12 +146,12 @@ class OneByOne(Work):
 class Bulk(Work):
     """In one call and one transaction."""
 
-    id = "W2E2"
+    id = "W2M"
     title = "jobs enqueued in one call in process"
     goals: ClassVar = (
-        Goal("W2.engine.bulk", "rate", "pgqueuer", ">=", 1.0, "jobs/s"),
-        beside("W2.engine.bulk.procrastinate", "rate", "procrastinate", "jobs/s"),
-        Goal("W2.engine.bulk.floor", "rate", "floor", ">=", 0.5, "jobs/s"),
+        Goal("W2M.pgqueuer", "rate", "pgqueuer", ">=", 1.0, "jobs/s"),
+        beside("W2M.procrastinate", "rate", "procrastinate", "jobs/s"),
+        Goal("W2M.floor", "rate", "floor", ">=", 0.5, "jobs/s"),
     )
 
     def sides(self) -> Mapping[str, Side]:

@@ -14,12 +14,14 @@ from stationmaster_client.audit import Audit
 from stationmaster_client.calls import DEFAULT_TIMEOUT, Calls
 from stationmaster_client.channel import DEFAULT_ATTEMPTS, open_channel
 from stationmaster_client.connection import Connection, Tls, resolve
+from stationmaster_client.executions import Executions
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.reports import Reports
 from stationmaster_client.sessions import Sessions
+from stationmaster_client.tasks import Tasks
 
 
 class Client:
@@ -41,6 +43,8 @@ class Client:
         self.permissions = Permissions(calls)
         self.agents = Agents(calls)
         self.mcp = Mcp(calls)
+        self.tasks = Tasks(calls)
+        self.executions = Executions(calls)
         self.reports = Reports(calls)
         self.organizations = Organizations(calls)
         self.users = Users(calls)

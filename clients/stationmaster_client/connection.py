@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_TARGET = "127.0.0.1:50151"
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
+_HOST_AND_PORT = re.compile(r"(\[[^]]+\]|[^\s:/\[\]]+):\d{1,5}")
 _FILE_FIELDS = ("api_key_file", "ca", "certificate", "key")
 _CONTEXT_FIELDS: Mapping[str, type] = {
     **dict.fromkeys(("target", "api_key", "server_name", *_FILE_FIELDS), str),
@@ -79,6 +82,7 @@ def resolve(
         source = "argument" if target else "environment"
         _, local = _local(data_folder(env))
         entry = local if local.get("target") == wanted else {}
+    _check_target(wanted, source)
     key = api_key or env.get("STATIONMASTER_API_KEY") or _key(entry, source)
     return Connection(wanted, key, _tls(tls, insecure, wanted, entry, env), source)
 
@@ -118,6 +122,12 @@ def _configured(file: Path, context: str | None) -> tuple[str, Mapping[str, Any]
         raise ConfigurationError(f"{file} has no context {name!r} with a target; there are: {known}")
     _check_fields(file, name, entry)
     return f"context {name}", entry
+
+
+def _check_target(target: str, source: str) -> None:
+    """Raise for what gRPC would take for a host that nobody has, or ask on a port that nobody meant."""
+    if not target.startswith(_SCHEMES) and not _HOST_AND_PORT.fullmatch(target):
+        raise ConfigurationError(f"{target!r} ({source}) is no target: write HOST:PORT, such as {DEFAULT_TARGET}")
 
 
 def _check_fields(file: Path, name: str, entry: Mapping[str, Any]) -> None:

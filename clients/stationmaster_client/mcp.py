@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, Unpack
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -12,17 +12,10 @@ from stationmaster.v1 import mcp_pb2, mcp_pb2_grpc
 
 from stationmaster_client.calls import Calls
 from stationmaster_client.names import full
-from stationmaster_client.paging import Listing, Query
+from stationmaster_client.paging import Listing, Pattern, Query
 
 NEAREST = mcp_pb2.MCP_LEVEL_UNSPECIFIED
 Level: TypeAlias = mcp_pb2.McpLevel.ValueType
-
-
-class Pattern(TypedDict, total=False):
-    """What lists of a server's contents take: `filter`, a name or a pattern with `*`, and `page_size`."""
-
-    filter: str
-    page_size: int
 
 
 class Mcp:

@@ -16,6 +16,13 @@ class Query(TypedDict, total=False):
     page_size: int
 
 
+class Pattern(TypedDict, total=False):
+    """What lists of contents take: `filter`, a name or a pattern with `*`, and `page_size`."""
+
+    filter: str
+    page_size: int
+
+
 class Page(Protocol):
     """A response that may have a next page."""
 

@@ -1,4 +1,4 @@
-"""What the resuming streams read: a session's log, one turn of it, the audit trail."""
+"""What the resuming streams read: a session's log, one turn of it, an execution's events, the audit trail."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from grpc import aio
-from stationmaster.v1 import audit_pb2, event_pb2, session_pb2
+from stationmaster.v1 import audit_pb2, event_pb2, session_pb2, task_pb2
 
 from stationmaster_client.cursor import Cursor
-from stationmaster_client.errors import StationmasterError, Unavailable
+from stationmaster_client.errors import DataLoss, StationmasterError, Unavailable
 from stationmaster_client.stream import EventStream, Interruption
 
 Call = aio.UnaryStreamCall[Any, Any]
@@ -113,6 +113,50 @@ class TurnStream(EventStream[event_pb2.Event]):
     def turn(self) -> str:
         """`sessions/…/turns/…`; empty until the server has answered."""
         return self._turn_source.turn
+
+
+class ExecutionSource:
+    """An execution's events after a sequence, to its end. Their sequences have no holes."""
+
+    def __init__(self, execution: str, after: int, watch: Callable[[task_pb2.WatchExecutionRequest], Call]) -> None:
+        self.execution = execution
+        self.last_sequence = after
+        self.finished = False
+        self._watch = watch
+        self._hole_after = -1
+        self._suspicious = False
+
+    def open(self) -> Call:
+        return self._watch(task_pb2.WatchExecutionRequest(name=self.execution, after_sequence=self.last_sequence))
+
+    def take(self, batch: task_pb2.WatchExecutionResponse) -> Sequence[event_pb2.Event]:
+        """Raises DataLoss at a hole that is still there when it was read again."""
+        self._suspicious = False
+        fresh: list[event_pb2.Event] = []
+        for event in batch.events:
+            if event.sequence <= self.last_sequence:
+                continue
+            if event.sequence > self.last_sequence + 1:
+                self._miss(event.sequence)
+                break
+            self.last_sequence = event.sequence
+            fresh.append(event)
+        return fresh
+
+    def _miss(self, sequence: int) -> None:
+        if self._hole_after == self.last_sequence:
+            missing = f"{self.last_sequence + 1} to {sequence - 1}"
+            raise DataLoss(f"the events {missing} of {self.execution} are missing")
+        self._hole_after = self.last_sequence
+        self._suspicious = True
+
+    def must_reopen(self) -> bool:
+        return self._suspicious
+
+    def end(self) -> StationmasterError | None:
+        """The server ends the stream of an execution that has ended."""
+        self.finished = True
+        return None
 
 
 class AuditSource:

@@ -16,6 +16,7 @@ from stationmaster_client.calls import DEFAULT_TIMEOUT
 from stationmaster_client.channel import DEFAULT_ATTEMPTS
 from stationmaster_client.client import Client
 from stationmaster_client.connection import Connection, Tls, resolve
+from stationmaster_client.executions import Executions
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.mcp import Mcp
@@ -23,6 +24,7 @@ from stationmaster_client.permissions import Permissions
 from stationmaster_client.portal import Portal, Stream
 from stationmaster_client.reports import Reports
 from stationmaster_client.sessions import Sessions
+from stationmaster_client.tasks import Tasks
 
 F = TypeVar("F")
 P = ParamSpec("P")
@@ -119,6 +121,41 @@ class SyncMcp(Face[Mcp]):
     prompt = blocking(Mcp.prompt)
 
 
+class SyncTasks(Face[Tasks]):
+    """See `Tasks`."""
+
+    create = blocking(Tasks.create)
+    get = blocking(Tasks.get)
+    list = iterating(Tasks.list)
+    update = blocking(Tasks.update)
+    delete = blocking(Tasks.delete)
+    pause = blocking(Tasks.pause)
+    resume = blocking(Tasks.resume)
+    search = iterating(Tasks.search)
+    depend = blocking(Tasks.depend)
+    undepend = blocking(Tasks.undepend)
+    dependencies = iterating(Tasks.dependencies)
+    check = blocking(Tasks.check)
+    render = blocking(Tasks.render)
+    preview = blocking(Tasks.preview)
+    execute = blocking(Tasks.execute)
+    backfill = blocking(Tasks.backfill)
+
+
+class SyncExecutions(Face[Executions]):
+    """See `Executions`."""
+
+    submit = blocking(Executions.submit)
+    submit_many = blocking(Executions.submit_many)
+    get = blocking(Executions.get)
+    list = iterating(Executions.list)
+    watch = iterating(Executions.watch)
+    wait = blocking(Executions.wait)
+    cancel = blocking(Executions.cancel)
+    retry = blocking(Executions.retry)
+    stats = blocking(Executions.stats)
+
+
 class SyncReports(Face[Reports]):
     """See `Reports`."""
 
@@ -201,6 +238,8 @@ class SyncClient(Face[Client]):
         self.permissions = SyncPermissions(portal, client.permissions)
         self.agents = SyncAgents(portal, client.agents)
         self.mcp = SyncMcp(portal, client.mcp)
+        self.tasks = SyncTasks(portal, client.tasks)
+        self.executions = SyncExecutions(portal, client.executions)
         self.reports = SyncReports(portal, client.reports)
         self.organizations = SyncOrganizations(portal, client.organizations)
         self.users = SyncUsers(portal, client.users)

@@ -78,6 +78,7 @@ cli.add_typer(keys, name="keys")
 def create_key(
     name: Annotated[str, typer.Option(help="A name for people.")] = "",
     user: Annotated[str | None, typer.Option(help="users/{id}; default: the oldest owner.")] = None,
+    organization: Annotated[str | None, typer.Option(help="organizations/{id}: a key of its oldest owner.")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="Such as sessions.read; default: the role's.")] = None,
     config: ConfigOption = None,
     data_folder: DataFolderOption = None,
@@ -86,7 +87,7 @@ def create_key(
     settings = _load(config, _given({"data_folder": data_folder}))
     from stationmaster_server.app import commands
 
-    _run(commands.create_key(settings, name, user, tuple(scope or ())))
+    _run(commands.create_key(settings, name, user, organization, tuple(scope or ())))
 
 
 @keys.command("list")

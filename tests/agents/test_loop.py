@@ -32,8 +32,8 @@ from stationmaster_server.agents.runtime import (
     ToolsCompleted,
     TurnEvent,
 )
+from stationmaster_server.agents.runtimes.bounds import LEAST_OUTPUT_TOKENS
 from stationmaster_server.agents.runtimes.calls import MAX_RESULT_BYTES, MAX_RESULTS_BYTES
-from stationmaster_server.agents.runtimes.loop import LEAST_OUTPUT_TOKENS
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
 from stationmaster_server.agents.tools.source import ToolSource

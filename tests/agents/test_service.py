@@ -31,6 +31,7 @@ from stationmaster_server.errors import (
     Reason,
     StationmasterError,
 )
+from stationmaster_server.mcp.registry import Registry
 from stationmaster_server.sessions.store import sessions_using
 from stationmaster_server.wire.caller import calling
 from stationmaster_server.wire.paging import PageTokens
@@ -50,12 +51,18 @@ async def audit(database: Database) -> AsyncIterator[AuditLog]:
     await log.close()
 
 
+def no_servers(database: Database) -> Registry:
+    """A registry without built-in servers."""
+    return Registry(database, lambda organization: {})
+
+
 @pytest.fixture
 def service(database: Database, audit: AuditLog) -> AgentService:
     """The service of a server with one provider."""
     prices = Prices()
     providers = Providers([ProviderSettings("anthropic", Protocol.ANTHROPIC, "key")], prices)
-    return AgentService(database, audit, providers, {RuntimeName.MODEL}, sessions_using, builtin_toolbox())
+    tools, servers = builtin_toolbox(), no_servers(database)
+    return AgentService(database, audit, providers, {RuntimeName.MODEL}, sessions_using, tools, servers)
 
 
 @pytest.fixture
@@ -323,7 +330,8 @@ async def test_two_changes_at_once_do_not_undo_each_other(servicer: AgentService
 async def test_a_repeat_has_its_first_answer_though_the_settings_changed_meanwhile(
     service: AgentService, database: Database, audit: AuditLog, caller: Caller
 ) -> None:
-    changed = AgentService(database, audit, Providers([], Prices()), set(), sessions_using, builtin_toolbox())
+    tools, servers = builtin_toolbox(), no_servers(database)
+    changed = AgentService(database, audit, Providers([], Prices()), set(), sessions_using, tools, servers)
     new = NewAgent("helper", AgentSpec(model="demo"), "Helper")
     creating, updating = repeating(caller), repeating(caller)
     created = await service.create(creating, new)

@@ -227,6 +227,28 @@ async def test_keys_are_made_listed_and_revoked_beside_a_running_server(server_p
     await until(refused)
 
 
+async def test_a_key_of_its_owner_is_the_way_into_a_new_organization(server_process: StartServer) -> None:
+    server = await server_process()
+    environment = {"STATIONMASTER_DATA_FOLDER": str(server.data_folder)}
+    async with server.channel() as channel:
+        new = identity_pb2.Organization(display_name="Acme")
+        request = identity_pb2.CreateOrganizationRequest(organization=new, owner_display_name="Ann")
+        made = await identity_pb2_grpc.IdentityServiceStub(channel).CreateOrganization(request)
+    code, secret, errors = await run("keys", "create", "--organization", made.name, environment=environment)
+    assert code == 0, errors
+    async with server.channel(secret.strip()) as channel:
+        answer = await identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest())
+    assert (answer.organization.name, answer.user.display_name) == (made.name, "Ann")
+    for arguments, told in (
+        (("--organization", "organizations/00000000-0000-7000-8000-000000000000"), "was not found"),
+        (("--organization", made.name, "--user", answer.user.name), "exclude each other"),
+        (("--scope", "session.read"), "session.read would allow nothing"),
+    ):
+        code, secret, errors = await run("keys", "create", *arguments, environment=environment)
+        assert (code, secret) == (1, "")
+        assert told in errors
+
+
 async def test_doctor_finds_a_healthy_server_and_each_fault(server_process: StartServer) -> None:
     server = await server_process()
     environment = {"STATIONMASTER_DATA_FOLDER": str(server.data_folder), "STATIONMASTER_ADMIN__PORT": "0"}

@@ -31,7 +31,7 @@ async def test_an_event_is_watched_listed_and_read(server: Server, caller: Calle
         (event,) = batch.audit_events
         assert (event.sequence, batch.last_sequence) == (1, 1)
         assert (event.category, event.outcome) == (pb.AUDIT_CATEGORY_SECURITY, pb.AUDIT_OUTCOME_DENIED)
-        assert mapping(event.details) == details
+        assert mapping(event.details, "details") == details
         listed = await servicer.ListAuditEvents(pb.ListAuditEventsRequest(filter="outcome = DENIED"), NO_CONTEXT)
         assert list(listed.audit_events) == [event]
         assert await servicer.GetAuditEvent(pb.GetAuditEventRequest(name=event.name), NO_CONTEXT) == event

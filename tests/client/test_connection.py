@@ -110,3 +110,16 @@ def test_this_machine_is_known_by_its_names(target: str) -> None:
 @pytest.mark.parametrize("target", ["example.com:1", "10.0.0.1:1", "localhost.example.com:1"])
 def test_other_machines_are_not_taken_for_this_one(target: str) -> None:
     assert not is_local(target)
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "http://127.0.0.1:50151", "sm.example.com", "::1", "a b:1", "a:b"])
+def test_what_is_no_target_is_told_so(target: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is no target: write HOST:PORT"):
+        resolve(target, environ={})
+    with pytest.raises(ConfigurationError, match=r"\(environment\) is no target"):
+        resolve(environ={"STATIONMASTER_TARGET": target})
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1", "sm.example.com:443", "[::1]:1", "unix:/run/x.sock", "dns:///a:1"])
+def test_targets_are_hosts_with_ports_or_what_grpc_has_schemes_for(target: str) -> None:
+    assert resolve(target, environ={}).target == target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -28,4 +29,28 @@ async def test_an_example_of_the_guide_runs(example: str, server: RunningServer,
 
 
 def test_the_guide_has_an_example_for_both_clients() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
+
+
+async def test_the_first_task_of_the_guide_works_as_it_stands(server: RunningServer, tmp_path: Path) -> None:
+    guide = GUIDE.with_name("tasks.md").read_text()
+    block = guide.partition("## The first one")[2].partition("```\n")[2].partition("```")[0]
+    commands = [shlex.split(line)[1:] for line in block.splitlines()]
+    report = commands[2].index("sums.pdf")
+    commands[2][report] = str(tmp_path / "sums.pdf")
+    results = await Program(tmp_path, server.target, server.admin_key).many(commands)
+    assert [result.code for result in results] == [0] * 5, results
+    assert results[1].out == "math.evaluate says: 42\n"
+    assert results[2].out == "math.evaluate says: 1024\n"
+    assert (tmp_path / "sums.pdf").read_bytes().startswith(b"%PDF")
+    assert "07:30:00" in results[4].out
+
+
+async def test_the_file_of_the_guide_makes_a_task(server: RunningServer, tmp_path: Path) -> None:
+    file = tmp_path / "nightly.yaml"
+    file.write_text(GUIDE.with_name("tasks.md").read_text().partition("```yaml\n")[2].partition("```")[0])
+    helper = ("agents", "create", "helper", "--model", "demo")
+    made = await Program(tmp_path, server.target, server.admin_key).many(
+        [helper, ("tasks", "create", "--file", str(file)), ("tasks", "run", "nightly", "--watch")]
+    )
+    assert [result.code for result in made] == [0] * 3, made

@@ -22,6 +22,8 @@ PARTS = {
         "permissions": "Permissions",
         "agents": "Agents",
         "mcp": "Mcp",
+        "tasks": "Tasks",
+        "executions": "Executions",
         "reports": "Reports",
         "organizations": "Organizations",
         "users": "Users",

@@ -187,3 +187,30 @@ def test_prices_are_dollars_and_an_unknown_one_is_not_nothing(tmp_path: Path) ->
     assert prices.cost("local:other", Tokens(1_000_000, 1_000_000)) == (26_000_000, True)
     assert "unknown_price" in fault(written(tmp_path, "[models.unknown_price]\noutput = 0\n"))
     assert "prices" in fault(written(tmp_path, '[models.prices."x"]\ninput = -1\noutput = 1\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("127.0.0.1:8931", ("127.0.0.1:8931",)),
+        ("a.example.com, *.b.example.com,", ("a.example.com", "*.b.example.com")),
+        ('["a.example.com"]', ("a.example.com",)),
+        ("[]", ()),
+    ],
+)
+def test_lists_in_the_environment_are_parts_between_commas_or_json(text: str, value: tuple[str, ...]) -> None:
+    assert load(environ={"STATIONMASTER_OUTBOUND__ALLOW": text}).outbound.allow == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "setting"),
+    [
+        ("STATIONMASTER_OUTBOUND__ALLOW", '["a.example.com"', "outbound.allow"),
+        ("STATIONMASTER_OUTBOUND__ALLOW", "5", "outbound.allow"),
+        ("STATIONMASTER_MODELS__PRICES", "cheap", "models.prices"),
+        ("STATIONMASTER_IDENTITY__JWT_ISSUERS", "https://id.example.com", "identity.jwt_issuers"),
+        ("STATIONMASTER_MODELS", "cheap", "models"),
+    ],
+)
+def test_what_is_no_list_in_the_environment_is_refused_by_name(variable: str, text: str, setting: str) -> None:
+    assert f"setting {setting}" in fault(None, **{variable: text})

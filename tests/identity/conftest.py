@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pytest_asyncio
 from stationmaster_server.audit.service import AuditLog
@@ -25,6 +26,7 @@ from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.identity.service import IdentityService, NewUser
 from stationmaster_server.identity.tokens import Issuer
+from stationmaster_server.resilience.outbound import Outbound
 
 from tests.fixtures.database import make_tenant
 
@@ -50,7 +52,7 @@ class Server:
         """A key of the user, or of the caller."""
         return await self.keys.create(caller, NewKey(user_id=user.id if user else None, scopes=scopes))
 
-    async def set_quota(self, caller: Caller, *, organization: bool = False, **limits: int | None) -> Quota:
+    async def set_quota(self, caller: Caller, *, organization: bool = False, **limits: Any) -> Quota:
         """Set limits of the caller, or of its organization, and go by them at once."""
         tenant = caller.tenant
         subject = tenant.organization_id if organization else tenant.user_id
@@ -86,7 +88,7 @@ async def start_server(
         audit,
         quotas,
         authenticator,
-        IdentityService(database, audit, quotas),
+        IdentityService(database, audit, quotas, Outbound()),
         ApiKeys(database, audit),
         QuotaSettings(database, audit),
     )

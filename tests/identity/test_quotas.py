@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from stationmaster_server.db.engine import Database
-from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     Aborted,
     FailedPrecondition,
@@ -22,7 +21,7 @@ from stationmaster_server.errors import (
     ResourceExhausted,
 )
 from stationmaster_server.identity import quota_store
-from stationmaster_server.identity.model import AuditEntry, Caller, Role, Usage
+from stationmaster_server.identity.model import Amounts, AuditEntry, Caller, Role, Usage
 from stationmaster_server.identity.quotas import Reservation
 
 from tests.identity.conftest import Server, as_user, start_server
@@ -49,8 +48,19 @@ async def usage(server: Server, caller: Caller, *, organization: bool = False) -
     return await server.settings.usage(caller, subject, of_organization=organization)
 
 
-async def unrecorded(tx: Transaction, reservation: Reservation) -> None:
-    """Nobody writes down what is set aside."""
+async def reserve(
+    server: Server, caller: Caller, amounts: Amounts | int, earlier: Reservation | None = None
+) -> Reservation:
+    """What a turn does before it asks a model; a number is of cost."""
+    wanted = Amounts(cost_micros=amounts) if isinstance(amounts, int) else amounts
+    async with server.quotas.telling(), server.database.system() as tx:
+        return await server.quotas.reserve(tx, caller, wanted, earlier)
+
+
+async def cost_left(server: Server, caller: Caller) -> int | None:
+    """What is left of the day's cost."""
+    left = await server.quotas.left(caller)
+    return None if left is None else left.cost_micros
 
 
 def outcome(answers: list[Any]) -> tuple[int, int]:
@@ -185,48 +195,48 @@ async def test_an_hour_that_is_over_counts_no_more(server: Server, owner: Caller
 
 async def test_racing_reservations_never_overrun_the_days_cost(server: Server, owner: Caller) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
-    attempts = [server.quotas.reserve_cost(owner, 300, unrecorded) for _ in range(50)]
+    attempts = [reserve(server, owner, 300) for _ in range(50)]
     assert outcome(await asyncio.gather(*attempts, return_exceptions=True)) == (3, 47)
-    assert (await usage(server, owner)).cost_micros_today == 900
+    assert (await usage(server, owner)).today.cost_micros == 900
 
 
 async def test_a_settled_reservation_counts_what_it_cost(server: Server, owner: Caller, database: Database) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
-    reservation = await server.quotas.reserve_cost(owner, 900, unrecorded)
+    reservation = await reserve(server, owner, 900)
     with pytest.raises(ResourceExhausted) as refusal:
-        await server.quotas.reserve_cost(owner, 200, unrecorded)
+        await reserve(server, owner, 200)
     assert 0 < refusal.value.retry_after.total_seconds() <= 86400
     async with database.system() as tx:
-        await server.quotas.settle(tx, reservation, 100)
-    assert (await usage(server, owner)).cost_micros_today == 100
-    await server.quotas.reserve_cost(owner, 900, unrecorded)
+        await server.quotas.settle(tx, reservation, Amounts(cost_micros=100))
+    assert (await usage(server, owner)).today.cost_micros == 100
+    await reserve(server, owner, 900)
 
 
 async def test_a_call_that_outlasts_its_day_is_of_the_day_for_which_it_was_reserved(
     server: Server, owner: Caller, database: Database
 ) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
-    reservation = await server.quotas.reserve_cost(owner, 1000, unrecorded)
+    reservation = await reserve(server, owner, 1000)
     async with database.system() as tx:
         await tx.execute("UPDATE quota_usage SET day = day - 1")
         yesterday = await tx.fetchval("SELECT current_date - 1")
-    assert (await usage(server, owner)).cost_micros_today == 0
-    reservation = type(reservation)(reservation.tenant, reservation.amount_micros, yesterday)
-    await server.quotas.reserve_cost(owner, 1000, unrecorded)
+    assert (await usage(server, owner)).today.cost_micros == 0
+    reservation = replace(reservation, day=yesterday)
+    await reserve(server, owner, 1000)
     async with database.system() as tx:
-        await server.quotas.settle(tx, reservation, 400)
-    assert (await usage(server, owner)).cost_micros_today == 1000
+        await server.quotas.settle(tx, reservation, Amounts(cost_micros=400))
+    assert (await usage(server, owner)).today.cost_micros == 1000
 
 
 async def test_a_further_attempt_reserves_what_the_first_did_not(server: Server, owner: Caller) -> None:
     await server.set_quota(owner, max_cost_micros_per_day=1000)
-    first = await server.quotas.reserve_cost(owner, 600, unrecorded)
-    assert await server.quotas.cost_left(owner) == 400
-    both = await server.quotas.reserve_cost(owner, 900, unrecorded, first)
-    assert (both.amount_micros, await server.quotas.cost_left(owner)) == (900, 100)
+    first = await reserve(server, owner, 600)
+    assert await cost_left(server, owner) == 400
+    both = await reserve(server, owner, 900, first)
+    assert (both.amounts.cost_micros, await cost_left(server, owner)) == (900, 100)
     with pytest.raises(ResourceExhausted):
-        await server.quotas.reserve_cost(owner, 1200, unrecorded, both)
-    assert (await usage(server, owner)).cost_micros_today == 900
+        await reserve(server, owner, 1200, both)
+    assert (await usage(server, owner)).today.cost_micros == 900
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -244,36 +254,38 @@ async def test_reservations_agree_with_a_model_of_them(
             amount = chance.randint(1, 400)
             if used + amount > cap:
                 with pytest.raises(ResourceExhausted):
-                    await server.quotas.reserve_cost(owner, amount, unrecorded)
+                    await reserve(server, owner, amount)
             else:
-                open_ones.append(await server.quotas.reserve_cost(owner, amount, unrecorded))
+                open_ones.append(await reserve(server, owner, amount))
                 used += amount
         elif what == "more" and open_ones:
             earlier = open_ones.pop(chance.randrange(len(open_ones)))
-            together = earlier.amount_micros + chance.randint(0, 200)
+            together = earlier.amounts.cost_micros + chance.randint(0, 200)
             today = earlier.day == await day_of(database)
-            more = together - (earlier.amount_micros if today else 0)
+            more = together - (earlier.amounts.cost_micros if today else 0)
             if used + more > cap:
                 with pytest.raises(ResourceExhausted):
-                    await server.quotas.reserve_cost(owner, together, unrecorded, earlier)
+                    await reserve(server, owner, together, earlier)
                 open_ones.append(earlier)
             else:
-                open_ones.append(await server.quotas.reserve_cost(owner, together, unrecorded, earlier))
+                open_ones.append(await reserve(server, owner, together, earlier))
                 used += more
         elif what == "settle" and open_ones:
             # A server that died is settled with all that was reserved.
             reservation = open_ones.pop(chance.randrange(len(open_ones)))
-            actual = chance.choice([0, reservation.amount_micros, chance.randint(0, reservation.amount_micros)])
+            actual = chance.choice(
+                [0, reservation.amounts.cost_micros, chance.randint(0, reservation.amounts.cost_micros)]
+            )
             async with database.system() as tx:
-                await server.quotas.settle(tx, reservation, actual)
+                await server.quotas.settle(tx, reservation, Amounts(cost_micros=actual))
             if reservation.day == await day_of(database):
-                used -= reservation.amount_micros - actual
+                used -= reservation.amounts.cost_micros - actual
         elif what == "midnight" and chance.random() < 0.3:
             async with database.system() as tx:
                 await tx.execute("UPDATE quota_usage SET day = day - 1")
             open_ones = [replace(one, day=one.day - timedelta(days=1)) for one in open_ones if one.day is not None]
             used = 0
-        assert (await usage(server, owner)).cost_micros_today == used <= cap
+        assert (await usage(server, owner)).today.cost_micros == used <= cap
 
 
 async def day_of(database: Database) -> date:
@@ -283,10 +295,10 @@ async def day_of(database: Database) -> date:
 
 
 async def test_cost_is_counted_where_nothing_is_limited(server: Server, owner: Caller, database: Database) -> None:
-    reservation = await server.quotas.reserve_cost(owner, 500, unrecorded)
+    reservation = await reserve(server, owner, 500)
     async with database.system() as tx:
-        await server.quotas.settle(tx, reservation, 123)
-    assert (await usage(server, owner, organization=True)).cost_micros_today == 123
+        await server.quotas.settle(tx, reservation, Amounts(cost_micros=123))
+    assert (await usage(server, owner, organization=True)).today.cost_micros == 123
 
 
 async def test_a_limit_of_storage_that_nobody_would_hold_is_refused(server: Server, owner: Caller) -> None:
@@ -360,7 +372,7 @@ async def test_refusals_do_not_block_those_who_wait_for_the_same_quota(
 ) -> None:
     await server.set_quota(owner, max_concurrent_sessions=0, max_cost_micros_per_day=10_000)
     sessions = [open_session(server, owner) for _ in range(50)]
-    costs = [server.quotas.reserve_cost(owner, 10, unrecorded) for _ in range(50)]
+    costs = [reserve(server, owner, 10) for _ in range(50)]
     async with asyncio.timeout(8):
         answers = await asyncio.gather(*sessions, *costs, return_exceptions=True)
     assert outcome(answers[:50]) == (0, 50)

@@ -35,6 +35,9 @@ TOOLS = (
     "deep",
     "huge",
     "many",
+    "empty",
+    "wrong",
+    "asking",
     "no_mcp",
     "bad_blob",
     "refuse",
@@ -59,8 +62,14 @@ def main() -> None:
     if mode == "die_at_start":
         sys.stderr.write("no configuration found\n")
         sys.exit(3)
-    if mode == "banner":
+    if mode == "secret_on_the_cut":
+        sys.stderr.write("x" * 100 + os.environ["SECRET"] + "y" * (4096 - 8))
+        sys.exit(3)
+    if mode == "banner_of_a_secret":
+        sys.stdout.write(f"{'x' * 115}{os.environ['SECRET']}\n" * 200)
+    if mode in ("banner", "banner_only"):
         sys.stdout.write("Welcome to my server!\n")
+        sys.stdout.flush()
     if mode == "html":
         sys.stdout.write("<html>\n" * 1000)
     if where == "stdio":
@@ -93,7 +102,7 @@ def replies(mode: str, message: dict[str, Any]) -> Iterator[str | None]:
     """What is written in reply, with the line feed; None: nothing, and never."""
     number = message.get("id")
     match message.get("method"):
-        case "initialize" if mode == "hang_at_start":
+        case "initialize" if mode in ("hang_at_start", "banner_only"):
             yield None
         case "initialize" if mode == "old":
             info = {"name": "old", "version": "1"}
@@ -225,6 +234,16 @@ def called(number: Any, params: dict[str, Any]) -> Iterator[str | None]:
             yield result(number, "x" * 4_000_000)
         case "many":
             yield said(number, {"content": [{"type": "text", "text": ""}] * 100_000})
+        case "empty":
+            yield said(number, {"content": [{}] * 300_000})
+        case "wrong":
+            wrong = {"type": "text", "text": "", "annotations": {"audience": [{}] * 300_000}}
+            yield said(number, {"content": [wrong]})
+        case "asking":
+            yield (
+                json.dumps({"jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": wrong_params()})
+                + "\n"
+            )
         case "no_mcp":
             yield said(number, {"content": "fine"})
         case "bad_blob":
@@ -246,6 +265,11 @@ def called(number: Any, params: dict[str, Any]) -> Iterator[str | None]:
             yield result(number, "changed")
         case _:
             yield failed(number, -32602, f"Unknown tool {name}")
+
+
+def wrong_params() -> dict[str, Any]:
+    """Parameters of a request of the server's."""
+    return {"maxTokens": 1, "messages": [{}] * 300_000}
 
 
 def executed(call_id: str) -> None:

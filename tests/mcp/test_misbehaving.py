@@ -199,6 +199,21 @@ async def test_a_server_that_hangs_at_start_is_given_up(pool: Connections) -> No
     async with another_is_served(pool):
         with pytest.raises(Unavailable, match=r"'thing' is not available: it did not answer within 0\.5 s"):
             await pool.tools(over_stdio("hang_at_start", connect_timeout=timedelta(milliseconds=500)))
+    assert pool.counters.failed == 1  # the limit holds for all attempts together
+
+
+async def test_a_server_that_only_writes_what_is_no_mcp_is_given_up_and_what_it_wrote_told(pool: Connections) -> None:
+    with pytest.raises(Unavailable, match=r"did not answer within 2 s; it wrote: Welcome to my server!"):
+        await pool.tools(over_stdio("banner_only", connect_timeout=timedelta(seconds=2)))
+
+
+async def test_a_check_answers_before_its_caller_leaves(pool: Connections) -> None:
+    server = over_stdio("banner_only", connect_timeout=timedelta(minutes=5))
+    check = await pool.check(server, timeout=timedelta(seconds=2))
+    assert not check.healthy
+    assert check.problem.endswith(
+        "'thing' is not available: it did not answer within 2 s; it wrote: Welcome to my server!"
+    )
 
 
 async def test_a_server_behind_a_port_that_hangs_at_start_is_given_up_and_closed(pool: Connections) -> None:
@@ -281,6 +296,9 @@ async def test_a_handshake_that_is_none_is_a_fault(pool: Connections, mode: str,
         ("wrong_id", "a request 99999 that was never made"),
         ("invalid_json", "what is no message"),
         ("deep", "what is no message|more than"),
+        ("empty", "its answer is no MCP: [0-9,]+ values are wrong"),
+        ("wrong", "a message of more than 30,000 values"),
+        ("asking", "a message of more than 30,000 values"),
         ("no_mcp", "its answer is no MCP: .*content"),
         ("bad_blob", "a blob that is no base64"),
     ],
@@ -314,6 +332,26 @@ async def test_faults_over_http_are_contained_and_told(pool: Connections, tool: 
         assert error.reason is reason, error.message
         assert why in error.message
         assert texts(await pool.call(server, "ok", {})) == "fine"
+
+
+@pytest.mark.parametrize(("mode", "part"), [("secret_on_the_cut", SECRET[-8:]), ("banner_of_a_secret", SECRET[:4])])
+async def test_no_half_of_a_secret_is_told_where_a_text_was_cut(pool: Connections, mode: str, part: str) -> None:
+    with pytest.raises(StationmasterError) as raised:
+        await pool.tools(over_stdio(mode))
+    assert raised.value.message.count("y" * 20) or raised.value.message.count("x" * 20)
+    assert part not in raised.value.message
+
+
+async def test_a_server_that_is_left_alone_is_told_of_with_what_was_seen_last(pool: Connections) -> None:
+    server = over_stdio("die_at_start")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="no configuration found"):
+            await pool.tools(server)
+    with pytest.raises(Unavailable, match=r"is left alone for a while.*exit code 3.*no configuration found"):
+        await pool.tools(server)
+    with pytest.raises(Unavailable, match="no configuration found") as asked_at_once:
+        await pool.connect(server)
+    assert "left alone" not in asked_at_once.value.message
 
 
 async def test_results_are_bounded(pool: Connections, server: Target) -> None:

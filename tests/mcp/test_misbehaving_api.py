@@ -197,6 +197,13 @@ async def test_what_does_not_start_has_its_status_and_reason(
         assert said in check.problem
 
 
+async def test_a_check_is_an_answer_within_the_deadline_of_whoever_asks(world: World) -> None:
+    await register(world.stub, "bad", stdio=unruly("hang_at_start"), connect_timeout=Duration(seconds=600))
+    check = await world.stub.CheckMcpServer(pb.CheckMcpServerRequest(name="mcpServers/bad"), timeout=3)
+    assert not check.healthy
+    assert "did not answer within" in check.problem
+
+
 async def test_wrong_schemas_are_listed_with_the_reason_and_the_good_one_works(world: World) -> None:
     await register(world.stub, "bad", stdio=unruly("schemas"))
     async with world.served_meanwhile():
@@ -252,3 +259,20 @@ async def test_secrets_are_masked_in_answers_and_errors_of_the_server(either: Wo
     refused = await either.stub.CallTool(calling("refuse", either.parent))
     assert (revealed.content[0].text, refused.is_error) == ("it is ***", True)
     assert SECRET not in f"{revealed}{refused}"
+
+
+async def test_pages_are_no_larger_than_a_client_takes(server: RunningServer) -> None:
+    async with connected(server) as stub:
+        await register(stub, "unruly", stdio=unruly("heavy"))
+        names: list[str] = []
+        request = pb.ListToolsRequest(parent="mcpServers/unruly", page_size=1000)
+        while True:
+            page = await stub.ListTools(request)
+            names += [tool.tool for tool in page.tools]
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                break
+        assert len(set(names)) == len(names)
+        assert 70 < len(names) < 100  # of 50 KB each: the list is bounded too
+        checked = await stub.CheckMcpServer(pb.CheckMcpServerRequest(name="mcpServers/unruly"))
+        assert "the rest is left out" in checked.warnings[0]

@@ -12,6 +12,11 @@ from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.mcp.model import Http, Level, McpServer, Stdio
 
 
+def problem_of(schema: Any) -> str:
+    """Why it cannot be used."""
+    return schemas.problem_of(schema, Bounds(), schemas.Work(Bounds().schemas_work))
+
+
 def mask_of(transport: Stdio | Http) -> Mask:
     """Of a server with that transport."""
     return Mask.of(McpServer("x", Level.USER, transport))
@@ -51,15 +56,15 @@ def test_text_that_is_no_unicode_can_be_stored() -> None:
     ],
 )
 def test_schemas_that_cannot_be_used_say_why(schema: Any, problem: str) -> None:
-    assert problem in schemas.problem_of(schema, Bounds())
-    assert bool(schemas.problem_of(schema, Bounds())) is bool(problem)
+    assert problem in problem_of(schema)
+    assert bool(problem_of(schema)) is bool(problem)
 
 
 def test_a_schema_that_is_nested_without_end_is_refused() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100_000):
         deep = {"not": deep}
-    assert "nested deeper than 40" in schemas.problem_of(deep, Bounds())
+    assert "nested deeper than 40" in problem_of(deep)
 
 
 @pytest.mark.parametrize(
@@ -84,20 +89,65 @@ def test_wrong_arguments_are_refused_naming_the_place(arguments: dict[str, Any],
     schemas.check_arguments("tool", schema, {"a": {"b": [1, 2]}})
 
 
+SLOW: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", "pattern": "^(a+)+$"}
+OBJECTS = [{"i": i} for i in range(80_000)]
+METASCHEMA = "https://json-schema.org/draft/2020-12/schema"
+
+
 @pytest.mark.parametrize(
-    "schema",
+    ("schema", "a"),
     [
-        {"$ref": "#"},
-        {"properties": {"a": {"pattern": "^(a+)+$"}}},
-        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False, "unevaluatedProperties": False},
-        {"$ref": "http://127.0.0.1:1/schema"},
-        {
-            "$ref": "#/$defs/0",
-            "$defs": {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(40)} | {"40": {}},
-        },
+        ({"$ref": "#"}, "x"),
+        ({"properties": {"a": {"pattern": "^(a+)+$"}}}, "a" * 100 + "!"),
+        ({"properties": {"a": SLOW}}, "a" * 100 + "!"),
+        ({"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": SLOW}}, "a" * 100 + "!"),
+        ({"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False, "unevaluatedProperties": False}, "x"),
+        ({"$ref": "http://127.0.0.1:1/schema"}, "x"),
+        (
+            {
+                "$ref": "#/$defs/0",
+                "$defs": {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(40)} | {"40": {}},
+            },
+            "x",
+        ),
+        ({"properties": {"a": {"uniqueItems": True}}}, OBJECTS),
+        ({"properties": {"a": {"$ref": METASCHEMA}}}, {"required": OBJECTS}),
+        ({"properties": {"a": {"items": {"anyOf": [{"type": "string"}] * 1_000 + [{}]}}}}, OBJECTS),
+        ({"properties": {"a": {"anyOf": [{"type": "string"}] * 1_000 + [{}]}}}, OBJECTS),
+        ({"properties": {"a": {"items": {"items": {"enum": [[0] * 10_000]}}}}}, [[[0] * 10_000] * 10] * 100),
     ],
-    ids=["itself", "pattern", "names", "elsewhere", "many"],
+    ids=[
+        *("itself", "pattern", "pattern of a dialect", "pattern behind a reference", "names", "elsewhere", "many"),
+        *("pairs", "pairs of the metaschema", "alternatives", "quoted", "compared"),
+    ],
 )
-@pytest.mark.timeout(20)
-def test_what_could_take_for_ever_to_check_is_left_to_the_server(schema: dict[str, Any]) -> None:
-    schemas.check_arguments("tool", schema, {"a": "a" * 100 + "!", "a" * 100 + "!": 1})
+@pytest.mark.timeout(60)
+def test_what_could_take_for_ever_to_check_is_left_to_the_server(schema: dict[str, Any], a: Any) -> None:
+    schemas.check_arguments("tool", schema, {"a": a, "a" * 100 + "!": 1})
+
+
+@pytest.mark.parametrize("keyword", ["type", "required", "enum"])
+@pytest.mark.timeout(60)
+def test_a_schema_that_takes_for_ever_to_check_is_refused(keyword: str) -> None:
+    schema = {"$schema": METASCHEMA, "properties": {"a": {keyword: OBJECTS}}}
+    bounds = Bounds(schema_bytes=10_000_000)
+    problem = schemas.problem_of(schema, bounds, schemas.Work(bounds.schemas_work))
+    assert bool(problem) is (keyword != "enum")
+
+
+@pytest.mark.timeout(60)
+def test_the_work_is_bounded_for_all_schemas_together() -> None:
+    schema: dict[str, Any] = {"anyOf": [{}] * 1_000}
+    work = schemas.Work(5_000_000)
+    problems = [schemas.problem_of(schema, Bounds(), work) for _ in range(10)]
+    assert problems[0] == ""
+    assert "takes too long to check" in problems[-1]
+
+
+def test_many_rows_are_checked() -> None:
+    row = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]}
+    schema = {"properties": {"rows": {"type": "array", "items": row}}}
+    rows: list[dict[str, Any]] = [{"a": "x", "b": 1}] * 1_000
+    schemas.check_arguments("tool", schema, {"rows": rows})
+    with pytest.raises(InvalidArgument, match=r"arguments\.rows\[1000\]"):
+        schemas.check_arguments("tool", schema, {"rows": [*rows, {"b": 1}]})

@@ -157,7 +157,9 @@ async def test_ids_are_free_once_and_never_those_of_our_own_tools(stub: Any) -> 
     await register(stub)
     for name in ("orderly", "files"):
         for only in (True, False):
-            assert (await refusal(register(stub, name, validate_only=only))).code == "ALREADY_EXISTS"
+            refused = await refusal(register(stub, name, validate_only=only))
+            assert refused.code == "ALREADY_EXISTS"
+            assert refused.text.startswith("tool 'files.*'" if name == "files" else "McpServer 'mcpServers/orderly'")
 
 
 async def test_a_trial_changes_nothing(server: RunningServer, stub: Any) -> None:

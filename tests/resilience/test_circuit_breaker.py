@@ -151,3 +151,10 @@ async def test_who_is_refused_is_told_the_reason_of_the_breaker() -> None:
     with pytest.raises(Unavailable) as refused:
         await breaker.call(work)
     assert refused.value.reason is Reason.MCP_SERVER_UNAVAILABLE
+
+
+async def test_a_refused_call_is_told_what_was_seen_last() -> None:
+    breaker = breaker_of(Clock(), told=lambda error: f"it was {error}")
+    await broken(breaker, 3)
+    with pytest.raises(Unavailable, match=r"left alone for a while\. The last time: it was broken"):
+        await breaker.call(work)

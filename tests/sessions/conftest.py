@@ -47,6 +47,9 @@ class OneAgent:
         if spec.model == "unknown":
             raise FailedPrecondition(Reason.MODEL_UNAVAILABLE, "the model unknown is not available")
 
+    async def check_servers(self, tx: Transaction, tenant: Tenant, spec: AgentSpec) -> None:
+        """There are those that are named."""
+
 
 @dataclass
 class Rooms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +14,8 @@ from uuid import UUID
 from stationmaster_server.agents.model import AgentSpec, RuntimeName
 from stationmaster_server.agents.prices import Price, Prices
 from stationmaster_server.agents.providers import Providers, ProviderSettings
+from stationmaster_server.agents.runtime import Runtime
+from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime, ClaudeRuntimeSettings
 from stationmaster_server.agents.runtimes.model import ModelRuntime
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
 from stationmaster_server.agents.tools.source import ToolSource
@@ -90,10 +92,15 @@ class Station:
         """Send a message."""
         return await self.turns.send(self.caller, session_id, SendRequest(text, busy, recovery))
 
-    async def events(self, session_id: UUID, started: Started, *, last: str = "turn_finished") -> list[Event]:
+    async def events(
+        self, session_id: UUID, started: Started, *, last: str = "turn_finished", seconds: float = 60
+    ) -> list[Event]:
         """The events of a turn up to the first of a kind."""
         found: list[Event] = []
-        async with asyncio.timeout(20), aclosing(self.watching.follow(self.caller, session_id, started)) as batches:
+        async with (
+            asyncio.timeout(seconds),
+            aclosing(self.watching.follow(self.caller, session_id, started)) as batches,
+        ):
             async for batch in batches:
                 for event in batch.events:
                     found.append(event)
@@ -105,9 +112,9 @@ class Station:
         """Send a message and wait for the turn's end."""
         return await self.events(session_id, await self.send(session_id, text, **options))
 
-    async def ended(self, session_id: UUID, started: Started) -> Turn:
+    async def ended(self, session_id: UUID, started: Started, *, seconds: float = 60) -> Turn:
         """The turn, once it has ended."""
-        await self.events(session_id, started)
+        await self.events(session_id, started, seconds=seconds)
         return await self.turn(session_id, started)
 
     async def turn(self, session_id: UUID, started: Started) -> Turn:
@@ -176,11 +183,12 @@ async def open_station(
     lease: timedelta = LEASE,
     prices: dict[str, Price] | None = None,
     providers: Sequence[ProviderSettings] = (),
+    around: Callable[[Runtime], Runtime] = lambda runtime: runtime,
 ) -> AsyncIterator[Station]:
-    """A started station; several may share the database."""
+    """A started station; several may share the database. `around` may put something around its runtime."""
     async with AsyncExitStack() as stack:
         database = await Database.connect(
-            database_url, pool_size=8, system_pool_size=8, connect_timeout=timedelta(seconds=10)
+            database_url, pool_size=8, system_pool_size=8, connect_timeout=timedelta(seconds=60)
         )
         stack.push_async_callback(database.close)
         listener = Listener(database)
@@ -196,11 +204,17 @@ async def open_station(
         workspaces = Workspaces(folder)
         workspaces.prepare()
         price_table = Prices(prices or {"demo": Price(0, 0)})
-        runtime = ModelRuntime(Providers(providers, price_table), ToolSource(builtin_toolbox()), price_table)
+        reached, source = Providers(providers, price_table), ToolSource(builtin_toolbox())
+        runtime = ModelRuntime(reached, source, price_table)
         stack.push_async_callback(runtime.close)
+        claude = ClaudeRuntime(
+            database, reached, source, price_table, ClaudeRuntimeSettings(folder / "../claude", max_live=6)
+        )
+        stack.push_async_callback(claude.close)
         turns = Turns(services)
-        sessions = SessionService(services, turns, OneAgent(), workspaces, runtime.close_session)
-        runner = TurnRunner(services, {RuntimeName.MODEL: runtime}, price_table, workspaces.open)
+        sessions = SessionService(services, turns, OneAgent(), workspaces, claude.close_session)
+        runtimes: dict[RuntimeName, Runtime] = {RuntimeName.MODEL: around(runtime), RuntimeName.CLAUDE: claude}
+        runner = TurnRunner(services, runtimes, price_table, workspaces.open)
         worker = Worker(database, queue, {KIND: runner}, WorkerSettings(slots=16, lease=lease), listener=listener)
         await listener.start()
         stack.push_async_callback(listener.stop)

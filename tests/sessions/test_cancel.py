@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
 from time import monotonic
+from typing import Any
+from uuid import UUID
 
 import pytest
-from stationmaster_server.agents.runtime import Text, ToolResult
+from stationmaster_server.agents.model import Limits, OnBreach
+from stationmaster_server.agents.runtime import (
+    ModelCallStarted,
+    PermissionNeeded,
+    Runtime,
+    Text,
+    ToolResult,
+    TurnEvent,
+    TurnInput,
+)
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FailedPrecondition, Reason
 from stationmaster_server.sessions.model import MessageRole, PermissionState, SessionState, TurnState
 
-from tests.sessions.station import Station, text_of
+from tests.sessions.station import Station, open_station, text_of
 from tests.waiting import until
 
 SLOW = "/slow 20\n/say 2000"
@@ -96,3 +112,53 @@ async def test_a_turn_that_has_ended_cannot_be_cancelled(station: Station) -> No
     with pytest.raises(FailedPrecondition) as refused:
         await station.turns.cancel(station.caller, session_id, started.turn_id)
     assert refused.value.reason is Reason.TURN_FINISHED
+
+
+class Interrupted:
+    """A runtime that does something before it says one thing."""
+
+    def __init__(self, inner: Runtime, before: type[TurnEvent], do: Callable[[TurnInput], Awaitable[object]]) -> None:
+        self._inner, self._before, self._do = inner, before, do
+
+    async def run(self, turn: TurnInput) -> AsyncGenerator[TurnEvent, None]:
+        """What the other one says."""
+        async with aclosing(self._inner.run(turn)) as events:
+            async for event in events:
+                if isinstance(event, self._before):
+                    await self._do(turn)
+                yield event
+
+    async def close_session(self, session_id: UUID) -> None:
+        """As the other one."""
+        await self._inner.close_session(session_id)
+
+
+@pytest.mark.parametrize(
+    ("before", "spec"),
+    [
+        (PermissionNeeded, {}),
+        (ModelCallStarted, {"limits": Limits(max_tokens_per_turn=1, on_breach=OnBreach.ASK)}),
+    ],
+    ids=["a tool", "a limit"],
+)
+async def test_a_turn_that_is_cancelled_just_before_it_would_ask_ends_and_asks_nobody(
+    database_url: str, tmp_path: Path, caller: Caller, before: type[TurnEvent], spec: dict[str, Any]
+) -> None:
+    others: list[Station] = []
+
+    async def cancel(turn: TurnInput) -> None:
+        await others[0].turns.cancel(caller, turn.session_id, turn.turn_id)
+
+    async with (
+        open_station(database_url, tmp_path, caller) as other,
+        open_station(
+            database_url, tmp_path, caller, around=lambda runtime: Interrupted(runtime, before, cancel)
+        ) as station,
+    ):
+        await other.worker.stop(timedelta(0))
+        others.append(other)
+        session_id = await station.create(**spec)
+        events = await station.run(session_id, '/tool files.write {"path": "a.txt", "content": "a"}')
+        assert events[-1].body["state"] == "CANCELLED"
+        assert "permission_requested" not in [event.kind for event in events]
+        assert (await station.session(session_id)).state is SessionState.ACTIVE

@@ -10,28 +10,25 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import cycle, islice
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 import pytest_asyncio
 from stationmaster_server.agents.model import Limits
 from stationmaster_server.agents.providers import Protocol, ProviderSettings
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.db.engine import Database
-from stationmaster_server.identity import quota_store
-from stationmaster_server.identity.model import Quota
 from stationmaster_server.sessions.model import Turn, TurnState
 
 from tests.agents.providers import anthropic_stream as anthropic
 from tests.agents.providers.stand_in import Reply, StandIn, stand_in
+from tests.sessions.caps import cap, used_today, watched
 from tests.sessions.station import Station, open_station
 
 # The library's own word about reports that make no sense: making sense of them is what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic_ai._warnings.UsageExtractionFailedWarning")
 
 MODEL = "anthropic:claude-sonnet-5"
-CAP = 500_000
-TURNS = 200
+CAPS = {"cost_micros": 500_000, "tokens": 25_000}
+TURNS = {"cost_micros": 200, "tokens": 100}
 # Two hundred turns in one process keep its loop busy: no lease is to be lost by that.
 LEASE = timedelta(seconds=30)
 HUGE = 2**62
@@ -43,12 +40,10 @@ REPORTS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     ),
     "nothing": ({}, {}),
     "zero": ({"input_tokens": 0, "output_tokens": 0}, {"output_tokens": 0}),
+    "no input": ({"input_tokens": 0, "output_tokens": 1}, {"output_tokens": 20}),
     "negative": ({"input_tokens": -1_000_000, "output_tokens": -1}, {"output_tokens": -1_000_000}),
     "true": ({"input_tokens": 12, "output_tokens": 1}, {"output_tokens": 20}),
 }
-USED = """SELECT coalesce(sum(cost_reserved + cost_settled), 0)::bigint AS used,
-                 coalesce(sum(cost_reserved), 0)::bigint AS reserved
-          FROM quota_usage WHERE subject_id = $1 AND day = (now() AT TIME ZONE 'UTC')::date"""
 
 
 def reporting(kind: str) -> Reply:
@@ -78,53 +73,34 @@ async def stations(
         yield one, two
 
 
-async def cap(database: Database, caller: Caller, *subjects: UUID) -> None:
-    """Limit what these may cost in a day."""
-    async with database.system() as tx:
-        for subject in subjects:
-            await quota_store.put_quota(tx, caller.tenant.organization_id, Quota(subject, max_cost_micros_per_day=CAP))
-
-
-async def watch(database: Database, subject: UUID, seen: list[int]) -> None:
-    """Look at what is used, again and again."""
-    while True:
-        async with database.system(autocommit=True) as tx:
-            seen.append(await tx.fetchval(USED, subject))
-        await asyncio.sleep(0)
-
-
 async def talk(station: Station) -> Turn:
     """One turn in a session of its own."""
     session_id = await station.create(model=MODEL, tools=(), max_output_tokens=1_000)
-    started = await station.send(session_id, "hello")
-    return await station.ended(session_id, started)
+    return await station.ended(session_id, await station.send(session_id, "hello"), seconds=120)
 
 
+@pytest.mark.parametrize("kind", CAPS)
 @pytest.mark.parametrize("whose", ["user", "organization"])
 async def test_a_cap_is_never_passed_by_racing_turns_whatever_the_model_reports(
-    stations: tuple[Station, Station], caller: Caller, provider: StandIn, whose: str
+    stations: tuple[Station, Station], caller: Caller, provider: StandIn, whose: str, kind: str
 ) -> None:
     one, two = stations
     subject = caller.tenant.user_id if whose == "user" else caller.tenant.organization_id
-    await cap(one.database, caller, subject)
-    replies = [reporting(kind) for kind in islice(cycle(REPORTS), 2 * TURNS)]
+    limit, count = CAPS[kind], TURNS[kind]
+    await cap(one, subject, **{f"max_{kind}_per_day": limit})
+    replies = [reporting(report) for report in islice(cycle(REPORTS), 2 * count)]
     replies[10::50] = [anthropic.cut(anthropic.text("Good ", "day"))] * len(replies[10::50])
     provider.reply(*replies)
-    seen: list[int] = []
-    watching = asyncio.create_task(watch(one.database, subject, seen))
-    turns = await asyncio.gather(*(talk(station) for station in (one, two) * (TURNS // 2)))
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    async with one.database.system(autocommit=True) as tx:
-        end = await tx.fetchrow(USED, subject)
-    assert end is not None
-    assert len(seen) > TURNS
-    assert max([*seen, end["used"]]) <= CAP
-    assert end["reserved"] == 0
-    assert end["used"] == sum(turn.usage.cost_micros for turn in turns)
+    async with watched(one, subject) as seen:
+        turns = await asyncio.gather(*(talk(station) for station in (one, two) * (count // 2)))
+    end = await used_today(one, subject)
+    assert len(seen) > count
+    assert max(getattr(amounts, kind) for amounts in (*seen, end)) <= limit
+    assert end.cost_micros == sum(turn.usage.cost_micros for turn in turns), "nothing stays reserved"
+    assert end.tokens == sum(turn.usage.total_tokens for turn in turns)
     states = Counter((turn.state, turn.reason) for turn in turns)
     assert set(states) == {(TurnState.COMPLETED, ""), (TurnState.LIMITED, "QUOTA_EXCEEDED")}
-    assert end["used"] > CAP // 2
+    assert getattr(end, kind) > limit // 2
 
 
 @pytest.mark.parametrize("kind", REPORTS)
@@ -135,7 +111,7 @@ async def test_a_report_that_cannot_be_true_costs_what_was_set_aside(
     with caplog.at_level(logging.WARNING):
         turn = await talk(stations[0])
     assert turn.state is TurnState.COMPLETED
-    assert 0 < turn.usage.cost_micros < CAP
+    assert 0 < turn.usage.cost_micros < CAPS["cost_micros"]
     assert 0 < turn.usage.total_tokens < 2_000
     assert turn.usage.cost_estimated is (kind != "true")
     warnings = [record.getMessage() for record in caplog.records if "not believed" in record.getMessage()]

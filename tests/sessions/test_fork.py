@@ -14,7 +14,7 @@ from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.errors import InvalidArgument, NotFound, ResourceExhausted
 from stationmaster_server.identity import quota_store
 from stationmaster_server.identity.model import Quota
-from stationmaster_server.sessions import store
+from stationmaster_server.sessions import grant_store
 from stationmaster_server.sessions.model import Message, MessageRole, NewSession, Session, SessionState
 
 from tests.sessions.builders import SPEC, add, colleague, converse, make_caller, message, repeating
@@ -86,8 +86,8 @@ async def test_turns_and_sequences_of_the_parent_are_not_the_childs(rooms: Rooms
 async def test_permissions_granted_for_the_parent_are_not_the_childs(rooms: Rooms, caller: Caller) -> None:
     parent = await rooms.sessions.create(caller, PARENT)
     async with rooms.database.system() as tx:
-        await store.grant_tool(tx, caller.tenant.organization_id, parent.id, "files.write")
-        await store.grant_tool(tx, caller.tenant.organization_id, parent.id, "files.write")
+        await grant_store.grant_tool(tx, caller.tenant.organization_id, parent.id, "files.write")
+        await grant_store.grant_tool(tx, caller.tenant.organization_id, parent.id, "files.write")
 
     assert (await rooms.sessions.get(caller, parent.id)).granted_tools == ("files.write",)
     assert (await rooms.sessions.fork(caller, parent.id)).granted_tools == ()

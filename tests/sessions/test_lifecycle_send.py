@@ -182,6 +182,21 @@ async def test_a_stream_stops_at_a_permission_if_asked_and_the_turn_waits(
             break
 
 
+@pytest.mark.parametrize("state", ["pending", "NOPE", "SESSION_STATE_ACTIVE"])
+async def test_a_state_that_there_is_not_is_no_filter_that_nothing_matches(
+    stub: SessionServiceAsyncStub, name: str, state: str
+) -> None:
+    condition = f"state = {state}"
+    for call in (
+        stub.ListPermissionRequests(pb.ListPermissionRequestsRequest(parent=name, filter=condition)),
+        stub.ListTurns(pb.ListTurnsRequest(parent=name, filter=condition)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"at character 9: expected one of "):
+            await call
+    known = pb.ListTurnsRequest(parent=name, filter="state = COMPLETED")
+    assert not (await stub.ListTurns(known)).turns
+
+
 async def test_cancelling_and_pausing_stop_a_turn(stub: SessionServiceAsyncStub, name: str) -> None:
     call = stub.SendMessage(pb.SendMessageRequest(session=name, text=SLOW))
     turn = await begun(call)

@@ -16,8 +16,6 @@ from stationmaster_server.agents.runtime import Text, ToolResult
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.errors import InvalidArgument
-from stationmaster_server.identity import key_store, quota_store
-from stationmaster_server.identity.model import Quota
 from stationmaster_server.sessions.model import (
     PermissionDecision,
     PermissionRequest,
@@ -29,6 +27,7 @@ from stationmaster_server.sessions.model import (
 from stationmaster_server.sessions.permissions import Answer
 from stationmaster_server.sessions.turns import Started
 
+from tests.sessions.caps import cap
 from tests.sessions.station import Station, kinds, open_station
 from tests.waiting import until
 
@@ -204,12 +203,7 @@ async def dear(database_url: str, tmp_path: Path, caller: Caller) -> AsyncIterat
 
 
 async def limit_cost(station: Station, micros: int) -> None:
-    tenant = station.caller.tenant
-    async with station.database.system() as tx:
-        quota = Quota(tenant.user_id, max_cost_micros_per_day=micros)
-        await quota_store.put_quota(tx, tenant.organization_id, quota)
-        await key_store.notify(tx, f"quota:{tenant.user_id}")
-    station.services.quotas.forget()
+    await cap(station, station.caller.tenant.user_id, max_cost_micros_per_day=micros)
 
 
 async def test_no_answer_lifts_a_quota_but_the_turn_tries_again(dear: Station) -> None:

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from stationmaster.v1 import agent_pb2, event_pb2, mcp_pb2, mcp_pb2_grpc, session_pb2
 from stationmaster_client import Client
+from stationmaster_client.errors import FailedPrecondition
 
 from tests.contract.world import MCP_SERVER
 from tests.fixtures.server import RunningServer
@@ -170,7 +171,9 @@ async def test_a_star_names_every_server_and_patterns_choose_of_one(agent: Agent
 async def test_a_turn_goes_on_without_a_server_that_cannot_be_reached(agent: Agent) -> None:
     await agent.register("board")
     await agent.register("dead", odd("die_at_start"))
+    await agent.register("nobody")
     await agent.open("dead", "board", "nobody", allow=["*"])
+    await agent.client.mcp.delete("nobody")
     await agent.say("/tool board.echo {}")
     assert agent.result.content == "{}"
     told = {message.mcp_server: message for message in agent.of("mcp_message")}
@@ -179,6 +182,34 @@ async def test_a_turn_goes_on_without_a_server_that_cannot_be_reached(agent: Age
     assert {message.logger for message in told.values()} == {"stationmaster"}
     await agent.say("/tool dead.ok {}")
     assert "no configuration found" in agent.result.content
+
+
+async def test_what_is_wrong_with_a_server_is_told_once_however_often_its_turn_waits(agent: Agent) -> None:
+    await agent.register("board")
+    await agent.register("dead", odd("die_at_start"))
+    await agent.open("dead", "board")
+    await agent.say('/tool board.add {"a": 1, "b": 1}\n/tool board.echo {}', agent.allow)
+    assert len(agent.of("permission_requested")) == 2
+    assert [message.mcp_server for message in agent.of("mcp_message")] == ["mcpServers/dead"]
+    await agent.say("/say 1")
+    assert [message.mcp_server for message in agent.of("mcp_message")] == ["mcpServers/dead"]
+
+
+async def test_a_session_names_only_servers_that_its_user_has(agent: Agent) -> None:
+    await agent.register("off", disabled=True)
+    with pytest.raises(FailedPrecondition, match=r"mcpServers/nobody is not registered.*take it out") as refused:
+        await agent.open("off", "nobody", "*")
+    assert refused.value.reason == "RUNTIME_UNAVAILABLE"
+    await agent.open("off", "mcpServers/monitoring", "*")
+    session = await agent.client.sessions.get(agent.session)
+    session.spec.mcp_servers.append("nobody")
+    with pytest.raises(FailedPrecondition, match="mcpServers/nobody is not registered"):
+        await agent.client.sessions.update(session, ["spec"])
+    spec = agent_pb2.AgentSpec(model="demo", mcp_servers=["nobody"])
+    await agent.client.agents.create("helper", spec)  # its users may have servers of their own
+    agent.session = (await agent.client.sessions.create(agent="helper")).name
+    await agent.say("/say 1")
+    assert "mcpServers/nobody" in [message.mcp_server for message in agent.of("mcp_message")]
 
 
 async def test_a_server_that_dies_in_a_call_costs_that_call_and_nothing_else(agent: Agent) -> None:

@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 from stationmaster.v1 import agent_pb2, event_pb2, identity_pb2, session_pb2
 from stationmaster_client import Client
+from stationmaster_client.errors import FailedPrecondition, InvalidArgument
 
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.resilience.site import Site, answer, redirect, serve
@@ -23,22 +24,42 @@ from tests.waiting import until
 
 WRITE = '/tool files.write {"path": "a.txt", "content": "one"}'
 SECRET = bytes(range(7, 39))
+LOOPBACK = ("127.0.0.0/8",)
 
 
 @asynccontextmanager
 async def told(
-    database_url: str, folder: Path, *, allow: tuple[str, ...] = ("127.0.0.0/8",)
+    database_url: str, folder: Path, *, allow: tuple[str, ...] = LOOPBACK
 ) -> AsyncIterator[tuple[RunningServer, Client, Site]]:
-    """A server whose organization wants to be told, its client, and the receiver."""
-    settings = server_settings(folder, database_url, outbound={"allow": list(allow)})
-    async with running(settings) as server, serve() as site, Client.connect(server.target, server.admin_key) as client:
-        who = await client.whoami()
-        secret = f"whsec_{base64.b64encode(SECRET).decode()}"
-        hook = identity_pb2.PermissionWebhook(url=f"http://127.0.0.1:{site.port}/hook?token=abc", secret=secret)
-        await client.organizations.update(
-            identity_pb2.Organization(name=who.organization.name, permission_webhook=hook), ["permission_webhook"]
-        )
-        yield server, client, site
+    """A server whose organization wants to be told, its client, and the receiver, to which `allow` lets it go later."""
+    async with serve() as site:
+        settings = server_settings(folder, database_url, outbound={"allow": list(LOOPBACK)})
+        async with running(settings) as server, Client.connect(server.target, server.admin_key) as client:
+            await listen(client, f"http://127.0.0.1:{site.port}/hook?token=abc")
+            if allow == LOOPBACK:
+                yield server, client, site
+                return
+        settings = server_settings(folder, database_url, outbound={"allow": list(allow)})
+        async with running(settings) as server, Client.connect(server.target, server.admin_key) as client:
+            yield server, client, site
+
+
+async def listen(client: Client, url: str) -> None:
+    """Name a receiver."""
+    who = await client.whoami()
+    secret = f"whsec_{base64.b64encode(SECRET).decode()}"
+    hook = identity_pb2.PermissionWebhook(url=url, secret=secret)
+    await client.organizations.update(
+        identity_pb2.Organization(name=who.organization.name, permission_webhook=hook), ["permission_webhook"]
+    )
+
+
+async def test_a_url_that_cannot_be_read_is_refused_at_once(database_url: str, tmp_path: Path) -> None:
+    async with told(database_url, tmp_path) as (_, client, _):
+        organization = (await client.whoami()).organization
+        organization.permission_webhook.url = "https://[::1"
+        with pytest.raises(InvalidArgument, match="url"):
+            await client.organizations.update(organization, ["permission_webhook"])
 
 
 async def ask(client: Client, text: str = WRITE) -> session_pb2.PermissionRequest:
@@ -129,7 +150,7 @@ async def test_a_receiver_that_is_silent_does_not_hold_up_the_turn(database_url:
 async def test_what_is_refused_is_seen_in_the_errors_of_its_item(
     refused: str, database_url: str, tmp_path: Path
 ) -> None:
-    allow = () if refused == "address" else ("127.0.0.0/8",)
+    allow = () if refused == "address" else LOOPBACK
     async with told(database_url, tmp_path / "data", allow=allow) as (server, client, site):
         site.answers = {"/hook?token=abc": redirect("/elsewhere") if refused == "redirect" else answer(b"", status=410)}
         request = await ask(client)
@@ -164,3 +185,42 @@ async def test_without_a_webhook_nothing_is_queued(database_url: str, tmp_path: 
         count = await connection.fetchval("SELECT count(*) FROM work_items WHERE kind = 'permission_webhook'")
         await connection.close()
     assert (count, site.requests) == (0, [])
+
+
+async def test_a_receiver_that_keeps_failing_is_left_alone_and_no_attempt_counts_meanwhile(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with told(database_url, tmp_path / "data") as (server, client, site):
+        site.answers = {"/hook?token=abc": answer(b"no", status=503)}
+        for _ in range(5):
+            await ask(client)
+        await delivered(site, 5)
+        await ask(client)
+        connection = await asyncpg.connect(server.app.database_url)
+
+        async def waiting() -> bool:
+            """Whether one waits for longer than the policy would have it wait after so few attempts."""
+            return bool(
+                await connection.fetchval(
+                    """SELECT count(*) FROM work_items WHERE kind = 'permission_webhook' AND state = 'QUEUED'
+                       AND attempt = jsonb_array_length(errors) AND attempt <= 1
+                       AND run_at > now() + interval '4 seconds'"""
+                )
+            )
+
+        await until(waiting)
+        failed = await connection.fetchval("SELECT sum(jsonb_array_length(errors)) FROM work_items")
+        await connection.close()
+    assert failed <= len(site.requests) < 10
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/hook", "https://[::1]/hook", "http://169.254.169.254/latest"])
+async def test_a_receiver_to_which_this_server_would_not_go_is_refused_when_it_is_named(
+    url: str, database_url: str, tmp_path: Path
+) -> None:
+    settings = server_settings(tmp_path / "data", database_url)
+    async with running(settings) as server, Client.connect(server.target, server.admin_key) as client:
+        with pytest.raises(FailedPrecondition, match=r"outbound\.allow") as raised:
+            await listen(client, url)
+        assert raised.value.reason == "ADDRESS_REFUSED"
+        assert not (await client.whoami()).organization.permission_webhook.url

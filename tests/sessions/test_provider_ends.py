@@ -174,6 +174,8 @@ async def test_text_streams_and_completes_the_turn(talk: Conversation, wire: Wir
     asked, answered = await talk.messages()
     assert (words(asked), words(answered), answered.interrupted) == ("hello", "Good day", False)
     assert answered.provenance.model == wire.model
+    assert turn.usage.running_time.ToNanoseconds() > 0
+    turn.usage.ClearField("running_time")
     assert answered.provenance.usage == turn.usage
     assert turn.usage.input_tokens > 0
     assert (turn.usage.output_tokens, turn.usage.model_calls, turn.usage.cost_estimated) == (20, 1, False)

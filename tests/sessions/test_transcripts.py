@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stationmaster_server.agents.transcript_store import TranscriptKey, append, load
-from stationmaster_server.sessions.store import forget_transcripts
+from stationmaster_server.sessions.sweep_store import forget_transcripts
 
 from tests.sessions.station import Station
 

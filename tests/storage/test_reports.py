@@ -8,10 +8,12 @@ from datetime import timedelta
 import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import FailedPrecondition, Reason
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.storage.model import PIECE_BYTES, NewReport, ReportFormat
+from stationmaster_server.storage.service import LISTING
 
 from tests.fixtures.reports import MAX_BYTES, deposit, reports_of
 
@@ -86,3 +88,14 @@ async def test_row_level_security_hides_reports_of_others(database: Database, te
     async with database.tenant(Tenant(new_id(), new_id()), read=True) as tx:
         assert await tx.fetchval("SELECT count(*) FROM reports") == 0
         assert await tx.fetchval("SELECT count(*) FROM report_pieces") == 0
+
+
+async def test_the_reports_of_an_execution_are_found_by_an_index(database: Database, tenant: Tenant) -> None:
+    made = await deposit(database, tenant)
+    clause = LISTING.sql(f'execution = "executions/{made.execution_id}"', "", PageRequest(10), start=2)
+    sql = f"EXPLAIN SELECT r.id FROM reports r WHERE r.organization_id = $1 AND {clause.where_sql}"
+    async with database.system() as tx:
+        await tx.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await tx.fetch(sql, tenant.organization_id, *clause.args[:-1]))
+    assert "reports_execution_idx" in plan
+    assert "executions/" in plan.partition("Index Cond")[2]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def steered(monkeypatch: pytest.MonkeyPatch) -> Steered:
     """The kind `steered`, as a plug-in would bring it."""
     kind = Steered()
-    monkeypatch.setattr("stationmaster_server.app.tasks.installed", lambda: [kind])
+    monkeypatch.setattr("stationmaster_server.app.tasks.installed", lambda taken: [kind])
     return kind
 
 

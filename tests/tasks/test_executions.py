@@ -13,7 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.storage_pb2_grpc import StorageServiceStub
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_client.structs import values
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
 from tests.tasks.kinds import Steered
@@ -53,7 +54,7 @@ async def test_execution_tells_of_every_step_and_ends_with_its_result(tasks: Tas
     assert (last.fraction, dict(last.counters)) == (1.0, {"steps": 3})
     ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
     assert ended.state == pb.EXECUTION_STATE_SUCCEEDED
-    assert mapping(ended.result) == {"text": "hello", "attempt": 1}
+    assert values(ended.result) == {"text": "hello", "attempt": 1}
     assert ended.end_time.ToDatetime() >= ended.start_time.ToDatetime()
 
 
@@ -184,8 +185,8 @@ async def test_prompt_runs_in_a_session_of_its_own(tasks: TaskServiceAsyncStub, 
     ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
     assert ended.state == pb.EXECUTION_STATE_SUCCEEDED, ended.message
     messages = [event.message_added.message for event in events if event.HasField("message_added")]
-    assert messages[-1].parts[0].text == mapping(ended.result)["text"]
-    assert ended.session == mapping(ended.result)["session"]
+    assert messages[-1].parts[0].text == values(ended.result)["text"]
+    assert ended.session == values(ended.result)["session"]
     assert messages[-1].name.startswith(ended.session)
 
 
@@ -202,7 +203,7 @@ async def test_reports_of_every_format_are_made_after_the_end(
         return len((await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))).reports) == 4
 
     await until(reported, seconds=60)
-    text = mapping((await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))).result)["text"]
+    text = values((await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))).result)["text"]
     files: dict[int, bytes] = {}
     async with station.channel() as channel:
         storage = StorageServiceStub(channel)

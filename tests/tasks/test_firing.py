@@ -16,9 +16,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.errors import StationmasterError
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import StationmasterError, Unavailable
 from stationmaster_server.resilience.loops import attempt
 from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.tasks import schedule_store
 from stationmaster_server.tasks.backfill import backfill
 from stationmaster_server.tasks.model import TaskState
 from stationmaster_server.tasks.previews import Previews
@@ -304,6 +306,27 @@ async def test_a_server_counts_what_it_did(one: Firer, clock: Clock, tenant: Ten
     assert one.firing.lag == 89 * MINUTE + timedelta(seconds=7)
 
 
+async def test_an_outage_in_the_middle_of_firing_costs_no_time_but_its_own(
+    one: Firer, clock: Clock, tenant: Tenant, monkeypatch: pytest.MonkeyPatch, administrator_url: str
+) -> None:
+    task = await one.create(tenant, "cut", EVERY_MINUTE)
+    clock.at += MINUTE
+    administrator = await asyncpg.connect(administrator_url)
+
+    async def cut(tx: Transaction, *args: object, **kwargs: object) -> None:
+        pid = await tx.fetchval("SELECT pg_backend_pid()")
+        await administrator.execute("SELECT pg_terminate_backend($1)", pid)
+        await tx.execute("SELECT 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule_store, "settle", cut)
+        with pytest.raises(Unavailable):
+            await one.firing.fire_due()
+    await administrator.close()
+    assert await one.firing.fire_due() == 1
+    assert await one.fired(task) == [clock.at]
+
+
 async def test_servers_whose_connections_are_cut_all_the_time_fire_each_due_time_once(
     servers: list[Firer], clock: Clock, tenant: Tenant, administrator_url: str
 ) -> None:
@@ -337,6 +360,7 @@ async def test_servers_whose_connections_are_cut_all_the_time_fire_each_due_time
     finally:
         firing.cancel()
         await administrator.close()
+    assert [server.firing.outcomes["PUT_OFF"] for server in servers] == [0, 0]
     for task in tasks:
         assert await servers[0].fired(task) == [NOON + n * MINUTE for n in range(1, 6)]
         assert (await servers[0].get(tenant, task.task_id)).fired == 5

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from stationmaster.v1 import task_pb2 as pb
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_client.structs import values
+from stationmaster_server.wire.fields import struct
 
 from tests.tasks.kinds import Steered
 from tests.waiting import until
@@ -57,9 +58,9 @@ async def test_templates_are_filled_in_with_typed_variables(tasks: TaskServiceAs
     ]
     await create(tasks, "greet", payload={"text": "Hello {{ who }}", "steps": "{{ times }}"}, variables=variables)
     execution = await run(tasks, "greet", who="Ada")
-    assert mapping(execution.payload) == {"text": "Hello Ada", "steps": "2"}
-    assert mapping(execution.variables) == {"who": "Ada", "times": 2}
-    assert mapping(execution.result)["text"] == "Hello Ada"
+    assert values(execution.payload) == {"text": "Hello Ada", "steps": "2"}
+    assert values(execution.variables) == {"who": "Ada", "times": 2}
+    assert values(execution.result)["text"] == "Hello Ada"
 
 
 async def test_all_missing_variables_are_named(tasks: TaskServiceAsyncStub) -> None:
@@ -189,7 +190,7 @@ async def test_backfill_executes_each_time_of_the_past_once(tasks: TaskServiceAs
     request.end_time.FromJsonString("2026-03-01T05:00:00Z")
     first = await tasks.BackfillTask(request)
     assert len(first.names) == 5
-    results = [mapping((await ended(tasks, name)).result)["text"] for name in first.names]
+    results = [values((await ended(tasks, name)).result)["text"] for name in first.names]
     assert results == [f"2026-03-01T0{hour}:00:00+00:00" for hour in range(5)]
     again = await tasks.BackfillTask(request)
     assert (len(again.names), again.skipped_count) == (0, 5)

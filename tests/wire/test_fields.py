@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import inf, nan
 from typing import Any
 from uuid import UUID
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 from stationmaster.v1 import identity_pb2 as pb
@@ -51,7 +53,31 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(), json_values))
 def test_json_objects_come_back_as_they_were(value: dict[str, Any]) -> None:
-    assert mapping(struct(value)) == value
+    assert mapping(struct(value), "value") == value
+
+
+def test_what_no_struct_holds_becomes_its_text() -> None:
+    deep: Any = 1
+    for _ in range(200):
+        deep = [{"a": deep}]
+    message = struct({"deep": deep, "huge": 10**400, "small": -(10**400), "nan": nan, "infinite": -inf})
+    assert Struct.FromString(message.SerializeToString()) == message
+    read = mapping(message, "value")
+    assert read["huge"] == f"1{'0' * 400}"
+    assert read["small"] == f"-1{'0' * 400}"
+    assert (read["nan"], read["infinite"]) == ("nan", "-inf")
+    inner, levels = read["deep"], 0
+    while isinstance(inner, list):
+        inner, levels = inner[0]["a"] if isinstance(inner[0], dict) else inner[0], levels + 1
+    assert levels > 10
+    assert inner.startswith(('{"a": [', '[{"a": '))
+
+
+def test_numbers_that_are_none_in_json_are_refused() -> None:
+    message = Struct()
+    message.fields["a"].list_value.values.add().number_value = nan
+    with pytest.raises(InvalidArgument, match="arguments"):
+        mapping(message, "arguments")
 
 
 def update(*paths: str, **fields: Any) -> pb.UpdateUserRequest:

@@ -446,4 +446,4 @@ def test_every_interleaving_leaves_what_the_model_says(database_url: str) -> Non
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_many_more_interleavings_leave_what_the_model_says(database_url: str) -> None:
-    play(database_url, examples=3000, steps=60)
+    play(database_url, examples=1000, steps=60)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
 from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, NotFound, Reason, ResourceExhausted
-from stationmaster_server.work import claim_store
-from stationmaster_server.work.model import OnConflict, State, Succeeded
+from stationmaster_server.work import claim_store, store
+from stationmaster_server.work.model import (
+    NewWork,
+    OnConflict,
+    RateLimit,
+    RetryPolicy,
+    State,
+    Succeeded,
+    Timeouts,
+    WorkItem,
+)
 from stationmaster_server.work.worker import WorkerSettings
 
 from tests.work.conftest import LIMIT, NOTHING_BY_ITSELF, Gate, Server, StartServer, eventually, noop
@@ -216,3 +229,25 @@ async def test_a_slot_that_was_promised_and_not_used_is_free_again(start_server:
     assert worker is not None
     await eventually(lambda: worker._free() == 1)
     assert (await server.submit(claim_here=True)).state is State.RUNNING
+
+
+async def test_alike_items_are_one_statement_though_each_has_policies_of_its_own(
+    idle: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    insert = store.insert
+
+    async def counted(tx: Transaction, like: NewWork, rows: Sequence[store.Row], *rest: Any) -> dict[UUID, WorkItem]:
+        sizes.append(len(rows))
+        return await insert(tx, like, rows, *rest)
+
+    monkeypatch.setattr(store, "insert", counted)
+
+    def new(attempts: int) -> NewWork:
+        timeouts = Timeouts(start_to_close=timedelta(hours=1))
+        rate = RateLimit("k", 10, timedelta(seconds=1))
+        return idle.new(retry=RetryPolicy(attempts=attempts), timeouts=timeouts, rate=rate)
+
+    async with idle.database.system() as tx:
+        await idle.queue.submit_many(tx, [new(5) for _ in range(7)] + [new(4) for _ in range(2)])
+    assert sizes == [7, 2]

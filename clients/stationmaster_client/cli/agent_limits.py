@@ -21,6 +21,7 @@ NAMES = {
     "tool-calls-per-turn": "max_tool_calls_per_turn",
     "tool-calls-per-session": "max_tool_calls_per_session",
     "seconds-per-turn": "max_turn_duration",
+    "seconds-per-session": "max_session_duration",
 }
 _AT_LIMIT = ("ask", "end")
 
@@ -47,7 +48,7 @@ def described(limits: agent_pb2.Limits) -> str:
     told = []
     for name, field in NAMES.items():
         value = getattr(limits, field)
-        if field == "max_turn_duration":
+        if field.endswith("_duration"):
             value = value.ToTimedelta().total_seconds()
         if value:
             told.append(f"{name}={value / 1_000_000 if 'micros' in field else value:g}")
@@ -61,7 +62,7 @@ def _set(limits: Message, field: str, text: str) -> None:
         limits.ClearField(field)
         return
     try:
-        if field == "max_turn_duration":
+        if field.endswith("_duration"):
             getattr(limits, field).FromTimedelta(timedelta(seconds=float(text)))
         elif "micros" in field:
             setattr(limits, field, round(float(text) * 1_000_000))
@@ -69,3 +70,7 @@ def _set(limits: Message, field: str, text: str) -> None:
             setattr(limits, field, int(text))
     except (ValueError, OverflowError):
         raise CommandError(f"{text!r} is no number for this limit; 'none' takes it away") from None
+    value = getattr(limits, field)
+    if value.ToTimedelta() <= timedelta() if field.endswith("_duration") else value <= 0:
+        # Nothing is what the absence of a limit looks like.
+        raise CommandError(f"{text!r} is too little for this limit; 'none' takes it away")

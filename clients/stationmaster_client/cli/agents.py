@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stationmaster_client.cli.agent_files import read_agent
 from stationmaster_client.cli.agent_limits import NAMES, described, set_limits
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.files import read_message
 from stationmaster_client.cli.listing import show
-from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
+from stationmaster_client.cli.options import Filter, Limit, OrderBy, query, text_of
 from stationmaster_client.cli.output import age, dollars, moment, plain
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ async def update(
     current = await run.client.agents.get(agent)
     before = type(current).FromString(current.SerializeToString())
     if file is not None:
-        _, wanted = read_agent(file)
+        _, wanted = read_message(file, type(current)(), "agents")
         for field, value in wanted.ListFields():
             if field.message_type:
                 getattr(current, field.name).CopyFrom(value)
@@ -200,7 +200,7 @@ def _from_file(agent_id: str, file: Path | None) -> tuple[str, agent_pb2.Agent]:
 
     if file is None:
         return agent_id, agent_pb2.Agent()
-    named, agent = read_agent(file)
+    named, agent = read_message(file, agent_pb2.Agent(), "agents")
     return agent_id or named, agent
 
 
@@ -223,7 +223,7 @@ def _apply(
     agent.description = description or agent.description
     agent.spec.model = model or agent.spec.model
     if instructions:
-        agent.spec.text = Path(instructions[1:]).read_text() if instructions.startswith("@") else instructions
+        agent.spec.text = text_of(Path(instructions[1:])) if instructions.startswith("@") else instructions
     if tools:
         agent.spec.tools[:] = tools
     if mcp_servers:

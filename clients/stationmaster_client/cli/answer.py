@@ -9,6 +9,7 @@ from stationmaster_client.cli.output import clean
 from stationmaster_client.cli.resolve import brief
 from stationmaster_client.cli.terminal import ask
 from stationmaster_client.cli.transcript import limit_line
+from stationmaster_client.structs import values
 
 if TYPE_CHECKING:
     from stationmaster.v1 import event_pb2, session_pb2
@@ -67,17 +68,17 @@ async def _resolve_limit(
 
 
 def _show(run: Run, call: event_pb2.ToolCall, about: str) -> dict[str, Any]:
-    from google.protobuf.json_format import MessageToDict
     from rich.panel import Panel
+    from rich.table import Table
     from rich.text import Text
 
-    arguments: dict[str, Any] = MessageToDict(call.arguments)
-    body = Text()
+    arguments = values(call.arguments)
+    body = Table.grid(padding=(0, 1))  # a value keeps to its column: no line of it can look like another argument
+    body.add_column(style="dim", overflow="fold", max_width=40)
+    body.add_column(overflow="fold")
     for key, value in arguments.items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        body.append(f"{clean(key)}: ", "dim")
-        body.append(f"{clean(shown)}\n")
-    body.rstrip()
+        body.add_row(Text(f"{clean(key)}:"), Text(clean(shown)))
     title = Text(f" {clean(call.tool)} asks for permission ", "bold")
     subtitle = Text(f" {clean(about)} ", "dim") if about else None
     run.out.errors.print(

@@ -13,6 +13,7 @@ import typer
 from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run
 from stationmaster_client.cli.errors import CommandError, ExitCode
+from stationmaster_client.cli.options import piped
 from stationmaster_client.cli.output import plain
 from stationmaster_client.cli.terminal import Left, ask, on_interrupt
 from stationmaster_client.cli.transcript import Transcript
@@ -40,7 +41,9 @@ async def chat(
         str,
         typer.Argument(help="A session to go on with: its id, the end of it, or - for the last.", metavar="[SESSION]"),
     ] = "",
-    message: Annotated[str, typer.Option("--message", "-m", help="Say this, print the answer, end. - reads it.")] = "",
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Say this, print the answer, end. - reads it.")
+    ] = None,
     agent: Annotated[str, typer.Option("--agent", "-a", help="A new session of this agent.")] = "",
     model: Annotated[
         str, typer.Option("--model", help="A new session of this model (demo, if nothing is named), with all tools.")
@@ -57,8 +60,10 @@ async def chat(
     if len(given := [option for option, value in named.items() if value]) > 1:
         raise CommandError(f"{' and '.join(given)} exclude each other: each says whom to talk to")
     policy = permissions or (Permissions.ASK if run.out.interactive else Permissions.STOP)
-    text = sys.stdin.read() if message == "-" else message
-    if not text and (run.out.as_json or not sys.stdin.isatty()):
+    text = piped() if message == "-" else message
+    if text is not None and not text.strip():
+        raise CommandError("there is nothing to say: the message is empty")
+    if text is None and (run.out.as_json or not sys.stdin.isatty()):
         raise CommandError("there is no terminal to talk at: say something with -m (-m - reads it from a pipe)")
     found = await _session(run, session, agent, model)
     conversation = Conversation(run, found.name, policy)

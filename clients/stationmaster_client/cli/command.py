@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from stationmaster_client.cli.errors import CommandError, ExitCode, exit_code, explain
+from stationmaster_client.cli.options import require_text
 from stationmaster_client.cli.output import Output
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _COMMON: dict[str, Any] = {
         float, typer.Option("--timeout", metavar="SECONDS", help="Deadline of each call.", rich_help_panel=_PANEL)
     ],
 }
+_LONGEST_SECONDS = 1_000_000
 _DEFAULTS: dict[str, Any] = {"as_json": False, "target": "", "context": "", "timeout": 30.0}
 
 
@@ -63,7 +65,12 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Bo
 
         def invoke(**values: Any) -> None:
             shared = {key: values.pop(key) for key in _COMMON}
-            raise typer.Exit(execute(lambda run: function(run, **values), **shared))
+
+            def body(run: Run) -> Awaitable[None]:
+                require_text(values.values())
+                return function(run, **values)
+
+            raise typer.Exit(execute(body, **shared))
 
         parameters = [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own), *common]
         vars(invoke)["__signature__"] = signature.replace(parameters=parameters, return_annotation=None)
@@ -84,6 +91,8 @@ def execute(body: Callable[[Run], Awaitable[None]], *, as_json: bool, target: st
 
     async def connected() -> None:
         nonlocal client
+        if not 0 < timeout < _LONGEST_SECONDS:
+            raise CommandError("--timeout is a number of seconds above 0")
         limit = timedelta(seconds=timeout)
         # A person waits: few attempts, so that a server that is not there is told of at once.
         client = Client.connect(target or None, context=context or None, timeout=limit, attempts=3)

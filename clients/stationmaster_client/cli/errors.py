@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     EXHAUSTED = 6
     UNAVAILABLE = 7
     DEADLINE = 8
+    CANCELLED = 9
     INTERRUPTED = 130
 
 
@@ -79,6 +80,9 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
         yield f"The server at {connection.target} cannot be reached: {_shorter(error.message)}"
         yield f"Is it running (stationmaster-server serve)? The address came from: {connection.source}."
         return
+    if error.code.name == "DEADLINE_EXCEEDED" and not error.reason:
+        yield "No answer came in time; --timeout SECONDS gives it longer."
+        return
     yield error.message
     for violation in error.violations:
         line = f"{violation.subject}: {violation.description}" if violation.subject else violation.description
@@ -103,4 +107,4 @@ def _with_commands(text: str) -> str:
 
 def _shorter(text: str) -> str:
     """The cause at the end of gRPC's text, after the list of addresses tried."""
-    return text.rpartition(": ")[2]
+    return text.rpartition(": ")[2].removesuffix("]")

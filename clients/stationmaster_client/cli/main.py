@@ -11,6 +11,7 @@ import typer
 from stationmaster_client.cli import (
     agents,
     audit,
+    executions,
     keys,
     mcp_contents,  # noqa: F401 - adds its commands to those of mcp_servers
     mcp_servers,
@@ -19,20 +20,26 @@ from stationmaster_client.cli import (
     policies,
     quota,
     reports,
+    schedules,
     session_contents,  # noqa: F401 - adds its commands to those of sessions
     sessions,
+    task_changes,  # noqa: F401 - these add their commands to those of tasks
+    task_links,  # noqa: F401
+    task_runs,  # noqa: F401
+    tasks,
     users,
 )
 from stationmaster_client.cli.chat import chat
 from stationmaster_client.cli.command import command, group
 from stationmaster_client.cli.mcp import mcp
+from stationmaster_client.cli.queue import queue
 from stationmaster_client.cli.status import status, whoami
 
 app = group(
     "Talk to agents, and look after a Stationmaster server.",
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 ok, 1 unexpected, 2 usage, 3 not found, 4 denied, 5 conflict, 6 quota or rate, "
-    "7 unavailable, 8 deadline, 130 interrupted.",
+    "7 unavailable, 8 deadline, 9 cancelled, 130 interrupted.",
 )
 command(app, "chat")(chat)
 app.add_typer(sessions.app, name="sessions")
@@ -40,6 +47,10 @@ app.add_typer(permissions.app, name="permissions")
 app.add_typer(policies.app, name="policies")
 app.add_typer(agents.app, name="agents")
 app.add_typer(mcp_servers.app, name="mcp-servers")
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(executions.app, name="executions")
+app.add_typer(schedules.app, name="schedules")
+command(app, "queue")(queue)
 app.add_typer(reports.app, name="reports")
 app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stationmaster_client.mcp_server.http import Listener
 
 _PANEL = "Over HTTP"
+_HOST, _PORT = "127.0.0.1", 8765
 
 
 def _option(name: str, text: str, metavar: str | None = None) -> typer.models.OptionInfo:
@@ -24,8 +25,8 @@ def _option(name: str, text: str, metavar: str | None = None) -> typer.models.Op
 async def mcp(
     run: Run,
     http: Annotated[bool, _option("--http", "Serve streamable HTTP, not stdio; callers bring their keys.")] = False,
-    host: Annotated[str, _option("--host", "Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port.", rich_help_panel=_PANEL)] = 8765,
+    host: Annotated[str, _option("--host", "Address to listen on.")] = _HOST,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port.", rich_help_panel=_PANEL)] = _PORT,
     allow_host: Annotated[list[str], _option("--allow-host", "A name that clients reach it by.", "NAME")] = [],  # noqa: B006
     allow_origin: Annotated[list[str], _option("--allow-origin", "A web page that may call it.", "URL")] = [],  # noqa: B006
     certificate: Annotated[Path | None, _option("--tls-certificate", "PEM file of its certificate.")] = None,
@@ -42,6 +43,8 @@ async def mcp(
     if http:
         listener = Listener(host, port, certificate, key, allow_plaintext, allow_host, allow_origin)
         await _serve(run, listener)
+    elif (host, port) != (_HOST, _PORT) or allow_host or allow_origin or certificate or key or allow_plaintext:
+        raise CommandError("the options about how it is reached go with --http; without it, it speaks over stdio")
     else:
         await build(OneCaller(run.client)).run_stdio_async()
 

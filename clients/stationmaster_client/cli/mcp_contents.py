@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,7 @@ from stationmaster_client.cli.errors import CommandError, ExitCode
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.mcp_servers import app
 from stationmaster_client.cli.mcp_shown import arguments_of, hints_of, note_cut, plain_data, print_contents
-from stationmaster_client.cli.options import Limit, pairs
+from stationmaster_client.cli.options import Limit, pairs, piped
 from stationmaster_client.cli.transcript import shorten
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ async def prompt(
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(sys.stdin.read() if text == "-" else text)
+        found = json.loads(piped() if text == "-" else text)
     except ValueError as error:
         raise CommandError(f"the arguments are no JSON: {error}") from error
     if not isinstance(found, dict):

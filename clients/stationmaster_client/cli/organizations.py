@@ -33,6 +33,7 @@ async def create(
     """Make an organization with its first user. For operators of the installation."""
     made = await run.client.organizations.create(name, owner_display_name=owner, owner_email=email)
     _describe(run, made)
+    run.out.note(f"Its owner's key, at the server: stationmaster-server keys create --organization {made.name}")
 
 
 @command(app, "list")

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
+
+
+_ID_WIDTH = 12
+"""Of the last group of a UUID, which is how ids are shown."""
 
 
 class Output:
@@ -83,17 +88,32 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str) -> None:
         """Print rows under column heads; `empty` when there are none. A column that ends in `#` holds numbers."""
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left")
-        for row in rows:
-            table.add_row(*(clean(cell) if isinstance(cell, str) else cell for cell in row))
+        table = self.grid(columns, rows)
         if table.row_count:
             self.console.print(table)
         else:
             self.note(empty)
+
+    def grid(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+        """The same without printing it."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        cells = [[clean(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+        # Where it is narrow the others give way first: an id that is cut cannot be copied.
+        ids = min(_ID_WIDTH, max((len(row[0]) for row in cells), default=0))
+        for place, column in enumerate(columns):
+            number = column.endswith("#")
+            table.add_column(
+                column.removesuffix("#"),
+                justify="right" if number else "left",
+                no_wrap=number,
+                overflow="ellipsis" if place else "fold",
+                min_width=None if place else ids,
+            )
+        for row in cells:
+            table.add_row(*row)
+        return table
 
     def details(self, pairs: Iterable[tuple[str, str | Text]]) -> None:
         """Print fields and their values; empty ones are left out."""

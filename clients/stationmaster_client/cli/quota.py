@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,9 @@ _LIMITS = {
     "max_concurrent_sessions": ("sessions at once", "concurrent_sessions"),
     "max_calls_per_hour": ("calls an hour", "calls_this_hour"),
     "max_cost_micros_per_day": ("dollars a day", "cost_micros_today"),
+    "max_tokens_per_day": ("tokens a day", "tokens_today"),
+    "max_tool_calls_per_day": ("tool calls a day", "tool_calls_today"),
+    "max_running_time_per_day": ("running seconds a day", "running_time_today"),
     "max_users": ("users", "users"),
 }
 
@@ -62,6 +66,9 @@ async def set_quota(
     sessions: Annotated[str, _option("sessions", "Sessions at once.")] = "",
     calls: Annotated[str, _option("calls", "Calls in a clock hour (UTC).")] = "",
     dollars: Annotated[str, _option("dollars", "Cost in a day (UTC).")] = "",
+    tokens: Annotated[str, _option("tokens", "Tokens, input and output, in a day (UTC).")] = "",
+    tool_calls: Annotated[str, _option("tool-calls", "Tool calls in a day (UTC).")] = "",
+    seconds: Annotated[str, _option("seconds", "Running time of turns in a day (UTC), added up.")] = "",
     users: Annotated[str, _option("users", "Users; of organizations only.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
 ) -> None:
@@ -71,15 +78,15 @@ async def set_quota(
     name = await resolve.owner(run.client, owner)
     quota = await run.client.quotas.get(name)
     quota.name = quota_name(name)
-    wanted = dict(zip(_LIMITS, (sessions, calls, dollars, users), strict=True))
+    wanted = dict(zip(_LIMITS, (sessions, calls, dollars, tokens, tool_calls, seconds, users), strict=True))
     paths = [field for field, text in wanted.items() if text]
     if not paths:
-        raise CommandError("nothing to set: give --sessions, --calls, --dollars or --users")
+        raise CommandError("nothing to set: name a limit, as --sessions or --dollars (see --help)")
     for field in paths:
         if wanted[field] == _UNLIMITED:
             _by_name(quota).ClearField(field)
         else:
-            setattr(quota, field, _number(field, wanted[field]))
+            _set(quota, field, wanted[field])
     changed = await run.client.quotas.set(quota, paths, validate_only=dry_run)
     if run.out.as_json:
         run.out.json(changed)
@@ -92,15 +99,20 @@ def _by_name(message: Message) -> Message:
     return message
 
 
-def _number(field: str, text: str) -> int:
+def _set(quota: identity_pb2.Quota, field: str, text: str) -> None:
     try:
-        return round(float(text) * 1_000_000) if field == "max_cost_micros_per_day" else int(text)
-    except ValueError:
-        raise CommandError(f"{text!r} is not a number; 'none' lifts a limit") from None
+        if field == "max_running_time_per_day":
+            quota.max_running_time_per_day.FromTimedelta(timedelta(seconds=float(text)))
+        else:
+            setattr(quota, field, round(float(text) * 1_000_000) if "micros" in field else int(text))
+    except (ValueError, OverflowError):
+        raise CommandError(f"{text!r} is no number for this limit; 'none' lifts it") from None
 
 
 def _show(run: Run, quota: identity_pb2.Quota, used: identity_pb2.QuotaUsage) -> None:
-    def amount(field: str, value: int) -> str:
+    def amount(field: str, value: Any) -> str:
+        if "running_time" in field:
+            return f"{value.ToTimedelta().total_seconds():,.0f}"
         return f"{value / 1_000_000:,.2f}" if "micros" in field else f"{value:,}"
 
     rows = []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +11,12 @@ import typer
 
 from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command, group
-from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.download import ENDINGS, copy, format_name, free, save
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Limit, OrderBy, query
-from stationmaster_client.cli.output import age, moment, plain, size
+from stationmaster_client.cli.output import age, moment, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import IO
-
     from stationmaster.v1 import storage_pb2
 
 Filter = Annotated[
@@ -40,11 +35,6 @@ Target = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")]
-_ENDINGS = {"JSON": "json", "MARKDOWN": "md", "HTML": "html", "PDF": "pdf"}
-
-_PATIENCE = timedelta(seconds=30)
-"""How long to try to reach a server that went away in the middle of a download."""
-
 app = group("What executions of tasks left to be read.")
 
 
@@ -83,7 +73,7 @@ async def show_report(run: Run, report: Report) -> None:
         [
             ("report", found.name),
             ("title", found.title),
-            ("format", _format(found)),
+            ("format", format_name(found)),
             ("media type", found.media_type),
             ("size", size(found.size_bytes)),
             ("sha256", found.sha256),
@@ -99,11 +89,10 @@ async def get(run: Run, report: Report, output: Target = "", force: Force = Fals
     """Download a report to a file, or to standard output with -o -."""
     found = await run.client.reports.get(await resolve.report(run.client, report))
     if output == "-":
-        await _copy(run, found, sys.stdout.buffer)
+        await copy(run.client, found, sys.stdout.buffer)
         return
-    target = _target(output or _file_name(found), force=force)
-    with _aside(target) as file:
-        await _copy(run, found, file)
+    target = free(output or _file_name(found), force=force)
+    await save(run.client, found, target)
     if run.out.as_json:
         run.out.json(found)
     else:
@@ -118,58 +107,21 @@ async def open_report(run: Run, report: Report) -> None:
     found = await run.client.reports.get(await resolve.report(run.client, report))
     target = Path(mkdtemp(prefix="stationmaster-")) / _file_name(found)
     with target.open("wb") as file:
-        await _copy(run, found, file)
+        await copy(run.client, found, file)
     run.out.print(str(target))
     typer.launch(str(target))
-
-
-def _target(name: str, *, force: bool) -> Path:
-    target = Path(name)
-    if target.exists() and not force:
-        raise CommandError(f"{target} exists already: name another file with -o, or replace it with --force")
-    return target
-
-
-async def _copy(run: Run, report: storage_pb2.Report, file: IO[bytes]) -> None:
-    async with run.client.reports.download(report.name, patience=_PATIENCE) as pieces:
-        async for piece in pieces:
-            file.write(piece)
-    file.flush()
-
-
-@contextmanager
-def _aside(target: Path) -> Iterator[IO[bytes]]:
-    """A file beside the target that takes its place when it is whole, and goes when it is not."""
-    from tempfile import NamedTemporaryFile
-
-    try:
-        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            try:
-                yield file
-            except BaseException:
-                Path(file.name).unlink()
-                raise
-        Path(file.name).replace(target)
-    except OSError as error:
-        raise CommandError(f"{target} cannot be written: {error.strerror}") from None
 
 
 def _file_name(report: storage_pb2.Report) -> str:
     """A name from the title that every system takes: `winter-timetable.pdf`."""
     words = re.findall(r"\w+", report.title.lower())
-    return f"{'-'.join(words)[:60].rstrip('-') or 'report'}.{_ENDINGS.get(_format(report).upper(), 'bin')}"
-
-
-def _format(report: storage_pb2.Report) -> str:
-    from stationmaster.v1 import storage_pb2
-
-    return plain(storage_pb2.ReportFormat.Name(report.format), "REPORT_FORMAT")
+    return f"{'-'.join(words)[:60].rstrip('-') or 'report'}.{ENDINGS.get(format_name(report).upper(), 'bin')}"
 
 
 def _row(report: storage_pb2.Report) -> tuple[str, ...]:
     return (
         resolve.short(report.name),
-        _format(report),
+        format_name(report),
         size(report.size_bytes),
         age(report.create_time),
         resolve.brief(report.execution),

@@ -76,6 +76,16 @@ async def report(client: Client, text: str) -> str:
     return await _one(newest_first, "reports", text)
 
 
+async def execution(client: Client, text: str) -> str:
+    """An execution's name; `-` is the newest."""
+    newest_first = client.executions.list(page_size=1 if text == "-" else 1000)
+    if text == "-":
+        async for found in newest_first:
+            return found.name
+        raise CommandError("there is no execution yet", ExitCode.NOT_FOUND)
+    return await _one(newest_first, "executions", text)
+
+
 async def owner(client: Client, text: str) -> str:
     """Who has a quota: `me`, `organization` (the caller's), or a name."""
     if text == "organization":

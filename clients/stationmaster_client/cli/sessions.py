@@ -43,6 +43,7 @@ def describe(run: Run, session: session_pb2.Session) -> None:
             ("labels", ", ".join(f"{key}={value}" for key, value in sorted(session.labels.items()))),
             ("messages", f"{session.message_count:,} ({session.last_sequence:,} events)"),
             ("used", f"{usage.input_tokens + usage.output_tokens:,} tokens {dollars(usage.cost_micros)}"),
+            ("ran for", f"{usage.running_time.ToTimedelta().total_seconds():,.1f} s"),
             ("running turn", session.current_turn),
             ("forked from", session.parent_message or session.parent_session),
             ("created", moment(session.create_time)),

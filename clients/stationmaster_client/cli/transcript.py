@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from stationmaster_client.cli.output import clean, dollars, plain
+from stationmaster_client.structs import values
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
@@ -199,19 +200,8 @@ class Transcript:
 
 
 def arguments(struct: Struct) -> str:
-    """A call's arguments on one line, by name: a Struct keeps no order."""
-    from google.protobuf.json_format import MessageToDict
-
-    return shorten(json.dumps(_whole(MessageToDict(struct)), ensure_ascii=False, sort_keys=True))
-
-
-def _whole(value: object) -> object:
-    """The same with whole numbers as such: a Struct knows floats only."""
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """A call's arguments on one line."""
+    return shorten(json.dumps(values(struct), ensure_ascii=False))
 
 
 def limit_line(limit: event_pb2.LimitReached) -> str:

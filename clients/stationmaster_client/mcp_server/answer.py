@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel, Field
+
+from stationmaster_client.structs import values
 
 Limit = Annotated[int, Field(ge=1, le=100, description="How many to show at most.")]
 PageToken = Annotated[
@@ -69,8 +70,7 @@ def dollars(micros: int) -> float:
 
 def struct(value: Struct) -> dict[str, Any]:
     """A JSON object."""
-    found: dict[str, Any] = MessageToDict(value)
-    return found
+    return values(value)
 
 
 def compact(value: dict[str, Any], most: int = 500) -> str:

@@ -192,6 +192,7 @@ class Limits(_message.Message):
     MAX_TOOL_CALLS_PER_SESSION_FIELD_NUMBER: _builtins.int
     MAX_TURN_DURATION_FIELD_NUMBER: _builtins.int
     ON_BREACH_FIELD_NUMBER: _builtins.int
+    MAX_SESSION_DURATION_FIELD_NUMBER: _builtins.int
     max_tokens_per_turn: _builtins.int
     """Tokens (input and output) of one turn."""
     max_tokens_per_session: _builtins.int
@@ -210,6 +211,10 @@ class Limits(_message.Message):
     def max_turn_duration(self) -> _duration_pb2.Duration:
         """Running time of one turn, without the time it waits for a permission."""
 
+    @_builtins.property
+    def max_session_duration(self) -> _duration_pb2.Duration:
+        """Running time of all turns of the session, without the time they wait for a permission."""
+
     def __init__(
         self,
         *,
@@ -221,10 +226,11 @@ class Limits(_message.Message):
         max_tool_calls_per_session: _builtins.int = ...,
         max_turn_duration: _duration_pb2.Duration | None = ...,
         on_breach: Global___OnBreach.ValueType = ...,
+        max_session_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_turn_duration", b"max_turn_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_session_duration", b"max_session_duration", "max_turn_duration", b"max_turn_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost_micros_per_session", b"max_cost_micros_per_session", "max_cost_micros_per_turn", b"max_cost_micros_per_turn", "max_tokens_per_session", b"max_tokens_per_session", "max_tokens_per_turn", b"max_tokens_per_turn", "max_tool_calls_per_session", b"max_tool_calls_per_session", "max_tool_calls_per_turn", b"max_tool_calls_per_turn", "max_turn_duration", b"max_turn_duration", "on_breach", b"on_breach"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost_micros_per_session", b"max_cost_micros_per_session", "max_cost_micros_per_turn", b"max_cost_micros_per_turn", "max_session_duration", b"max_session_duration", "max_tokens_per_session", b"max_tokens_per_session", "max_tokens_per_turn", b"max_tokens_per_turn", "max_tool_calls_per_session", b"max_tool_calls_per_session", "max_tool_calls_per_turn", b"max_tool_calls_per_turn", "max_turn_duration", b"max_turn_duration", "on_breach", b"on_breach"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

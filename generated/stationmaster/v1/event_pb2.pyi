@@ -438,6 +438,7 @@ class Usage(_message.Message):
     COST_ESTIMATED_FIELD_NUMBER: _builtins.int
     MODEL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    RUNNING_TIME_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Input tokens."""
     output_tokens: _builtins.int
@@ -452,6 +453,10 @@ class Usage(_message.Message):
     """Model calls."""
     tool_calls: _builtins.int
     """Tool calls."""
+    @_builtins.property
+    def running_time(self) -> _duration_pb2.Duration:
+        """For how long turns ran, without the time they waited for a permission; of turns and sessions."""
+
     def __init__(
         self,
         *,
@@ -462,10 +467,11 @@ class Usage(_message.Message):
         cost_estimated: _builtins.bool = ...,
         model_calls: _builtins.int = ...,
         tool_calls: _builtins.int = ...,
+        running_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["running_time", b"running_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "cost_estimated", b"cost_estimated", "cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input_tokens", b"cached_input_tokens", "cost_estimated", b"cost_estimated", "cost_micros", b"cost_micros", "input_tokens", b"input_tokens", "model_calls", b"model_calls", "output_tokens", b"output_tokens", "running_time", b"running_time", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1027,9 +1033,9 @@ class LimitReached(_message.Message):
     limit: _builtins.str
     """Which, for example `max_cost_micros_per_turn` or `users/…/quota max_cost_micros_per_day`."""
     limit_value: _builtins.int
-    """The limit."""
+    """The limit; of times in seconds."""
     used_value: _builtins.int
-    """What is used, with what was about to be."""
+    """What is used, with what was about to be; of times in seconds."""
     def __init__(
         self,
         *,

@@ -5,6 +5,7 @@ Organizations, users, API keys and quotas."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -287,6 +288,9 @@ class Quota(_message.Message):
     MAX_USERS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_PER_DAY_FIELD_NUMBER: _builtins.int
+    MAX_TOOL_CALLS_PER_DAY_FIELD_NUMBER: _builtins.int
+    MAX_RUNNING_TIME_PER_DAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`users/{user}/quota` or `organizations/{organization}/quota`."""
     max_concurrent_sessions: _builtins.int
@@ -301,9 +305,17 @@ class Quota(_message.Message):
     """Users; of organizations only."""
     etag: _builtins.str
     """Changes with every change of the quota."""
+    max_tokens_per_day: _builtins.int
+    """Tokens (input and output) of model calls in any day (UTC)."""
+    max_tool_calls_per_day: _builtins.int
+    """Tool calls that are begun in any day (UTC)."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last set."""
+
+    @_builtins.property
+    def max_running_time_per_day(self) -> _duration_pb2.Duration:
+        """Running time of turns in any day (UTC), added up; waiting for a permission does not count."""
 
     def __init__(
         self,
@@ -316,10 +328,13 @@ class Quota(_message.Message):
         max_users: _builtins.int | None = ...,
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        max_tokens_per_day: _builtins.int | None = ...,
+        max_tool_calls_per_day: _builtins.int | None = ...,
+        max_running_time_per_day: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_calls_per_hour", b"_max_calls_per_hour", "_max_concurrent_sessions", b"_max_concurrent_sessions", "_max_cost_micros_per_day", b"_max_cost_micros_per_day", "_max_storage_bytes", b"_max_storage_bytes", "_max_users", b"_max_users", "max_calls_per_hour", b"max_calls_per_hour", "max_concurrent_sessions", b"max_concurrent_sessions", "max_cost_micros_per_day", b"max_cost_micros_per_day", "max_storage_bytes", b"max_storage_bytes", "max_users", b"max_users", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_calls_per_hour", b"_max_calls_per_hour", "_max_concurrent_sessions", b"_max_concurrent_sessions", "_max_cost_micros_per_day", b"_max_cost_micros_per_day", "_max_storage_bytes", b"_max_storage_bytes", "_max_tokens_per_day", b"_max_tokens_per_day", "_max_tool_calls_per_day", b"_max_tool_calls_per_day", "_max_users", b"_max_users", "max_calls_per_hour", b"max_calls_per_hour", "max_concurrent_sessions", b"max_concurrent_sessions", "max_cost_micros_per_day", b"max_cost_micros_per_day", "max_running_time_per_day", b"max_running_time_per_day", "max_storage_bytes", b"max_storage_bytes", "max_tokens_per_day", b"max_tokens_per_day", "max_tool_calls_per_day", b"max_tool_calls_per_day", "max_users", b"max_users", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_calls_per_hour", b"_max_calls_per_hour", "_max_concurrent_sessions", b"_max_concurrent_sessions", "_max_cost_micros_per_day", b"_max_cost_micros_per_day", "_max_storage_bytes", b"_max_storage_bytes", "_max_users", b"_max_users", "etag", b"etag", "max_calls_per_hour", b"max_calls_per_hour", "max_concurrent_sessions", b"max_concurrent_sessions", "max_cost_micros_per_day", b"max_cost_micros_per_day", "max_storage_bytes", b"max_storage_bytes", "max_users", b"max_users", "name", b"name", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_calls_per_hour", b"_max_calls_per_hour", "_max_concurrent_sessions", b"_max_concurrent_sessions", "_max_cost_micros_per_day", b"_max_cost_micros_per_day", "_max_storage_bytes", b"_max_storage_bytes", "_max_tokens_per_day", b"_max_tokens_per_day", "_max_tool_calls_per_day", b"_max_tool_calls_per_day", "_max_users", b"_max_users", "etag", b"etag", "max_calls_per_hour", b"max_calls_per_hour", "max_concurrent_sessions", b"max_concurrent_sessions", "max_cost_micros_per_day", b"max_cost_micros_per_day", "max_running_time_per_day", b"max_running_time_per_day", "max_storage_bytes", b"max_storage_bytes", "max_tokens_per_day", b"max_tokens_per_day", "max_tool_calls_per_day", b"max_tool_calls_per_day", "max_users", b"max_users", "name", b"name", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_calls_per_hour: _TypeAlias = _typing.Literal["max_calls_per_hour"]  # noqa: Y015
     _WhichOneofArgType__max_calls_per_hour: _TypeAlias = _typing.Literal["_max_calls_per_hour", b"_max_calls_per_hour"]  # noqa: Y015
@@ -329,6 +344,10 @@ class Quota(_message.Message):
     _WhichOneofArgType__max_cost_micros_per_day: _TypeAlias = _typing.Literal["_max_cost_micros_per_day", b"_max_cost_micros_per_day"]  # noqa: Y015
     _WhichOneofReturnType__max_storage_bytes: _TypeAlias = _typing.Literal["max_storage_bytes"]  # noqa: Y015
     _WhichOneofArgType__max_storage_bytes: _TypeAlias = _typing.Literal["_max_storage_bytes", b"_max_storage_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens_per_day: _TypeAlias = _typing.Literal["max_tokens_per_day"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens_per_day: _TypeAlias = _typing.Literal["_max_tokens_per_day", b"_max_tokens_per_day"]  # noqa: Y015
+    _WhichOneofReturnType__max_tool_calls_per_day: _TypeAlias = _typing.Literal["max_tool_calls_per_day"]  # noqa: Y015
+    _WhichOneofArgType__max_tool_calls_per_day: _TypeAlias = _typing.Literal["_max_tool_calls_per_day", b"_max_tool_calls_per_day"]  # noqa: Y015
     _WhichOneofReturnType__max_users: _TypeAlias = _typing.Literal["max_users"]  # noqa: Y015
     _WhichOneofArgType__max_users: _TypeAlias = _typing.Literal["_max_users", b"_max_users"]  # noqa: Y015
     @_typing.overload
@@ -339,6 +358,10 @@ class Quota(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_micros_per_day) -> _WhichOneofReturnType__max_cost_micros_per_day | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_storage_bytes) -> _WhichOneofReturnType__max_storage_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens_per_day) -> _WhichOneofReturnType__max_tokens_per_day | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tool_calls_per_day) -> _WhichOneofReturnType__max_tool_calls_per_day | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_users) -> _WhichOneofReturnType__max_users | None: ...
 
@@ -356,6 +379,9 @@ class QuotaUsage(_message.Message):
     COST_MICROS_TODAY_FIELD_NUMBER: _builtins.int
     STORAGE_BYTES_FIELD_NUMBER: _builtins.int
     USERS_FIELD_NUMBER: _builtins.int
+    TOKENS_TODAY_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_TODAY_FIELD_NUMBER: _builtins.int
+    RUNNING_TIME_TODAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The quota: `users/{user}/quota` or `organizations/{organization}/quota`."""
     concurrent_sessions: _builtins.int
@@ -368,6 +394,14 @@ class QuotaUsage(_message.Message):
     """Bytes stored. Storage is not served yet: always 0."""
     users: _builtins.int
     """Users; of organizations only."""
+    tokens_today: _builtins.int
+    """Tokens of this day, reserved and settled. Those of models that cost nothing are counted only while a limit of tokens or cost is set."""
+    tool_calls_today: _builtins.int
+    """Tool calls of this day; counted only while a limit of them is set, of the user or its organization."""
+    @_builtins.property
+    def running_time_today(self) -> _duration_pb2.Duration:
+        """Running time of this day, reserved and settled; counted only while a limit of it is set, of the user or its organization."""
+
     def __init__(
         self,
         *,
@@ -377,10 +411,13 @@ class QuotaUsage(_message.Message):
         cost_micros_today: _builtins.int = ...,
         storage_bytes: _builtins.int = ...,
         users: _builtins.int = ...,
+        tokens_today: _builtins.int = ...,
+        tool_calls_today: _builtins.int = ...,
+        running_time_today: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["running_time_today", b"running_time_today"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_this_hour", b"calls_this_hour", "concurrent_sessions", b"concurrent_sessions", "cost_micros_today", b"cost_micros_today", "name", b"name", "storage_bytes", b"storage_bytes", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_this_hour", b"calls_this_hour", "concurrent_sessions", b"concurrent_sessions", "cost_micros_today", b"cost_micros_today", "name", b"name", "running_time_today", b"running_time_today", "storage_bytes", b"storage_bytes", "tokens_today", b"tokens_today", "tool_calls_today", b"tool_calls_today", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,7 +161,8 @@ class IdentityServiceServicer:
     def UpdateOrganization(self, request, context):
         """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+        FAILED_PRECONDITION (ADDRESS_REFUSED: the server would not go to the webhook's URL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

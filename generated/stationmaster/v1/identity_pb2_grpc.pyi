@@ -57,7 +57,8 @@ class IdentityServiceStub:
     UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_identity_pb2.UpdateOrganizationRequest, _identity_pb2.Organization]
     """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+    FAILED_PRECONDITION (ADDRESS_REFUSED: the server would not go to the webhook's URL).
     """
     CreateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]
     """Creates a user in the caller's organization (operators may name another).
@@ -145,7 +146,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     UpdateOrganization: _aio.UnaryUnaryMultiCallable[_identity_pb2.UpdateOrganizationRequest, _identity_pb2.Organization]  # type: ignore[assignment]
     """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+    FAILED_PRECONDITION (ADDRESS_REFUSED: the server would not go to the webhook's URL).
     """
     CreateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.CreateUserRequest, _identity_pb2.User]  # type: ignore[assignment]
     """Creates a user in the caller's organization (operators may name another).
@@ -260,7 +262,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.Organization, _abc.Awaitable[_identity_pb2.Organization]]:
         """Changes an organization: the caller's own, for owners and admins, or any for the operators of the installation.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK).
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK),
+        FAILED_PRECONDITION (ADDRESS_REFUSED: the server would not go to the webhook's URL).
         """
 
     @_abc_1.abstractmethod

@@ -186,7 +186,8 @@ class McpServiceServicer:
         """Opens a session: a connection of its own to an MCP server, kept until it is closed or idle. Only needed for servers that keep state
         between calls; everything else can be called by the server's name.
 
-        Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user).
+        Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), FAILED_PRECONDITION (MCP_SERVER_FAULT, COMMAND_REFUSED, ADDRESS_REFUSED; it is
+        disabled), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user; SERVER_OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,7 +74,8 @@ class McpServiceStub:
     """Opens a session: a connection of its own to an MCP server, kept until it is closed or idle. Only needed for servers that keep state
     between calls; everything else can be called by the server's name.
 
-    Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user).
+    Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), FAILED_PRECONDITION (MCP_SERVER_FAULT, COMMAND_REFUSED, ADDRESS_REFUSED; it is
+    disabled), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user; SERVER_OVERLOADED).
     """
     GetMcpSession: _grpc.UnaryUnaryMultiCallable[_mcp_pb2.GetMcpSessionRequest, _mcp_pb2.McpSession]
     """Returns one session.
@@ -173,7 +174,8 @@ class McpServiceAsyncStub(McpServiceStub):
     """Opens a session: a connection of its own to an MCP server, kept until it is closed or idle. Only needed for servers that keep state
     between calls; everything else can be called by the server's name.
 
-    Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user).
+    Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), FAILED_PRECONDITION (MCP_SERVER_FAULT, COMMAND_REFUSED, ADDRESS_REFUSED; it is
+    disabled), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user; SERVER_OVERLOADED).
     """
     GetMcpSession: _aio.UnaryUnaryMultiCallable[_mcp_pb2.GetMcpSessionRequest, _mcp_pb2.McpSession]  # type: ignore[assignment]
     """Returns one session.
@@ -311,7 +313,8 @@ class McpServiceServicer(metaclass=_abc_1.ABCMeta):
         """Opens a session: a connection of its own to an MCP server, kept until it is closed or idle. Only needed for servers that keep state
         between calls; everything else can be called by the server's name.
 
-        Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user).
+        Errors: NOT_FOUND, UNAVAILABLE (MCP_SERVER_UNAVAILABLE), FAILED_PRECONDITION (MCP_SERVER_FAULT, COMMAND_REFUSED, ADDRESS_REFUSED; it is
+        disabled), RESOURCE_EXHAUSTED (LIMIT_REACHED: sessions of one user; SERVER_OVERLOADED).
         """
 
     @_abc_1.abstractmethod

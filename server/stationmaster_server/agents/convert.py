@@ -142,6 +142,7 @@ def limits_to_proto(limits: Limits) -> pb.Limits:
         max_tool_calls_per_turn=limits.max_tool_calls_per_turn or 0,
         max_tool_calls_per_session=limits.max_tool_calls_per_session or 0,
         max_turn_duration=duration(limits.max_turn_duration),
+        max_session_duration=duration(limits.max_session_duration),
         on_breach=_ON_BREACH_NUMBERS[limits.on_breach],
     )
 
@@ -156,6 +157,7 @@ def limits_from_proto(message: pb.Limits) -> Limits:
         max_tool_calls_per_turn=message.max_tool_calls_per_turn or None,
         max_tool_calls_per_session=message.max_tool_calls_per_session or None,
         max_turn_duration=span(message, "max_turn_duration") or None,
+        max_session_duration=span(message, "max_session_duration") or None,
         on_breach=_ON_BREACHES[message.on_breach],
     )
 

@@ -53,6 +53,7 @@ class Limits:
     max_tool_calls_per_turn: int | None = None
     max_tool_calls_per_session: int | None = None
     max_turn_duration: timedelta | None = None
+    max_session_duration: timedelta | None = None
     on_breach: OnBreach | None = None
     """None: not said here; where nobody says, END."""
 

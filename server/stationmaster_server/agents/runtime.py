@@ -19,7 +19,7 @@ from stationmaster_server.agents.model import AgentSpec, Effect
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What model calls and tools used. Cost in millionths of a US dollar."""
+    """What model calls and tools used, and how long turns ran. Cost in millionths of a US dollar."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -28,6 +28,7 @@ class Usage:
     cost_estimated: bool = False
     model_calls: int = 0
     tool_calls: int = 0
+    running_time: timedelta = timedelta(0)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -38,6 +39,7 @@ class Usage:
             self.cost_estimated or other.cost_estimated,
             self.model_calls + other.model_calls,
             self.tool_calls + other.tool_calls,
+            self.running_time + other.running_time,
         )
 
     @property
@@ -136,18 +138,16 @@ class TurnInput:
 class ModelCallStarted:
     """A model call is about to begin. The consumer reserves the budget; it may end the turn instead.
 
-    Told again, with the same step, before each further attempt, after the AnswerRestarted that says what the attempts
-    before have used.
+    Told again, with the same step, before each further attempt; where those before have used anything, after the
+    AnswerRestarted that says what.
     """
 
     step: int
     model: str
     estimated_input_tokens: int
     max_output_tokens: int
-    max_cost_micros: int = 0
-    """What the call may cost at most, if the runtime knows better than the price list does."""
-    max_input_tokens: int = 0
-    """How many tokens the input can be at most. 0: only the estimate is known, and what is reported is believed."""
+    max_input_tokens: int
+    """How many tokens the input can be at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +221,13 @@ class ToolCallProgress:
     fraction: float | None = None
 
 
+OURS = "stationmaster"
+"""The `logger` of what is said of an MCP server; no server may call one of its own so."""
+
+
 @dataclass(frozen=True, slots=True)
 class McpMessage:
-    """An MCP server says something, or something is said of it (`logger` is `stationmaster` then).
+    """An MCP server says something, or something is said of it (`logger` is OURS then).
 
     `level` is one of MCP's, from `debug` to `emergency`; `call_id` the call that it is about, if that is known.
     """

@@ -16,12 +16,14 @@ from stationmaster_server.agents import store
 from stationmaster_server.agents.model import Agent, AgentSpec, ModelInfo, NewAgent, RuntimeName
 from stationmaster_server.agents.providers import Protocol, Providers
 from stationmaster_server.agents.spec_json import spec_to_json
+from stationmaster_server.agents.tools.mcp import EVERY
 from stationmaster_server.agents.tools.toolbox import Toolbox
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
@@ -34,6 +36,7 @@ from stationmaster_server.errors import (
     Reason,
 )
 from stationmaster_server.identity.model import AuditEntry
+from stationmaster_server.mcp.registry import Registry
 
 LISTING = Listing(
     {
@@ -79,8 +82,10 @@ class AgentService:
         runtimes: Set[RuntimeName],
         sessions_using: SessionsUsing,
         toolbox: Toolbox,
+        registry: Registry,
     ) -> None:
         self._database = database
+        self._registry = registry
         self._audit = audit
         self._providers = providers
         self._runtimes = runtimes
@@ -202,6 +207,18 @@ class AgentService:
         self._providers.check(spec.model)
         if spec.runtime is RuntimeName.CLAUDE:
             self._check_claude(spec)
+
+    async def check_servers(self, tx: Transaction, tenant: Tenant, spec: AgentSpec) -> None:
+        """Whether whose session it is has the MCP servers that are named. Raises FailedPrecondition.
+
+        Not asked of agents: they are the organization's, and their users have servers of their own.
+        """
+        named = [name.removeprefix("mcpServers/") for name in spec.mcp_servers if name != EVERY]
+        unknown = await self._registry.unknown(tx, tenant, named) if named else []
+        if unknown:
+            name = f"mcpServers/{unknown[0]}"
+            why = f"{name} is not registered for this user or organization: register it, or take it out of mcp_servers"
+            raise _cannot_run("MCP_SERVER", name, why)
 
     def _check_claude(self, spec: AgentSpec) -> None:
         if not self._providers.speaks(spec.model, Protocol.ANTHROPIC):

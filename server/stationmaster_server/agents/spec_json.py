@@ -26,6 +26,7 @@ _COUNTS = (
     "max_tool_calls_per_turn",
     "max_tool_calls_per_session",
 )
+_DURATIONS = ("max_turn_duration", "max_session_duration")
 
 
 def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
@@ -69,20 +70,23 @@ def spec_from_json(document: Mapping[str, Any]) -> AgentSpec:
 
 
 def limits_to_json(limits: Limits) -> dict[str, Any]:
-    """Limits as a JSON object without those that are not set; the duration in microseconds."""
+    """Limits as a JSON object without those that are not set; durations in microseconds."""
     document: dict[str, Any] = {name: getattr(limits, name) for name in _COUNTS}
-    if limits.max_turn_duration is not None:
-        document["max_turn_duration_us"] = limits.max_turn_duration // _MICROSECOND
+    for name in _DURATIONS:
+        duration = getattr(limits, name)
+        document[f"{name}_us"] = None if duration is None else duration // _MICROSECOND
     document["on_breach"] = limits.on_breach and limits.on_breach.value
     return {name: value for name, value in document.items() if value is not None}
 
 
 def limits_from_json(document: Mapping[str, Any]) -> Limits:
     """The limits that `limits_to_json` made this of."""
-    microseconds = document.get("max_turn_duration_us")
-    duration = None if microseconds is None else timedelta(microseconds=microseconds)
+    values: dict[str, Any] = {name: document.get(name) for name in _COUNTS}
+    for name in _DURATIONS:
+        if (microseconds := document.get(f"{name}_us")) is not None:
+            values[name] = timedelta(microseconds=microseconds)
     on_breach = OnBreach(document["on_breach"]) if "on_breach" in document else None
-    return Limits(**{name: document.get(name) for name in _COUNTS}, max_turn_duration=duration, on_breach=on_breach)
+    return Limits(**values, on_breach=on_breach)
 
 
 def _permissions_from_json(document: Mapping[str, Any]) -> PermissionSettings:

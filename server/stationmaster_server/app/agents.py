@@ -73,7 +73,7 @@ def build_agents(
     )
     claude = build_claude(stack, all_settings, database, providers, source, prices, metrics)
     runtimes = {RuntimeName.MODEL} if claude is None else {RuntimeName.MODEL, RuntimeName.CLAUDE}
-    service = AgentService(database, gate.audit, providers, runtimes, sessions_using, toolbox)
+    service = AgentService(database, gate.audit, providers, runtimes, sessions_using, toolbox, mcp.registry)
     return Agents(service, runtime, claude, prices)
 
 

@@ -70,11 +70,16 @@ async def migrate_database(settings: Settings) -> None:
         typer.echo(f"the database at {database_place(settings, url)} is up to date")
 
 
-async def create_key(settings: Settings, name: str, user: str | None, scopes: tuple[str, ...]) -> None:
+async def create_key(
+    settings: Settings, name: str, user: str | None, organization: str | None, scopes: tuple[str, ...]
+) -> None:
     """Make a key; print its secret alone to standard output, so that a script can take it."""
+    if user and organization:
+        raise StartupError("--user and --organization exclude each other: each says whose key it is")
+    of = _id_of("organizations", organization) if organization else None
     new = NewKey(display_name=name, user_id=_id_of("users", user) if user else None, scopes=scopes)
     async with _database(settings) as (database, audit):
-        created = await administration.create_key(database, audit, new)
+        created = await administration.create_key(database, audit, new, of)
     typer.echo(f"apiKeys/{created.key.id} of users/{created.key.user_id}; its secret is shown this once:", err=True)
     typer.echo(created.secret or "")
 

@@ -20,6 +20,7 @@ from stationmaster_server.app.agents import prices_of, provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.local import Running, make_data_folder, running_server
 from stationmaster_server.app.sessions import WORKSPACES
+from stationmaster_server.app.tasks import OURS
 from stationmaster_server.config import Settings, StartupError, load
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.errors import NotMigrated
@@ -28,6 +29,7 @@ from stationmaster_server.errors import StationmasterError, Unavailable
 from stationmaster_server.identity.bootstrap import KEY_FILE
 from stationmaster_server.rpc import tls
 from stationmaster_server.rpc.port import claim
+from stationmaster_server.tasks.kinds.plugins import find
 
 _LITTLE_SPACE_BYTES, _NO_SPACE_BYTES = 5 * 1024**3, 512 * 1024**2
 
@@ -72,6 +74,8 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
     for check in (_space, _files, _keys, _ports, _tls, _extras, _providers, _prices):
         for finding in check(settings):
             yield finding
+    for finding in plugins():
+        yield finding
     yield await _pools(settings)
     async for finding in _database(settings):
         yield finding
@@ -171,6 +175,15 @@ def _prices(settings: Settings) -> Iterator[Finding]:
             if prices.of(model_id) is None:
                 text = f"what {model_id} costs is not known, models.unknown_price is charged: set models.prices"
                 yield Finding(Verdict.WARN, "prices", text)
+
+
+def plugins() -> Iterator[Finding]:
+    """Kinds of tasks that plug-ins bring, and why others are left out."""
+    for found in find(OURS):
+        if found.kind is not None:
+            yield Finding(Verdict.OK, "plug-ins", f"the kind of tasks {found.kind.name!r}")
+        else:
+            yield Finding(Verdict.WARN, "plug-ins", f"{found.point} is left out: {found.problem}")
 
 
 async def _pools(settings: Settings) -> Finding:

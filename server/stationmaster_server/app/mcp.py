@@ -65,6 +65,7 @@ def build_mcp(
     chores.add(Chore("close idle MCP connections", timedelta(seconds=30), connections.evict_idle))
     chores.add(Chore("close idle MCP sessions", timedelta(seconds=15), sessions.close_idle))
     chores.add(Chore("end closed MCP sessions", timedelta(seconds=10), sessions.end_closed))
+    chores.add(Chore("forget closed MCP sessions", timedelta(hours=1), sessions.forget_closed))
     _measure(metrics, connections)
     return Mcp(McpServicer(servers, sessions, calls, tokens), registry, connections)
 

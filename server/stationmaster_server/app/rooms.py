@@ -27,8 +27,9 @@ from stationmaster_server.work.run import Handler
 async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
     """Build every room and add its servicer; return the handlers of the rooms' work, by kind."""
     database, gate, tokens = on.database, on.gate, on.tokens
+    outbound = Outbound(on.settings.outbound.allow)
     identity = IdentityServicer(
-        IdentityService(database, gate.audit, gate.quotas),
+        IdentityService(database, gate.audit, gate.quotas, outbound),
         ApiKeys(database, gate.audit),
         QuotaSettings(database, gate.audit),
         tokens,
@@ -37,7 +38,6 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
     await trail.start()
     stack.push_async_callback(trail.close)
-    outbound = Outbound(on.settings.outbound.allow)
     storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
     mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)

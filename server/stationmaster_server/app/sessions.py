@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from uuid import UUID
 
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 from stationmaster_server.app.agents import Agents
@@ -16,7 +14,7 @@ from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.sessions import permission_webhook, store
+from stationmaster_server.sessions import permission_webhook, sweep_store
 from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.idle import IdleSessions
 from stationmaster_server.sessions.permissions import Permissions
@@ -43,7 +41,7 @@ class Sessions:
     service: SessionService
     turns: Turns
     watching: Watching
-    workspace_of: Callable[[UUID], Path]
+    workspaces: Workspaces
 
 
 def build_sessions(
@@ -77,7 +75,7 @@ def build_sessions(
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     webhooks = permission_webhook.PermissionWebhooks(database, outbound)
     handlers: dict[str, Handler] = {KIND: runner, permission_webhook.KIND: webhooks}
-    return Sessions(servicer, handlers, service, turns, watching, workspaces.path)
+    return Sessions(servicer, handlers, service, turns, watching, workspaces)
 
 
 def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable[None]]:
@@ -87,7 +85,7 @@ def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable
         await claude.evict_idle()
         if sessions := claude.sessions():
             async with database.system(autocommit=True) as tx:
-                ended = await store.ended_among(tx, sessions)
+                ended = await sweep_store.ended_among(tx, sessions)
             for session_id in ended:
                 await claude.close_session(session_id)
 
@@ -101,6 +99,6 @@ def _forgetting(database: Database) -> Callable[[], Awaitable[None]]:
         forgotten = _BATCH
         while forgotten >= _BATCH:  # a transaction each, so that none holds many rows
             async with database.system() as tx:
-                forgotten = await store.forget_transcripts(tx, _BATCH)
+                forgotten = await sweep_store.forget_transcripts(tx, _BATCH)
 
     return forget

@@ -5,23 +5,29 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.storage import Storage
+from stationmaster_server.db.engine import Database
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.tasks import embeddings, reporting
+from stationmaster_server.tasks import embeddings, reporting, retention_store
 from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
 from stationmaster_server.tasks.follow_up import FollowUp
+from stationmaster_server.tasks.kinds.base import Kind
 from stationmaster_server.tasks.kinds.crawl import CrawlKind, extract_in
+from stationmaster_server.tasks.kinds.export import ExportKind
+from stationmaster_server.tasks.kinds.plugins import installed
 from stationmaster_server.tasks.kinds.process import ProcessKind
 from stationmaster_server.tasks.kinds.prompt import PromptKind
-from stationmaster_server.tasks.kinds.registry import Kinds, installed
+from stationmaster_server.tasks.kinds.registry import Kinds
+from stationmaster_server.tasks.kinds.webhook import WebhookKind
 from stationmaster_server.tasks.model import work_kind
 from stationmaster_server.tasks.process.library import Library, forget_unfinished
 from stationmaster_server.tasks.process.sources import Sources
@@ -30,6 +36,9 @@ from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
+
+OURS = tuple(kind.name for kind in (PromptKind, CrawlKind, WebhookKind, ExportKind, ProcessKind))
+"""The kinds that every server knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +54,21 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     database, engines, crawler = on.database, on.engines, on.settings.crawl
     embedder = Embedder(HashingEncoder(), on.pools.cpu)
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
-    kinds = Kinds(
-        [
-            PromptKind(sessions.service, sessions.turns, sessions.watching),
-            CrawlKind(database, outbound, extractor, crawler),
-            _process_kind(on, sessions, embedder),
-            *installed(),
-        ]
-    )
+    ours: list[Kind[Any]] = [
+        PromptKind(sessions.service, sessions.turns, sessions.watching),
+        CrawlKind(database, outbound, extractor, crawler),
+        WebhookKind(outbound),
+        _process_kind(on, sessions, embedder),
+        ExportKind(database, sessions.workspaces, on.pools, on.settings.export),
+    ]
+    kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
     services = TaskServices(database, engines.log, engines.queue, on.gate.audit, kinds, filling, embedder)
     follow_up = FollowUp(services, sessions.service.end)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
     on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
+    on.chores.add(_forgetting(database, on.settings.tasks.keep_executions))
     on.chores.add(Chore("forget unfinished documents", timedelta(hours=1), lambda: forget_unfinished(database)))
     on.chores.add(Chore("embed tasks", timedelta(minutes=1), lambda: embeddings.embed_rest(services)))
     _fire_schedules(on, services)
@@ -72,8 +82,20 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
 
 def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> ProcessKind:
     settings = on.settings.documents
-    sources = Sources(on.database, on.pools, sessions.service, sessions.workspace_of, settings.max_bytes)
+    sources = Sources(on.database, on.pools, sessions.service, sessions.workspaces.path, settings.max_bytes)
     return ProcessKind(sources, Library(on.database, on.gate.audit), embedder, on.pools, settings)
+
+
+def _forgetting(database: Database, keep: timedelta) -> Chore:
+    """The chore that forgets executions which ended longer ago than `keep`."""
+
+    async def forget() -> None:
+        deleted = retention_store.BATCH
+        while deleted == retention_store.BATCH:  # a transaction each, so that none holds many rows
+            async with database.system() as tx:
+                deleted = await retention_store.forget(tx, keep)
+
+    return Chore("forget ended executions", timedelta(hours=1), forget)
 
 
 def _fire_schedules(on: Ground, services: TaskServices) -> None:

@@ -46,7 +46,7 @@ SELECT organization_id, id, created_at FROM new ORDER BY position
 
 
 async def write_many(tx: Transaction, rows: Sequence[Row], details: Sequence[str]) -> None:
-    """Write events that belong to no change, in one statement; `details` as JSON text."""
+    """Write events in one statement; `details` as JSON text."""
     columns = [[row[index] for row in rows] for index in range(len(Row._fields) - 1)]
     await tx.execute(_WRITE_MANY, *columns, list(details))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from stationmaster_server.config.model import Profile, Settings
@@ -86,12 +88,21 @@ def _read_plain(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    source = EnvSettingsSource(Settings, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True)
+    source = _Environment(Settings, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True)
     source.env_vars = {name.lower(): value for name, value in environ.items()}
-    try:
-        return source()
-    except ValueError as error:
-        raise SettingsError(f"environment: {error}") from None
+    return source()
+
+
+class _Environment(EnvSettingsSource):
+    """Takes lists as people write them in an environment, and leaves what is wrong to the settings, which name it."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """JSON; else the parts between commas, for a list; else the text as it is."""
+        try:
+            return json.loads(value)
+        except ValueError:
+            is_list = get_origin(field.annotation) is tuple and not value.lstrip().startswith("[")
+            return [part.strip() for part in value.split(",") if part.strip()] if is_list else value
 
 
 def _profile_defaults(name: object) -> Mapping[str, Any]:

@@ -16,11 +16,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.documents import DocumentSettings
+from stationmaster_server.config.export import ExportSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
 from stationmaster_server.config.storage import StorageSettings
+from stationmaster_server.config.tasks import TaskSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
 
@@ -316,7 +318,9 @@ class Settings(BaseSettings):
     outbound: OutboundSettings = OutboundSettings()
     mcp: McpSettings = McpSettings()
     storage: StorageSettings = StorageSettings()
+    tasks: TaskSettings = TaskSettings()
     crawl: CrawlerSettings = CrawlerSettings()
+    export: ExportSettings = ExportSettings()
     documents: DocumentSettings = DocumentSettings()
 
     @classmethod

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.engine import Database
@@ -109,6 +111,20 @@ class EventLog:
         tx.after_commit(lambda: self._committed(stream_id, appended))
         return appended
 
+    async def hand_over(
+        self, tx: Transaction, organization_id: UUID, first: Mapping[UUID, NewEvent], fence: UUID | None
+    ) -> None:
+        """Write an event to each of many streams, and `set_fence` of them all, in one statement.
+
+        A stream that does not exist is left out.
+        """
+        kinds = [event.kind for event in first.values()]
+        bodies = [encode_body(event.body) for event in first.values()]
+        for stream_id, sequence, at in await store.hand_over(tx, organization_id, list(first), kinds, bodies, fence):
+            event = first[stream_id]
+            appended = [Event(stream_id, sequence, event.kind, event.body, at)]
+            tx.after_commit(partial(self._committed, stream_id, appended))
+
     def _committed(self, stream_id: UUID, events: list[Event]) -> None:
         self._hub.publish(stream_id, events)
         self._writer.notify(stream_id)
@@ -131,6 +147,12 @@ class EventLog:
         """The next events after a cursor. A cursor in a compacted range resumes at what is stored after it."""
         page = await self._page(tenant, stream_id, after, limit)
         return page.events
+
+    async def bodies(
+        self, tx: Transaction, organization_id: UUID, stream_id: UUID, after: int, since: datetime, kind: str
+    ) -> list[dict[str, Any]]:
+        """The bodies of the events of one kind after a cursor, in their order; `since`: none of them is older."""
+        return await store.bodies(tx, organization_id, stream_id, after, since, kind)
 
     def watch(self, tenant: Tenant, stream_id: UUID, after: int) -> AsyncGenerator[Batch, None]:
         """Every event after a cursor: first from the log, then live, without a gap or a repeat; ends with the server.

@@ -90,6 +90,38 @@ async def append(
     return None if row is None else Written(row["before"], row["at"])
 
 
+# Rows are locked in the order of their ids, as by the flush.
+_HAND_OVER = """
+WITH new AS (
+    SELECT * FROM unnest($2::uuid[], $3::text[], $4::text[]) AS n(stream_id, kind, body)
+), locked AS (
+    SELECT s.stream_id FROM streams s JOIN new USING (stream_id) WHERE s.organization_id = $1
+    ORDER BY s.stream_id FOR UPDATE OF s
+), bumped AS (
+    UPDATE streams s SET last_sequence = s.last_sequence + 1, fence = $5
+    FROM locked l WHERE s.organization_id = $1 AND s.stream_id = l.stream_id
+    RETURNING s.stream_id, s.last_sequence AS sequence, clock_timestamp() AS at
+), inserted AS (
+    INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
+    SELECT $1, stream_id, b.sequence, b.at, n.kind, n.body::json FROM bumped b JOIN new n USING (stream_id)
+)
+SELECT stream_id, sequence, at FROM bumped
+"""
+
+
+async def hand_over(
+    tx: Transaction,
+    organization_id: UUID,
+    stream_ids: Sequence[UUID],
+    kinds: Sequence[str],
+    bodies: Sequence[str],
+    fence: UUID | None,
+) -> list[tuple[UUID, int, datetime]]:
+    """Write one event to each stream and let only `fence` write from then on; unknown streams are left out."""
+    rows = await tx.fetch(_HAND_OVER, organization_id, list(stream_ids), list(kinds), list(bodies), fence)
+    return [(row["stream_id"], row["sequence"], row["at"]) for row in rows]
+
+
 # A row locked by somebody's open transaction is skipped, not waited for: one stream never holds up the others.
 # Rows are locked in the order of their ids. Whether the fence holds and whether an earlier try of this very flush
 # was committed is decided on the locked row, so on its newest version.
@@ -219,6 +251,22 @@ def _page(rows: list[Record], limit: int) -> Page:
     ]
     full = len(events) == limit
     return Page(events, events[-1].sequence if full else rows[0]["last_sequence"], full)
+
+
+async def bodies(
+    tx: Transaction, organization_id: UUID, stream_id: UUID, after: int, since: datetime, kind: str
+) -> list[dict[str, Any]]:
+    """The bodies of the events of one kind after a cursor, in their order; `since`: none of them is older."""
+    rows = await tx.fetch(
+        """SELECT body FROM events WHERE organization_id = $1 AND stream_id = $2 AND sequence > $3
+             AND created_at >= $4::timestamptz - interval '1 day' AND kind = $5 ORDER BY sequence""",
+        organization_id,
+        stream_id,
+        after,
+        since,
+        kind,
+    )
+    return [row["body"] for row in rows]
 
 
 _MOVED = """

@@ -9,18 +9,21 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity import key_store, store
 from stationmaster_server.identity.auditing import AuditWriter
-from stationmaster_server.identity.keys import CreatedKey, NewKey, insert_key, revoke_key
+from stationmaster_server.identity.keys import CreatedKey, NewKey, insert_key, require_known, revoke_key
 from stationmaster_server.identity.model import ApiKey, AuditEntry, Category, User
 from stationmaster_server.identity.system import system_caller
 
 
-async def create_key(database: Database, audit: AuditWriter, new: NewKey) -> CreatedKey:
-    """A new key of a user, by default of the oldest owner; NotFound when there is none such.
+async def create_key(
+    database: Database, audit: AuditWriter, new: NewKey, organization_id: UUID | None = None
+) -> CreatedKey:
+    """A new key of a user, by default of the oldest owner (of that organization); NotFound when there is none such.
 
     Its scopes may hold `organizations.admin`: it then operates the installation.
     """
+    require_known(new.scopes)
     async with database.system() as tx:
-        user = await _user(tx, new.user_id)
+        user = await _user(tx, new.user_id, organization_id)
         key, secret = await insert_key(tx, user, new)
         details = {"user": f"users/{user.id}", "prefix": key.prefix, "scopes": list(key.scopes)}
         entry = AuditEntry("apiKey.create", f"apiKeys/{key.id}", category=Category.SECURITY, details=details)
@@ -46,8 +49,12 @@ async def revoke(database: Database, audit: AuditWriter, key_id: UUID) -> ApiKey
         return await revoke_key(tx, audit, system_caller(key.organization_id, key.user_id), key)
 
 
-async def _user(tx: Transaction, user_id: UUID | None) -> User:
-    user = await store.oldest_owner(tx) if user_id is None else await store.find_user(tx, user_id)
+async def _user(tx: Transaction, user_id: UUID | None, organization_id: UUID | None) -> User:
+    if user_id is not None:
+        user, name = await store.find_user(tx, user_id), f"users/{user_id}"
+    else:
+        user = await store.oldest_owner(tx, organization_id)
+        name = "users/-" if organization_id is None else f"an owner of organizations/{organization_id}"
     if user is None:
-        raise NotFound("User", "users/-" if user_id is None else f"users/{user_id}")
+        raise NotFound("User", name)
     return user

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +26,8 @@ from stationmaster_server.identity.model import (
     method_of,
 )
 from stationmaster_server.identity.service import NewUser, WhoIAm
-from stationmaster_server.wire.fields import moment, timestamp
+from stationmaster_server.resilience.webhooks import read_secret
+from stationmaster_server.wire.fields import duration, moment, span, timestamp
 from stationmaster_server.wire.names import parse
 
 ORGANIZATION_NAME = "organizations/{organization}"
@@ -51,12 +51,20 @@ _EFFECTS = {
 }
 # The last number that stands for a value wins: never the unspecified one.
 _EFFECT_NUMBERS = {effect: number for number, effect in _EFFECTS.items()}
-_WEBHOOK_PREFIX = "whsec_"
 
 ORGANIZATION_FIELDS = frozenset({"display_name", "tool_policies", "permission_webhook"})
 USER_FIELDS = frozenset({"display_name", "email", "role", "external_subject", "tool_policies"})
 QUOTA_FIELDS = frozenset(
-    {"max_concurrent_sessions", "max_calls_per_hour", "max_cost_micros_per_day", "max_storage_bytes", "max_users"}
+    {
+        "max_concurrent_sessions",
+        "max_calls_per_hour",
+        "max_cost_micros_per_day",
+        "max_storage_bytes",
+        "max_users",
+        "max_tokens_per_day",
+        "max_tool_calls_per_day",
+        "max_running_time_per_day",
+    }
 )
 
 
@@ -95,14 +103,9 @@ def webhook_change(message: pb.Organization, paths: set[str]) -> Webhook | None:
 
 def _secret(text: str) -> bytes:
     try:
-        secret = b64decode(text.removeprefix(_WEBHOOK_PREFIX), validate=True)
-    except binascii.Error:
-        secret = b""
-    if not (text.startswith(_WEBHOOK_PREFIX) and 24 <= len(secret) <= 64):
-        raise InvalidArgument.field(
-            "organization.permission_webhook.secret", "must be whsec_ and the base64 of 24 to 64 bytes"
-        )
-    return secret
+        return read_secret(text)
+    except ValueError as error:
+        raise InvalidArgument.field("organization.permission_webhook.secret", str(error)) from None
 
 
 def policies_to_proto(policies: Iterable[ToolPolicy]) -> list[agent_pb2.ToolPolicy]:
@@ -209,14 +212,18 @@ def quota_to_proto(quota: Quota, name: str) -> pb.Quota:
         max_cost_micros_per_day=quota.max_cost_micros_per_day,
         max_storage_bytes=quota.max_storage_bytes,
         max_users=quota.max_users,
+        max_tokens_per_day=quota.max_tokens_per_day,
+        max_tool_calls_per_day=quota.max_tool_calls_per_day,
+        max_running_time_per_day=duration(quota.max_running_time_per_day),
         etag=str(quota.revision),
         update_time=timestamp(quota.updated_at),
     )
 
 
-def quota_changes(message: pb.Quota, paths: set[str]) -> dict[str, int | None]:
+def quota_changes(message: pb.Quota, paths: set[str]) -> dict[str, int | timedelta | None]:
     """The new limits of the fields that change; None where the field is absent."""
     present = {field.name: value for field, value in message.ListFields()}
+    present["max_running_time_per_day"] = span(message, "max_running_time_per_day")
     return {path: present.get(path) for path in paths}
 
 
@@ -226,6 +233,9 @@ def usage_to_proto(usage: Usage, name: str) -> pb.QuotaUsage:
         name=name,
         concurrent_sessions=usage.concurrent_sessions,
         calls_this_hour=usage.calls_this_hour,
-        cost_micros_today=usage.cost_micros_today,
+        cost_micros_today=usage.today.cost_micros,
         users=usage.users,
+        tokens_today=usage.today.tokens,
+        tool_calls_today=usage.today.tool_calls,
+        running_time_today=duration(usage.today.running_time),
     )

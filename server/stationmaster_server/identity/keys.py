@@ -75,7 +75,7 @@ class ApiKeys:
                 return CreatedKey(first, None)
             if new.expires_at is not None and new.expires_at <= datetime.now(UTC):
                 raise InvalidArgument.field("api_key.expire_time", "must lie in the future")
-            _require_known(new.scopes)
+            require_known(new.scopes)
             user = await store.get_user(tx, home, user_id)
             if user is None or not (administers(caller) or is_self(caller, user_id)):
                 raise NotFound("User", f"users/{user_id}")
@@ -156,7 +156,8 @@ async def revoke_key(tx: Transaction, audit: AuditWriter, caller: Caller, key: A
     return revoked
 
 
-def _require_known(scopes: Iterable[str]) -> None:
+def require_known(scopes: Iterable[str]) -> None:
+    """Raises InvalidArgument for scopes that would allow nothing."""
     if unknown := unknown_scopes(scopes):
         known = ", ".join(sorted(KNOWN_SCOPES))
         raise InvalidArgument.field(

@@ -24,6 +24,11 @@ class Limits:
     """By `time.monotonic()`."""
 
     @property
+    def quotas(self) -> tuple[Quota, Quota]:
+        """Both, in the order in which they are locked."""
+        return self.user, self.organization
+
+    @property
     def calls_unlimited(self) -> bool:
         """Whether calls need not be counted at all."""
         return self.user.max_calls_per_hour is None and self.organization.max_calls_per_hour is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -184,8 +184,49 @@ class Quota:
     max_cost_micros_per_day: int | None = None
     max_storage_bytes: int | None = None
     max_users: int | None = None
+    max_tokens_per_day: int | None = None
+    max_tool_calls_per_day: int | None = None
+    max_running_time_per_day: timedelta | None = None
     revision: int = 0
     updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What is counted by the day. Cost in millionths of a US dollar."""
+
+    tokens: int = 0
+    cost_micros: int = 0
+    tool_calls: int = 0
+    running_time: timedelta = timedelta(0)
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.tokens + other.tokens,
+            self.cost_micros + other.cost_micros,
+            self.tool_calls + other.tool_calls,
+            self.running_time + other.running_time,
+        )
+
+    def __sub__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.tokens - other.tokens,
+            self.cost_micros - other.cost_micros,
+            self.tool_calls - other.tool_calls,
+            self.running_time - other.running_time,
+        )
+
+    def at_least(self, other: Amounts) -> Amounts:
+        """Of each the larger."""
+        return Amounts(
+            max(self.tokens, other.tokens),
+            max(self.cost_micros, other.cost_micros),
+            max(self.tool_calls, other.tool_calls),
+            max(self.running_time, other.running_time),
+        )
+
+
+NOTHING = Amounts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +236,8 @@ class Usage:
     subject_id: UUID
     concurrent_sessions: int = 0
     calls_this_hour: int = 0
-    cost_micros_today: int = 0
     users: int = 0
+    today: Amounts = NOTHING
 
 
 class Method(StrEnum):

@@ -20,8 +20,8 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity import key_store, quota_store, store
 from stationmaster_server.identity.auditing import AuditWriter
+from stationmaster_server.identity.excess import subject_name
 from stationmaster_server.identity.model import AuditEntry, Caller, Category, Quota, Role, Usage, rank
-from stationmaster_server.identity.quotas import subject_name
 from stationmaster_server.identity.roles import insufficient, operates, require_administrator
 
 
@@ -86,6 +86,8 @@ class QuotaSettings:
 
     async def _wrote(self, tx: Transaction, caller: Caller, home: UUID, quota: Quota) -> None:
         limits: dict[str, Any] = {name: getattr(quota, name) for name in quota.__slots__ if name.startswith("max_")}
+        if quota.max_running_time_per_day is not None:
+            limits["max_running_time_per_day"] = quota.max_running_time_per_day.total_seconds()
         resource = f"{subject_name(quota.subject_id, home)}/quota"
         entry = AuditEntry("quota.set", resource, category=Category.SECURITY, details=limits)
         await self._audit.write(tx, caller, entry, organization_id=home)

@@ -9,12 +9,20 @@ from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.identity.model import Quota, Usage
+from stationmaster_server.identity.model import NOTHING, Amounts, Quota, Usage
 
-_QUOTA = (
-    "subject_id, max_concurrent_sessions, max_calls_per_hour, max_cost_micros_per_day, max_storage_bytes, max_users,"
-    " revision, updated_at"
+_LIMITS = (
+    "max_concurrent_sessions",
+    "max_calls_per_hour",
+    "max_cost_micros_per_day",
+    "max_storage_bytes",
+    "max_users",
+    "max_tokens_per_day",
+    "max_tool_calls_per_day",
+    "max_running_time_per_day",
 )
+_QUOTA = f"subject_id, {', '.join(_LIMITS)}, revision, updated_at"
+_BY_DAY = ("tokens", "cost_micros", "tool_calls", "running_time")
 # The locks of subjects; any number of our own.
 _LOCK_SEED = 0x51554F54
 
@@ -24,16 +32,7 @@ class Used:
     """What is used of the counted quotas, reserved included."""
 
     sessions: int = 0
-    cost_micros: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What to add to the counters of a subject."""
-
-    sessions: int = 0
-    cost_reserved: int = 0
-    cost_settled: int = 0
+    today: Amounts = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +58,14 @@ async def lock_quota(tx: Transaction, organization_id: UUID, subject_id: UUID) -
 async def put_quota(tx: Transaction, organization_id: UUID, quota: Quota) -> Quota:
     """Write a quota, with a new revision."""
     sql = f"""
-    INSERT INTO quotas AS q (organization_id, subject_id, max_concurrent_sessions, max_calls_per_hour,
-                             max_cost_micros_per_day, max_storage_bytes, max_users)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    INSERT INTO quotas AS q (organization_id, subject_id, {", ".join(_LIMITS)})
+    VALUES ($1, $2, {", ".join(f"${number}" for number in range(3, 3 + len(_LIMITS)))})
     ON CONFLICT (organization_id, subject_id) DO UPDATE
-    SET max_concurrent_sessions = excluded.max_concurrent_sessions, max_calls_per_hour = excluded.max_calls_per_hour,
-        max_cost_micros_per_day = excluded.max_cost_micros_per_day, max_storage_bytes = excluded.max_storage_bytes,
-        max_users = excluded.max_users, revision = q.revision + 1, updated_at = now()
+    SET {", ".join(f"{name} = excluded.{name}" for name in _LIMITS)}, revision = q.revision + 1, updated_at = now()
     RETURNING {_QUOTA}
     """
-    row = await tx.fetchrow(
-        sql,
-        organization_id,
-        quota.subject_id,
-        quota.max_concurrent_sessions,
-        quota.max_calls_per_hour,
-        quota.max_cost_micros_per_day,
-        quota.max_storage_bytes,
-        quota.max_users,
-    )
-    return _quota(row)
+    limits = [getattr(quota, name) for name in _LIMITS]
+    return _quota(await tx.fetchrow(sql, organization_id, quota.subject_id, *limits))
 
 
 async def lock_subjects(tx: Transaction, subjects: Sequence[UUID], *, shared: bool = False) -> None:
@@ -119,46 +106,65 @@ async def get_used(
     tx: Transaction, organization_id: UUID, subjects: Sequence[UUID], day: date | None = None
 ) -> dict[UUID, Used]:
     """What these subjects use, on a day or today."""
+    sums = ", ".join(f"sum({each}) FILTER (WHERE day = coalesce($3, {_TODAY})) AS {each}" for each in _BY_DAY)
     sql = f"""
-    SELECT subject_id, sum(sessions)::bigint AS sessions,
-           coalesce(sum(cost_reserved + cost_settled) FILTER (WHERE day = coalesce($3, {_TODAY})), 0)::bigint
-               AS cost_micros
+    SELECT subject_id, sum(sessions)::bigint AS sessions, {sums}
     FROM quota_usage WHERE organization_id = $1 AND subject_id = ANY($2::uuid[]) GROUP BY subject_id
     """
     used = dict.fromkeys(subjects, Used())
     for row in await tx.fetch(sql, organization_id, list(subjects), day):
-        used[row["subject_id"]] = Used(row["sessions"], row["cost_micros"])
+        used[row["subject_id"]] = Used(row["sessions"], _amounts(row))
     return used
 
 
-# Every connection adds to a shard of its own (nearly: sixteen for all), so adding waits for nobody. A row's day never
-# goes back: what belongs to an earlier one is gone with it.
-_ADD = f"""
-INSERT INTO quota_usage AS u (organization_id, subject_id, shard, day, sessions, cost_reserved, cost_settled)
-SELECT $1, subject_id, pg_backend_pid() % 16, coalesce($6::date, {_TODAY}), $3::bigint, $4::bigint, $5::bigint
-FROM unnest($2::uuid[]) WITH ORDINALITY AS subjects(subject_id, position) ORDER BY position
-ON CONFLICT (organization_id, subject_id, shard) DO UPDATE
-SET sessions = u.sessions + excluded.sessions,
-    day = greatest(u.day, excluded.day),
-    cost_reserved = CASE WHEN u.day >= excluded.day THEN u.cost_reserved ELSE 0 END
-                  + CASE WHEN u.day <= excluded.day THEN excluded.cost_reserved ELSE 0 END,
-    cost_settled = CASE WHEN u.day >= excluded.day THEN u.cost_settled ELSE 0 END
-                 + CASE WHEN u.day <= excluded.day THEN excluded.cost_settled ELSE 0 END
-"""
+def adding_sql(source: str) -> str:
+    """The statement that adds to counters what a query finds.
+
+    It selects organization_id, subject_id, day, sessions and the amounts in their order, a user before its
+    organization.
+    """
+    # Every connection adds to a shard of its own (nearly: sixteen for all), so adding waits for nobody. A row's day
+    # never goes back: what belongs to an earlier one is gone with it.
+    added = ", ".join(
+        f"{each} = CASE WHEN u.day >= excluded.day THEN u.{each} ELSE '0' END"
+        f" + CASE WHEN u.day <= excluded.day THEN excluded.{each} ELSE '0' END"
+        for each in _BY_DAY
+    )
+    return f"""
+    INSERT INTO quota_usage AS u (organization_id, subject_id, day, sessions, {", ".join(_BY_DAY)}, shard)
+    SELECT added.*, pg_backend_pid() % 16 FROM ({source}) AS added
+    ON CONFLICT (organization_id, subject_id, shard) DO UPDATE
+    SET sessions = u.sessions + excluded.sessions, day = greatest(u.day, excluded.day), {added}
+    """
+
+
+_ADD = adding_sql(
+    f"""SELECT $1::uuid, subject_id, coalesce($3::date, {_TODAY}), $4::bigint,
+               $5::bigint, $6::bigint, $7::bigint, $8::interval
+        FROM unnest($2::uuid[]) WITH ORDINALITY AS subjects(subject_id, position) ORDER BY position"""
+)
 
 
 async def add(
-    tx: Transaction, organization_id: UUID, subjects: Sequence[UUID], change: Change, day: date | None = None
+    tx: Transaction,
+    organization_id: UUID,
+    subjects: Sequence[UUID],
+    amounts: Amounts,
+    *,
+    sessions: int = 0,
+    day: date | None = None,
 ) -> None:
     """Add to the counters of a day, or of today."""
     await tx.execute(
         _ADD,
         organization_id,
         list(subjects),
-        change.sessions,
-        change.cost_reserved,
-        change.cost_settled,
         day,
+        sessions,
+        amounts.tokens,
+        amounts.cost_micros,
+        amounts.tool_calls,
+        amounts.running_time,
     )
 
 
@@ -200,8 +206,14 @@ async def get_usage(tx: Transaction, organization_id: UUID, subject_id: UUID) ->
     """
     row: Any = await tx.fetchrow(sql, organization_id, subject_id)
     used = (await get_used(tx, organization_id, [subject_id]))[subject_id]
-    return Usage(subject_id, used.sessions, row["calls"], used.cost_micros, row["users"])
+    return Usage(subject_id, used.sessions, row["calls"], row["users"], used.today)
 
 
 def _quota(row: Any) -> Quota:
     return Quota(**dict(row.items()))
+
+
+def _amounts(row: Any) -> Amounts:
+    """The sums over a day's rows; of no row, nothing."""
+    tokens, cost_micros, tool_calls = (int(row[each] or 0) for each in _BY_DAY[:3])
+    return Amounts(tokens, cost_micros, tool_calls, row["running_time"] or timedelta(0))

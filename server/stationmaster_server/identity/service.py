@@ -26,6 +26,7 @@ from stationmaster_server.identity.roles import (
     require_above,
     require_administrator,
 )
+from stationmaster_server.resilience.outbound import Outbound
 
 ORGANIZATIONS = Listing(
     {"display_name": Field("o.display_name", str), "create_time": Field("o.created_at", datetime)},
@@ -68,10 +69,11 @@ class WhoIAm:
 class IdentityService:
     """Organizations and their users."""
 
-    def __init__(self, database: Database, audit: AuditWriter, quotas: Quotas) -> None:
+    def __init__(self, database: Database, audit: AuditWriter, quotas: Quotas, outbound: Outbound) -> None:
         self._database = database
         self._audit = audit
         self._quotas = quotas
+        self._outbound = outbound
 
     async def who_am_i(self, caller: Caller) -> WhoIAm:
         """The caller's user, organization and key."""
@@ -127,8 +129,12 @@ class IdentityService:
     ) -> Organization:
         """Change `display_name` and `tool_policies` of an organization, and its webhook when one is given.
 
-        Aborted when `etag` is given and not the current one; InvalidArgument for a new webhook without a secret.
+        Aborted when `etag` is given and not the current one; InvalidArgument for a new webhook without a secret;
+        FailedPrecondition(ADDRESS_REFUSED) for one to which this server would not go.
         """
+        if webhook is not None and webhook.url:
+            require_administrator(caller, "change the organization")  # names are looked up for nobody else
+            await self._outbound.check(webhook.url)
         async with self._change(caller, organization_id) as tx:
             if (first := await recall(tx, caller.tenant, caller.request_key, Organization)) is not None:
                 return first

@@ -170,10 +170,14 @@ async def find_user(tx: Transaction, user_id: UUID) -> User | None:
     return None if row is None else user_of(row)
 
 
-async def oldest_owner(tx: Transaction) -> User | None:
-    """The first owner of the installation that is not disabled (a system transaction)."""
-    sql = f"SELECT {USER} FROM users u WHERE role = $1 AND disabled_at IS NULL ORDER BY created_at, id LIMIT 1"
-    row = await tx.fetchrow(sql, Role.OWNER.value)
+async def oldest_owner(tx: Transaction, organization_id: UUID | None = None) -> User | None:
+    """The first owner, of that organization or of all, that is not disabled (a system transaction)."""
+    sql = f"""
+    SELECT {USER} FROM users u
+    WHERE role = $1 AND disabled_at IS NULL AND ($2::uuid IS NULL OR organization_id = $2)
+    ORDER BY created_at, id LIMIT 1
+    """
+    row = await tx.fetchrow(sql, Role.OWNER.value, organization_id)
     return None if row is None else user_of(row)
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Date,
     ForeignKeyConstraint,
     Index,
+    Interval,
     LargeBinary,
     SmallInteger,
     Text,
@@ -97,20 +98,26 @@ quotas = tenant_table(
     Column("max_cost_micros_per_day", BigInteger),
     Column("max_storage_bytes", BigInteger),
     Column("max_users", BigInteger),
+    Column("max_tokens_per_day", BigInteger),
+    Column("max_tool_calls_per_day", BigInteger),
+    Column("max_running_time_per_day", Interval),
     Column("revision", BigInteger, nullable=False, server_default="1"),
     timestamp("updated_at", default_now=True),
 )
 
 # What is used is the sum over a subject's shards, so that transactions which need not agree on a limit do not wait for
-# each other's row; one of a shard may be negative. A day's costs count only in rows of that day.
+# each other's row; one of a shard may be negative. What is counted by the day, reserved included, counts only in rows
+# of that day.
 quota_usage = tenant_table(
     "quota_usage",
     Column("subject_id", Uuid, primary_key=True),
     Column("shard", SmallInteger, primary_key=True, autoincrement=False),
     Column("sessions", BigInteger, nullable=False, server_default="0"),
     Column("day", Date, nullable=False),
-    Column("cost_reserved", BigInteger, nullable=False, server_default="0"),
-    Column("cost_settled", BigInteger, nullable=False, server_default="0"),
+    Column("tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cost_micros", BigInteger, nullable=False, server_default="0"),
+    Column("tool_calls", BigInteger, nullable=False, server_default="0"),
+    Column("running_time", Interval, nullable=False, server_default="0"),
     Column("storage_reserved", BigInteger, nullable=False, server_default="0"),
     Column("storage_used", BigInteger, nullable=False, server_default="0"),
 )

@@ -24,7 +24,7 @@ class Admission:
     def check_id(self, server_id: str) -> None:
         """Raises AlreadyExists for an id that tools of our own begin with."""
         if server_id in TAKEN:
-            raise AlreadyExists("McpServer", f"mcpServers/{server_id}")
+            raise AlreadyExists("tool", f"{server_id}.*")
 
     def check_command(self, command: str) -> None:
         """Raises FailedPrecondition(COMMAND_REFUSED)."""

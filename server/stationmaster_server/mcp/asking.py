@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from stationmaster_server.mcp import session as sessions
 from stationmaster_server.mcp.bounds import Bounds
-from stationmaster_server.mcp.faults import Ended, Fate, Fault, Lost, Refused
+from stationmaster_server.mcp.faults import Ended, Fate, Fault, Lost, Refused, what_is_wrong
 from stationmaster_server.mcp.listening import Listener
 from stationmaster_server.mcp.model import BuiltIn, McpServer, ServerInfo, Stdio
 from stationmaster_server.mcp.reading import Reader
@@ -82,6 +82,10 @@ class Asking:
         """Whether the server can go away."""
         return not isinstance(self._server.transport, BuiltIn)
 
+    def with_complaint(self, why: str) -> str:
+        """`why`, and what the server said last, where it can be known."""
+        return self._fate.with_complaint(why)
+
     async def ping(self) -> timedelta:
         """How long the server takes to show that it lives; raises Lost when it does not."""
         began = time.monotonic()
@@ -129,14 +133,17 @@ class Asking:
     async def _pages(self, ask: Callable[..., Awaitable[Any]], field: str) -> tuple[list[Any], bool]:
         items: list[Any] = []
         cursor: str | None = None
+        room, is_full = self._bounds.list_bytes, False
         for _ in range(self._bounds.pages):
             params = None if cursor is None else types.PaginatedRequestParams(cursor=cursor)
             page = await self._request(partial(ask, params=params))
-            items += getattr(page, field)
+            new, room = await asyncio.to_thread(_fitting, getattr(page, field), room)
+            items += new
             cursor = page.next_cursor
-            if cursor is None or len(items) > self._bounds.items:
+            is_full = room < 0 or len(items) > self._bounds.items
+            if cursor is None or is_full:
                 break
-        return items[: self._bounds.items], cursor is not None or len(items) > self._bounds.items
+        return items[: self._bounds.items], cursor is not None or is_full
 
     async def call(self, tool: str, arguments: Mapping[str, Any], listener: Listener) -> types.CallToolResult:
         """Call a tool."""
@@ -203,7 +210,8 @@ class Asking:
         except MCPError as error:
             raise await self._told(error, sent) from None
         except (ValidationError, RecursionError) as error:
-            raise Fault(f"its answer is no MCP: {self._first_line(error)}") from None
+            told = what_is_wrong(error) if isinstance(error, ValidationError) else type(error).__name__
+            raise Fault(f"its answer is no MCP: {told[:300]}") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise Lost(await self._why(), sent=sent.done) from None
         finally:
@@ -234,12 +242,6 @@ class Asking:
                 pass
         return self._fate.cause or Ended(otherwise)
 
-    def _first_line(self, error: Exception) -> str:
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300]
-        return type(error).__name__
-
     async def _on_log(self, params: types.LoggingMessageNotificationParams) -> None:
         for listener in list(self._listeners):
             listener.on_log(params.level, params.logger, params.data)
@@ -254,6 +256,17 @@ class Asking:
                 self.changes["prompts"] += 1
             case _:
                 pass
+
+
+def _fitting(items: Sequence[Any], room: int) -> tuple[list[Any], int]:
+    """Those for which there is room, as JSON, and what is left of it: less than nothing when some were left out."""
+    fitting = []
+    for item in items:
+        room -= len(item.model_dump_json())
+        if room < 0:
+            break
+        fitting.append(item)
+    return fitting, room
 
 
 async def _ping(session: ClientSession) -> Any:

@@ -26,13 +26,25 @@ class Bounds:
     message_unit_bytes: int = 8 * 1024
     flood_patience: timedelta = timedelta(seconds=10)
     """How long a server that never falls below that rate is slowed before it is closed."""
+    values: int = 30_000
+    """Values in one message, besides those of schemas and of data that nothing looks into."""
+    schema_values: int = 500_000
+    """Values of all schemas in one message."""
+    contents: int = 2_000
+    """Pieces of content of one result."""
     items: int = 1000
     """Tools, resources or prompts of one server."""
+    list_bytes: int = 4 * 1024 * 1024
+    """One of these lists, as JSON."""
+    arguments: int = 100
+    """Arguments of one prompt."""
     pages: int = 100
     """Pages that one of these lists may have."""
     description_chars: int = 4096
     schema_bytes: int = 64 * 1024
     schema_depth: int = 40
+    schemas_work: int = 60_000_000
+    """How long all schemas of a server may take to check, in tenths of a microsecond."""
     ping_timeout: timedelta = timedelta(seconds=5)
     list_timeout: timedelta = timedelta(seconds=30)
     exit_grace: timedelta = timedelta(seconds=2)

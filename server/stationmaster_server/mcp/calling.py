@@ -34,6 +34,8 @@ from stationmaster_server.mcp.registry import Registry
 from stationmaster_server.mcp.sessions import McpSessions
 
 T = TypeVar("T")
+# Of one page, written out: as a message, a schema may be five times as large as its JSON.
+_MOST_CHARACTERS = 512 * 1024
 _PATTERN = re.compile(r"[^\s()\[\]\"'<>]+")
 Parent = str | UUID
 """A server's id, or a session's."""
@@ -115,7 +117,8 @@ class McpCalls:
         self, caller: Caller, target: Target, tool: str, arguments: Mapping[str, Any], left: timedelta | None
     ) -> tuple[CallResult, timedelta]:
         await self._connections.check_call(target, tool, arguments)
-        limit = min(target.server.call_timeout, left) if left is not None else target.server.call_timeout
+        longest = target.server.longest_call
+        limit = longest if left is None else min(longest, left)
         known = await self._begin(caller, target, tool, limit)
         if known is not None:
             return known.result()
@@ -200,10 +203,23 @@ def _may_be_done(error: StationmasterError) -> bool:
 
 
 def _page(items: Sequence[T], key: Callable[[T], str], page: PageRequest) -> Page[T]:
-    """The page of a list that is whole in memory, ordered by a key and, where two have the same, by their place."""
+    """The page of a list that is whole in memory, ordered by a key and, where two have the same, by their place.
+
+    It ends early where a message would become larger than clients take.
+    """
     ordered = sorted(enumerate(items), key=lambda pair: (key(pair[1]), pair[0]))
     keyed = [((key(item), place), item) for place, (_, item) in enumerate(ordered)]
     left = [pair for pair in keyed if page.after is None or pair[0] > tuple(page.after)]
-    shown = left[: page.size]
+    shown = left[: _fitting([item for _, item in left[: page.size]])]
     cursors = [cursor for cursor, _ in shown]
-    return Page([item for _, item in shown], cursors[-1] if len(left) > page.size else None, cursors)
+    return Page([item for _, item in shown], cursors[-1] if len(left) > len(shown) else None, cursors)
+
+
+def _fitting(items: Sequence[object]) -> int:
+    """How many of these fit into one message, but one at least."""
+    room = _MOST_CHARACTERS
+    for count, item in enumerate(items):
+        room -= len(repr(item))
+        if room < 0 and count:
+            return count
+    return len(items)

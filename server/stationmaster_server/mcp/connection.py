@@ -48,17 +48,18 @@ class Connection(Asking):
         self._owner = asyncio.create_task(self._own(), name=f"mcp:{self._server.server_id}")
         self._owner.add_done_callback(lambda _: over(self))
 
-    async def ready(self) -> None:
-        """Until the handshake is done; raises Ended when it fails or takes too long."""
+    async def ready(self, give_up: float) -> None:
+        """Until the handshake is done; raises Ended when it fails or is not done by then (`time.monotonic()`)."""
         limit = self._server.connect_timeout.total_seconds()
         waits = [asyncio.create_task(event.wait()) for event in (self._ready, self._fate.settled)]
         try:
-            await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            left = max(0.0, give_up - time.monotonic())
+            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
         if self._fate.cause is None and not self._ready.is_set():
-            self._abort(Ended(self._fate.with_complaint(f"it did not answer within {limit:g} s")))
+            self._abort(Ended(self.with_complaint(f"it did not answer within {limit:g} s")))
         if self._fate.cause is not None:
             raise self._fate.cause
 

@@ -182,19 +182,27 @@ class Connections:
                     raise InvalidArgument.field(f"arguments.{argument.name}", "is required by the prompt")
             return await self._run(target, work, repr(name), idempotent=True)
 
-    async def check(self, target: Target) -> Check:
-        """How the server is: connects, pings and lists. What is wrong stands in the answer."""
-        teller = Teller(target.server)
+    async def check(self, target: Target, *, timeout: timedelta | None = None) -> Check:
+        """How the server is: connects, pings and lists. What is wrong stands in the answer, which comes in time."""
         try:
-            async with self._pool.use(target, force=True) as (_, connection):
-                try:
-                    ping = await connection.ping()
-                except Lost as lost:
-                    raise teller.unavailable(lost.cause.why) from None
-                latency, info = connection.connect_latency, connection.info()
-            lists = {kind: await self._list(target, kind) for kind in ("tools", "resources", "prompts")}
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                return await self.connect(target)
         except (Unavailable, FailedPrecondition, DeadlineExceeded) as error:
             return Check(healthy=False, problem=error.message)
+        except TimeoutError:
+            limit = 0.0 if timeout is None else timeout.total_seconds()
+            why = self._pool.with_complaint(target, f"it did not answer within {limit:.3g} s")
+            return Check(healthy=False, problem=Teller(target.server).unavailable(why).message)
+
+    async def connect(self, target: Target) -> Check:
+        """As `check`, of a server that can be used; what is wrong with another one is raised."""
+        async with self._pool.use(target, force=True) as (_, connection):
+            try:
+                ping = await connection.ping()
+            except Lost as lost:
+                raise Teller(target.server).unavailable(lost.cause.why) from None
+            latency, info = connection.connect_latency, connection.info()
+        lists = {kind: await self._list(target, kind) for kind in ("tools", "resources", "prompts")}
         warnings = [
             f"it has more than {len(listed.items):,} {kind}: the rest is left out"
             for kind, listed in lists.items()

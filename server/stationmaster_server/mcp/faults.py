@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from pydantic import ValidationError
+
 from stationmaster_server.errors import Reason
+
+_MOST_ERRORS = 10_000
 
 
 class Ended(Exception):
@@ -65,6 +69,14 @@ class Fate:
         """`why`, and what the server said last."""
         said = self.said()
         return f"{why}; it wrote: {said}" if said else why
+
+
+def what_is_wrong(error: ValidationError, *, skip: int = 0) -> str:
+    """The first of the errors and its place, without `skip` parts of that; not the value, which may be a secret."""
+    if error.error_count() > _MOST_ERRORS:  # the library makes all of them, or none
+        return f"{error.error_count():,} values are wrong"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'][skip:]))}: {first['msg']}"
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

@@ -19,6 +19,7 @@ class Mask:
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: one secret may begin with another.
         kept = sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True)
+        self.longest = len(kept[0]) if kept else 0
         self._pattern = re.compile("|".join(map(re.escape, kept))) if kept else None
 
     @classmethod

@@ -19,6 +19,8 @@ class Level(StrEnum):
     USER = "USER"
 
 
+_LISTED_WITHIN = timedelta(minutes=1)
+"""How long it takes at most to ping a server and to read its list before a call."""
 NEARNESS = {Level.BUILT_IN: 0, Level.ORGANIZATION: 1, Level.USER: 2}
 
 
@@ -75,6 +77,11 @@ class McpServer:
     etag: str = ""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+    @property
+    def longest_call(self) -> timedelta:
+        """How long a call lasts at most, with connecting and reading the list of tools before it."""
+        return self.connect_timeout + self.call_timeout + _LISTED_WITHIN
 
     def allows(self, tool: str) -> bool:
         """Whether a tool of it may be used at all."""

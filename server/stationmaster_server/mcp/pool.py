@@ -84,6 +84,12 @@ class Pool:
         finally:
             slot.users -= 1
 
+    def with_complaint(self, target: Target, why: str) -> str:
+        """`why`, and what the server said while it was connected to."""
+        slot = self._slot(target)
+        connecting = (made for made, place in self._all.items() if place is slot and not made.alive)
+        return next((made.with_complaint(why) for made in connecting), why)
+
     def retire(self, slot: Slot, connection: Connection) -> None:
         """Nobody else gets this connection; it ends when its last user is done."""
         if slot.connection is connection:
@@ -180,12 +186,13 @@ class Pool:
             self._all[connection] = slot
             connection.start(self._over)
             try:
-                await connection.ready()
+                await connection.ready(give_up)
             except Ended as ended:
                 self.counters.failed += 1
-                if ended.is_fault or attempt + 1 == _ATTEMPTS or time.monotonic() >= give_up:
+                pause = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+                if ended.is_fault or attempt + 1 == _ATTEMPTS or time.monotonic() + pause >= give_up:
                     raise
-                await asyncio.sleep(_FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+                await asyncio.sleep(pause)
             except asyncio.CancelledError:
                 self._close_soon(connection)
                 raise

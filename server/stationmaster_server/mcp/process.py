@@ -11,6 +11,7 @@ from typing import Any
 from stationmaster_server.mcp import cleaning
 from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.faults import Ended
+from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.mcp.rate import Rate
 from stationmaster_server.resilience.leash import leashed
 
@@ -22,17 +23,19 @@ _TO_TERMINATE = timedelta(seconds=6)
 class Process:
     """A running server. `start` makes it, `stop` must be called."""
 
-    def __init__(self, process: asyncio.subprocess.Process, bounds: Bounds) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, bounds: Bounds, mask: Mask) -> None:
         if process.stdin is None or process.stdout is None or process.stderr is None:
             raise ValueError("a server's process needs pipes")
         self.input, self.output, self._errors = process.stdin, process.stdout, process.stderr
         self._process = process
         self._bounds = bounds
+        self._mask = mask
         self._tail = bytearray()
+        self._is_cut = False
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, command: Sequence[str], environment: Mapping[str, str], bounds: Bounds) -> Process:
+    async def start(cls, command: Sequence[str], environment: Mapping[str, str], bounds: Bounds, mask: Mask) -> Process:
         """Start it; raises Ended when that fails."""
         try:
             process = await asyncio.create_subprocess_exec(
@@ -45,7 +48,7 @@ class Process:
             )
         except (OSError, ValueError) as error:
             raise Ended(f"its command cannot be started: {error}") from error
-        return cls(process, bounds)
+        return cls(process, bounds, mask)
 
     @property
     def pid(self) -> int:
@@ -54,7 +57,9 @@ class Process:
 
     def said(self) -> str:
         """The last of what it wrote to its standard error."""
-        return cleaning.content(self._tail.decode(errors="replace")).strip()
+        text = self._mask.text(self._tail.decode(errors="replace"))
+        # Where it was cut, the rest of a secret may stand.
+        return cleaning.content(text[self._mask.longest :] if self._is_cut else text).strip()
 
     async def end(self) -> str:
         """How it ended, after its output did."""
@@ -108,6 +113,9 @@ class Process:
     async def _listen(self) -> None:
         rate = Rate(self._bounds)
         while chunk := await self._errors.read(_CHUNK_BYTES):
-            self._tail = (self._tail + chunk)[-self._bounds.stderr_bytes :]
+            self._tail += chunk
+            room = self._bounds.stderr_bytes + self._mask.longest
+            self._is_cut |= len(self._tail) > room
+            del self._tail[:-room]
             with contextlib.suppress(Ended):  # slowed for as long as it goes on
                 await rate.take(len(chunk))

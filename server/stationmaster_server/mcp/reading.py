@@ -64,7 +64,8 @@ class Reader:
         seen: dict[str, int] = {}
         for tool in tools:
             seen[tool.name] = seen.get(tool.name, 0) + 1
-        read = [self._tool(tool, twice=seen[tool.name] > 1) for tool in tools]
+        work = schemas.Work(self._bounds.schemas_work)
+        read = [self._tool(tool, work, twice=seen[tool.name] > 1) for tool in tools]
         read += [
             Tool(
                 name=self.label(name, _TITLE_CHARS) or "?",
@@ -76,13 +77,13 @@ class Reader:
         ]
         return tuple(read)
 
-    def _tool(self, tool: types.Tool, *, twice: bool) -> Tool:
-        problem = self._name_problem(tool.name) or schemas.problem_of(tool.input_schema, self._bounds)
+    def _tool(self, tool: types.Tool, work: schemas.Work, *, twice: bool) -> Tool:
+        problem = self._name_problem(tool.name) or schemas.problem_of(tool.input_schema, self._bounds, work)
         if twice:
             problem = "another tool has the same name"
         hints = tool.annotations or types.ToolAnnotations()
         output = tool.output_schema
-        if output is not None and schemas.problem_of(output, self._bounds):
+        if output is not None and schemas.problem_of(output, self._bounds, work):
             output = None
         return Tool(
             name=self.label(tool.name, _TITLE_CHARS),
@@ -142,7 +143,7 @@ class Reader:
                 continue
             arguments = tuple(
                 PromptArgument(self.label(a.name, _TITLE_CHARS), self.label(a.description), bool(a.required))
-                for a in (one.arguments or ())[: self._bounds.items]
+                for a in (one.arguments or ())[: self._bounds.arguments]
             )
             title, about = self.label(one.title, _TITLE_CHARS), self.label(one.description)
             read.setdefault(one.name, Prompt(one.name, title, about, arguments))
@@ -150,7 +151,7 @@ class Reader:
 
     def result(self, result: types.CallToolResult) -> CallResult:
         """What a tool answered."""
-        kept = _Kept(self._bounds.result_bytes)
+        kept = _Kept(self._bounds)
         content = kept.all(self._content(one) for one in result.content)
         structured = result.structured_content
         if isinstance(structured, dict):
@@ -163,12 +164,12 @@ class Reader:
 
     def contents(self, result: types.ReadResourceResult) -> tuple[tuple[Content, ...], bool]:
         """The content of a resource, and whether some was left out."""
-        kept = _Kept(self._bounds.result_bytes)
+        kept = _Kept(self._bounds)
         return kept.all(self._resource(one) for one in result.contents), kept.truncated
 
     def filled(self, result: types.GetPromptResult) -> FilledPrompt:
         """A prompt that was filled in."""
-        kept = _Kept(self._bounds.result_bytes)
+        kept = _Kept(self._bounds)
         messages: list[PromptMessage] = []
         for message in result.messages:
             content = kept.all([self._content(message.content)])
@@ -210,8 +211,9 @@ class Reader:
 class _Kept:
     """Content as long as there is room; a text is cut where the room ends, a blob left out."""
 
-    def __init__(self, room_bytes: int) -> None:
-        self._room = room_bytes
+    def __init__(self, bounds: Bounds) -> None:
+        self._room = bounds.result_bytes
+        self._places = bounds.contents
         self.truncated = False
 
     def takes(self, size: int) -> bool:
@@ -226,6 +228,10 @@ class _Kept:
         """Those that fit."""
         kept = []
         for content in contents:
+            self._places -= 1
+            if self._places < 0:
+                self.truncated = True
+                break
             if self.takes(_size(content)):
                 kept.append(content)
             elif isinstance(content, TextContent) and self._room > 0:

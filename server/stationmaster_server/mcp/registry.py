@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from stationmaster_server.db.engine import Database
@@ -50,6 +50,13 @@ class Registry:
         if not found:
             raise NotFound("McpServer", f"mcpServers/{server_id}")
         return max(found, key=_nearness)
+
+    async def unknown(self, tx: Transaction, tenant: Tenant, server_ids: Sequence[str]) -> list[str]:
+        """Those of these ids that mean no server of this tenant, not even a disabled one."""
+        owners = (tenant.organization_id, tenant.user_id)
+        registered = await store.of_owners(tx, tenant.organization_id, owners, secrets=False)
+        known = {server.server_id for server in registered} | self.built_in(tenant.organization_id).keys()
+        return [server_id for server_id in server_ids if server_id not in known]
 
     async def usable(self, tenant: Tenant, server_id: str) -> McpServer:
         """The nearest server of this id. Raises NotFound, FailedPrecondition when it is disabled."""

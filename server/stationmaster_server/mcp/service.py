@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from stationmaster_server.audit.service import AuditLog
@@ -87,7 +87,7 @@ class McpServers:
         ResourceExhausted(LIMIT_REACHED).
         """
         self._admission.check_id(new.server_id)
-        _require_level(caller, new.level)
+        _require_level(caller, new)
         await self._check_transport(caller, new)
         tenant, owner = caller.tenant, owner_of(caller.tenant, new.level)
         new = replace(new, uid=new_id(), etag=new_id().hex)
@@ -178,15 +178,17 @@ class McpServers:
         if server.uid is not None:
             await self._connections.forget(server.uid)
 
-    async def check(self, caller: Caller, server_id: str, level: Level | None) -> Check:
-        """Connect and say how the server is. Raises NotFound."""
+    async def check(
+        self, caller: Caller, server_id: str, level: Level | None, timeout: timedelta | None = None
+    ) -> Check:
+        """Connect and say within that time how the server is. Raises NotFound."""
         tenant = caller.tenant
         async with self._database.tenant(tenant, read=True) as tx:
             again = await look(tx, tenant, caller.request_key, Check)
             if again is not None:
                 return again
             server = await self._registry.find_in(tx, tenant, server_id, level, secrets=True)
-        checked = await self._connections.check(Target(tenant, server))
+        checked = await self._connections.check(Target(tenant, server), timeout=timeout)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Check)
             if again is not None:
@@ -203,7 +205,7 @@ class McpServers:
         found = await self._registry.find_in(tx, tenant, server_id, level)
         if found.level is Level.BUILT_IN:
             raise _built_in(server_id)
-        _require_level(caller, found.level)
+        _require_level(caller, found)
         server = await store.lock(tx, tenant.organization_id, owner_of(tenant, found.level), server_id)
         if server is None:
             raise NotFound("McpServer", f"mcpServers/{server_id}")
@@ -238,16 +240,16 @@ class McpServers:
         await self._audit.write(tx, caller, entry)
 
 
-def _require_level(caller: Caller, level: Level) -> None:
-    match level:
+def _require_level(caller: Caller, server: McpServer) -> None:
+    match server.level:
         case Level.USER:
             return
         case Level.ORGANIZATION:
             require_administrator(caller, "change the organization's MCP servers")
         case Level.BUILT_IN:
-            raise _built_in("")
+            raise _built_in(server.server_id)
         case _:
-            assert_never(level)
+            assert_never(server.level)
 
 
 def _built_in(server_id: str) -> FailedPrecondition:

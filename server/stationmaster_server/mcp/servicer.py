@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from stationmaster_server.wire.names import parse
 from stationmaster_server.wire.paging import PageTokens
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_ANSWERING = timedelta(seconds=1)
 _UPDATABLE = UPDATABLE - {"transport"} | {"stdio", "http"}
 
 
@@ -73,7 +75,8 @@ class McpServicer(mcp_pb2_grpc.McpServiceServicer):
     async def CheckMcpServer(self, request: pb.CheckMcpServerRequest, context: Context) -> pb.CheckMcpServerResponse:
         """How a server is."""
         server_id = convert.server_id_of(request.name)
-        checked = await self._servers.check(caller_of(request), server_id, convert.level_of(request.level))
+        level = convert.level_of(request.level)
+        checked = await self._servers.check(caller_of(request), server_id, level, _to_answer_in(time_left()))
         return convert.check_to_proto(checked)
 
     async def OpenMcpSession(self, request: pb.OpenMcpSessionRequest, context: Context) -> pb.McpSession:
@@ -112,7 +115,7 @@ class McpServicer(mcp_pb2_grpc.McpServiceServicer):
             caller_of(request),
             convert.parent_of(request.parent),
             request.tool,
-            mapping(request.arguments),
+            mapping(request.arguments, "arguments"),
             time_left(),
         )
         return convert.result_to_proto(result, took)
@@ -146,3 +149,8 @@ class McpServicer(mcp_pb2_grpc.McpServiceServicer):
             current_caller(), parent, request.prompt, dict(request.arguments), time_left()
         )
         return convert.filled_to_proto(filled)
+
+
+def _to_answer_in(left: timedelta | None) -> timedelta | None:
+    """What is left of the caller's time for work whose answer shall reach him within it."""
+    return None if left is None else left - min(left / 2, _ANSWERING)

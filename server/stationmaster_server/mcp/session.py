@@ -23,7 +23,8 @@ from mcp_types import methods
 from pydantic import ValidationError
 
 from stationmaster_server.mcp.bounds import Bounds
-from stationmaster_server.mcp.faults import Ended, Fate
+from stationmaster_server.mcp.counting import bound
+from stationmaster_server.mcp.faults import Ended, Fate, what_is_wrong
 from stationmaster_server.mcp.rate import Rate
 
 # The library tells of every message it cannot use, with a traceback: a server could fill our log.
@@ -71,7 +72,7 @@ async def over_streams(
     incoming: Any, outgoing: Any, handlers: Handlers, watch: Watch, fate: Fate, bounds: Bounds
 ) -> AsyncIterator[ClientSession]:
     """A session over a transport's streams, after its handshake: the one of 2026, else the older one."""
-    inner: JSONRPCDispatcher = JSONRPCDispatcher(_Reading(incoming, watch, fate, Rate(bounds)), _Writing(outgoing))
+    inner: JSONRPCDispatcher = JSONRPCDispatcher(_Reading(incoming, watch, fate, bounds), _Writing(outgoing))
     lenient = _Lenient(inner, watch)
     session = ClientSession(
         dispatcher=lenient,
@@ -94,8 +95,7 @@ async def _initialize(session: ClientSession) -> None:
     try:
         await session.initialize()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _no_handshake(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise _no_handshake(what_is_wrong(error)) from None
     except RuntimeError as error:  # a version that the library does not know
         raise _no_handshake(str(error)) from None
 
@@ -129,13 +129,14 @@ async def _no_roots(context: ClientRequestContext) -> types.ListRootsResult:
 
 
 class _Reading:
-    """A read stream that is read at a bounded rate."""
+    """A read stream that is read at a bounded rate, and whose messages have a bounded number of values."""
 
-    def __init__(self, inner: Any, watch: Watch, fate: Fate, rate: Rate) -> None:
+    def __init__(self, inner: Any, watch: Watch, fate: Fate, bounds: Bounds) -> None:
         self._inner = inner
         self._watch = watch
         self._fate = fate
-        self._rate = rate
+        self._bounds = bounds
+        self._rate = Rate(bounds)
 
     @property
     def last_context(self) -> Any:
@@ -151,6 +152,8 @@ class _Reading:
         self._watch.heard_at = time.monotonic()
         try:
             await self._rate.take()
+            if isinstance(message, SessionMessage):
+                bound(message.message, self._bounds)
         except Ended as ended:
             raise self._fate.end(ended) from ended
         return message
@@ -249,9 +252,7 @@ class _Lenient(Dispatcher[TransportContext]):
             methods.validate_server_result(method, version, result)
             _MODELS[method].model_validate(result, by_name=False)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"][2:]))
-            return f"{place}: {first['msg']}"
+            return what_is_wrong(error, skip=2)
         except KeyError:
             return ""
         return ""

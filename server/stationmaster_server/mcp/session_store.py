@@ -57,12 +57,14 @@ async def count_open(tx: Transaction, organization_id: UUID, user_id: UUID) -> i
     )
 
 
-async def touch(tx: Transaction, organization_id: UUID, session_id: UUID) -> None:
-    """A session is used; written about once a quarter of its idle time."""
+async def touch(tx: Transaction, organization_id: UUID, user_id: UUID, session_id: UUID) -> None:
+    """A session of a user is used; written about once a quarter of its idle time."""
     await tx.execute(
         """UPDATE mcp_sessions SET last_used_at = now()
-           WHERE organization_id = $1 AND id = $2 AND state = 'OPEN' AND last_used_at < now() - idle_timeout / 4""",
+           WHERE organization_id = $1 AND user_id = $2 AND id = $3 AND state = 'OPEN'
+             AND last_used_at < now() - idle_timeout / 4""",
         organization_id,
+        user_id,
         session_id,
     )
 
@@ -117,6 +119,18 @@ async def close_idle(tx: Transaction, reason: str, limit: int) -> list[tuple[UUI
         limit,
     )
     return [(row["organization_id"], _session(row)) for row in rows]
+
+
+async def forget_closed(tx: Transaction, age: timedelta, limit: int) -> int:
+    """Delete closed sessions of all organizations that were last used so long ago; returns how many."""
+    tag = await tx.execute(
+        """DELETE FROM mcp_sessions WHERE (organization_id, id) IN (
+               SELECT organization_id, id FROM mcp_sessions
+               WHERE state = 'CLOSED' AND last_used_at < now() - $1::interval LIMIT $2)""",
+        age,
+        limit,
+    )
+    return int(tag.split()[-1])
 
 
 async def list_sessions(tx: Transaction, organization_id: UUID, user_id: UUID, clause: Clause) -> Page[McpSession]:

@@ -39,6 +39,7 @@ DEFAULT_IDLE = timedelta(minutes=5)
 MOST_OPEN = 10
 _IDLE, _CLOSED_BY_CALLER = "nobody used it for its idle timeout", "closed by its user"
 _BATCH = 100
+_REMEMBERED = timedelta(days=7)
 
 
 class McpSessions:
@@ -63,9 +64,7 @@ class McpSessions:
         server = await self._registry.usable(tenant, server_id)
         target = Target(tenant, server, session_id)
         try:
-            checked = await self._connections.check(target)
-            if not checked.healthy:
-                await self._connections.tools(target)  # tells what is wrong as the calls to come would
+            await self._connections.connect(target)
             return await self._insert(caller, target, idle_timeout or DEFAULT_IDLE)
         except BaseException:
             await self._connections.close_session(session_id)
@@ -125,21 +124,22 @@ class McpSessions:
 
         Raises NotFound, FailedPrecondition(MCP_SESSION_CLOSED).
         """
-        session, server = await self._used(caller, session_id)
+        tenant = caller.tenant
 
         async def touch() -> None:
             async with self._database.system(autocommit=True) as tx:
-                await session_store.touch(tx, caller.tenant.organization_id, session_id)
+                await session_store.touch(tx, tenant.organization_id, tenant.user_id, session_id)
 
         async def keep() -> None:
             while True:
                 await asyncio.sleep(session.idle_timeout.total_seconds() / 4)
                 await attempt("keep an MCP session that is used", touch)
 
-        await touch()
+        await touch()  # first: what is open from here on is not idle
+        session, server = await self._used(caller, session_id)
         keeping = asyncio.create_task(keep())
         try:
-            yield Target(caller.tenant, server, session_id)
+            yield Target(tenant, server, session_id)
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
@@ -178,6 +178,16 @@ class McpSessions:
         for _, session in idle:
             await self._connections.close_session(session.id)
         return len(idle)
+
+    async def forget_closed(self) -> int:
+        """Forget the sessions that were closed long ago; returns how many. The trail still has them."""
+        total = 0
+        while True:  # a transaction each, so that none holds many rows
+            async with self._database.system() as tx:
+                forgotten = await session_store.forget_closed(tx, _REMEMBERED, _BATCH)
+            total += forgotten
+            if forgotten < _BATCH:
+                return total
 
     async def _get(self, tx: Transaction, caller: Caller, session_id: UUID) -> McpSession:
         tenant = caller.tenant

@@ -13,6 +13,7 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import Reason
 from stationmaster_server.mcp.faults import Ended
 from stationmaster_server.mcp.model import BuiltIn, Level, McpServer
+from stationmaster_server.mcp.telling import Teller
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Breakers:
                 longest_pause=timedelta(minutes=2),
                 reason=Reason.MCP_SERVER_UNAVAILABLE,
                 counts=lambda error: isinstance(error, Ended),
+                told=Teller(server).why,
             )
         self._breakers.move_to_end(key)
         while len(self._breakers) > _MOST_BREAKERS:

@@ -29,6 +29,10 @@ class Teller:
         self._name = server.server_id
         self._mask = Mask.of(server)
 
+    def why(self, error: Exception) -> str:
+        """What was seen, in short."""
+        return self._text(str(error))
+
     def ended(self, cause: Ended) -> StationmasterError:
         """Its connection failed and nothing was executed."""
         return self.fault(cause.why, cause.reason) if cause.is_fault else self.unavailable(cause.why)

@@ -16,6 +16,7 @@ from mcp.shared.message import SessionMessage
 from stationmaster_server.mcp import cleaning
 from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.faults import Ended, Fate
+from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.mcp.process import Process
 from stationmaster_server.mcp.rate import Rate
 
@@ -30,11 +31,12 @@ async def stdio(
     command: Sequence[str], environment: Mapping[str, str], fate: Fate, bounds: Bounds
 ) -> AsyncIterator[tuple[Incoming, Outgoing]]:
     """Run the command and speak with it; raises Ended (in a group) when it ends or does what no server may."""
-    process = await Process.start(command, get_default_environment() | dict(environment), bounds)
-    fate.said = process.said
+    mask = Mask(environment.values())
+    process = await Process.start(command, get_default_environment() | dict(environment), bounds, mask)
     to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_session = anyio.create_memory_object_stream[SessionMessage](0)
-    pipe = _Pipe(process, fate, bounds)
+    pipe = _Pipe(process, fate, bounds, mask)
+    fate.said = pipe.said
     try:
         async with anyio.create_task_group() as tasks, to_session, incoming, outgoing, from_session:
             tasks.start_soon(pipe.read, to_session)
@@ -50,13 +52,19 @@ async def stdio(
 class _Pipe:
     """Both directions of one process."""
 
-    def __init__(self, process: Process, fate: Fate, bounds: Bounds) -> None:
+    def __init__(self, process: Process, fate: Fate, bounds: Bounds, mask: Mask) -> None:
         self._process = process
         self._fate = fate
         self._bounds = bounds
+        self._mask = mask
         self._rate = Rate(bounds)
         self._strays = 0
+        self._stray_line = ""
         self._asked: int = 0
+
+    def said(self) -> str:
+        """What the process complained about; else the last that it wrote where messages belong."""
+        return self._process.said() or self._stray_line
 
     async def read(self, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
         """Until the process closes its output."""
@@ -112,10 +120,11 @@ class _Pipe:
 
     def _stray(self, line: bytes) -> None:
         """Some write a banner or a log where messages belong; that is borne, a broken message is not."""
-        shown = cleaning.label(line[:200].decode(errors="replace"), 120)
+        shown = cleaning.label(self._mask.text(line.decode(errors="replace")), 120)
         if line.lstrip()[:1] in (b"{", b"["):
             raise Ended(f"it wrote what is no message: {shown}", is_fault=True)
         self._strays += 1
+        self._stray_line = shown
         if self._strays > self._bounds.stray_lines:
             raise Ended(f"it writes to its output what is no message: {shown}", is_fault=True)
 

@@ -29,7 +29,7 @@ class CircuitBreaker:
     """Opens after `failures` faults in a row; after `pause` one trial call closes it or opens it again.
 
     With `longest_pause`, each failed trial doubles the pause up to that, give or take a fifth, so that many breakers of
-    one cause do not try at once. `reason` is what a refused call is told.
+    one cause do not try at once. `reason` is what a refused call is told, and what `told` says of the last fault.
 
     Only errors that `counts` says are faults of the other side are counted: a refused argument proves that it lives. A
     cancelled call counts neither way.
@@ -44,6 +44,7 @@ class CircuitBreaker:
         longest_pause: timedelta | None = None,
         reason: Reason = Reason.SERVER_OVERLOADED,
         counts: Callable[[Exception], bool] = lambda error: True,
+        told: Callable[[Exception], str] = lambda error: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -52,6 +53,8 @@ class CircuitBreaker:
         self._longest = longest_pause.total_seconds() if longest_pause else None
         self._reason = reason
         self._counts = counts
+        self._told = told
+        self._last = ""
         self._clock = clock
         self._failed = 0
         self._opened_at = 0.0
@@ -75,7 +78,7 @@ class CircuitBreaker:
         except Exception as error:
             settled = True
             if self._counts(error):
-                self._fail()
+                self._fail(self._told(error))
             else:
                 self._succeed()
             raise
@@ -90,16 +93,18 @@ class CircuitBreaker:
             return False
         left = self._opened_at + self._pause - self._clock()
         if self._state is State.HALF_OPEN or left > 0:
+            text = f"{self.name} failed {self._failed} times in a row and is left alone for a while"
             raise Unavailable(
                 self._reason,
-                f"{self.name} failed {self._failed} times in a row and is left alone for a while",
+                f"{text}. The last time: {self._last}" if self._last else text,
                 retry_after=timedelta(seconds=max(left, 1.0)),
             )
         self._state = State.HALF_OPEN
         return True
 
-    def _fail(self) -> None:
+    def _fail(self, why: str) -> None:
         self._failed += 1
+        self._last = why
         if self._state is State.HALF_OPEN and self._longest is not None:
             spread = random.uniform(0.8, 1.2)  # noqa: S311 - nothing secret
             self._pause = min(self._pause * 2, self._longest) * spread

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import Reason
-from stationmaster_server.sessions import store, turn_store
+from stationmaster_server.sessions import store, sweep_store, turn_store
 from stationmaster_server.sessions.model import OPEN_TURNS, Ending, TurnState
 from stationmaster_server.sessions.recovery import partial_answer
 from stationmaster_server.sessions.turn_ending import asked_ending, end_turn
@@ -28,7 +28,7 @@ class AbandonedTurns:
     async def end_all(self) -> int:
         """One sweep; returns how many were ended."""
         async with self._services.database.system(autocommit=True) as tx:
-            found = await turn_store.abandoned(tx, _BATCH)
+            found = await sweep_store.abandoned(tx, _BATCH)
         ended = 0
         for tenant, session_id, turn_id in found:
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from stationmaster_server.agents.model import Limits
 from stationmaster_server.agents.runtime import TurnInput
@@ -13,11 +12,12 @@ from stationmaster_server.sessions.model import Session, Turn
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Whose turn it is, what it starts from, which limits hold, and how long it has run in earlier attempts."""
+    """Whose turn it is, what it starts from, and which limits hold."""
 
     caller: Caller
     session: Session
     turn: Turn
     input: TurnInput
     limits: Limits
-    active_time: timedelta
+    told: frozenset[str] = frozenset()
+    """The MCP servers of which earlier attempts have said what is wrong with them: it is not said again."""

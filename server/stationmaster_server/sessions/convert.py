@@ -180,8 +180,5 @@ def send_from_proto(request: pb.SendMessageRequest) -> SendRequest:
 
 def answer_from_proto(request: pb.ResolvePermissionRequestRequest) -> Answer:
     """How somebody answers a permission request."""
-    return Answer(
-        decision=_DECISIONS[request.decision],
-        message=request.message,
-        edited_arguments=mapping(request.edited_arguments) if request.HasField("edited_arguments") else None,
-    )
+    edited = mapping(request.edited_arguments, "edited_arguments") if request.HasField("edited_arguments") else None
+    return Answer(decision=_DECISIONS[request.decision], message=request.message, edited_arguments=edited)

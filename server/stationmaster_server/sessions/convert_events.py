@@ -251,6 +251,7 @@ def usage_to_proto(usage: Usage) -> pb.Usage:
         cost_estimated=usage.cost_estimated,
         model_calls=usage.model_calls,
         tool_calls=usage.tool_calls,
+        running_time=duration(usage.running_time) if usage.running_time else None,
     )
 
 

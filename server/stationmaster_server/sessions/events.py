@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from stationmaster_server.agents.runtime import ToolCall, ToolResult
+from stationmaster_server.agents.runtime import OURS, ToolCall, ToolResult
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.sessions.message_json import (
     MICROSECOND,
@@ -20,6 +20,8 @@ from stationmaster_server.sessions.message_json import (
     usage_to_json,
 )
 from stationmaster_server.sessions.model import Breach, Message, PermissionRequest, SessionState, Turn, TurnState
+
+__all__ = ["OURS"]
 
 DELTAS = ("text_delta", "thinking_delta")
 

@@ -32,25 +32,18 @@ from stationmaster_server.agents.runtime import (
     Usage,
 )
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.identity.quotas import QuotaExceeded
+from stationmaster_server.identity.excess import QuotaExceeded
 from stationmaster_server.sessions import events
 from stationmaster_server.sessions.begun import Begun
+from stationmaster_server.sessions.clock import Clock
 from stationmaster_server.sessions.model import Breach, Ending, Partial, Turn, TurnState
 from stationmaster_server.sessions.spending import Spending
 from stationmaster_server.sessions.steps import Steps
+from stationmaster_server.sessions.stopped import Stopped, limited, over_quota
 from stationmaster_server.sessions.turn_services import TurnServices
 from stationmaster_server.work.run import Run
 
 OUT_OF_TIME = "The call was stopped before it ended: the turn's time was used up. It may have had effects."
-
-
-class Stopped(Exception):
-    """The turn is to end as `ending` says; with `breach` because of a limit, at which somebody may be asked first."""
-
-    def __init__(self, ending: Ending, breach: Breach | None = None) -> None:
-        super().__init__(ending.state)
-        self.ending = ending
-        self.breach = breach
 
 
 class Execution:
@@ -65,7 +58,7 @@ class Execution:
         session = begun.session
         self._spending = Spending(begun.limits, session.id, session.spec.model, prices, session.usage, begun.turn.usage)
         self._step = begun.turn.step
-        self._step_began = monotonic()
+        self._clock = Clock(self._steps, begun, self._interrupt)
         self._text: list[str] = []
         self._first_delta: asyncio.Future[int] | None = None
         self._last_delta: asyncio.Future[int] | None = None
@@ -75,7 +68,7 @@ class Execution:
         self._task = _current_task()
         self._waiting = False
         self._interrupted = False
-        self._why: Stopped | None = None
+        self._why: Exception | None = None
         self._finished = False
 
     async def execute(self) -> None:
@@ -86,7 +79,6 @@ class Execution:
             CancelledError: The server is stopping; the item is handed back and the turn goes on elsewhere.
         """
         watcher = asyncio.create_task(self._watch_for_cancel())
-        timer = self._start_timer()
         try:
             await self._consume()
         except Stopped as stopped:
@@ -96,23 +88,13 @@ class Execution:
             await self._end(ending, used=self._used_in_vain(failure))
         finally:
             watcher.cancel()
-            if timer is not None:
-                timer.cancel()
+            await self._clock.close()
 
     async def _watch_for_cancel(self) -> None:
         await self._run.cancelled.wait()
         self._interrupt(None)
 
-    def _start_timer(self) -> asyncio.TimerHandle | None:
-        limit = self._begun.limits.max_turn_duration
-        if limit is None:
-            return None
-        left = max((limit - self._begun.active_time).total_seconds(), 0)
-        seconds = int(limit.total_seconds())
-        why = _limited(Breach("max_turn_duration", seconds, seconds + 1))
-        return asyncio.get_running_loop().call_later(left, self._interrupt, why)
-
-    def _interrupt(self, why: Stopped | None) -> None:
+    def _interrupt(self, why: Exception | None) -> None:
         """Stop the runtime, but never a transaction: one that is open ends first (`_next` looks)."""
         if not self._interrupted:
             self._interrupted, self._why = True, why
@@ -123,7 +105,9 @@ class Execution:
         return self._interrupted
 
     async def _consume(self) -> None:
-        self._spending.quota_left = await self._services.quotas.cost_left(self._begun.caller)
+        self._clock.start()
+        await self._clock.pay()
+        self._spending.quota_left = await self._services.quotas.left(self._begun.caller)
         stream = self._runtime.run(self._spending.budgets(self._begun.input))
         async with aclosing(stream):
             while not self._finished:
@@ -159,12 +143,14 @@ class Execution:
             case AnswerCompleted():
                 await self._answer(event)
             case PermissionNeeded():
-                await self._steps.ask(self._turn, event.calls, self._lap())
+                await self._steps.ask(self._turn, event.calls, self._count_lap())
                 self._finished = True
             case ToolCallStarted():
                 await self._start_call(event.call)
             case ToolCallProgress():
                 self._write(events.tool_call_progress(self._turn.id, event.call_id, event.fraction, event.message))
+            case McpMessage(server=server, logger=events.OURS) if server in self._begun.told:
+                pass
             case McpMessage():
                 self._write(
                     events.mcp_message(
@@ -180,7 +166,7 @@ class Execution:
                 self._call = None
                 await self._steps.tool_finished(self._turn, event)
             case ToolsCompleted():
-                await self._steps.tools_completed(self._turn, event.results, self._lap())
+                await self._steps.tools_completed(self._turn, event.results, self._count_lap())
                 self._step += 1
             case _:
                 assert_never(event)
@@ -210,20 +196,23 @@ class Execution:
     async def _reserve(self, event: ModelCallStarted) -> None:
         most = self._spending.most_with(event)
         if isinstance(most, Breach):
-            raise _limited(most)
+            raise limited(most)
+        await self._clock.pay()
         try:
-            reservation = await self._steps.reserve(self._turn, most.cost_micros, self._spending.reservation)
+            reservation = await self._steps.reserve(most, self._spending.reservation)
         except QuotaExceeded as exceeded:
-            breach = Breach(exceeded.quota, exceeded.limit, exceeded.would_be_used)
-            raise Stopped(Ending(TurnState.LIMITED, exceeded.reason, exceeded.message), breach) from exceeded
+            raise over_quota(exceeded) from exceeded
         self._spending.asked(event, most, reservation)
 
     async def _start_call(self, call: ToolCall) -> None:
         breach = self._spending.before_tool_call()
         if breach is not None:
-            raise _limited(breach)
+            raise limited(breach)
+        try:
+            await self._steps.tool_started(self._turn, call)
+        except QuotaExceeded as exceeded:
+            raise over_quota(exceeded) from exceeded
         self._spending.count(Usage(tool_calls=1))
-        await self._steps.tool_started(self._turn, call)
         self._call, self._call_began = call, monotonic()
 
     async def _restart(self, event: AnswerRestarted) -> None:
@@ -241,14 +230,15 @@ class Execution:
     async def _answer(self, event: AnswerCompleted) -> None:
         partial, spending = await self._partial(), self._spending
         event = replace(event, usage=spending.believed(event.usage))
-        spending.count(event.usage)
+        used = event.usage + self._clock.lap()
+        spending.count(used)
         self._step = event.step
-        await self._steps.answered(self._turn, event, partial, spending.reservation, self._lap())
+        await self._steps.answered(self._turn, event, partial, spending.reservation, used)
         spending.settled()
         self._forget_deltas()
         self._finished = not event.calls
         if event.calls and spending.quota_left is not None:
-            spending.quota_left = await self._services.quotas.cost_left(self._begun.caller)
+            spending.quota_left = await self._services.quotas.left(self._begun.caller)
 
     @property
     def _turn(self) -> Turn:
@@ -261,11 +251,10 @@ class Execution:
         # A provider that refused, or was not reached, charges nothing.
         return self._spending.cut("".join(self._text)) if self._text else Usage()
 
-    def _lap(self) -> timedelta:
-        """The time since the last lap: what the step took."""
-        now = monotonic()
-        passed, self._step_began = now - self._step_began, now
-        return timedelta(seconds=passed)
+    def _count_lap(self) -> Usage:
+        lap = self._clock.lap()
+        self._spending.count(lap)
+        return lap
 
     async def _stop(self, stopped: Stopped) -> None:
         breach = stopped.breach
@@ -283,20 +272,16 @@ class Execution:
             result = ToolResult(call.call_id, call.tool, OUT_OF_TIME, is_error=True)
             await self._steps.tool_finished(self._turn, ToolCallFinished(result, took))
         spending, partial = self._spending, await self._partial()
-        used = spending.cut(partial.text)
+        used = spending.cut(partial.text) + self._clock.lap()
         spending.count(used)
         before = self._taken_back(partial)
-        await self._steps.ask_about(self._turn, breach, before, used, spending.reservation, self._lap())
+        await self._steps.ask_about(self._turn, breach, before, used, spending.reservation)
 
     async def _end(self, ending: Ending, *before: NewEvent, used: Usage | None = None) -> None:
         partial = await self._partial()
-        used = self._spending.cut(partial.text) if used is None else used
+        used = (self._spending.cut(partial.text) if used is None else used) + self._clock.lap()
         self._spending.count(used)
-        await self._steps.finish(self._turn, ending, before, partial, used, self._spending.reservation, self._lap())
-
-
-def _limited(breach: Breach) -> Stopped:
-    return Stopped(Ending(TurnState.LIMITED, breach.reason, str(breach)), breach)
+        await self._steps.finish(self._turn, ending, before, partial, used, self._spending.reservation)
 
 
 def _current_task() -> asyncio.Task[object]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.identity.model import AuditEntry, Category
-from stationmaster_server.sessions import store
+from stationmaster_server.sessions import sweep_store
 from stationmaster_server.sessions.model import Session, SessionState, session_name, transition
 from stationmaster_server.sessions.service import change_state
 from stationmaster_server.sessions.turn_services import TurnServices, system_caller
@@ -28,7 +28,7 @@ class IdleSessions:
         total = 0
         while True:
             async with self._services.database.system() as tx:
-                idle = await store.lock_idle(tx, self._default_timeout, BATCH)
+                idle = await sweep_store.lock_idle(tx, self._default_timeout, BATCH)
                 for organization_id, session in idle:
                     await self._pause(tx, organization_id, session)
             total += len(idle)

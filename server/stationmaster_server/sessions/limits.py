@@ -25,6 +25,7 @@ def lowest(agent: Limits, session: Limits) -> Limits:
         max_tool_calls_per_turn=_lower(one.max_tool_calls_per_turn, other.max_tool_calls_per_turn),
         max_tool_calls_per_session=_lower(one.max_tool_calls_per_session, other.max_tool_calls_per_session),
         max_turn_duration=_lower(one.max_turn_duration, other.max_turn_duration),
+        max_session_duration=_lower(one.max_session_duration, other.max_session_duration),
         on_breach=session.on_breach or agent.on_breach,
     )
 
@@ -58,6 +59,19 @@ def cost_left(limits: Limits, session: Usage, turn: Usage) -> int | None:
         if limit is not None
     ]
     return max(min(left), 0) if left else None
+
+
+def time_left(limits: Limits, session: Usage, turn: Usage) -> tuple[timedelta, Breach] | None:
+    """How much longer the turn may run, and the limit that it breaks then; None means for any time."""
+    left = [
+        (limit - used.running_time, Breach(name, seconds := int(limit.total_seconds()), seconds + 1))
+        for name, limit, used in (
+            ("max_turn_duration", limits.max_turn_duration, turn),
+            ("max_session_duration", limits.max_session_duration, session),
+        )
+        if limit is not None
+    ]
+    return min(left, key=lambda each: each[0]) if left else None
 
 
 def within(reported: Usage, most: Usage) -> Usage:

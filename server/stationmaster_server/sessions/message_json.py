@@ -78,12 +78,14 @@ def result_from_json(document: Mapping[str, Any]) -> ToolResult:
 def usage_to_json(usage: Usage) -> dict[str, Any]:
     """What was used as a JSON object without zeros."""
     document = {name: getattr(usage, name) for name in Usage.__slots__}
+    document["running_time_us"] = document.pop("running_time") // MICROSECOND
     return {name: value for name, value in document.items() if value}
 
 
 def usage_from_json(document: Mapping[str, Any]) -> Usage:
     """What `usage_to_json` made this of."""
-    return Usage(**document)
+    counts = {name: value for name, value in document.items() if name != "running_time_us"}
+    return Usage(**counts, running_time=document.get("running_time_us", 0) * MICROSECOND)
 
 
 def provenance_to_json(provenance: Provenance) -> dict[str, Any]:

@@ -269,7 +269,7 @@ class Breach:
     @property
     def of_session(self) -> bool:
         """Whether it limits the whole session."""
-        return self.limit.endswith("_per_session")
+        return self.limit.endswith("_per_session") or self.limit == "max_session_duration"
 
     @property
     def reason(self) -> Reason:

@@ -81,7 +81,11 @@ async def get(tx: Transaction, organization_id: UUID, session_id: UUID, request_
 
 
 _LISTING = Listing(
-    fields={"state": Field("state", str), "tool": Field("tool", str), "create_time": Field("created_at", datetime)},
+    fields={
+        "state": Field("state", PermissionState),
+        "tool": Field("tool", str),
+        "create_time": Field("created_at", datetime),
+    },
     key="id",
     default_order="create_time",
     order_fields=["create_time"],

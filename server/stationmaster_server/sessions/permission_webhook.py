@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-from base64 import b64encode
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -19,13 +17,24 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import FailedPrecondition, NotFound, ResourceExhausted
+from stationmaster_server.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from stationmaster_server.identity.model import Webhook
 from stationmaster_server.identity.store import webhook_of
+from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.webhooks import signed
 from stationmaster_server.sessions import permission_store
 from stationmaster_server.sessions.model import PermissionRequest, permission_name, session_name, turn_name
-from stationmaster_server.work.model import Failed, NewWork, Outcome, Priority, RetryPolicy, Succeeded
+from stationmaster_server.work.model import (
+    Failed,
+    NewWork,
+    Outcome,
+    Priority,
+    Released,
+    RetryPolicy,
+    Succeeded,
+    Timeouts,
+)
 from stationmaster_server.work.queue import WorkQueue
 from stationmaster_server.work.run import Run
 
@@ -35,7 +44,11 @@ RETRY = RetryPolicy(attempts=10, initial=timedelta(seconds=1), factor=3, cap=tim
 LIMIT = timedelta(seconds=5)
 """Of one attempt: a receiver that is slow holds a worker's slot."""
 MAX_ARGUMENTS = 16 * 1024
+LONGEST = timedelta(hours=1)
+"""A request is told of within that, or not at all: while a receiver is left alone, no attempt counts."""
 _MAX_ANSWER = 4 * 1024
+_PAUSE = timedelta(seconds=10)
+_MOST_BREAKERS = 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +75,16 @@ def _item(tenant: Tenant, request: PermissionRequest) -> NewWork:
         payload={"session_id": str(request.session_id)},
         priority=Priority.LOW,
         retry=RETRY,
+        timeouts=Timeouts(schedule_to_close=LONGEST),
     )
+
+
+class _Unwell(Exception):
+    """The receiver answered, but not as somebody who works."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class PermissionWebhooks:
@@ -72,6 +94,7 @@ class PermissionWebhooks:
         self._database = database
         self._outbound = outbound
         self._limit = limit
+        self._breakers: OrderedDict[tuple[UUID, str], CircuitBreaker] = OrderedDict()
 
     async def __call__(self, run: Run) -> Outcome:
         """Tell the organization's receiver, as it is named now."""
@@ -85,10 +108,16 @@ class PermissionWebhooks:
                 return Succeeded()  # its session was deleted
         if webhook is None:
             return Succeeded()  # nobody wants to be told any more
-        host = httpx2.URL(webhook.url).host
         try:
-            async with asyncio.timeout(self._limit.total_seconds()):
-                status = await self._post(webhook, request)
+            host = httpx2.URL(webhook.url).host
+        except httpx2.InvalidURL:
+            return Failed("its URL cannot be read", retryable=False, reason="URL")
+        try:
+            status = await self._breaker(item.organization_id, webhook.url).call(lambda: self._post(webhook, request))
+        except Unavailable as alone:
+            return Released(datetime.now(UTC) + (alone.retry_after or RETRY.initial))
+        except _Unwell as unwell:
+            status = unwell.status
         except FailedPrecondition as refused:
             return Failed(refused.message, retryable=False, reason=refused.reason)
         except TimeoutError:
@@ -101,15 +130,35 @@ class PermissionWebhooks:
         # 410: the receiver wants no more of it.
         return Failed(f"{host} answered with status {status}", retryable=status != 410, reason="STATUS")
 
+    def _breaker(self, organization_id: UUID, url: str) -> CircuitBreaker:
+        """One for each receiver: of many that wait for one that is down, one looks whether it is up again."""
+        key = (organization_id, url)
+        if key not in self._breakers:
+            self._breakers[key] = CircuitBreaker(
+                "the receiver of permission requests",
+                pause=_PAUSE,
+                longest_pause=RETRY.cap,
+                counts=lambda error: not isinstance(error, FailedPrecondition),
+            )
+        self._breakers.move_to_end(key)
+        while len(self._breakers) > _MOST_BREAKERS:
+            self._breakers.popitem(last=False)
+        return self._breakers[key]
+
     async def _post(self, webhook: Webhook, request: PermissionRequest) -> int:
-        """The status of the answer; its body is not read."""
+        """The status of the answer; its body is not read. Raises _Unwell for one that tells of a fault over there."""
         body = body_of(request)
         headers = signed(webhook.secret or b"", str(request.id), datetime.now(UTC), body)
+        headers["content-type"] = "application/json"
         async with (
+            asyncio.timeout(self._limit.total_seconds()),
             self._outbound.client(max_response_bytes=_MAX_ANSWER) as client,
             client.stream("POST", webhook.url, content=body, headers=headers) as response,
         ):
-            return int(response.status_code)
+            status = int(response.status_code)
+        if status == 429 or status >= 500:
+            raise _Unwell(status)
+        return status
 
 
 def body_of(request: PermissionRequest) -> bytes:
@@ -131,15 +180,3 @@ def body_of(request: PermissionRequest) -> bytes:
         },
     }
     return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
-
-
-def signed(secret: bytes, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The headers of the Standard Webhooks specification."""
-    seconds = str(int(at.timestamp()))
-    digest = hmac.new(secret, f"{message_id}.{seconds}.".encode() + body, hashlib.sha256).digest()
-    return {
-        "content-type": "application/json",
-        "webhook-id": message_id,
-        "webhook-timestamp": seconds,
-        "webhook-signature": f"v1,{b64encode(digest).decode()}",
-    }

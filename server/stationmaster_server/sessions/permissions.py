@@ -15,7 +15,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import FailedPrecondition, InvalidArgument, PreconditionViolation, Reason
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
-from stationmaster_server.sessions import events, permission_store, store, turn_store
+from stationmaster_server.sessions import events, grant_store, permission_store, store, turn_store
 from stationmaster_server.sessions.model import (
     Breach,
     Ending,
@@ -116,7 +116,7 @@ class Permissions:
             raise _answered_before(await permission_store.get(tx, organization_id, session.id, request.id))
         appended = [events.permission_resolved(resolved)]
         if answer.decision is PermissionDecision.ALLOW_FOR_SESSION:
-            await store.grant_tool(tx, organization_id, session.id, request.call.tool)
+            await grant_store.grant_tool(tx, organization_id, session.id, request.call.tool)
             appended += await self._allow_the_same(tx, caller, resolved)
         await self._audit(tx, caller, resolved, Outcome.DENIED if denied else Outcome.ALLOWED)
         if resolved.breach is not None and denied:
@@ -247,9 +247,9 @@ async def _grant(tx: Transaction, organization_id: UUID, request: PermissionRequ
     if breach.of_quota:
         return
     if breach.of_session:
-        await store.grant_portion(tx, organization_id, request.session_id, breach.limit)
+        await grant_store.grant_session_portion(tx, organization_id, request.session_id, breach.limit)
     else:
-        await turn_store.grant_portion(tx, organization_id, request.turn_id, breach.limit)
+        await grant_store.grant_turn_portion(tx, organization_id, request.turn_id, breach.limit)
 
 
 def _answered_before(request: PermissionRequest) -> FailedPrecondition:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
-from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions import events, permission_store, store, store_messages, tool_call_store, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.execution import Execution
 from stationmaster_server.sessions.limits import lowest, with_portions
@@ -113,7 +112,7 @@ class TurnRunner:
         self, tx: Transaction, run: Run, caller: Caller, session: Session, turn: Turn, partial: Partial, *, died: bool
     ) -> Begun | None:
         organization_id = caller.tenant.organization_id
-        results, in_flight = await turn_store.tool_results(tx, organization_id, turn.id, turn.step)
+        results, in_flight = await tool_call_store.tool_results(tx, organization_id, turn.id, turn.step)
         ending = await asked_ending(tx, organization_id, turn.id)
         if died and decide(turn.recovery, call_in_flight=bool(in_flight), attempts=turn.attempts) is Recovery.INTERRUPT:
             ending = ending or Ending(TurnState.INTERRUPTED, "INTERRUPTED", CUT_SHORT)
@@ -122,10 +121,6 @@ class TurnRunner:
             await self._services.queue.complete(tx, run, Succeeded())
             return None
         past = await turn_store.past_of(tx, caller.tenant, turn.id)
-        if past.reservation is not None:
-            # The provider has very likely charged for the call that was cut: what was set aside counts as spent.
-            await self._services.quotas.settle(tx, past.reservation, past.reservation.amount_micros)
-            await turn_store.set_reservation(tx, organization_id, turn.id, None)
         resumed = turn.state is not TurnState.QUEUED
         started, number = await self._first_message(tx, organization_id, turn, past.input_text)
         # Waiting for a permission is no failure: only a server that died makes one more attempt.
@@ -145,7 +140,16 @@ class TurnRunner:
         turn_input = self._input(
             organization_id, session, turn, history, past.above, answers, results if pending else {}, pending=pending
         )
-        return Begun(caller, session, turn, turn_input, _limits(session, past.portions), past.active_time)
+        told = await self._told(tx, organization_id, turn) if resumed else frozenset[str]()
+        return Begun(caller, session, turn, turn_input, _limits(session, past.portions), told)
+
+    async def _told(self, tx: Transaction, organization_id: UUID, turn: Turn) -> frozenset[str]:
+        """The MCP servers of which the turn has said already what is wrong with them."""
+        bodies = await self._services.log.bodies(
+            tx, organization_id, turn.session_id, turn.first_sequence - 1, turn.created_at, "mcp_message"
+        )
+        ours = (body for body in bodies if body["turn"] == str(turn.id) and body["logger"] == events.OURS)
+        return frozenset(body["server"] for body in ours)
 
     @staticmethod
     async def _take_session(tx: Transaction, organization_id: UUID, session: Session, turn: Turn) -> list[NewEvent]:
@@ -173,7 +177,7 @@ class TurnRunner:
             {},
             pending=False,
         )
-        return Begun(prepared.caller, session, turn, turn_input, _limits(session, {}), timedelta(0))
+        return Begun(prepared.caller, session, turn, turn_input, _limits(session, {}))
 
     def _input(
         self,

@@ -49,6 +49,10 @@ class Agents(Protocol):
         """Whether this server can run it. Raises FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
         ...
 
+    async def check_servers(self, tx: Transaction, tenant: Tenant, spec: AgentSpec) -> None:
+        """Whether the tenant has the MCP servers that are named. Raises FailedPrecondition(RUNTIME_UNAVAILABLE)."""
+        ...
+
 
 class SessionService:
     """The rules of sessions. Every change is one transaction with its event and its audit row."""
@@ -77,6 +81,7 @@ class SessionService:
         async def build(tx: Transaction) -> Session:
             if new.spec is not None:
                 self._agents.check(new.spec)
+                await self._agents.check_servers(tx, caller.tenant, new.spec)
             spec = new.spec or await self._agents.resolve(tx, caller.tenant.organization_id, new.agent_id)
             return opened(session_id, caller.tenant.user_id, new, spec)
 
@@ -128,6 +133,8 @@ class SessionService:
             session = await store.lock_session(tx, organization_id, session_id, owner_scope(caller))
             _check_open(session)
             _check_etag(session, etag)
+            if "spec" in changes:
+                await self._agents.check_servers(tx, Tenant(organization_id, session.user_id), changes["spec"])
             session = await store.update_session(tx, organization_id, replace(session, **changes))
             stored = await self._services.log.append(tx, organization_id, session_id, [events.session_updated(changes)])
             await self._audit(tx, caller, session, "session.update", details={"paths": sorted(changes)})

@@ -9,7 +9,7 @@ from uuid import UUID
 from stationmaster_server.agents.model import Limits
 from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
 from stationmaster_server.agents.runtime import ModelCallStarted, TurnInput, Usage
-from stationmaster_server.identity.quotas import Reservation
+from stationmaster_server.identity.quotas import Left, Reservation
 from stationmaster_server.sessions import limits
 from stationmaster_server.sessions.model import Breach
 
@@ -25,15 +25,14 @@ class Spending:
         self.session = session
         self.turn = turn
         self.reservation: Reservation | None = None
-        """What is set aside of the day's quota."""
-        self.quota_left: int | None = None
+        """What is set aside of the day's quotas."""
+        self.quota_left: Left | None = None
         self._limits = bounds
         self._session_id = session_id
         self._model = model
         self._prices = prices
         self._asked: ModelCallStarted | None = None
         self._wasted = self._most = Usage()
-        self._bounded = False
 
     def budgets(self, turn: TurnInput) -> TurnInput:
         """The input with what the turn may use."""
@@ -41,14 +40,13 @@ class Spending:
 
     def most_with(self, call: ModelCallStarted) -> Usage | Breach:
         """What the step can have used when this call is over, its attempts before included; or the limit it breaks."""
-        input_tokens = call.max_input_tokens or call.estimated_input_tokens
-        cost = max(call.max_cost_micros, self._prices.most(call.model, input_tokens, call.max_output_tokens))
-        most = self._wasted + Usage(input_tokens, call.max_output_tokens, cost_micros=cost)
+        cost = self._prices.most(call.model, call.max_input_tokens, call.max_output_tokens)
+        most = self._wasted + Usage(call.max_input_tokens, call.max_output_tokens, cost_micros=cost)
         return limits.before_model_call(self._limits, self.session, self.turn, most) or most
 
     def asked(self, call: ModelCallStarted, most: Usage, reservation: Reservation | None) -> None:
         """The call is reserved and may begin."""
-        self._asked, self._most, self._bounded = call, most, call.max_input_tokens > 0
+        self._asked, self._most = call, most
         self.reservation = reservation
 
     def broken(self, reported: Usage) -> None:
@@ -62,8 +60,6 @@ class Spending:
 
     def believed(self, reported: Usage) -> Usage:
         """What the step's model calls have used; of a report that cannot be true what was set aside."""
-        if not self._bounded:
-            return reported
         believed = limits.within(reported, self._most)
         if believed is not reported:
             told = "model %s reported that a call of session %s used %s: not believed, it cannot be more than %s"
@@ -90,11 +86,24 @@ class Spending:
         """The step's model calls are paid for."""
         self.reservation = self._asked = None
         self._wasted = self._most = Usage()
-        self._bounded = False
+
+    # What the attempts before have used of the step is not counted yet, and gone all the same.
 
     def _output_tokens_left(self, input_tokens: int) -> int | None:
-        return limits.output_tokens_left(self._limits, self.session, self.turn, input_tokens)
+        session, turn = self.session + self._wasted, self.turn + self._wasted
+        left = limits.output_tokens_left(self._limits, session, turn, input_tokens)
+        if self.quota_left is None or self.quota_left.tokens is None:
+            return left
+        wasted = self._wasted.input_tokens + self._wasted.output_tokens
+        return _lower(left, max(self.quota_left.tokens - wasted - input_tokens, 0))
 
     def _cost_left(self) -> int | None:
-        left = limits.cost_left(self._limits, self.session, self.turn)
-        return min((one for one in (left, self.quota_left) if one is not None), default=None)
+        wasted = self._wasted
+        left = limits.cost_left(self._limits, self.session + wasted, self.turn + wasted)
+        if self.quota_left is None or self.quota_left.cost_micros is None:
+            return left
+        return _lower(left, max(self.quota_left.cost_micros - wasted.cost_micros, 0))
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
@@ -19,7 +18,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.policy_store import policies_from_json, policies_to_json
-from stationmaster_server.sessions.model import ENDED, Session, SessionState, session_name
+from stationmaster_server.sessions.model import Session, SessionState, session_name
 
 
 class Row(Protocol):
@@ -29,15 +28,15 @@ class Row(Protocol):
         """The value of a column."""
 
 
-_COLUMNS = """
+COLUMNS = """
     s.id, s.user_id, s.display_name, s.state, s.state_reason, s.agent_id, s.spec::text AS spec,
     s.tool_policies::text AS tool_policies, s.limits::text AS limits, s.labels,
     s.idle_timeout, s.parent_session_id, s.parent_message, s.granted_tools, s.portions, s.input_tokens, s.output_tokens,
-    s.cached_input_tokens, s.cost_micros, s.cost_estimated, s.model_calls, s.tool_calls, s.message_count,
-    s.current_turn_id, s.version, s.created_at, s.updated_at,
+    s.cached_input_tokens, s.cost_micros, s.cost_estimated, s.model_calls, s.tool_calls, s.running_time,
+    s.message_count, s.current_turn_id, s.version, s.created_at, s.updated_at,
     (SELECT last_sequence FROM streams
       WHERE organization_id = s.organization_id AND stream_id = s.id) AS last_sequence"""
-_ONE = f"""SELECT {_COLUMNS} FROM sessions s
+_ONE = f"""SELECT {COLUMNS} FROM sessions s
             WHERE s.organization_id = $1 AND s.id = $2 AND ($3::uuid IS NULL OR s.user_id = $3)"""
 
 
@@ -144,7 +143,8 @@ async def free_session(
               SET input_tokens = input_tokens + $4, output_tokens = output_tokens + $5,
                   cached_input_tokens = cached_input_tokens + $6, cost_micros = cost_micros + $7,
                   cost_estimated = cost_estimated OR $8, model_calls = model_calls + $9, tool_calls = tool_calls + $10,
-                  state = CASE WHEN EXISTS (SELECT FROM next) THEN $11 ELSE $12 END,
+                  running_time = running_time + $11,
+                  state = CASE WHEN EXISTS (SELECT FROM next) THEN $12 ELSE $13 END,
                   current_turn_id = (SELECT id FROM next), updated_at = now()
             WHERE organization_id = $1 AND id = $2
             RETURNING state""",
@@ -158,31 +158,6 @@ async def free_session(
     if row is None:
         raise NotFound("session", session_name(session_id))
     return SessionState(row["state"])
-
-
-async def ended_among(tx: Transaction, session_ids: Sequence[UUID]) -> list[UUID]:
-    """Which of these sessions, of any organization, are terminated or archived."""
-    sql = "SELECT id FROM sessions WHERE id = ANY($1) AND state = ANY($2)"
-    return [row["id"] for row in await tx.fetch(sql, session_ids, [str(state) for state in ENDED])]
-
-
-async def forget_transcripts(tx: Transaction, most: int) -> int:
-    """Delete transcripts of sessions that have ended, of any organization: their messages stay. Returns how many."""
-    sql = """
-    WITH ended AS (
-        SELECT t.organization_id, t.project, t.transcript_id FROM agent_transcripts t
-        JOIN sessions s ON s.organization_id = t.organization_id AND s.id::text = t.transcript_id
-        WHERE s.state = ANY($1) LIMIT $2
-    ), entries AS (
-        DELETE FROM agent_transcript_entries e USING ended
-        WHERE (e.organization_id, e.project, e.transcript_id)
-            = (ended.organization_id, ended.project, ended.transcript_id)
-    )
-    DELETE FROM agent_transcripts t USING ended
-    WHERE (t.organization_id, t.project, t.transcript_id) = (ended.organization_id, ended.project, ended.transcript_id)
-    """
-    tag = await tx.execute(sql, [str(state) for state in ENDED], most)
-    return int(tag.split()[-1])
 
 
 async def sessions_using(tx: Transaction, caller: Caller, agent_id: str) -> int:
@@ -246,51 +221,13 @@ async def add_usage(tx: Transaction, organization_id: UUID, session_id: UUID, us
         """UPDATE sessions
               SET input_tokens = input_tokens + $3, output_tokens = output_tokens + $4,
                   cached_input_tokens = cached_input_tokens + $5, cost_micros = cost_micros + $6,
-                  cost_estimated = cost_estimated OR $7, model_calls = model_calls + $8, tool_calls = tool_calls + $9
+                  cost_estimated = cost_estimated OR $7, model_calls = model_calls + $8, tool_calls = tool_calls + $9,
+                  running_time = running_time + $10
             WHERE organization_id = $1 AND id = $2""",
         organization_id,
         session_id,
         *counters(usage),
     )
-
-
-async def grant_portion(tx: Transaction, organization_id: UUID, session_id: UUID, limit: str) -> None:
-    """Somebody allowed the session as much as this limit once more."""
-    await tx.execute(
-        """UPDATE sessions
-              SET portions = portions || jsonb_build_object($3::text, coalesce((portions->>$3)::int, 0) + 1)
-            WHERE organization_id = $1 AND id = $2""",
-        organization_id,
-        session_id,
-        limit,
-    )
-
-
-async def grant_tool(tx: Transaction, organization_id: UUID, session_id: UUID, tool: str) -> None:
-    """Somebody allowed the tool for the rest of the session."""
-    await tx.execute(
-        """UPDATE sessions SET granted_tools = array_append(granted_tools, $3)
-            WHERE organization_id = $1 AND id = $2 AND NOT granted_tools @> ARRAY[$3]""",
-        organization_id,
-        session_id,
-        tool,
-    )
-
-
-async def lock_idle(tx: Transaction, default_timeout: timedelta | None, limit: int) -> list[tuple[UUID, Session]]:
-    """ACTIVE sessions past their time to live, longest idle first, with their organizations; their rows are locked.
-
-    `default_timeout` is for those that have none of their own; None: they live on. Rows that somebody else has locked
-    are left out. For a system transaction.
-    """
-    rows = await tx.fetch(
-        f"""SELECT s.organization_id, {_COLUMNS} FROM sessions s
-             WHERE s.state = 'ACTIVE' AND s.updated_at < now() - COALESCE(s.idle_timeout, $1)
-             ORDER BY s.updated_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED""",
-        default_timeout,
-        limit,
-    )
-    return [(row["organization_id"], to_session(row)) for row in rows]
 
 
 _LISTING = Listing(
@@ -323,7 +260,7 @@ async def list_sessions(
     """A page of the sessions that `owner` sees; archived ones only when asked for. Raises InvalidArgument."""
     clause = _LISTING.sql(filter_text, order_by, page, start=4)
     rows = await tx.fetch(
-        f"""SELECT {_COLUMNS}, {clause.cursor_sql} FROM sessions s
+        f"""SELECT {COLUMNS}, {clause.cursor_sql} FROM sessions s
              WHERE s.organization_id = $1 AND ($2::uuid IS NULL OR s.user_id = $2)
                AND ($3 OR s.state <> 'ARCHIVED') AND {clause.where_sql}
              ORDER BY {clause.order_sql}""",
@@ -383,6 +320,7 @@ def to_session(row: Row) -> Session:
             row["cost_estimated"],
             row["model_calls"],
             row["tool_calls"],
+            row["running_time"],
         ),
         message_count=row["message_count"],
         last_sequence=row["last_sequence"] or 0,
@@ -408,4 +346,5 @@ def counters(usage: Usage) -> tuple[object, ...]:
         usage.cost_estimated,
         usage.model_calls,
         usage.tool_calls,
+        usage.running_time,
     )

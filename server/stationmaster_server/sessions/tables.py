@@ -28,6 +28,7 @@ def _usage() -> list[Column[Any]]:
     return [
         *(Column(name, BigInteger, nullable=False, server_default=text("0")) for name in counters),
         Column("cost_estimated", Boolean, nullable=False, server_default=text("false")),
+        Column("running_time", Interval, nullable=False, server_default=text("'0'")),
     ]
 
 
@@ -81,12 +82,11 @@ turns = tenant_table(
     Column("error_message", Text, nullable=False, server_default=text("''")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("step", Integer, nullable=False, server_default=text("1")),
-    Column("active_time", Interval, nullable=False, server_default=text("'0'")),
     # Of its limits: how many times somebody allowed as much once more.
     Column("portions", JSONB, nullable=False, server_default=text("'{}'")),
-    # Cost set aside for the model call under way, and the day of whose quota it is.
-    Column("reserved_micros", BigInteger, nullable=False, server_default=text("0")),
-    Column("reserved_on", Date),
+    # Until when the turn may run by the running time that is set aside for it, and the day of whose quota that is.
+    timestamp("paid_until", nullable=True),
+    Column("paid_on", Date),
     Column("first_sequence", BigInteger, nullable=False, server_default=text("0")),
     Column("last_sequence", BigInteger, nullable=False, server_default=text("0")),
     *_usage(),

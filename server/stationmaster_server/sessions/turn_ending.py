@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.agents.runtime import Part, Text, ToolCall, ToolResult, Usage
@@ -11,7 +10,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
-from stationmaster_server.sessions import events, permission_store, store, store_messages, turn_store
+from stationmaster_server.sessions import events, permission_store, store, store_messages, tool_call_store, turn_store
 from stationmaster_server.sessions.model import (
     BUSY,
     BusyPolicy,
@@ -28,7 +27,7 @@ from stationmaster_server.sessions.model import (
 )
 from stationmaster_server.sessions.turn_services import TurnServices
 
-NOTHING, NO_TIME = Usage(), timedelta(0)
+NOTHING = Usage()
 UNFINISHED_CALL = "The call did not finish: the turn was stopped before it ended."
 
 
@@ -43,12 +42,11 @@ async def end_turn(
     before: Sequence[NewEvent] = (),
     partial: Partial | None = None,
     used: Usage = NOTHING,
-    took: timedelta = NO_TIME,
     fence: UUID | None = None,
 ) -> None:
     """End the turn, in a transaction that holds the lock of its session's row.
 
-    `before` are events of the same step, `used` and `took` what it has used; `turn.usage` is the whole turn's. `fence`
+    `before` are events of the same step, `used` what it has used; `turn.usage` is the whole turn's. `fence`
     is the worker's lease token, None where no worker runs the turn. Raises LeaseLost.
     """
     organization_id = caller.tenant.organization_id
@@ -63,7 +61,7 @@ async def end_turn(
     appended += await _free_session(tx, organization_id, session, turn, used)
     appended.append(events.turn_finished(turn, ending.state, ending.reason, ending.message))
     stored = await services.log.append(tx, organization_id, session.id, appended, fence=fence)
-    await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used, took)
+    await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used)
     await services.audit.write(tx, caller, _audit_entry(session, turn, ending))
 
 
@@ -96,7 +94,7 @@ async def _keep_partial_work(
     calls = _calls(newest, turn) if newest is not None else []
     if not calls:
         return []
-    results, _ = await turn_store.tool_results(tx, organization_id, turn.id, turn.step)
+    results, _ = await tool_call_store.tool_results(tx, organization_id, turn.id, turn.step)
     parts: list[Part] = [
         results.get(call.call_id, ToolResult(call.call_id, call.tool, UNFINISHED_CALL, is_error=True)) for call in calls
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from stationmaster_server.agents.runtime import ToolCall, ToolResult, Usage
+from stationmaster_server.agents.runtime import Usage
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.record import Record
@@ -15,12 +15,12 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity.model import ToolPolicy
 from stationmaster_server.identity.policy_store import above_sql, policies_from_json
-from stationmaster_server.identity.quotas import Reservation
+from stationmaster_server.identity.quota_store import adding_sql
+from stationmaster_server.identity.quotas import Slice
 from stationmaster_server.sessions.model import (
     OPEN_TURNS,
     Ending,
     RecoveryPolicy,
-    ToolCallState,
     Turn,
     TurnState,
     turn_name,
@@ -29,22 +29,28 @@ from stationmaster_server.sessions.store import counters
 
 _COLUMNS = """id, session_id, state, user_message, recovery, reason, error_message, attempts, step, first_sequence,
     last_sequence, input_tokens, output_tokens, cached_input_tokens, cost_micros, cost_estimated, model_calls,
-    tool_calls, created_at, started_at, finished_at"""
+    tool_calls, running_time, created_at, started_at, finished_at"""
 _OPEN = sorted(OPEN_TURNS)
+# What is set aside of the day's running time and has not passed, of a turn that stops running ($1, $2). Part of the
+# statement that says so: whoever ends a turn, and whatever became of its server, cannot forget it.
+_GIVE_TIME_BACK = "WITH given_back AS ({})".format(
+    adding_sql(
+        """SELECT $1::uuid, subject_id, paid_on, 0, 0, 0, 0, clock_timestamp() - paid_until
+           FROM turns, unnest(ARRAY[user_id, organization_id]) WITH ORDINALITY AS subjects(subject_id, position)
+           WHERE organization_id = $1 AND id = $2 AND paid_until > clock_timestamp() ORDER BY position"""
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """Of a turn: the text that started it, how long it has run, what was allowed it beyond its limits, and what a call
-    that was cut had set aside.
+    """Of a turn: the text that started it, and what was allowed it beyond its limits.
 
     `above`: the rules about tools of its owner and of the organization, as they are now.
     """
 
     input_text: str
-    active_time: timedelta
     portions: Mapping[str, int]
-    reservation: Reservation | None
     above: tuple[ToolPolicy, ...]
 
 
@@ -106,7 +112,7 @@ async def open_turns(tx: Transaction, organization_id: UUID, session_id: UUID) -
 
 
 _LISTING = Listing(
-    fields={"state": Field("state", str), "create_time": Field("created_at", datetime)},
+    fields={"state": Field("state", TurnState), "create_time": Field("created_at", datetime)},
     key="id",
     default_order="create_time desc",
     order_fields=["create_time"],
@@ -131,30 +137,14 @@ async def list_turns(
 async def past_of(tx: Transaction, tenant: Tenant, turn_id: UUID) -> Past:
     """What earlier attempts left."""
     row = await tx.fetchrow(
-        f"""SELECT input_text, active_time, portions, reserved_micros, reserved_on,
-                   {above_sql("turns.organization_id", "turns.user_id")} AS above
+        f"""SELECT input_text, portions, {above_sql("turns.organization_id", "turns.user_id")} AS above
            FROM turns WHERE organization_id = $1 AND id = $2""",
         tenant.organization_id,
         turn_id,
     )
     if row is None:
         raise RuntimeError(f"turn {turn_id} vanished while its session was locked")
-    reserved = row["reserved_micros"]
-    reservation = Reservation(tenant, reserved, row["reserved_on"]) if reserved else None
-    above = policies_from_json(row["above"])
-    return Past(row["input_text"], row["active_time"], row["portions"], reservation, above)
-
-
-async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUID]]:
-    """Turns of all organizations that are open although nothing will run them any more: tenant, session, turn."""
-    rows = await tx.fetch(
-        """SELECT t.organization_id, t.user_id, t.session_id, t.id
-           FROM turns t JOIN work_items w ON w.organization_id = t.organization_id AND w.item_id = t.id
-           WHERE t.finished_at IS NULL AND w.finished_at < now() - interval '5 seconds'
-           ORDER BY t.created_at LIMIT $1""",
-        limit,
-    )
-    return [(Tenant(row["organization_id"], row["user_id"]), row["session_id"], row["id"]) for row in rows]
+    return Past(row["input_text"], row["portions"], policies_from_json(row["above"]))
 
 
 async def start_turn(
@@ -162,7 +152,8 @@ async def start_turn(
 ) -> None:
     """A worker begins the turn, or goes on with it."""
     await tx.execute(
-        """UPDATE turns SET state = 'RUNNING', attempts = $5, user_message = $3,
+        f"""{_GIVE_TIME_BACK}
+           UPDATE turns SET state = 'RUNNING', attempts = $5, user_message = $3, paid_until = NULL,
                first_sequence = CASE WHEN first_sequence = 0 THEN $4 ELSE first_sequence END,
                started_at = coalesce(started_at, now())
            WHERE organization_id = $1 AND id = $2""",
@@ -174,45 +165,28 @@ async def start_turn(
     )
 
 
-async def set_turn_state(tx: Transaction, organization_id: UUID, turn_id: UUID, state: TurnState) -> None:
-    """The turn stands so, and has not ended."""
+async def suspend_turn(tx: Transaction, organization_id: UUID, turn_id: UUID) -> None:
+    """The turn waits for a permission."""
     await tx.execute(
-        "UPDATE turns SET state = $3 WHERE organization_id = $1 AND id = $2", organization_id, turn_id, state
-    )
-
-
-async def set_reservation(
-    tx: Transaction, organization_id: UUID, turn_id: UUID, reservation: Reservation | None
-) -> None:
-    """What is set aside for the model call under way, so that it is known after a crash; None: nothing any more."""
-    await tx.execute(
-        "UPDATE turns SET reserved_micros = $3, reserved_on = $4 WHERE organization_id = $1 AND id = $2",
+        f"""{_GIVE_TIME_BACK}
+           UPDATE turns SET state = 'AWAITING_PERMISSION', paid_until = NULL WHERE organization_id = $1 AND id = $2""",
         organization_id,
         turn_id,
-        reservation.amount_micros if reservation else 0,
-        reservation.day if reservation else None,
     )
 
 
-async def grant_portion(tx: Transaction, organization_id: UUID, turn_id: UUID, limit: str) -> None:
-    """Somebody allowed the turn as much as this limit once more."""
-    await tx.execute(
-        """UPDATE turns SET portions = portions || jsonb_build_object($3::text, coalesce((portions->>$3)::int, 0) + 1)
-           WHERE organization_id = $1 AND id = $2""",
+async def pay_time(tx: Transaction, organization_id: UUID, turn_id: UUID, time: Slice) -> timedelta:
+    """A turn that runs may do so for so much longer; returns for how long in all."""
+    left: timedelta = await tx.fetchval(
+        """UPDATE turns SET paid_on = $4, paid_until = $3 +
+               CASE WHEN paid_on = $4 THEN coalesce(paid_until, clock_timestamp()) ELSE clock_timestamp() END
+           WHERE organization_id = $1 AND id = $2 RETURNING paid_until - clock_timestamp()""",
         organization_id,
         turn_id,
-        limit,
+        time.length,
+        time.day,
     )
-
-
-async def add_active_time(tx: Transaction, organization_id: UUID, turn_id: UUID, active_time: timedelta) -> None:
-    """The turn has run so much longer, and now waits."""
-    await tx.execute(
-        "UPDATE turns SET active_time = active_time + $3 WHERE organization_id = $1 AND id = $2",
-        organization_id,
-        turn_id,
-        active_time,
-    )
+    return left
 
 
 async def set_ending(tx: Transaction, organization_id: UUID, turn_id: UUID, ending: str, reason: str) -> None:
@@ -234,21 +208,18 @@ async def get_ending(tx: Transaction, organization_id: UUID, turn_id: UUID) -> t
     return (row["ending"], row["reason"]) if row else ("", "")
 
 
-async def next_step(
-    tx: Transaction, organization_id: UUID, turn_id: UUID, step: int, usage: Usage, active_time: timedelta
-) -> None:
-    """A step is durable: `step` is the number of the model call to come, `usage` and `active_time` what was added."""
+async def next_step(tx: Transaction, organization_id: UUID, turn_id: UUID, step: int, usage: Usage) -> None:
+    """A step is durable: `step` is the number of the model call to come, `usage` what was added."""
     await tx.execute(
         """UPDATE turns SET step = $3, input_tokens = input_tokens + $4, output_tokens = output_tokens + $5,
                cached_input_tokens = cached_input_tokens + $6, cost_micros = cost_micros + $7,
                cost_estimated = cost_estimated OR $8, model_calls = model_calls + $9, tool_calls = tool_calls + $10,
-               active_time = active_time + $11
+               running_time = running_time + $11
            WHERE organization_id = $1 AND id = $2""",
         organization_id,
         turn_id,
         step,
         *counters(usage),
-        active_time,
     )
 
 
@@ -259,15 +230,15 @@ async def finish_turn(
     ending: Ending,
     last_sequence: int,
     used: Usage,
-    active_time: timedelta,
 ) -> None:
-    """The turn has ended; `used` and `active_time` are those of its last step."""
+    """The turn has ended; `used` is that of its last step."""
     await tx.execute(
-        """UPDATE turns SET state = $3, reason = $4, error_message = $5, last_sequence = $6, finished_at = now(),
+        f"""{_GIVE_TIME_BACK}
+           UPDATE turns SET state = $3, reason = $4, error_message = $5, last_sequence = $6, finished_at = now(),
                step = $7, input_tokens = input_tokens + $8, output_tokens = output_tokens + $9,
                cached_input_tokens = cached_input_tokens + $10, cost_micros = cost_micros + $11,
                cost_estimated = cost_estimated OR $12, model_calls = model_calls + $13, tool_calls = tool_calls + $14,
-               active_time = active_time + $15, reserved_micros = 0, reserved_on = NULL
+               running_time = running_time + $15, paid_until = NULL
            WHERE organization_id = $1 AND id = $2""",
         organization_id,
         turn.id,
@@ -277,60 +248,7 @@ async def finish_turn(
         last_sequence,
         turn.step,
         *counters(used),
-        active_time,
     )
-
-
-async def start_tool_call(tx: Transaction, organization_id: UUID, turn: Turn, step: int, call: ToolCall) -> None:
-    """A call is about to run; one that was in flight when its server died begins anew."""
-    await tx.execute(
-        """INSERT INTO tool_calls (organization_id, turn_id, step, call_id, session_id, tool, arguments, state)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, 'RUNNING')
-           ON CONFLICT (organization_id, turn_id, step, call_id)
-           DO UPDATE SET arguments = excluded.arguments, started_at = now()""",
-        organization_id,
-        turn.id,
-        step,
-        call.call_id,
-        turn.session_id,
-        call.tool,
-        call.arguments,
-    )
-
-
-async def finish_tool_call(tx: Transaction, organization_id: UUID, turn: Turn, step: int, result: ToolResult) -> None:
-    """A call ended, or was not allowed to begin."""
-    await tx.execute(
-        """INSERT INTO tool_calls (organization_id, turn_id, step, call_id, session_id, tool, arguments, state, content,
-                                   is_error, finished_at)
-           VALUES ($1, $2, $3, $4, $5, $6, '{}', 'DONE', $7, $8, now())
-           ON CONFLICT (organization_id, turn_id, step, call_id)
-           DO UPDATE SET state = 'DONE', content = $7, is_error = $8, finished_at = now()""",
-        organization_id,
-        turn.id,
-        step,
-        result.call_id,
-        turn.session_id,
-        result.tool,
-        result.content,
-        result.is_error,
-    )
-
-
-async def tool_results(
-    tx: Transaction, organization_id: UUID, turn_id: UUID, step: int
-) -> tuple[dict[str, ToolResult], Sequence[str]]:
-    """Of a step's calls: the results by call id, and the ids of those that were in flight."""
-    rows = await tx.fetch(
-        """SELECT call_id, tool, state, content, is_error FROM tool_calls
-           WHERE organization_id = $1 AND turn_id = $2 AND step = $3""",
-        organization_id,
-        turn_id,
-        step,
-    )
-    done = [row for row in rows if row["state"] == ToolCallState.DONE]
-    results = {row["call_id"]: ToolResult(row["call_id"], row["tool"], row["content"], row["is_error"]) for row in done}
-    return results, [row["call_id"] for row in rows if row["state"] == ToolCallState.RUNNING]
 
 
 def _turn(row: Record) -> Turn:
@@ -363,4 +281,5 @@ def usage_of(row: Record) -> Usage:
         cost_estimated=row["cost_estimated"],
         model_calls=row["model_calls"],
         tool_calls=row["tool_calls"],
+        running_time=row["running_time"],
     )

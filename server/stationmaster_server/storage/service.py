@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 LISTING = Listing(
     {
-        "execution": Field("('executions/' || r.execution_id)", str),
+        "execution": Field("('executions/' || r.execution_id::text)", str),
         "title": Field("r.title", str),
         "format": Field("r.format", ReportFormat),
         "size_bytes": Field("r.size_bytes", int),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, Text, Uuid
+from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, Text, Uuid, text
 
 from stationmaster_server.db.schema import tenant_table, timestamp
 
@@ -20,8 +20,8 @@ reports = tenant_table(
 # ListReports by owners and admins, and by others.
 Index(None, reports.c.organization_id, reports.c.created_at, reports.c.id)
 Index(None, reports.c.organization_id, reports.c.user_id, reports.c.created_at, reports.c.id)
-# ListReports with `execution = …`.
-Index(None, reports.c.organization_id, reports.c.execution_id)
+# ListReports with `execution = "executions/…"`.
+Index("reports_execution_idx", reports.c.organization_id, text("('executions/' || execution_id::text)"))
 # The sweep of those that are past their time.
 Index("reports_created_at_idx", reports.c.created_at)
 

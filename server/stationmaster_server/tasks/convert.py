@@ -73,7 +73,7 @@ def task_changes(message: pb.Task, fields: Set[str]) -> dict[str, Any]:
         changes["labels"] = dict(message.labels)
     if "payload" in fields:
         check_size(message.payload.ByteSize(), "task.payload")
-        changes["payload"] = mapping(message.payload)
+        changes["payload"] = mapping(message.payload, "task.payload")
     if "variables" in fields:
         changes["variables"] = tuple(_variable(one) for one in message.variables)
     if "schedule" in fields:
@@ -105,7 +105,7 @@ def _variable(message: pb.VariableDeclaration) -> Variable:
 
 
 def _plain(value: Value) -> Any:
-    return mapping(Struct(fields={"value": value}))["value"]
+    return mapping(Struct(fields={"value": value}), "task.variables")["value"]
 
 
 def schedule_from_proto(message: pb.Schedule) -> Schedule:

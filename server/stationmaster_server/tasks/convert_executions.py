@@ -63,7 +63,7 @@ def _spec(message: pb.ExecutionSpec, field: str, known: dict[bytes, Options]) ->
     ttl = span(message, "idempotency_ttl")
     return Spec(
         kind=message.kind,
-        payload=mapping(message.payload),
+        payload=mapping(message.payload, f"{field}.payload"),
         options=known[written],
         run_at=moment(message, "run_time"),
         idempotency_key=message.idempotency_key,
@@ -77,7 +77,7 @@ def execute_from_proto(message: pb.ExecuteTaskRequest) -> ExecuteRequest:
     check_size(message.variables.ByteSize(), "variables")
     ttl = span(message, "idempotency_ttl")
     return ExecuteRequest(
-        variables=mapping(message.variables),
+        variables=mapping(message.variables, "variables"),
         options=options_from_proto(message.options, "options"),
         set_options=fields_set(message.options),
         run_at=moment(message, "run_time"),

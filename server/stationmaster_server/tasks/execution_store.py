@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -73,14 +73,16 @@ class NewRow:
     scheduled_for: datetime | None = None
     template: bool = False
     blocked: bool = False
+    secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 # A stream that begins is nobody else's yet: so rows, streams and first events are one round trip.
 _INSERT = """
 WITH new AS (
     SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[])
-        AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked)
+                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[])
+        AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked,
+             secrets)
 ), stream AS (
     INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, id, 1 FROM new ON CONFLICT DO NOTHING
 ), event AS (
@@ -90,9 +92,10 @@ WITH new AS (
     FROM new WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = new.id)
 )
 INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
-                        task_id, task_uid, scheduled_for, template, blocked)
+                        task_id, task_uid, scheduled_for, template, blocked, secrets)
 SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
-       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked
+       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked,
+       secrets::json
 FROM new
 """
 
@@ -117,6 +120,7 @@ async def insert(
         [row.scheduled_for for row in rows],
         [row.template for row in rows],
         [row.blocked for row in rows],
+        [_json(dict(row.secrets)) for row in rows],
     )
 
 
@@ -131,6 +135,12 @@ async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner:
     if row is None:
         raise NotFound("Execution", execution_name(execution_id))
     return _execution(row)
+
+
+async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[Execution]:
+    """Those of the executions that there are, with everything."""
+    sql = f"SELECT {_WHOLE} FROM {_JOINED} AND e.id = ANY($2::uuid[])"
+    return [_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
 
 
 async def exists(tx: Transaction, organization_id: UUID, execution_id: UUID) -> bool:
@@ -176,32 +186,44 @@ class Stored:
     scheduled_for: datetime | None
     session_id: UUID | None
     checkpoint: dict[str, Any] | None
+    secrets: dict[str, Any] = field(repr=False)
 
 
-async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID) -> Stored:
-    """What a worker needs. Raises NotFound."""
+async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, lease_token: UUID) -> Stored | None:
+    """What a worker needs, and nobody else gets its lease before the transaction's end; None: it has the lease no more.
+
+    As `work.leases.hold`, in one round trip.
+    """
     row = await tx.fetchrow(
-        """SELECT payload, variables, template, task_id, scheduled_for, session_id, checkpoint FROM executions
-           WHERE organization_id = $1 AND id = $2""",
+        """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for, e.session_id,
+                  e.checkpoint, e.secrets
+           FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
+           WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'
+           FOR SHARE OF i""",
         organization_id,
         execution_id,
+        lease_token,
     )
-    if row is None:
-        raise NotFound("Execution", execution_name(execution_id))
-    return Stored(*row)
+    return None if row is None else Stored(*row)
 
 
 async def set_rendered(
-    tx: Transaction, organization_id: UUID, execution_id: UUID, payload: dict[str, Any], variables: dict[str, Any]
+    tx: Transaction,
+    organization_id: UUID,
+    execution_id: UUID,
+    payload: dict[str, Any],
+    variables: dict[str, Any],
+    secrets: Mapping[str, Any],
 ) -> None:
-    """Write the payload filled in."""
+    """Write the payload filled in, and its secrets."""
     await tx.execute(
-        """UPDATE executions SET payload = $3, variables = $4, template = false
+        """UPDATE executions SET payload = $3, variables = $4, secrets = $5, template = false
            WHERE organization_id = $1 AND id = $2""",
         organization_id,
         execution_id,
         payload,
         variables,
+        dict(secrets),
     )
 
 
@@ -219,10 +241,10 @@ async def set_session(tx: Transaction, organization_id: UUID, execution_id: UUID
     await tx.execute(sql, organization_id, execution_id, session_id)
 
 
-async def set_blocked(tx: Transaction, organization_id: UUID, execution_id: UUID, blocked: bool) -> None:
-    """Write whether an execution waits for the tasks that its task depends on."""
-    sql = "UPDATE executions SET blocked = $3 WHERE organization_id = $1 AND id = $2"
-    await tx.execute(sql, organization_id, execution_id, blocked)
+async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> None:
+    """Write that executions do not, or no longer, wait for the tasks that theirs depends on."""
+    sql = "UPDATE executions SET blocked = false WHERE organization_id = $1 AND id = ANY($2::uuid[]) AND blocked"
+    await tx.execute(sql, organization_id, list(execution_ids))
 
 
 async def blocked_of(tx: Transaction, organization_id: UUID, task_id: str) -> list[UUID]:
@@ -268,8 +290,8 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
     return {row["scheduled_for"] for row in rows}
 
 
-async def stats(tx: Transaction, organization_id: UUID) -> list[KindStats]:
-    """How many executions of each kind stand how."""
+async def stats(tx: Transaction, organization_id: UUID, known: Sequence[str] = ()) -> list[KindStats]:
+    """How many executions of each kind stand how: of the kinds known, and of others that there are executions of."""
     rows = await tx.fetch(
         f"""
         SELECT e.kind, {_STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
@@ -279,7 +301,7 @@ async def stats(tx: Transaction, organization_id: UUID) -> list[KindStats]:
         """,
         organization_id,
     )
-    kinds: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in known}
     for row in rows:
         kinds.setdefault(row["kind"], {})[row["state"]] = row
     return [_stats(kind, states) for kind, states in sorted(kinds.items())]

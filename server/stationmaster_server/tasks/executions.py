@@ -73,6 +73,7 @@ class Executions:
         async with self._services.database.tenant(tenant, read=True) as tx:
             task = await store.get(tx, tenant.organization_id, task_id)
         payload, variables = await self._services.filling.fill(task, request.variables)
+        self._services.kinds.admit(caller, task.kind, payload)
         spec = Spec(
             task.kind,
             payload,
@@ -81,6 +82,7 @@ class Executions:
             request.idempotency_key,
             request.idempotency_ttl_seconds,
             {**task.labels, **(request.labels or {})},
+            task.secrets,
         )
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Execution)
@@ -96,7 +98,7 @@ class Executions:
         self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL
     ) -> Execution:
         """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
-        self._services.kinds.parse(spec.kind, spec.payload, "execution.payload")
+        spec = self._checked(caller, spec, "execution.payload")
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Execution)
@@ -109,8 +111,7 @@ class Executions:
 
     async def submit_many(self, caller: Caller, specs: Sequence[Spec]) -> Sequence[UUID]:
         """Submit executions without a task, all or none. Raises as `submit`."""
-        for place, spec in enumerate(specs):
-            self._services.kinds.parse(spec.kind, spec.payload, f"executions[{place}].payload")
+        specs = [self._checked(caller, spec, f"executions[{place}].payload") for place, spec in enumerate(specs)]
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Names)
@@ -147,7 +148,7 @@ class Executions:
                 return again
             before = await self._get(tx, caller, execution_id)
             await self._services.queue.cancel(tx, tenant.organization_id, execution_id, "CANCELLED_BY_CALLER")
-            await execution_store.set_blocked(tx, tenant.organization_id, execution_id, False)
+            await execution_store.unblock(tx, tenant.organization_id, [execution_id])
             after = await self._get(tx, caller, execution_id)
             entry = AuditEntry(
                 "execution.cancel", execution_name(execution_id), reason=reason, details={"from": before.state.value}
@@ -175,9 +176,17 @@ class Executions:
             return ids
 
     async def stats(self, caller: Caller) -> Sequence[KindStats]:
-        """How many executions of each kind stand how."""
+        """How many executions of each kind stand how; of kinds that nobody uses, too."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            return await execution_store.stats(tx, caller.tenant.organization_id)
+            return await execution_store.stats(tx, caller.tenant.organization_id, list(self._services.kinds))
+
+    def _checked(self, caller: Caller, spec: Spec, field: str) -> Spec:
+        """What may be submitted, its secrets apart. Raises InvalidArgument, PermissionDenied."""
+        kinds = self._services.kinds
+        payload, secrets = kinds.part(spec.kind, spec.payload, field)
+        kinds.parse(spec.kind, spec.payload, field)
+        kinds.admit(caller, spec.kind, payload)
+        return replace(spec, payload=payload, secrets=secrets)
 
     async def _get(self, tx: Transaction, caller: Caller, execution_id: UUID) -> Execution:
         return await execution_store.get(tx, caller.tenant.organization_id, execution_id, execution_owner(caller))
@@ -218,11 +227,13 @@ class Executions:
         )
         item, created = await self._services.queue.offer(tx, work, claim_here=True)
         if created:
-            replaced = await execution_store.delete(tx, organization_id, row.id)
+            replaces = on_conflict is OnConflict.TERMINATE_EXISTING
+            replaced = replaces and await execution_store.delete(tx, organization_id, row.id)
             await execution_store.insert(tx, organization_id, caller.tenant.user_id, trigger, [row])
             if replaced:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
-                await self._services.log.append(tx, organization_id, row.id, [queued])
+                # From the worker that had it, the stream takes nothing more.
+                await self._services.log.hand_over(tx, organization_id, {row.id: queued}, None)
         await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
         return await self._get(tx, caller, item.item_id)
 
@@ -290,6 +301,7 @@ def _row(
     return NewRow(
         id=execution_id,
         payload=dict(spec.payload),
+        secrets=spec.secrets,
         variables=dict(variables or {}),
         labels=dict(spec.labels),
         report_formats=spec.options.report_formats,

@@ -9,6 +9,7 @@ from typing import Any
 from stationmaster_server.tasks import templates
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.tasks.model import Task, task_name
+from stationmaster_server.tasks.secrets import join
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.templating.variables import check_declarations, check_values
 
@@ -28,15 +29,15 @@ class Filling:
         check_declarations(task.variables, f"{field}.variables")
         names = BUILT_IN | {variable.name for variable in task.variables}
         await templates.check(self._texts, task.payload, names, f"{field}.payload")
-        self._kinds.check(task.kind, task.payload, f"{field}.payload")
+        self._kinds.check(task.kind, join(task.payload, task.secrets), f"{field}.payload")
 
     async def fill(
         self, task: Task, values: Mapping[str, Any], scheduled_for: datetime | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The payload, and all variables. Raises InvalidArgument naming all that is wrong."""
+        """The payload with masks for secrets, and all variables. Raises InvalidArgument naming all that is wrong."""
         variables = check_values(task.variables, values)
         due = "" if scheduled_for is None else scheduled_for.isoformat()
         context = {"scheduled_time": due, "task": task_name(task.task_id), **variables}
         payload = await templates.fill(self._texts, task.payload, context, "payload")
-        self._kinds.parse(task.kind, payload, "payload")
+        self._kinds.parse(task.kind, join(payload, task.secrets), "payload")
         return payload, variables

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted
+from stationmaster_server.errors import Aborted, Unavailable
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import execution_store, schedule_store
@@ -68,6 +68,8 @@ class Firing:
             async with self._services.database.system() as tx:
                 claimed = await schedule_store.claim(tx, self._clock() if self._clock else await clock(tx))
                 return None if claimed is None else await self._settle(tx, claimed)
+        except Unavailable:
+            raise  # it is the database's fault and not the task's
         except Exception as error:
             if claimed is None:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -33,7 +34,7 @@ from stationmaster_server.work.model import WorkItem
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 50
+_BATCH = 200
 _LOOK = timedelta(seconds=1)
 
 
@@ -87,8 +88,11 @@ class FollowUp:
             logger.exception("%s could not be followed up", execution_name(item.item_id))
 
     async def _deal_with_all(self, tx: Transaction, items: Sequence[WorkItem]) -> None:
+        of_organizations = defaultdict[UUID, list[WorkItem]](list)
         for item in items:
-            await self._deal_with(tx, item)
+            of_organizations[item.organization_id].append(item)
+        for organization_id, its_items in sorted(of_organizations.items()):
+            await self._deal_with(tx, organization_id, its_items)
         await follow_up_store.done(tx, items)
 
     async def _forever(self) -> None:
@@ -109,35 +113,29 @@ class FollowUp:
             except TimeoutError:
                 pass
 
-    async def _deal_with(self, tx: Transaction, item: WorkItem) -> None:
-        organization_id = item.organization_id
-        caller = system_caller(organization_id, item.user_id, item.payload["request_id"])
-        try:
-            execution = await execution_store.get(tx, organization_id, item.item_id, None)
-        except NotFound:
-            return  # it was forgotten
-        ended = events.state_changed(execution.state, execution.attempts, execution.reason, execution.message)
-        await self._services.log.set_fence(tx, organization_id, execution.id, None)
-        await self._services.log.append(tx, organization_id, execution.id, [ended])
-        await execution_store.set_blocked(tx, organization_id, execution.id, False)
-        await self._write_audit(tx, caller, execution)
-        await reporting.order(tx, self._services.queue, caller, execution)
-        if execution.session_id is not None and not execution.payload.get("keep_session"):
-            why = f"{execution_name(execution.id)} ended as {execution.state}"
-            await self._end_session(tx, caller, execution.session_id, why)
-        if execution.task_id is not None:
-            await self._pause_on_failure(tx, caller, execution, execution.task_id)
-            await self._wake_dependents(tx, organization_id, execution, execution.task_id)
+    async def _deal_with(self, tx: Transaction, organization_id: UUID, items: Sequence[WorkItem]) -> None:
+        """What most executions need is one statement for all of them."""
+        request_ids = {item.item_id: item.payload["request_id"] for item in items}
+        # Those that were forgotten are not among them.
+        ended = [
+            (system_caller(organization_id, execution.user_id, request_ids[execution.id]), execution)
+            for execution in await execution_store.get_many(tx, organization_id, list(request_ids))
+        ]
+        last = {one.id: events.state_changed(one.state, one.attempts, one.reason, one.message) for _, one in ended}
+        await self._services.log.hand_over(tx, organization_id, last, None)
+        await execution_store.unblock(tx, organization_id, list(last))
+        await self._services.audit.write_many(tx, [(caller, _audited(execution)) for caller, execution in ended])
+        for caller, execution in ended:
+            await reporting.order(tx, self._services.queue, caller, execution)
+            if execution.session_id is not None and not execution.payload.get("keep_session"):
+                why = f"{execution_name(execution.id)} ended as {execution.state}"
+                await self._end_session(tx, caller, execution.session_id, why)
+            await self._pause_on_failure(tx, caller, execution)
+        await self._wake_dependents(tx, organization_id, [execution for _, execution in ended])
 
-    async def _write_audit(self, tx: Transaction, caller: Caller, execution: Execution) -> None:
-        details = {"state": execution.state.value, "kind": execution.kind, "attempts": execution.attempts}
-        if execution.task_id is not None:
-            details["task"] = task_name(execution.task_id)
-        entry = AuditEntry("execution.end", execution_name(execution.id), reason=execution.reason, details=details)
-        await self._services.audit.write(tx, caller, entry)
-
-    async def _pause_on_failure(self, tx: Transaction, caller: Caller, execution: Execution, task_id: str) -> None:
-        if execution.state is not ExecutionState.FAILED or execution.trigger is not Trigger.SCHEDULE:
+    async def _pause_on_failure(self, tx: Transaction, caller: Caller, execution: Execution) -> None:
+        task_id = execution.task_id
+        if task_id is None or execution.state is not ExecutionState.FAILED or execution.trigger is not Trigger.SCHEDULE:
             return
         try:
             task = await store.lock(tx, caller.tenant.organization_id, task_id)
@@ -149,14 +147,17 @@ class FollowUp:
         await store.set_state(tx, caller.tenant.organization_id, task_id, TaskState.PAUSED, why, task.etag)
         await self._services.audit.write(tx, caller, AuditEntry("task.pause", task_name(task_id), reason=why))
 
-    async def _wake_dependents(
-        self, tx: Transaction, organization_id: UUID, execution: Execution, task_id: str
-    ) -> None:
-        edges = await dependency_store.downstream(tx, organization_id, [task_id])
-        for dependent in sorted({edge.task_id for edge in edges}):
-            # Locked, so that of two tasks that end at once the second sees the first.
-            task = await store.lock(tx, organization_id, dependent)
-            caller = system_caller(organization_id, task.user_id, f"execution-{execution.id}")
+    async def _wake_dependents(self, tx: Transaction, organization_id: UUID, ended: Sequence[Execution]) -> None:
+        causes = {execution.task_id: execution for execution in ended if execution.task_id is not None}
+        if not causes:
+            return
+        edges = await dependency_store.downstream(tx, organization_id, list(causes))
+        for dependent, cause in sorted({edge.task_id: causes[edge.depends_on].id for edge in edges}.items()):
+            try:  # locked, so that of two tasks that end at once the second sees the first
+                task = await store.lock(tx, organization_id, dependent)
+            except NotFound:
+                continue  # it was deleted
+            caller = system_caller(organization_id, task.user_id, f"execution-{cause}")
             if await execution_store.blocked_of(tx, organization_id, dependent):
                 await look_again(tx, self._services, caller, dependent)
             elif task.dependency_mode is DependencyMode.START and task.state is TaskState.ACTIVE:
@@ -167,3 +168,10 @@ class FollowUp:
         edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
         if starts(edges, await execution_store.last_begun(tx, organization_id, task.task_id)):
             await start(tx, self._services, caller, task, Trigger.DEPENDENCY)
+
+
+def _audited(execution: Execution) -> AuditEntry:
+    details = {"state": execution.state.value, "kind": execution.kind, "attempts": execution.attempts}
+    if execution.task_id is not None:
+        details["task"] = task_name(execution.task_id)
+    return AuditEntry("execution.end", execution_name(execution.id), reason=execution.reason, details=details)

@@ -145,6 +145,8 @@ class Task:
     fired: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     last_execution_id: UUID | None = None
+    secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Those of the payload, which has masks in their place, by JSON pointer."""
     etag: str = ""
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -173,6 +175,7 @@ class Spec:
     idempotency_key: str = ""
     idempotency_ttl_seconds: float = 86_400
     labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

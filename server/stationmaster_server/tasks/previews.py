@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,8 @@ class Previews:
         if task is None:
             task = await self._stored(caller, task_id)
         else:
+            payload, secrets = self._services.kinds.part(task.kind, task.payload, "task.payload")
+            task = replace(task, payload=payload, secrets=secrets)
             await self._services.filling.check(task)
         return await self._services.filling.fill(task, values)
 

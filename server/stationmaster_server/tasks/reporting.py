@@ -8,7 +8,7 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import FailedPrecondition, NotFound
+from stationmaster_server.errors import DeadlineExceeded, FailedPrecondition, NotFound, Reason, ResourceExhausted
 from stationmaster_server.events.model import Event
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store_messages
@@ -63,21 +63,31 @@ class Reporting:
         except NotFound:
             return Succeeded()  # it was forgotten
         report = await self._report(caller, execution)
-        made = [
-            NewReport(execution.id, report.title, each, await self._render(report, each))
-            for each in execution.report_formats
-        ]
+        made, problems = await self._render_all(execution, report)
         # All at once with the item's end: after a crash none is there twice.
         async with self._services.database.tenant(caller.tenant) as tx:
-            outcome = await self._store(tx, caller, made)
+            problems += await self._store(tx, caller, made)
+            outcome = Failed("; ".join(problems), False, "REPORT_NOT_MADE") if problems else Succeeded()
             await self._services.queue.complete(tx, run, outcome)
         return outcome
+
+    async def _render_all(self, execution: Execution, report: Report) -> tuple[list[NewReport], list[str]]:
+        """Every format; one that takes too long or too much costs no other one."""
+        made, problems = [], []
+        for each in execution.report_formats:
+            try:
+                made.append(NewReport(execution.id, report.title, each, await self._render(report, each)))
+            except (DeadlineExceeded, ResourceExhausted) as error:
+                if error.reason is Reason.SERVER_OVERLOADED:
+                    raise  # not its fault: the item is tried again
+                problems.append(f"{each}: {error.message}")
+        return made, problems
 
     async def _render(self, report: Report, report_format: ReportFormat) -> bytes:
         return await self._pools.cpu(RENDERERS[report_format], report, timeout=TIME_LIMIT)
 
-    async def _store(self, tx: Transaction, caller: Caller, made: Sequence[NewReport]) -> Outcome:
-        """Keep those that are not too large."""
+    async def _store(self, tx: Transaction, caller: Caller, made: Sequence[NewReport]) -> list[str]:
+        """Keep those that are not too large; what is wrong with the others."""
         problems = []
         for new in made:
             try:
@@ -85,7 +95,7 @@ class Reporting:
             except FailedPrecondition as error:
                 problems.append(error.message)
         tx.audited = True
-        return Failed("; ".join(problems), retryable=False, reason="REPORT_TOO_LARGE") if problems else Succeeded()
+        return problems
 
     async def _execution(self, caller: Caller, execution_id: UUID) -> Execution:
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
@@ -107,9 +117,9 @@ class Reporting:
             return execution.task_id
         return task.display_name or task.task_id
 
-    async def _sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+    async def _sections(self, caller: Caller, execution: Execution) -> Sequence[Section] | None:
         kind = self._services.kinds.get(execution.kind)
-        return await kind.sections(caller, execution) if isinstance(kind, ReportsItself) else ()
+        return await kind.sections(caller, execution) if isinstance(kind, ReportsItself) else None
 
     async def _events(self, caller: Caller, execution_id: UUID) -> list[Event]:
         events: list[Event] = []

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stationmaster_server.errors import InvalidArgument, LeaseLost, StationmasterError, Unavailable
+from stationmaster_server.errors import InvalidArgument, LeaseLost, PermissionDenied, StationmasterError, Unavailable
+from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import events, execution_store, store
 from stationmaster_server.tasks.execution_store import Stored
@@ -19,6 +20,7 @@ from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
 from stationmaster_server.tasks.model import ExecutionState
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
+from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.work import leases
 from stationmaster_server.work.model import Cancelled, Failed, Outcome, Released, State, Succeeded
@@ -41,11 +43,11 @@ class ExecutionRunner:
         run.then = self._follow_up.wake
         begun = await self._begin(run)
         try:
-            payload = await self._payload(begun)
+            payload, mask = await self._payload(begun)
         except InvalidArgument as error:
             return await self._told(run, None, Failed(error.message, retryable=False, reason=error.reason))
-        job = RunningJob(self._services, begun, payload)
-        outcome = await self._attempt(run, job)
+        job = RunningJob(self._services, begun, payload, mask)
+        outcome = _masked(await self._attempt(run, job), mask)
         return await self._told(run, job, outcome)
 
     async def _begin(self, run: Run) -> Begun:
@@ -54,28 +56,34 @@ class ExecutionRunner:
         caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
         running = events.state_changed(ExecutionState.RUNNING, run.attempt)
         async with self._services.database.system() as tx:
-            await leases.hold(tx, run)  # the item before the stream, as everybody locks them
-            await self._services.log.set_fence(tx, item.organization_id, item.item_id, run.lease_token)
-            await self._services.log.append(tx, item.organization_id, item.item_id, [running], fence=run.lease_token)
-            stored = await execution_store.begin(tx, item.organization_id, item.item_id)
+            # The item is locked before the stream, as everybody does it.
+            stored = await execution_store.begin(tx, item.organization_id, item.item_id, run.lease_token)
+            if stored is None:
+                raise LeaseLost(f"item {item.item_id} is run by somebody else")
+            await self._services.log.hand_over(tx, item.organization_id, {item.item_id: running}, run.lease_token)
         return Begun(run, stored, caller)
 
-    async def _payload(self, begun: Begun) -> BaseModel:
-        """The payload, filled in now if it was not at the submission. Raises InvalidArgument."""
+    async def _payload(self, begun: Begun) -> tuple[BaseModel, Mask]:
+        """The payload, filled in now if it was not at the submission, and a mask of its secrets.
+
+        Raises InvalidArgument.
+        """
         stored, item = begun.stored, begun.run.item
         if stored.template and stored.task_id is not None:
-            payload, variables = await self._filled(begun, stored, stored.task_id)
+            stored = await self._filled(begun, stored, stored.task_id)
             async with self._services.database.system() as tx:
                 await leases.hold(tx, begun.run)
-                await execution_store.set_rendered(tx, item.organization_id, item.item_id, payload, variables)
-        else:
-            payload = stored.payload
-        return self._services.kinds.parse(self._kind.name, payload, "payload")
+                await execution_store.set_rendered(
+                    tx, item.organization_id, item.item_id, stored.payload, stored.variables, stored.secrets
+                )
+        payload = self._services.kinds.parse(self._kind.name, join(stored.payload, stored.secrets), "payload")
+        return payload, mask_of(stored.secrets)
 
-    async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> Stored:
         async with self._services.database.tenant(begun.caller.tenant, read=True) as tx:
             task = await store.get(tx, begun.caller.tenant.organization_id, task_id)
-        return await self._services.filling.fill(task, stored.variables, stored.scheduled_for)
+        payload, variables = await self._services.filling.fill(task, stored.variables, stored.scheduled_for)
+        return replace(stored, payload=payload, variables=variables, secrets=dict(task.secrets))
 
     async def _attempt(self, run: Run, job: RunningJob) -> Outcome:
         """Run the kind; when somebody cancels, end it at once."""
@@ -102,7 +110,7 @@ class ExecutionRunner:
         except KindFailed as error:
             return Failed(error.message, error.retryable, error.reason, error.retry_after)
         except StationmasterError as error:
-            retryable = not isinstance(error, InvalidArgument) and error.reason not in NOT_RETRYABLE
+            retryable = not isinstance(error, InvalidArgument | PermissionDenied) and error.reason not in NOT_RETRYABLE
             wait = error.retry_after if isinstance(error, Unavailable) else None
             return Failed(error.message, retryable, error.reason, wait)
         except LeaseLost:
@@ -133,7 +141,20 @@ def _stopped_itself() -> Failed:
     return Failed("the kind was cancelled, and not by its worker", reason="CANCELLED_ITSELF")
 
 
-def _succeeded(done: Done) -> Outcome:
+def _masked(outcome: Outcome, mask: Mask) -> Outcome:
+    """Without the secrets of the payload, whatever the kind wrote."""
+    match outcome:
+        case Succeeded(dict() as result):
+            return Succeeded(mask.value(result))
+        case Failed():
+            return replace(outcome, error=mask.text(outcome.error))
+        case _:
+            return outcome
+
+
+def _succeeded(done: object) -> Outcome:
+    if not isinstance(done, Done):
+        return Failed(f"the kind answered {type(done).__name__} instead of Done", False, "BAD_RESULT")
     size = len(json.dumps(dict(done.result)))
     if size > MAX_BYTES:
         return Failed(f"the result has {size} bytes; {MAX_BYTES} are allowed", False, "RESULT_TOO_LARGE")

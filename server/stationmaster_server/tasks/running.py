@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.events.model import NewEvent
+from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.tasks import events, execution_store
 from stationmaster_server.tasks.events import LEVELS, progress_to_json
 from stationmaster_server.tasks.execution_store import Stored
@@ -40,12 +41,13 @@ class Begun:
 class RunningJob:
     """Implements `kinds.base.Job`."""
 
-    def __init__(self, services: TaskServices, facts: Begun, payload: BaseModel) -> None:
+    def __init__(self, services: TaskServices, facts: Begun, payload: BaseModel, mask: Mask) -> None:
         self._services = services
         self._run = facts.run
         self._stored = facts.stored
         self._caller = facts.caller
         self._payload = payload
+        self._mask = mask
         self._checkpoint = facts.stored.checkpoint
         self._pending: Progress | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -98,7 +100,7 @@ class RunningJob:
         if fraction is not None:
             fraction = min(max(fraction, 0.0), 1.0)
         kept = dict(list((counters or {}).items())[:MAX_COUNTERS])
-        how_far = Progress(fraction, message[:1000], kept)
+        how_far = Progress(fraction, self._mask.text(message)[:1000], kept)
         self._run.heartbeat(progress_to_json(how_far))
         if self._timer is None:
             self._write(events.progress(how_far))
@@ -111,12 +113,12 @@ class RunningJob:
         if level not in LEVELS:
             raise ValueError(f"there is no level {level!r}; there are: {', '.join(sorted(LEVELS))}")
         self._run.heartbeat()
-        self._write(events.log(text, level))
+        self._write(events.log(self._mask.text(text), level))
 
     def add(self, event: NewEvent) -> None:
         """Put an event of another kind into the stream."""
         self._run.heartbeat()
-        self._write(event)
+        self._write(replace(event, body=self._mask.value(event.body)))
 
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Leave a checkpoint. Raises LeaseLost."""

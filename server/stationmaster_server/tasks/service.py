@@ -49,7 +49,9 @@ class Tasks:
 
     async def create(self, caller: Caller, new: Task, *, validate_only: bool = False) -> Task:
         """Create a task of the caller. Raises AlreadyExists, InvalidArgument."""
-        await self._check(new)
+        payload, secrets = self._services.kinds.part(new.kind, new.payload, "task.payload")
+        new = replace(new, payload=payload, secrets=secrets)
+        await self._check(caller, new)
         tenant = caller.tenant
         task = replace(new, uid=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         task = scheduled(task, self._services.now())
@@ -88,7 +90,10 @@ class Tasks:
         before = await self.get(caller, task_id)
         require_owner(caller, before)
         changed = replace(before, **changes, etag=new_id().hex)
-        await self._check(changed)  # before the transaction: a template may take its time
+        if "payload" in changes:
+            parted = self._services.kinds.part(before.kind, changed.payload, "task.payload", before.secrets)
+            changed = replace(changed, payload=parted[0], secrets=parted[1])
+        await self._check(caller, changed)  # before the transaction: a template may take its time
         if "schedule" in changes:
             changed = scheduled(changed, self._services.now())
         if validate_only:
@@ -165,7 +170,7 @@ class Tasks:
     async def _cancel_open(self, tx: Transaction, organization_id: UUID, task_id: str) -> None:
         for execution_id in await execution_store.open_of(tx, organization_id, task_id):
             await self._services.queue.cancel(tx, organization_id, execution_id, "TASK_DELETED")
-            await execution_store.set_blocked(tx, organization_id, execution_id, False)
+            await execution_store.unblock(tx, organization_id, [execution_id])
 
     async def _require_free(self, caller: Caller, task_id: str) -> None:
         try:
@@ -174,7 +179,8 @@ class Tasks:
             return
         raise AlreadyExists("Task", task_name(task_id))
 
-    async def _check(self, task: Task) -> None:
+    async def _check(self, caller: Caller, task: Task) -> None:
+        self._services.kinds.admit(caller, task.kind, task.payload)
         await self._services.filling.check(task)
         if task.schedule is not None:
             check_schedule(task.schedule, "task.schedule")

@@ -147,7 +147,10 @@ class TaskServicer(TaskServiceServicer):
         """What an execution would be given."""
         task = convert.new_task("preview", request.task) if request.HasField("task") else None
         payload, variables = await self._previews.render(
-            current_caller(), _name_or(request.name, task is not None, "task"), task, mapping(request.variables)
+            current_caller(),
+            _name_or(request.name, task is not None, "task"),
+            task,
+            mapping(request.variables, "variables"),
         )
         return pb.RenderTaskResponse(payload=struct(payload), variables=struct(variables))
 
@@ -233,7 +236,7 @@ class TaskServicer(TaskServiceServicer):
             convert.task_id_of(request.name),
             since,
             until,
-            variables=mapping(request.variables),
+            variables=mapping(request.variables, "variables"),
             max_running=request.max_running,
             validate_only=request.validate_only,
         )

@@ -70,6 +70,7 @@ async def start(
             task_uid=task.uid,
             scheduled_for=time,
             template=True,
+            secrets=task.secrets,
             blocked=blocked,
         )
         for item_id, time in zip(ids, times, strict=True)
@@ -96,12 +97,12 @@ async def look_again(tx: Transaction, services: TaskServices, caller: Caller, ta
             await release(tx, services, organization_id, execution_id)
         else:
             await services.queue.cancel(tx, organization_id, execution_id, "DEPENDENCY_FAILED")
-            await execution_store.set_blocked(tx, organization_id, execution_id, False)
+            await execution_store.unblock(tx, organization_id, [execution_id])
 
 
 async def release(tx: Transaction, services: TaskServices, organization_id: UUID, execution_id: UUID) -> None:
     """Let an execution go that waited for dependencies."""
     await services.queue.unpause(tx, organization_id, execution_id)
-    await execution_store.set_blocked(tx, organization_id, execution_id, False)
+    await execution_store.unblock(tx, organization_id, [execution_id])
     queued = events.state_changed(ExecutionState.QUEUED, 0)
     await services.log.append(tx, organization_id, execution_id, [queued])

@@ -38,7 +38,8 @@ LISTING = Listing(
     order_fields=["task_id", "display_name", "kind", "state", "create_time", "update_time"],
 )
 _COLUMNS = """
-    t.task_id, t.uid, t.user_id, t.kind, t.display_name, t.description, t.payload, t.variables, t.schedule, t.options,
+    t.task_id, t.uid, t.user_id, t.kind, t.display_name, t.description, t.payload, t.secrets, t.variables, t.schedule,
+    t.options,
     t.dependency_mode, t.labels, t.state, t.state_reason, t.settled_until, t.next_fire_at, t.last_fire_at, t.fired,
     t.skipped, t.etag, t.created_at, t.updated_at,
     (SELECT e.id FROM executions e WHERE e.organization_id = t.organization_id AND e.task_id = t.task_id
@@ -50,8 +51,8 @@ async def insert(tx: Transaction, organization_id: UUID, task: Task) -> Task:
     """A new task; its times are the database's. AlreadyExists when the id is taken."""
     sql = f"""
     INSERT INTO tasks AS t (organization_id, task_id, kind, uid, user_id, display_name, description, payload,
-        variables, schedule, options, dependency_mode, labels, etag, settled_until, next_fire_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING {_COLUMNS}
+        variables, schedule, options, dependency_mode, labels, etag, settled_until, next_fire_at, secrets)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING {_COLUMNS}
     """
     try:
         row = await tx.fetchrow(
@@ -85,9 +86,9 @@ async def update(tx: Transaction, organization_id: UUID, task: Task, *, schedule
     sql = f"""
     UPDATE tasks t
     SET display_name = $3, description = $4, payload = $5, variables = $6, schedule = $7, options = $8,
-        dependency_mode = $9, labels = $10, etag = $11, updated_at = now(),
-        settled_until = CASE WHEN $14 THEN $12 ELSE settled_until END,
-        next_fire_at = CASE WHEN $14 THEN $13 ELSE next_fire_at END
+        dependency_mode = $9, labels = $10, etag = $11, secrets = $14, updated_at = now(),
+        settled_until = CASE WHEN $15 THEN $12 ELSE settled_until END,
+        next_fire_at = CASE WHEN $15 THEN $13 ELSE next_fire_at END
     WHERE organization_id = $1 AND task_id = $2 RETURNING {_COLUMNS}
     """
     return _task(await tx.fetchrow(sql, organization_id, task.task_id, *_changeable(task), scheduled))
@@ -169,6 +170,7 @@ def _changeable(task: Task) -> tuple[Any, ...]:
         task.etag,
         task.settled_until,
         task.next_fire_at,
+        dict(task.secrets),
     )
 
 
@@ -185,6 +187,7 @@ def _task(row: Any) -> Task:
         uid=row["uid"],
         user_id=row["user_id"],
         payload=row["payload"],
+        secrets=row["secrets"],
         variables=variables_from_json(row["variables"]),
         schedule=schedule_from_json(row["schedule"]),
         options=options_from_json(row["options"]),

@@ -15,6 +15,8 @@ tasks = tenant_table(
     Column("kind", Text, nullable=False),
     Column("display_name", Text, nullable=False),
     Column("description", Text, nullable=False),
+    # Of the payload, which has masks in their place.
+    Column("secrets", JSON, nullable=False, server_default=text("'{}'")),
     Column("payload", JSONB, nullable=False),
     Column("variables", JSONB, nullable=False),
     Column("schedule", JSONB),
@@ -75,6 +77,7 @@ executions = tenant_table(
     Column("trigger", Text, nullable=False),
     timestamp("scheduled_for", nullable=True),
     Column("payload", JSON, nullable=False),
+    Column("secrets", JSON, nullable=False, server_default=text("'{}'")),
     Column("variables", JSON, nullable=False, server_default=text("'{}'")),
     Column("labels", JSONB, nullable=False, server_default=text("'{}'")),
     Column("report_formats", ARRAY(Text), nullable=False, server_default=text("'{}'")),

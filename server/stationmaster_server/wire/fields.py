@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from collections.abc import Mapping, Set
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +22,8 @@ from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# Readers of messages follow 100 levels, a Struct takes three of them for each of its own, and stands in others.
+_DEEPEST = 24
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -62,16 +67,17 @@ def span(message: Message, field: str) -> timedelta | None:
 
 
 def struct(values: Mapping[str, Any]) -> Struct:
-    """A JSON object as a Struct. What JSON does not have (a datetime, a UUID) becomes its text."""
-    message = Struct()
-    for key, value in values.items():
-        message.fields[key].CopyFrom(_to_value(value))
-    return message
+    """A JSON object as a Struct, whatever is in it.
+
+    What a Struct does not have (a datetime, a UUID, a number beyond a double) becomes its text, and so does what is
+    nested too deeply for the readers of messages.
+    """
+    return _to_struct(values, _DEEPEST)
 
 
-def mapping(message: Struct) -> dict[str, Any]:
-    """A Struct as a JSON object; whole numbers come back as int."""
-    return {key: _from_value(value) for key, value in message.fields.items()}
+def mapping(message: Struct, field: str) -> dict[str, Any]:
+    """The Struct in `field` as a JSON object; whole numbers come back as int. InvalidArgument for what is no number."""
+    return {key: _from_value(value, field) for key, value in message.fields.items()}
 
 
 def masked(request: Message, allowed: Set[str], *, absent_means_all: bool = False) -> set[str]:
@@ -138,34 +144,53 @@ def _is_set(message: Message, path: str) -> bool:
     return message.HasField(head) if field.has_presence else bool(getattr(message, head))
 
 
-def _to_value(value: Any) -> Value:
+def _to_struct(values: Mapping[str, Any], levels: int) -> Struct:
+    message = Struct()
+    for key, value in values.items():
+        message.fields[key].CopyFrom(_to_value(value, levels - 1))
+    return message
+
+
+def _to_value(value: Any, levels: int) -> Value:
     if value is None:
         return Value(null_value=NullValue.NULL_VALUE)
     if isinstance(value, bool):
         return Value(bool_value=value)
     if isinstance(value, int | float):
-        return Value(number_value=value)
+        return Value(number_value=value) if abs(value) <= sys.float_info.max else Value(string_value=str(value))
+    if isinstance(value, Mapping | list | tuple | set | frozenset) and levels <= 0:
+        return Value(string_value=_as_text(value))
     if isinstance(value, Mapping):
-        return Value(struct_value=struct({str(key): item for key, item in value.items()}))
+        return Value(struct_value=_to_struct({str(key): item for key, item in value.items()}, levels))
     if isinstance(value, list | tuple | set | frozenset):
         answer = Value()
         # Extending by nothing would leave the kind unset.
         answer.list_value.SetInParent()
-        answer.list_value.values.extend(_to_value(item) for item in value)
+        answer.list_value.values.extend(_to_value(item, levels - 1) for item in value)
         return answer
     return Value(string_value=str(value))
 
 
-def _from_value(value: Value) -> Any:
+def _as_text(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        return "[nested too deeply]"
+
+
+def _from_value(value: Value, field: str) -> Any:
     match value.WhichOneof("kind"):
         case "bool_value":
             return value.bool_value
         case "number_value":
-            return int(value.number_value) if value.number_value.is_integer() else value.number_value
+            number = value.number_value
+            if not isfinite(number):
+                raise InvalidArgument.field(field, f"holds {number}, which is no number in JSON")
+            return int(number) if number.is_integer() else number
         case "string_value":
             return value.string_value
         case "struct_value":
-            return mapping(value.struct_value)
+            return mapping(value.struct_value, field)
         case "list_value":
-            return [_from_value(item) for item in value.list_value.values]
+            return [_from_value(item, field) for item in value.list_value.values]
     return None

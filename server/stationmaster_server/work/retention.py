@@ -9,13 +9,13 @@ from stationmaster_server.db.transaction import Transaction
 BATCH = 1000
 
 # An open turn is found and ended by its item's end (sessions/abandoned.py): its item stays. So does an item that a
-# repeated submission may still be answered with.
+# repeated submission may still be answered with. Those with a follow-up belong to whoever follows them up.
 _FORGET = """
 DELETE FROM work_items WHERE ctid = ANY (ARRAY(
     SELECT i.ctid FROM work_items i
     WHERE i.state IN ('SUCCEEDED', 'CANCELLED') AND i.finished_at < now() - $1::interval
       AND (i.idempotency_key IS NULL OR i.idempotency_expires_at < now())
-      AND (NOT i.follow_up OR i.followed_up)
+      AND NOT i.follow_up
       AND NOT EXISTS (
           SELECT FROM turns t
           WHERE t.organization_id = i.organization_id AND t.id = i.item_id AND t.finished_at IS NULL

@@ -35,16 +35,16 @@ Shape = tuple[object, ...]
 
 
 def _shape(work: NewWork) -> Shape:
-    """What plain items that go into one statement have in common; policies by identity, which is cheap to compare."""
+    """What plain items that go into one statement have in common."""
     return (
         work.organization_id,
         work.user_id,
         work.kind,
         work.priority,
         work.run_at,
-        id(work.rate),
-        id(work.retry),
-        id(work.timeouts),
+        work.rate,
+        work.retry,
+        work.timeouts,
         work.follow_up,
         work.paused,
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 
+import pytest
 from stationmaster_server.agents.model import AgentSpec
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
@@ -61,6 +64,26 @@ async def test_tools_run_on_our_side_and_their_results_reach_the_model(
     blocks = next(message["content"] for message in sent if "toolu_1" in str(message) and message["role"] == "user")
     assert [block["tool_use_id"] for block in blocks] == ["toolu_1", "toolu_2", "toolu_3"]
     assert "Grüße" in str(blocks[1])
+
+
+@pytest.mark.parametrize("name", ["claude-sonnet-5", "claude-haiku-4-5", "claude-opus-4-1"])
+async def test_nothing_is_asked_but_what_was_announced_and_of_the_model_that_was_named(
+    name: str, provider: StandIn, runtime: ClaudeRuntime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the small model too, which the program likes for its own ends, and of one that it would replace."""
+    provider.reply(
+        anthropic.answer(anthropic.tool("mcp__stationmaster__files_read", {"path": "a"}, "toolu_1")),
+        anthropic.answer(anthropic.text("Done.")),
+    )
+    with caplog.at_level(logging.DEBUG, "stationmaster_server.agents.runtimes.claude.relay"):
+        events = await run(runtime, turn("read it", model=f"anthropic:{name}", workspace=tmp_path))
+    calls = only(ModelCallStarted, events)
+    assert [request.body["model"] for request in provider.requests] == [name] * len(calls) == [name] * 2
+    for call, request in zip(calls, provider.requests, strict=True):
+        assert call.max_output_tokens == request.body["max_tokens"]
+        told = json.dumps(request.body, ensure_ascii=False, separators=(",", ":")).encode()
+        assert call.estimated_input_tokens < len(told) < call.max_input_tokens
+    assert "refused" not in caplog.text
 
 
 async def test_a_long_result_and_long_instructions_reach_the_model_whole(

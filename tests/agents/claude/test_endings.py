@@ -27,6 +27,7 @@ from tests.agents.providers import anthropic_stream as anthropic
 from tests.agents.providers.stand_in import End, Reply, StandIn
 from tests.agents.providers.waiting import LIMIT
 from tests.agents.turns import FAST, last_text, one, only, run, said
+from tests.waiting import until
 
 REFUSED = anthropic.failure(401, "authentication_error", f"invalid x-api-key {KEY}")
 LIMITED = anthropic.failure(429, "rate_limit_error", "Slow down.", retry_after="0")
@@ -76,6 +77,8 @@ async def test_an_answer_that_broke_off_is_asked_for_again_and_readers_are_told(
     assert said(events) == "Half anxWhole."
     restart = one(AnswerRestarted, events)
     assert events.index(restart) == 1 + len([event for event in only(TextDelta, events) if event.text != "Whole."])
+    assert isinstance(events[0], ModelCallStarted)
+    assert isinstance(events[events.index(restart) + 1], ModelCallStarted), "every attempt is paid for"
     assert last_text(events) == "Whole."
     usage = one(AnswerCompleted, events).usage
     assert usage.model_calls == 2  # the half was paid for as well
@@ -113,6 +116,23 @@ async def test_closing_the_iterator_stops_the_model_call_at_once(
     assert last_text(events) == "Hi."
     # The words between are the command line's own, where a message of the user had no answer.
     assert asked(provider) == [("user", "hello"), ("assistant", "No response requested."), ("user", "again")]
+
+
+async def test_a_flood_that_nobody_reads_any_more_holds_up_no_end(
+    provider: StandIn, runtime: ClaudeRuntime, tmp_path: Path
+) -> None:
+    provider.reply(anthropic.cut(anthropic.text(*["word "] * 5_000), anthropic.text("x"), end=End.HANG))
+
+    async def full() -> bool:
+        return runtime._made is not None and all(live.line.news.full() for live in runtime._made._busy)
+
+    async with asyncio.timeout(60), aclosing(runtime.run(first_turn("hello", tmp_path))) as stream:
+        async for event in stream:
+            if isinstance(event, TextDelta):
+                break
+        await until(full)
+    assert command_lines() == []
+    assert runtime.live == 0
 
 
 async def test_cancelling_the_task_ends_the_process_as_well(

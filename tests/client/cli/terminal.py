@@ -38,10 +38,10 @@ class Terminal:
         """Type; \\x03 is Ctrl-C, \\x04 Ctrl-D."""
         os.write(self._keyboard, text.encode())
 
-    async def see(self, text: str) -> None:
+    async def see(self, text: str, *, seconds: float = 20) -> None:
         """Wait until a text is on the screen."""
         try:
-            async with asyncio.timeout(8), self._arrived:
+            async with asyncio.timeout(seconds), self._arrived:
                 await self._arrived.wait_for(lambda: text in self.screen)
         except TimeoutError:
             raise AssertionError(f"{text!r} never came:\n{self.screen}") from None

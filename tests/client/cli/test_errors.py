@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ async def test_a_server_that_is_not_there_is_named_with_where_its_address_came_f
     assert "Traceback" not in result.err
 
 
+async def test_a_pipe_that_holds_no_text_is_told_so(tmp_path: Path) -> None:
+    process = await Program(tmp_path, "127.0.0.1:1").start("chat", "-m", "-", PYTHONUTF8="1")
+    out, err = await process.communicate(b"\xff\xfe")
+    assert (process.returncode, out) == (ExitCode.USAGE, b"")
+    assert err.decode().strip() == "error: standard input holds what is no UTF-8 text, at byte 0"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -97,6 +105,22 @@ async def test_a_server_that_is_not_there_is_named_with_where_its_address_came_f
         ("whoami", "--target", "127.0.0.1:1", "--context", "nowhere"),
         ("chat", "-", "-a", "helper", "-m", "hello"),
         ("chat", "--model", "demo", "-a", "helper", "-m", "hello"),
+        ("chat", "-m", ""),
+        ("chat", "-m", "\udcff"),
+        ("sessions", "create", "--model", "demo", "--name", "\udcff"),
+        ("sessions", "create", "--model", "demo", "--label", "a=\udcff"),
+        ("agents", "create", "helper", "--model", "demo", "--instructions", "@/nowhere.txt"),
+        ("agents", "create", "helper", "--model", "demo", "--instructions", f"@{sys.executable}"),
+        ("agents", "create", "helper", "--model", "demo", "--limit", "tokens-per-turn=0"),
+        ("agents", "create", "helper", "--model", "demo", "--limit", "seconds-per-turn=-1"),
+        ("agents", "create", "helper", "--model", "demo", "--limit", "dollars-per-turn=0.0000001"),
+        ("mcp", "--port", "8765x"),
+        ("mcp", "--port", "8766"),
+        ("mcp", "--allow-plaintext"),
+        ("whoami", "--timeout", "0"),
+        ("whoami", "--timeout", "nan"),
+        ("whoami", "--target", "127.0.0.1"),
+        ("whoami", "--target", "http://127.0.0.1:1"),
     ],
 )
 async def test_a_command_that_is_wrong_ends_with_2_before_anything_is_asked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,13 @@ from tests.client.cli.program import Program
 from tests.fixtures.reports import deposit
 from tests.fixtures.server import RunningServer
 from tests.storage.test_service import tenant_of
+from tests.waiting import until
 
 TEXT = "# Größe\n"
+
+
+def content_of(path: str) -> str:
+    return Path(path).read_text()
 
 
 @pytest.fixture
@@ -86,3 +92,22 @@ async def test_a_folder_that_is_not_there_is_told(stationmaster: Program, report
     failed = await stationmaster("reports", "get", str(report.id), "-o", str(tmp_path / "no" / "report.md"))
     assert failed.code == 2
     assert "cannot be written: No such file or directory" in failed.err
+
+
+async def test_a_report_is_opened_with_what_the_machine_opens_such_files_with(
+    stationmaster: Program, report: StoredReport, tmp_path: Path
+) -> None:
+    opener = tmp_path / "bin" / "xdg-open"
+    opener.parent.mkdir()
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opening && mv {tmp_path}/opening {tmp_path}/opened\n')
+    opener.chmod(0o755)
+    result = await stationmaster("reports", "open", "-", PATH=f"{opener.parent}:{os.environ['PATH']}")
+    assert result.code == 0, result.err
+
+    async def opened() -> str:
+        found = tmp_path / "opened"
+        return found.read_text() if found.exists() else ""
+
+    path = await until(opened)
+    assert path.endswith("/winter-timetable-2026.md")
+    assert content_of(path) == TEXT

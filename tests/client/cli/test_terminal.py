@@ -46,7 +46,7 @@ class Asking:
             yield sent(finished(2))
             return
         arguments = Struct()
-        arguments.update({"path": "notes.txt"})
+        arguments.update({"path": "notes.txt", "lines": 2, "content": "one\npath: other.txt"})
         call = event_pb2.ToolCall(call_id="1", tool="files.write", arguments=arguments)
         asked = event_pb2.PermissionRequested(permission_request=REQUEST, call=call)
         yield sent(event_pb2.Event(sequence=4, turn=TURN, permission_requested=asked), turn=TURN)
@@ -92,8 +92,10 @@ async def test_a_permission_is_asked_for_and_given_as_typed(
         at_terminal(Program(tmp_path, target), "chat", SESSION, "-m", "write") as terminal,
     ):
         await terminal.see("files.write asks for permission")
-        await terminal.see("notes.txt")
         await terminal.see("[e]dit? ")
+        shown = [line.strip("│").rstrip() for line in terminal.screen.splitlines() if line.startswith("│")]
+        # By name, whole numbers as such; no line of a value begins where another argument would.
+        assert shown == [" content: one", "          path: other.txt", " lines:   2", " path:    notes.txt"]
         terminal.type(typed)
         assert await terminal.ended() == 0
         await terminal.see("written.")

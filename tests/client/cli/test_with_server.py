@@ -79,7 +79,7 @@ async def test_with_json_every_command_prints_json_and_nothing_else(stationmaste
         ("users", "update", user["name"], "--role", "viewer"),
         ("users", "disable", "ann@example.com"),
         ("keys", "revoke", key["apiKey"]["name"]),
-        ("quota", "set", "me", "--calls", "1000", "--dollars", "1.5"),
+        ("quota", "set", "me", "--calls", "1000", "--dollars", "1.5", "--tokens", "9000000", "--seconds", "3600.5"),
         ("quota", "get"),
         ("quota", "usage", "organization"),
         ("organizations", "get"),
@@ -138,6 +138,20 @@ async def test_the_answer_is_all_that_a_pipe_gets(stationmaster: Program) -> Non
     assert "⚙ math.evaluate" in result.err
 
 
+async def test_quotas_of_the_day_are_set_shown_and_held(stationmaster: Program) -> None:
+    limits = ("--tokens", "50000", "--tool-calls", "1", "--seconds", "3600.5")
+    assert (await stationmaster("quota", "set", "me", *limits)).code == 0
+    calls = '/tools\n/tool math.evaluate {"expression": "1+1"}\n/tool math.evaluate {"expression": "2+2"}'
+    stopped = await stationmaster("chat", "-m", calls)
+    assert "max_tool_calls_per_day is 1; 1 are used and 1 more were asked for" in stopped.out + stopped.err
+    shown = " ".join((await stationmaster("quota", "get")).out.split())
+    assert "tool calls a day 1 1" in shown
+    assert "50,000" in shown
+    assert (await stationmaster("quota", "set", "me", "--seconds", "long")).code == 2
+    (quota,) = objects(await stationmaster("quota", "set", "me", "--seconds", "none", "--tokens", "none", "--json"))
+    assert "maxRunningTimePerDay" not in quota
+
+
 async def test_failures_of_the_real_server_have_their_exit_codes(stationmaster: Program) -> None:
     nobody = "00000000-0000-7000-8000-000000000000"
     assert (await stationmaster("sessions", "get", nobody)).code == 3
@@ -175,13 +189,14 @@ async def test_an_agent_can_name_mcp_servers(stationmaster: Program) -> None:
 
 
 async def test_an_agents_limits_are_options(stationmaster: Program) -> None:
-    options = ("--limit", "dollars-per-turn=0.5", "--limit", "seconds-per-turn=90", "--at-limit", "ask")
+    limits = ("dollars-per-turn=0.5", "seconds-per-turn=90", "seconds-per-session=600")
+    options = (*(word for limit in limits for word in ("--limit", limit)), "--at-limit", "ask")
     assert (await stationmaster("agents", "create", "frugal", "--model", "demo", *options)).code == 0
     (agent,) = objects(await stationmaster("agents", "get", "frugal", "--json"))
     wanted = {"maxCostMicrosPerTurn": "500000", "maxTurnDuration": "90s", "onBreach": "ON_BREACH_ASK"}
     assert {name: agent["spec"]["limits"][name] for name in wanted} == wanted
     shown = (await stationmaster("agents", "get", "frugal")).out
-    assert "dollars-per-turn=0.5, seconds-per-turn=90, at a limit: ask" in " ".join(shown.split())
+    assert f"{', '.join(limits)}, at a limit: ask" in " ".join(shown.split())
     assert (await stationmaster("agents", "update", "frugal", "--limit", "dollars-per-turn=none")).code == 0
     (agent,) = objects(await stationmaster("agents", "get", "frugal", "--json"))
     assert agent["spec"]["limits"]["maxCostMicrosPerTurn"] == "0"

@@ -179,7 +179,7 @@ async def test_sessions_tell_states_turns_permissions_and_cost(
     await put_session(database, await make_tenant(database), "ACTIVE", asks=True)
     async with database.system() as tx:
         await tx.execute(
-            """INSERT INTO quota_usage (organization_id, subject_id, shard, day, cost_settled)
+            """INSERT INTO quota_usage (organization_id, subject_id, shard, day, cost_micros)
                VALUES ($1, $1, 0, current_date, 42)""",
             tenant.organization_id,
         )

@@ -72,7 +72,9 @@ class Crawl:
     async def run(self) -> CrawlSummary:
         """Crawl to the end."""
         async with asyncio.timeout(60):
-            return await self.crawler().run()
+            summary = await self.crawler().run()
+            assert summary is not None
+            return summary
 
     async def pages(self) -> dict[str, Page]:
         """What became of each URL, by its path and query."""

@@ -250,6 +250,25 @@ async def test_a_crawl_that_was_cancelled_goes_on_and_fetches_no_page_twice(site
     assert not recorded & {asked.path for asked in site.log[before:]}
 
 
+async def test_a_crawl_that_is_closed_again_and_again_ends_and_fetches_no_page_twice(
+    site: Site, crawl: MakeCrawl
+) -> None:
+    site.pages = {"/": page("home", [f"/{n}" for n in range(8)])}
+    site.fallback = lambda asked: page(f"page {asked.path}")
+    crawled = crawl(max_concurrent=3)
+    runs = 0
+    summary = None
+    while summary is None:
+        crawler = crawled.crawler()
+        crawler.close()
+        summary = await crawler.run()
+        runs += 1
+        assert len(await crawled.fetched()) == min(runs, 9)
+    assert runs == 10
+    assert summary.fetched == 9
+    assert {count for path, count in site.counts.items() if path != "/robots.txt"} == {1}
+
+
 async def test_a_crawler_that_was_replaced_writes_nothing_more(site: Site, crawl: MakeCrawl) -> None:
     held = asyncio.Event()
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client.structs import values
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.tasks.crawl import page_store
 from stationmaster_server.tasks.crawl.model import PageState
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import StartServer
 from tests.tasks.crawl.site import Asked, Site, page, redirect, robots, sitemap
@@ -114,5 +115,5 @@ async def test_a_server_that_is_killed_leaves_a_crawl_that_the_next_one_ends(
             pass
         ended = await TaskServiceStub(channel).GetExecution(pb.GetExecutionRequest(name=execution.name))
     assert ended.state == pb.EXECUTION_STATE_SUCCEEDED
-    assert mapping(ended.result)["fetched"] == PAGES
+    assert values(ended.result)["fetched"] == PAGES
     assert not before & {asked.path for asked in site.log[seen:]}

@@ -13,9 +13,10 @@ import pytest
 import pytest_asyncio
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client.structs import values
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.crawl.journal import forget_old
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.tasks.crawl.site import Site, Streamed, page, response, robots
@@ -61,7 +62,7 @@ async def test_a_crawl_ends_with_its_pages_as_markdown_and_tells_of_each(
     site.pages["/robots.txt"] = robots("User-agent: *", "Disallow: /private")
     execution, events = await ended(tasks, (await submit(tasks, start_urls=[site.url()])).name)
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED
-    result = mapping(execution.result)
+    result = values(execution.result)
     assert (result["fetched"], result["failed"], result["skipped"]) == (2, 1, 1)
     assert result["reasons"] == {"HTTP_STATUS": 1, "ROBOTS": 1}
     assert [(found["url"], found["title"], found["depth"]) for found in result["pages"]] == [
@@ -157,8 +158,22 @@ async def test_a_server_that_stops_hands_the_crawl_to_the_next_which_fetches_no_
     gate.set()
     async with running(settings) as second, second.channel() as channel:
         execution, _ = await ended(TaskServiceStub(channel), name)
-    assert mapping(execution.result)["fetched"] == 3
+    assert values(execution.result)["fetched"] == 3
     assert (site.counts["/"], site.counts["/a"]) == (1, 1)
+
+
+async def test_a_crawl_that_is_longer_than_a_shift_goes_on_in_the_next_and_uses_no_attempts(
+    site: Site, tasks: TaskServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stationmaster_server.tasks.kinds.crawl._SHIFT", timedelta(0))
+    site.pages = {"/": page("home", [f"/{n}" for n in range(5)])}
+    site.pages |= {f"/{n}": page(f"page {n}") for n in range(5)}
+    execution, _ = await ended(tasks, (await submit(tasks, start_urls=[site.url()])).name)
+    assert execution.state == pb.EXECUTION_STATE_SUCCEEDED
+    assert not execution.failed_attempts
+    assert values(execution.result)["fetched"] == 6
+    assert {count for path, count in site.counts.items() if path != "/robots.txt"} == {1}
+    assert site.counts["/robots.txt"] > 3
 
 
 async def test_what_does_not_fit_into_the_result_is_counted(site: Site, tasks: TaskServiceAsyncStub) -> None:
@@ -167,7 +182,7 @@ async def test_what_does_not_fit_into_the_result_is_counted(site: Site, tasks: T
 
     site.pages = {"/": page("home", [f"/{n}" for n in range(4)]), **{f"/{n}": long_page(n) for n in range(4)}}
     execution, _ = await ended(tasks, (await submit(tasks, start_urls=[site.url()])).name)
-    result = mapping(execution.result)
+    result = values(execution.result)
     assert (result["fetched"], len(result["pages"]), result["texts_left_out"]) == (5, 5, 2)
 
 
@@ -195,7 +210,7 @@ async def test_start_urls_may_be_templates(site: Site, tasks: TaskServiceAsyncSt
     await tasks.CreateTask(pb.CreateTaskRequest(task_id="docs", task=task))
     request = pb.ExecuteTaskRequest(name="tasks/docs", variables=struct({"section": "docs"}))
     execution, _ = await ended(tasks, (await tasks.ExecuteTask(request)).name)
-    assert mapping(execution.result)["pages"][0]["title"] == "docs"
+    assert values(execution.result)["pages"][0]["title"] == "docs"
 
 
 async def test_crawls_are_forgotten_when_their_time_is_over(

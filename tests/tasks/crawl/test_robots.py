@@ -151,8 +151,8 @@ def test_a_request_rate_is_a_delay() -> None:
     assert parse(b"User-agent: *\nRequest-rate: 1/20", UA, "http://h/").crawl_delay == 20
 
 
-def test_a_delay_of_more_than_an_hour_means_not_at_all() -> None:
-    assert parse(b"User-agent: *\nCrawl-delay: 86400", UA, "http://h/").verdict("http://h/") is Verdict.DISALLOWED
+def test_a_delay_of_more_than_ten_minutes_means_not_at_all() -> None:
+    assert parse(b"User-agent: *\nCrawl-delay: 601", UA, "http://h/").verdict("http://h/") is Verdict.DISALLOWED
 
 
 def test_sitemaps_are_read_whoever_they_are_for() -> None:

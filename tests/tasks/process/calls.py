@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stationmaster.v1 import task_pb2 as pb
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_client.structs import values
+from stationmaster_server.wire.fields import struct
 
 if TYPE_CHECKING:
     from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
@@ -34,7 +35,7 @@ async def processed(tasks: TaskServiceAsyncStub, **payload: Any) -> dict[str, An
     """The result of processing something, which succeeds."""
     execution = await process(tasks, **payload)
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED, execution.message
-    return mapping(execution.result)
+    return values(execution.result)
 
 
 async def found(

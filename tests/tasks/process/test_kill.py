@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client.structs import values
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.process.model import Splitting
 from stationmaster_server.tasks.process.splitter import split
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import StartServer
 from tests.waiting import until
@@ -65,7 +66,7 @@ async def test_after_kill_9_every_piece_is_there_once(
     async with last.channel() as channel:
         execution = await the_end(TaskServiceStub(channel), name)
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED
-    assert mapping(execution.result)["piece_count"] == len(EXPECTED)
+    assert values(execution.result)["piece_count"] == len(EXPECTED)
     async with database.system(autocommit=True) as tx:
         rows = await tx.fetch("SELECT number, text, start_offset FROM pieces ORDER BY number")
         assert await tx.fetchval("SELECT pieces FROM documents WHERE ready") == len(EXPECTED)

@@ -13,9 +13,10 @@ from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.identity_pb2_grpc import IdentityServiceStub
 from stationmaster.v1.session_pb2_grpc import SessionServiceStub
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client.structs import values
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.process.library import forget_unfinished
-from stationmaster_server.wire.fields import mapping, struct
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
 from tests.tasks.process.calls import CORPUS, found, process, processed, search
@@ -45,7 +46,7 @@ async def test_progress_counts_pieces(tasks: TaskServiceAsyncStub) -> None:
     events = [event for answer in [a async for a in tasks.WatchExecution(request)] for event in answer.events]
     told = [event.execution_progress for event in events if event.HasField("execution_progress")]
     assert told[-1].fraction == 1
-    assert told[-1].counters == {"documents": 1, "pieces": mapping(execution.result)["piece_count"]}
+    assert told[-1].counters == {"documents": 1, "pieces": values(execution.result)["piece_count"]}
     assert told[-1].counters["pieces"] > 200
 
 

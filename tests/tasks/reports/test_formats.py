@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import json
 import multiprocessing
@@ -10,7 +9,6 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
 from html.parser import HTMLParser
 from io import BytesIO
 from itertools import pairwise
@@ -24,7 +22,7 @@ from stationmaster_server.tasks.reports.as_json import as_json
 from stationmaster_server.tasks.reports.as_markdown import as_markdown
 from stationmaster_server.tasks.reports.as_pdf import as_pdf
 from stationmaster_server.tasks.reports.model import Report
-from stationmaster_server.tasks.reports.rendering import RENDERERS, render
+from stationmaster_server.tasks.reports.rendering import RENDERERS, TIME_LIMIT
 
 from tests.tasks.reports.samples import EXECUTION, failed, succeeded
 
@@ -202,12 +200,8 @@ def test_an_execution_that_died_shows_every_attempts_error(report_format: Report
     assert "The task failed three times" in text
 
 
-async def test_reports_are_rendered_in_another_process() -> None:
+def test_reports_are_rendered_in_another_process() -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-
-        async def run(function: Callable[[Report], bytes], report: Report, /, *, timeout: timedelta) -> bytes:
-            loop = asyncio.get_running_loop()
-            return await asyncio.wait_for(loop.run_in_executor(pool, function, report), timeout.total_seconds())
-
-        for report_format in ReportFormat:
-            assert await render(succeeded(), report_format, run) == RENDERERS[report_format](succeeded())
+        for report_format, renderer in RENDERERS.items():
+            there = pool.submit(renderer, succeeded()).result(TIME_LIMIT.total_seconds())
+            assert there == renderer(succeeded()), report_format

@@ -24,6 +24,7 @@ from stationmaster_server.agents.runtime import (
     ToolsCompleted,
     TurnInput,
 )
+from stationmaster_server.agents.runtimes.arguments import INVALID_JSON
 from stationmaster_server.agents.tools.source import Offered
 from stationmaster_server.agents.tools.tool import Tool, ToolContext, ToolError
 
@@ -31,7 +32,6 @@ MAX_RESULT_BYTES = 256 * 1024
 # Of all results of one answer's calls: they become one message, which every client must be able to read.
 MAX_RESULTS_BYTES = 2 * 1024 * 1024
 CUT_MARK = "\n[cut here: the result is longer than {most} bytes]"
-_INVALID_JSON = "INVALID_JSON"
 # How long a cancelled tool may take to let go.
 _LET_GO = 0.5
 # A flood of reports is no flood of events: the newest of about ten a second are passed on.
@@ -76,7 +76,7 @@ def decide(call: ToolCall, offered: Offered, rulings: Rulings) -> Decision:
 
 def invalid_json(call: ToolCall) -> str | None:
     """The text that the model sent as arguments, when it is no JSON object."""
-    text = call.arguments.get(_INVALID_JSON)
+    text = call.arguments.get(INVALID_JSON)
     return text if len(call.arguments) == 1 and isinstance(text, str) else None
 
 

@@ -7,7 +7,7 @@ have it: what a person is asked about has not happened in part while they read t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -29,6 +29,7 @@ from stationmaster_server.agents.runtime import (
 )
 from stationmaster_server.agents.runtimes import calls
 from stationmaster_server.agents.runtimes.answer import Question, ask
+from stationmaster_server.agents.runtimes.bounds import output_tokens
 from stationmaster_server.agents.runtimes.messages import Conversation
 from stationmaster_server.agents.runtimes.offer import Offer
 from stationmaster_server.agents.runtimes.retries import Retries
@@ -36,8 +37,6 @@ from stationmaster_server.errors import Reason
 
 # A turn of a model that never stops calling tools ends here, whatever its limits say.
 MAX_STEPS = 1_000
-# A call that may say less is not made: its reservation breaks the limit.
-LEAST_OUTPUT_TOKENS = 16
 
 
 class TurnLoop:
@@ -115,20 +114,9 @@ class TurnLoop:
 
     def _settings(self, input_tokens: int) -> ModelSettings:
         spec = self._turn.spec
-        most = spec.max_output_tokens or self._client.max_output_tokens
-        left = min(self._left(input_tokens), default=most)
-        settings = ModelSettings(max_tokens=min(most, max(left, LEAST_OUTPUT_TOKENS)), cache=True)
+        wanted = spec.max_output_tokens or self._client.max_output_tokens
+        most = output_tokens(self._turn, self._prices, wanted, input_tokens)
+        settings = ModelSettings(max_tokens=most, cache=True)
         if spec.temperature is not None:
             settings["temperature"] = spec.temperature
         return settings
-
-    def _left(self, input_tokens: int) -> Iterator[int]:
-        """How many output tokens each kind of budget leaves."""
-        turn = self._turn
-        tokens = turn.output_budget(input_tokens) if turn.output_budget is not None else None
-        if tokens is not None:
-            yield tokens
-        micros = turn.cost_budget() if turn.cost_budget is not None else None
-        bought = self._prices.output_within(turn.spec.model, input_tokens, micros) if micros is not None else None
-        if bought is not None:
-            yield bought

@@ -22,14 +22,12 @@ from pydantic_ai.usage import RequestUsage
 
 from stationmaster_server.agents.prices import estimate_tokens, most_tokens
 from stationmaster_server.agents.runtime import HistoryMessage, Part, Text, Thinking, ToolCall, ToolResult
+from stationmaster_server.agents.runtimes import bounds
+from stationmaster_server.agents.runtimes.arguments import json_only
 from stationmaster_server.agents.runtimes.toolnames import wire_name
 
 NO_RESULT = "The call was interrupted before it had a result."
 _TOKENS_OF_A_MESSAGE = 4
-# What providers may put around a request (some servers have a system prompt of their own), a message and a part of it.
-MOST_TOKENS_OF_A_REQUEST = 256
-_MOST_TOKENS_OF_A_MESSAGE = 16
-_MOST_TOKENS_OF_A_PART = 64
 # Characters of a text that is worth keeping in its converted form.
 _SHORT = 2_000
 # The model layer wants moments and sends none of them.
@@ -49,7 +47,7 @@ class Conversation:
         self.system: list[str] = []
         self.known_calls: set[str] = set()
         self.estimated_tokens = 0
-        self.most_tokens = MOST_TOKENS_OF_A_REQUEST
+        self.most_tokens = bounds.TOKENS_OF_A_REQUEST
         self._wire_names = wire_names
         self._open: dict[str, ToolCall] = {}
         for message in history:
@@ -73,11 +71,11 @@ class Conversation:
 
     def _estimate(self, parts: Sequence[Part]) -> None:
         self.estimated_tokens += _TOKENS_OF_A_MESSAGE
-        self.most_tokens += _MOST_TOKENS_OF_A_MESSAGE
+        self.most_tokens += bounds.TOKENS_OF_A_MESSAGE
         for part in parts:
             told, names = _told(part)
             self.estimated_tokens += estimate_tokens(told)
-            self.most_tokens += most_tokens(told) + most_tokens(names) + _MOST_TOKENS_OF_A_PART
+            self.most_tokens += most_tokens(told) + most_tokens(names) + bounds.TOKENS_OF_A_PART
 
     def _add_prompt(self, parts: Sequence[Part]) -> None:
         text = "\n\n".join([part.text for part in parts if isinstance(part, Text)])
@@ -178,7 +176,7 @@ def answer_parts(
                 parts.append(Thinking(part.content, _signature(part)))
             case ToolCallPart():
                 tool = tools.get(part.tool_name, part.tool_name)
-                parts.append(ToolCall(_fresh(part.tool_call_id, taken), tool, part.args_as_dict()))
+                parts.append(ToolCall(_fresh(part.tool_call_id, taken), tool, json_only(part.args_as_dict())))
     return tuple(parts)
 
 

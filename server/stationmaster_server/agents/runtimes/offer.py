@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pydantic_ai.tools import ToolDefinition
 
 from stationmaster_server.agents.prices import estimate_tokens, most_tokens
+from stationmaster_server.agents.runtimes.bounds import tokens_around
 from stationmaster_server.agents.runtimes.toolnames import by_wire_name
 from stationmaster_server.agents.tools.source import Offered
 from stationmaster_server.agents.tools.tool import Tool
-
-# What providers say around each tool, and to introduce them all: Anthropic takes up to 700 tokens for that.
-_MOST_TOKENS_OF_A_TOOL = 100
-_MOST_TOKENS_OF_TOOLS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +39,7 @@ def make_offer(offered: Offered) -> Offer:
         wire_names={name: wire for wire, name in names.items()},
         definitions=definitions,
         estimated_tokens=sum(map(estimate_tokens, told)),
-        most_tokens=sum(map(most_tokens, told))
-        + _MOST_TOKENS_OF_A_TOOL * len(told)
-        + _MOST_TOKENS_OF_TOOLS * bool(told),
+        most_tokens=sum(map(most_tokens, told)) + tokens_around(len(told)),
     )
 
 

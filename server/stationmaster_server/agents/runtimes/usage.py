@@ -12,12 +12,11 @@ _CHARACTERS_PER_TOKEN = 3
 
 
 def of_answer(response: ModelResponse, model_id: str, estimated_input: int, prices: Prices) -> Usage:
-    """The usage of a whole answer."""
-    counted = response.usage
-    if counted.input_tokens > 0 or counted.output_tokens > 0:
-        return _priced(_tokens(counted), model_id, prices, estimated=False)
-    tokens = Tokens(estimated_input, sum(estimate_tokens(_text(part)) for part in response.parts))
-    return _priced(tokens, model_id, prices, estimated=True)
+    """The usage of a whole answer. What is not reported is estimated: no call is free that brought something."""
+    counted = _tokens(response.usage)
+    said = sum(estimate_tokens(_text(part)) for part in response.parts)
+    tokens = Tokens(counted.input or estimated_input, counted.output or said, counted.cache_read, counted.cache_write)
+    return _priced(tokens, model_id, prices, estimated=tokens != counted)
 
 
 def of_broken_answer(

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, assert_never
 
 from stationmaster_server.agents.model import Effect
+from stationmaster_server.agents.runtime import OURS
 from stationmaster_server.agents.tools.choosing import MOST_BYTES, MOST_TOOLS, Chosen, Same, Taken, choose
 from stationmaster_server.agents.tools.tool import ToolContext, ToolError
 from stationmaster_server.db.model import Tenant
@@ -28,8 +29,6 @@ from stationmaster_server.mcp.model import (
 from stationmaster_server.mcp.registry import Registry
 
 EVERY = "*"
-_LISTED_WITHIN = timedelta(minutes=1)
-"""How long it takes at most to ping a server and to read its list before a call."""
 _MOST_KEPT = 256
 
 
@@ -64,7 +63,7 @@ class McpTool:
     @property
     def deadline(self) -> timedelta:
         """After that of its connection, which alone knows whether the call may have happened."""
-        return self.server.connect_timeout + self.server.call_timeout + _LISTED_WITHIN
+        return self.server.longest_call
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Raises ToolError that names the place which does not fit the schema."""
@@ -100,7 +99,7 @@ class _Heard:
         self.context.report(message, fraction)
 
     def log(self, level: str, logger: str, text: str) -> None:
-        self.context.relay(self.server_id, level, logger, text)
+        self.context.relay(self.server_id, level, "" if logger == OURS else logger, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from stationmaster_server.agents.model import AgentSpec
-from stationmaster_server.agents.runtime import McpMessage
+from stationmaster_server.agents.runtime import OURS, McpMessage
 from stationmaster_server.agents.tools.mcp import McpTools
 from stationmaster_server.agents.tools.tool import Tool
 from stationmaster_server.agents.tools.toolbox import Toolbox
@@ -29,7 +29,7 @@ class Offered:
     @property
     def notices(self) -> list[McpMessage]:
         """What readers are told of the missing servers."""
-        return [McpMessage(server, "error", why, logger="stationmaster") for server, why in self.missing.items()]
+        return [McpMessage(server, "error", why, logger=OURS) for server, why in self.missing.items()]
 
     def refusal(self, tool: str) -> str:
         """What a model is told that calls a tool which is not offered."""

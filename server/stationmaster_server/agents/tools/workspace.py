@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 MAX_PATH_BYTES = 1024
@@ -99,6 +100,31 @@ class Workspace:
                 with _opened(aside, _NEW, folder) as file:
                     _write(file, content)
                 os.replace(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                _remove_if_there(aside, folder)
+                raise
+
+    @contextmanager
+    def replacing(self, path: str) -> Iterator[BinaryIO]:
+        """A file to write in the body. It takes the place of `path` at the body's end, durably, or not at all.
+
+        Makes its folders. What an earlier process left of such a file is removed.
+
+        Raises:
+            PathRefused.
+        """
+        *folders, name = self._named(path)
+        with self._folder(folders, make=True) as folder:
+            _require_replaceable(name, folder, path)
+            _remove_parts(name, folder)
+            aside = f".{name}.{uuid4().hex}.part"
+            try:
+                with _opened(aside, _NEW, folder) as descriptor:
+                    with os.fdopen(os.dup(descriptor), "wb") as file:
+                        yield file
+                    os.fsync(descriptor)
+                os.replace(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)
             except BaseException:
                 _remove_if_there(aside, folder)
                 raise
@@ -210,6 +236,13 @@ def _write(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _remove_parts(name: str, folder: int) -> None:
+    with os.scandir(folder) as found:
+        parts = [entry.name for entry in found if entry.name.startswith(f".{name}.") and entry.name.endswith(".part")]
+    for part in parts:
+        _remove_if_there(part, folder)
 
 
 def _remove_if_there(name: str, folder: int) -> None:

@@ -154,7 +154,7 @@ class Monitoring:
             open_turns=dict(figures.open_turns),
             waiting_permissions=figures.waiting_permissions,
             oldest_permission_seconds=None if oldest is None else _age(oldest),
-            cost_micros_today=used[subject].cost_micros,
+            cost_micros_today=used[subject].today.cost_micros,
         )
 
     async def _administers(self, tenant: Tenant) -> bool:

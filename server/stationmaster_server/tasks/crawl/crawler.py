@@ -57,10 +57,18 @@ class Crawler:
         self._attempts: Counter[str] = Counter()
         self._states: Counter[str] = Counter()
         self._size_bytes = 0
+        self._frontier: Frontier | None = None
+        self._closing = False
         self._kept = 0  # changes of the jar that are written
 
-    async def run(self) -> CrawlSummary:
-        """Crawl until there is nothing more to fetch, or enough was.
+    def close(self) -> None:
+        """Let `run` return None once the pages under way are done, at least one of them."""
+        self._closing = True
+        if self._frontier is not None:
+            self._frontier.close()
+
+    async def run(self) -> CrawlSummary | None:
+        """Crawl until there is nothing more to fetch, or enough was; None if it was closed before.
 
         Raises LeaseLost when another crawler of the execution has begun, and what the journal's database raises.
         """
@@ -73,9 +81,12 @@ class Crawler:
             self._states.update(before.states)
             self._size_bytes = before.size_bytes
             frontier = Frontier(self._journal, self._hosts, before.asked, self._settings.max_pages)
+            self._frontier = frontier
+            if self._closing:
+                frontier.close()
             visitor = Visitor(self._settings, self._scope, self._hosts, robots, fetcher, jar, self._extract)
             await self._work(frontier, visitor, jar)
-        return self._summary(await self._journal.finish())
+        return self._summary(await self._journal.finish()) if frontier.ended else None
 
     def _fetcher(self, jar: Jar) -> Fetcher:
         return Fetcher(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +13,7 @@ import httpx2
 from stationmaster_server.errors import FailedPrecondition
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.outbound_client import ResponseTooLarge
+from stationmaster_server.resilience.webhooks import retry_after
 from stationmaster_server.tasks.crawl.cookies import Jar
 from stationmaster_server.tasks.crawl.model import Why
 from stationmaster_server.tasks.crawl.proxies import Proxies
@@ -43,7 +42,7 @@ class Answer:
     @property
     def retry_after(self) -> float | None:
         """The seconds to wait that the response asks for."""
-        return _seconds(self.headers.get("retry-after", ""), self.headers.get("date", ""))
+        return retry_after(self.headers.get("retry-after", ""), self.headers.get("date", ""))
 
 
 class FetchFailed(Exception):
@@ -168,16 +167,3 @@ def _failure(error: Exception, timeout: float, max_bytes: int) -> FetchFailed:
         case _:
             message = f"the connection failed: {str(error) or type(error).__name__}"
             return FetchFailed(Why.NETWORK, message, retryable=True, of_host=True)
-
-
-def _seconds(value: str, date: str) -> float | None:
-    """Read Retry-After: seconds, or a date, which counts from the response's own date."""
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        until = parsedate_to_datetime(value)
-        since = parsedate_to_datetime(date) if date else datetime.now(UTC)
-        return max(0.0, (until - since).total_seconds())
-    except (TypeError, ValueError):
-        return None

@@ -22,21 +22,30 @@ class Frontier:
         self._room = max_pages - asked
         self._waiting: dict[str, deque[Target]] = {}
         self._running = 0
+        self._begun = 0
+        self._closing = False
+        self.ended = False  # there is no page left, or the limit of pages is reached
         self._changed = asyncio.Condition()
 
     async def next(self) -> Target | None:
-        """A page whose host can be asked next; None when the crawl is over. `done` must follow."""
+        """A page whose host can be asked next; None when the crawl is over, or closed. `done` must follow."""
         async with self._changed:
-            while True:
+            while not (self._closing and self._begun):
                 host = self._hosts.pick(self._waiting)
                 if host is not None:
                     return self._start(host)
                 if await self._refill():
                     continue
                 if not self._running and not self._waiting:
+                    self.ended = True
                     self._changed.notify_all()
                     return None
                 await self._changed.wait()
+        return None
+
+    def close(self) -> None:
+        """Hand out no more than one page in all, so that however often this is said a crawl comes to its end."""
+        self._closing = True
 
     async def done(self, target: Target, *, counted: bool, again: bool = False) -> None:
         """A page was dealt with. `counted`: against the limit of pages; `again`: it is to be handed out once more."""
@@ -54,6 +63,7 @@ class Frontier:
         if not waiting:
             del self._waiting[host]
         self._running += 1
+        self._begun += 1
         self._hosts.enter(host)
         return target
 

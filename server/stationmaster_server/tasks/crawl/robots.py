@@ -21,7 +21,7 @@ from stationmaster_server.tasks.crawl.urls import host_of, normalise, origin_of
 _MOST_BYTES = 500 * 1024
 _MOST_REDIRECTS = 5
 _MOST_KEPT = 8 * 1024 * 1024
-_LONGEST_DELAY = 3600.0
+_LONGEST_DELAY = 600.0
 _MOST_SITEMAPS = 20
 _WORD = re.compile(r"[a-z0-9_-]+")
 _AGENT_LINE = re.compile(r"\s*user-?\s?agent\s*:?\s*(?P<name>[^#]*)", re.IGNORECASE)

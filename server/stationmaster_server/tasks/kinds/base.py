@@ -137,6 +137,19 @@ class Kind(Protocol[P_contra]):
 
 
 @runtime_checkable
+class Guarded(Protocol):
+    """A kind that not every caller may use."""
+
+    def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
+        """Raise PermissionDenied when the caller may not have this done.
+
+        Asked when an execution is submitted and when a task is created, changed or executed; then texts of the payload
+        may be templates, and secrets are masks. What may change until the execution runs is for `run` to look at again.
+        """
+        ...
+
+
+@runtime_checkable
 class ReportsItself(Protocol):
     """A kind that knows better than a table of its result what a report should tell."""
 

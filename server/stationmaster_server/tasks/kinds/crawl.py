@@ -21,9 +21,10 @@ from stationmaster_server.tasks.crawl.model import CrawlSummary, PageState, Prog
 from stationmaster_server.tasks.crawl.outcome import reason_of_nothing, result_of
 from stationmaster_server.tasks.crawl.settings import Cookie, CrawlSettings, Proxy, Stay
 from stationmaster_server.tasks.crawl.urls import normalise
-from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
+from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
 
 _EXTRACT_LIMIT = timedelta(seconds=20)
+_SHIFT = timedelta(minutes=20)
 _MOST_LINES = 200
 _PAGES = 100  # unless the payload says otherwise
 
@@ -89,12 +90,24 @@ class CrawlKind:
         """Crawl, or go on. Raises KindFailed when not a single page could be fetched."""
         settings = settings_of(job.payload, self._defaults)
         journal = Journal(self._database, job.caller.tenant.organization_id, job.execution_id, settings.max_urls)
-        summary = await Crawler(settings, journal, self._outbound, self._extract, _Teller(job)).run()
+        crawler = Crawler(settings, journal, self._outbound, self._extract, _Teller(job))
+        summary = await self._in_shifts(crawler)
         if not summary.fetched:
             await self._fail(journal, summary)
         counters = {"fetched": summary.fetched, "failed": summary.failed, "skipped": summary.skipped}
         job.progress(1.0, "", counters)
         return Done(await result_of(summary, journal))
+
+    async def _in_shifts(self, crawler: Crawler) -> CrawlSummary:
+        """A crawl may last longer than an attempt: it is handed back now and then, which counts as no attempt."""
+        over = asyncio.get_running_loop().call_later(_SHIFT.total_seconds(), crawler.close)
+        try:
+            summary = await crawler.run()
+        finally:
+            over.cancel()
+        if summary is None:
+            raise Later(timedelta(0))
+        return summary
 
     async def _fail(self, journal: Journal, summary: CrawlSummary) -> None:
         """Nothing was fetched: say why. Another attempt begins at the beginning."""

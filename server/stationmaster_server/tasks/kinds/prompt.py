@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +22,8 @@ from stationmaster_server.sessions.model import Message, NewSession, Session, Tu
 from stationmaster_server.sessions.turns import SendRequest, Started
 from stationmaster_server.tasks.events import message_added
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
+from stationmaster_server.tasks.model import Execution
+from stationmaster_server.tasks.reports.model import Section
 
 _LOOK_AGAIN = timedelta(seconds=5)
 """For the answer of a person: nobody holds a worker meanwhile."""
@@ -115,6 +117,10 @@ class PromptKind:
                 retryable=retryable,
             )
         return Done(await self._result(job, session_id, turn))
+
+    async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+        """Nothing: the conversation tells it all."""
+        return ()
 
     async def _begin(self, job: Job[PromptPayload], tries: int) -> dict[str, Any]:
         payload = job.payload

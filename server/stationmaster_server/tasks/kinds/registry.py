@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
-from stationmaster_server.tasks.kinds.base import Kind
+from stationmaster_server.tasks import secrets
+from stationmaster_server.tasks.kinds.base import Guarded, Kind
 
-ENTRY_POINTS = "stationmaster.task_kinds"
-"""The group of entry points: each names a class that implements `Kind` and needs no arguments."""
 MAX_PAYLOAD_BYTES = 256 * 1024
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
-logger = logging.getLogger(__name__)
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _TEMPLATE = re.compile(r"\{\{|\{%")
 
 
@@ -27,10 +24,12 @@ class Kinds:
 
     def __init__(self, kinds: Iterable[Kind[Any]]) -> None:
         self._kinds: dict[str, Kind[Any]] = {}
+        self._schemas: dict[str, dict[str, Any]] = {}
         for kind in kinds:
-            if not _NAME.fullmatch(kind.name) or kind.name in self._kinds:
+            if not NAME.fullmatch(kind.name) or kind.name in self._kinds:
                 raise ValueError(f"the kind {kind.name!r} has a bad name, or there are two of it")
             self._kinds[kind.name] = kind
+            self._schemas[kind.name] = kind.payload.model_json_schema()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
@@ -43,12 +42,25 @@ class Kinds:
             raise InvalidArgument.field(field, f"there is no kind {name!r} on this server; there are: {known}")
         return kind
 
+    def admit(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> None:
+        """Whether the caller may have this done; templates in the payload may stand. Raises PermissionDenied."""
+        kind = self.get(name)
+        if isinstance(kind, Guarded):
+            kind.admit(caller, payload)
+
+    def part(
+        self, name: str, payload: Mapping[str, Any], field: str, before: secrets.Secrets | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A payload with masks for its secrets, and these, as `secrets.part`. Raises InvalidArgument."""
+        self.get(name)
+        return secrets.part(self._schemas[name], payload, field, before)
+
     def parse(self, name: str, payload: Mapping[str, Any], field: str) -> BaseModel:
         """The payload as its kind's. Raises InvalidArgument naming the path of all that is wrong."""
         try:
             return self.get(name).payload.model_validate(payload)
         except ValidationError as error:
-            raise _refused(field, error, error.errors(include_url=False)) from None
+            raise _refused(field, error.errors(include_url=False, include_input=False)) from None
 
     def check(self, name: str, payload: Mapping[str, Any], field: str) -> None:
         """The same of a payload with templates: what they will make is taken for good."""
@@ -57,25 +69,14 @@ class Kinds:
         except ValidationError as error:
             wrong = [one for one in error.errors(include_url=False) if not _is_template(one.get("input"))]
             if wrong:
-                raise _refused(field, error, wrong) from None
-
-
-def installed() -> list[Kind[Any]]:
-    """The kinds of plug-ins. One that cannot be loaded is left out, and the log says why."""
-    kinds: list[Kind[Any]] = []
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-        try:
-            kinds.append(point.load()())
-        except Exception:
-            logger.exception("the task kind %r of %r cannot be loaded", point.name, point.value)
-    return kinds
+                raise _refused(field, wrong) from None
 
 
 def _is_template(value: object) -> bool:
     return isinstance(value, str) and _TEMPLATE.search(value) is not None
 
 
-def _refused(field: str, error: ValidationError, wrong: Iterable[Any]) -> InvalidArgument:
+def _refused(field: str, wrong: Iterable[Any]) -> InvalidArgument:
     violations = [
         FieldViolation(".".join((field, *(str(part) for part in one["loc"]))), str(one["msg"])) for one in wrong
     ]

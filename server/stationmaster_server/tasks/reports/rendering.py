@@ -1,10 +1,9 @@
-"""Rendering away from the event loop: by whatever runs a function in another process."""
+"""The formats and their functions, which compute for long: they belong into a process pool, with the time limit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Protocol
 
 from stationmaster_server.storage.model import ReportFormat
 from stationmaster_server.tasks.reports.as_html import as_html
@@ -23,15 +22,3 @@ RENDERERS: Mapping[ReportFormat, Renderer] = {
 }
 TIME_LIMIT = timedelta(seconds=60)
 """Long reports in PDF take a second or two; what takes so long was made to."""
-
-
-class Run(Protocol):
-    """Calls a function of a module in a process of its own, such as `Pools.cpu`."""
-
-    async def __call__(self, function: Renderer, report: Report, /, *, timeout: timedelta) -> bytes:
-        """What the function returns; an error when it takes longer."""
-
-
-async def render(report: Report, report_format: ReportFormat, run: Run) -> bytes:
-    """The report in a format. Raises what `run` raises, above all DeadlineExceeded."""
-    return await run(RENDERERS[report_format], report, timeout=TIME_LIMIT)

@@ -28,9 +28,16 @@ from stationmaster_server.tasks.reports.model import (
 
 
 def tell(
-    execution: Execution, title: str, events: Sequence[Event], messages: Sequence[Message], sections: Sequence[Section]
+    execution: Execution,
+    title: str,
+    events: Sequence[Event],
+    messages: Sequence[Message],
+    sections: Sequence[Section] | None,
 ) -> Report:
-    """The report of an execution that has ended: from its row, its stream, and the session that it ran in."""
+    """The report of an execution that has ended: from its row, its stream, and the session that it ran in.
+
+    `sections` None: its kind leaves it to a table of its result.
+    """
     attempts = _attempts(execution, events)
     results = {part.call_id: part for part in _parts(messages, runtime.ToolResult)}
     return Report(
@@ -49,7 +56,7 @@ def tell(
         conversation=tuple(_entry(message, results) for message in messages if message.role is not MessageRole.TOOL),
         totals=_totals(messages),
         progress=_progress(execution, events),
-        sections=tuple(sections) or _result(execution),
+        sections=_result(execution) if sections is None else tuple(sections),
     )
 
 

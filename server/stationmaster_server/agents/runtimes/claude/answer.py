@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens
+from stationmaster_server.agents.prices import Prices, Tokens, estimate_tokens, most_tokens
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
     AnswerRestarted,
@@ -47,19 +47,19 @@ class _Block:
 class Answer:
     """An answer under way. `whole` once the provider has said so."""
 
-    def __init__(self, step: int, model_id: str, names: Names, prices: Prices, estimated_input: int) -> None:
+    def __init__(self, step: int, model_id: str, names: Names, prices: Prices) -> None:
         self.whole = False
-        self.begun = False
+        self._begun = False
         self._step = step
         self._model_id = model_id
         self._names = names
         self._prices = prices
-        self._estimated_input = estimated_input
+        self._most_input = 0
         self._blocks: dict[int, _Block] = {}
         self._counted: dict[str, int] = {}
         self._stop_reason = ""
         self._wasted = Usage()
-        self._asked = time.perf_counter()
+        self._asked = 0.0
         self._first_delta = 0.0
 
     @property
@@ -67,17 +67,31 @@ class Answer:
         """Why the model stopped, in our words."""
         return FINISHES.get(self._stop_reason, self._stop_reason)
 
-    def take(self, event: Mapping[str, Any]) -> TextDelta | ThinkingDelta | AnswerRestarted | None:
+    def again(self) -> AnswerRestarted | None:
+        """It is asked for once more; what the provider sent before it broke off is paid for."""
+        if not self._begun:
+            return None
+        self._wasted = self._spent()
+        self._blocks, self._counted, self._stop_reason, self._begun = {}, {}, "", False
+        return AnswerRestarted(self._step, self._wasted)
+
+    def asked(self, most_input_tokens: int) -> None:
+        """The provider is asked, with at most so many tokens."""
+        self._most_input = most_input_tokens
+        self._asked = self._asked or time.perf_counter()
+
+    def take(self, event: Mapping[str, Any]) -> TextDelta | ThinkingDelta | None:
         """What the event brings for readers."""
         match event:
             case {"type": "content_block_delta", "index": int(index), "delta": delta}:
                 return self._delta(self._blocks[index], delta) if index in self._blocks else None
-            case {"type": "content_block_start", "index": int(index), "content_block": block}:
-                self._blocks[index] = _Block(block.get("type", ""), block)
-            case {"type": "message_start", "message": message}:
-                return self._begin(message)
-            case {"type": "message_delta", "delta": delta}:
-                self._stop_reason = delta.get("stop_reason") or self._stop_reason
+            case {"type": "content_block_start", "index": int(index), "content_block": {"type": str(kind)} as block}:
+                self._blocks[index] = _Block(kind, block)
+            case {"type": "message_start", "message": {**message}}:
+                self._begun = True
+                self._count(message.get("usage"))
+            case {"type": "message_delta", "delta": {**changed}}:
+                self._stop_reason = str(changed.get("stop_reason") or self._stop_reason)
                 self._count(event.get("usage"))
             case {"type": "message_stop"}:
                 self.whole = bool(self._stop_reason)
@@ -98,26 +112,17 @@ class Answer:
 
     @property
     def in_vain(self) -> Usage:
-        """What it used if it does not become whole: nothing, if no attempt brought a word."""
-        return self._spent() if self._first_delta else Usage()
+        """What it used if it does not become whole: nothing, if no attempt began."""
+        return self._spent()
 
     def parts(self) -> tuple[Text | Thinking | ToolCall, ...]:
         """What it is made of, without what is empty."""
         found = (self._part(block) for _, block in sorted(self._blocks.items()))
         return tuple(part for part in found if part is not None)
 
-    def _begin(self, message: Mapping[str, Any]) -> AnswerRestarted | None:
-        again = self.begun
-        self._wasted = self._spent()  # the provider broke off and was asked again: what it sent is paid for
-        restarted = any(block.pieces for block in self._blocks.values())
-        self._blocks, self._counted, self._stop_reason = {}, {}, ""
-        self.begun, self.whole = True, False
-        self._count(message.get("usage"))
-        return AnswerRestarted(self._step, self._wasted) if again and restarted else None
-
     def _count(self, usage: object) -> None:
         if isinstance(usage, Mapping):
-            self._counted.update({name: count for name, count in usage.items() if isinstance(count, int)})
+            self._counted.update({name: max(count, 0) for name, count in usage.items() if isinstance(count, int)})
 
     def _delta(self, block: _Block, delta: Mapping[str, Any]) -> TextDelta | ThinkingDelta | None:
         match delta:
@@ -144,21 +149,23 @@ class Answer:
             case "redacted_thinking":
                 return Thinking("", _signature(id="redacted_thinking", signature=block.start.get("data", "")))
             case "tool_use":
-                tool = self._names.tool(block.start["name"])
-                return ToolCall(block.start["id"], tool, _arguments(block.text or json.dumps(block.start["input"])))
+                tool = self._names.tool(str(block.start.get("name", "")))
+                arguments = _arguments(block.text or json.dumps(block.start.get("input", {})))
+                return ToolCall(str(block.start.get("id", "")), tool, arguments)
         return None
 
     def _spent(self) -> Usage:
-        return self._wasted + self._usage(broken=True) if self.begun else self._wasted
+        return self._wasted + self._usage(broken=True) if self._begun else self._wasted
 
     def _usage(self, *, broken: bool = False) -> Usage:
         counted = self._counted
         read, write = counted.get("cache_read_input_tokens", 0), counted.get("cache_creation_input_tokens", 0)
         given, made = counted.get("input_tokens", 0) + read + write, counted.get("output_tokens", 0)
-        estimated = broken or not (given or made)
-        if estimated:
-            given = given or self._estimated_input
-            made = max(made, sum(estimate_tokens(block.text) for block in self._blocks.values()))
+        said = "".join(block.text + block.signature for block in self._blocks.values())
+        estimated = broken or not given or (bool(said) and not made)
+        # A report of nothing makes nothing free: then it is what the bytes can have been at most.
+        given = given or self._most_input
+        made = max(made, estimate_tokens(said)) if broken else made or most_tokens(said)
         cost, unknown = self._prices.cost(self._model_id, Tokens(given, made, read, write))
         return Usage(given, made, read, cost, unknown or estimated, model_calls=1)
 

@@ -31,12 +31,15 @@ _QUIET = {
     "DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
 }
-# What would make the command line call the model without our knowing, or answer otherwise than our tools did.
+# What would make the command line call the model without our knowing, or another model, or at another price, or answer
+# otherwise than our tools did.
 _NOTHING_OF_ITS_OWN = {
+    "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
     "DISABLE_COMPACT": "1",
     "DISABLE_AUTO_COMPACT": "1",
     "ENABLE_TOOL_SEARCH": "false",
+    "FORCE_PROMPT_CACHING_5M": "1",
     "MAX_MCP_OUTPUT_TOKENS": "10000000",
     "MCP_TOOL_TIMEOUT": _FOREVER_MS,
 }
@@ -71,7 +74,7 @@ def command(place: Place, asking: Asking, *, resume: bool) -> list[str]:
     return [
         str(program()),
         *("--output-format", "stream-json", "--input-format", "stream-json", "--verbose"),
-        *("--include-partial-messages", "--session-mirror", "--strict-mcp-config"),
+        *("--session-mirror", "--strict-mcp-config"),
         f"--system-prompt-file={place.instructions}",
         "--tools=",
         "--setting-sources=",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,17 +12,12 @@ from uuid import UUID, uuid4
 
 from claude_agent_sdk import SessionKey, project_key_for_directory
 
-from stationmaster_server.agents.prices import estimate_tokens
 from stationmaster_server.agents.runtime import HistoryMessage
 from stationmaster_server.agents.runtimes.claude import transcript
 from stationmaster_server.agents.runtimes.claude.command import Place
 from stationmaster_server.agents.runtimes.claude.store import PROJECT, Transcripts
 from stationmaster_server.agents.runtimes.claude.transcript import Said, Scribe
-from stationmaster_server.agents.tools.tool import Tool
 from stationmaster_server.agents.transcript_store import Entry
-
-OWN_TOKENS = 3_000
-"""About how many the command line adds: its own words, and where it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +27,6 @@ class Beginning:
     entries: list[Entry]
     changed: bool
     said: list[Said]
-
-    @property
-    def estimated_tokens(self) -> int:
-        """About how many tokens the entries take, and what comes with them."""
-        told = (json.dumps(entry["message"]) for entry in self.entries if "message" in entry)
-        return OWN_TOKENS + sum(map(estimate_tokens, told))
 
 
 async def prepare(transcripts: Transcripts, scribe: Scribe, history: Sequence[HistoryMessage]) -> Beginning:
@@ -61,12 +50,6 @@ async def settle(transcripts: Transcripts, beginning: Beginning, place: Place, i
 def new_place(folder: Path, session_id: UUID, workspace: Path) -> Place:
     """A private folder for one process, whichever of the session's it is."""
     return Place(session_id, workspace, folder / f"{session_id.hex}-{uuid4().hex[:8]}")
-
-
-def estimate_offer(offered: Mapping[str, Tool], instructions: str) -> int:
-    """About how many tokens it takes to tell a model of these tools and instructions."""
-    told = (json.dumps([name, tool.description, dict(tool.parameters)]) for name, tool in offered.items())
-    return estimate_tokens(instructions) + sum(map(estimate_tokens, told))
 
 
 def _write(place: Place, entries: Sequence[Entry], instructions: str) -> None:

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from claude_agent_sdk import ClaudeSDKError
 
-from stationmaster_server.agents.prices import Prices, estimate_tokens
+from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import ProviderSettings
 from stationmaster_server.agents.runtime import (
     AnswerCompleted,
@@ -23,16 +24,18 @@ from stationmaster_server.agents.runtime import (
     ThinkingDelta,
     TurnInput,
 )
+from stationmaster_server.agents.runtimes import bounds
 from stationmaster_server.agents.runtimes.claude import context, failures
 from stationmaster_server.agents.runtimes.claude.answer import Answer
 from stationmaster_server.agents.runtimes.claude.command import Asking, environment
-from stationmaster_server.agents.runtimes.claude.context import Beginning
 from stationmaster_server.agents.runtimes.claude.desk import Outcome
 from stationmaster_server.agents.runtimes.claude.hearing import guarded, hear, over
+from stationmaster_server.agents.runtimes.claude.line import Line
 from stationmaster_server.agents.runtimes.claude.live import Live, start
 from stationmaster_server.agents.runtimes.claude.names import Names
 from stationmaster_server.agents.runtimes.claude.pool import Pool
 from stationmaster_server.agents.runtimes.claude.relay import Relay
+from stationmaster_server.agents.runtimes.claude.request import Request
 from stationmaster_server.agents.runtimes.claude.store import PROJECT, Transcripts
 from stationmaster_server.agents.runtimes.claude.transcript import Scribe, said
 from stationmaster_server.agents.runtimes.retries import Retries
@@ -42,7 +45,7 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import StationmasterError
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
 
-AnswerEvent = TextDelta | ThinkingDelta | AnswerRestarted | AnswerCompleted
+AnswerEvent = ModelCallStarted | TextDelta | ThinkingDelta | AnswerRestarted | AnswerCompleted
 
 _log = logging.getLogger(__name__)
 
@@ -74,30 +77,41 @@ class Dialogue:
         self._names = Names(offered)
         self._transcripts = Transcripts(means.database, Tenant(turn.organization_id, turn.user_id), PROJECT)
         self._live: Live | None = None
-        self._beginning: Beginning | None = None
         self._outcomes: Sequence[Outcome] = ()
         self._clean = False
-        self._output_tokens = 0
 
     def ran(self, results: HistoryMessage, outcomes: Sequence[Outcome]) -> None:
         """The calls of the newest answer have these results; the model is told of them when it is asked next."""
         self.history.append(results)
         self._outcomes = outcomes
 
-    async def prepare(self, step: int) -> ModelCallStarted:
-        """What the next model call is, as far as one knows before it begins. Nothing is asked yet."""
-        before, text = self._split()
-        live = self._live = self._live or await self._waiting(before, text)
-        if live is not None:
-            told = sum(estimate_tokens(outcome.result.content) for outcome in self._outcomes)
-            estimated, most = self._figures(live.context_tokens + told, text)
-        else:
-            estimated, most = self._figures(await self._begin_anew(before), text)
-        if live is not None and live.asking.max_output_tokens != most:
-            # It may say more than there is a budget for, or less than there is room for.
-            await self._end()
-            estimated, most = self._figures(await self._begin_anew(before), text)
-        return ModelCallStarted(step, self._turn.spec.model, estimated, most)
+    async def ask(self, step: int) -> AsyncGenerator[AnswerEvent, None]:
+        """The start of each model call, the answer piece by piece, then whole.
+
+        A failure counts against the provider if it is to blame.
+        """
+        model_id, means = self._turn.spec.model, self._means
+        answer = Answer(step, model_id, self._names, means.prices)
+        with guarded(means.breaker, answer, model_id):
+            live = await self._put()
+            async with aclosing(hear(live.line, answer, model_id, partial(self._call, step))) as heard:
+                async for event in heard:
+                    yield event
+        completed = answer.completed()
+        self.history.append(HistoryMessage("assistant", completed.parts))
+        live.said += said(self.history[-1:])
+        if not completed.calls:
+            self._clean = answer.finish_reason != "length" and await over(live.line)
+        yield completed
+
+    def _call(self, step: int, request: Request) -> ModelCallStarted:
+        """What the call comes to at most."""
+        most = request.most_input_tokens
+        wanted = min(request.max_output_tokens, self._asking.max_output_tokens)
+        output_tokens = bounds.output_tokens(self._turn, self._means.prices, wanted, most)
+        return ModelCallStarted(
+            step, self._turn.spec.model, request.estimated_input_tokens, output_tokens, max_input_tokens=most
+        )
 
     def _split(self) -> tuple[list[HistoryMessage], str | None]:
         """What was said before, and the user's message that is to be answered; None behind the results of tools."""
@@ -111,59 +125,29 @@ class Dialogue:
         found = self._means.pool.take(self._turn.session_id)
         if found is None:
             return None
-        if text is not None and found.fits(self._asking(found.asking.max_output_tokens), self._offered, said(before)):
+        if text is not None and found.fits(self._asking, self._offered, said(before)):
             return found
         await self._means.pool.end(found)
         return None
 
-    async def _begin_anew(self, before: Sequence[HistoryMessage]) -> int:
-        """Read what another command line begins with; about how many tokens that takes."""
-        model = self._turn.spec.model.partition(":")[2]
-        scribe = Scribe(self._turn.session_id, str(self._turn.workspace), model, self._names)
-        self._beginning = await context.prepare(self._transcripts, scribe, before)
-        return self._beginning.estimated_tokens + context.estimate_offer(self._offered, self._turn.spec.instructions)
-
-    def _figures(self, context_tokens: int, text: str | None) -> tuple[int, int]:
-        """About how many tokens the next call takes, and how many it may make."""
-        estimated = context_tokens + (estimate_tokens(text) if text is not None else 0)
-        most = self._turn.spec.max_output_tokens or self._means.provider.max_output_tokens
-        budget = self._turn.output_budget
-        left = budget(estimated) if budget is not None else None
-        return estimated, most if left is None else max(1, min(most, left))
-
-    def _asking(self, max_output_tokens: int) -> Asking:
+    @property
+    def _asking(self) -> Asking:
         spec = self._turn.spec
         system = (part.text for m in self.history if m.role == "system" for part in m.parts if isinstance(part, Text))
         instructions = "\n\n".join(filter(None, (spec.instructions, *system)))
-        return Asking(spec.model.partition(":")[2], instructions, max_output_tokens)
+        most = spec.max_output_tokens or self._means.provider.max_output_tokens
+        return Asking(spec.model.partition(":")[2], instructions, most)
 
-    async def ask(self, started: ModelCallStarted) -> AsyncGenerator[AnswerEvent, None]:
-        """The answer, piece by piece, then whole. A failure counts against the provider if it is to blame."""
-        spec, means = self._turn.spec, self._means
-        answer = Answer(started.step, spec.model, self._names, means.prices, started.estimated_input_tokens)
-        with guarded(means.breaker, answer, spec.model):
-            live = await self._put(started.max_output_tokens)
-            async with aclosing(hear(live, answer, spec.model)) as heard:
-                async for event in heard:
-                    yield event
-        completed = answer.completed()
-        self.history.append(HistoryMessage("assistant", completed.parts))
-        live.said += said(self.history[-1:])
-        self._output_tokens += completed.usage.output_tokens
-        live.context_tokens = completed.usage.input_tokens + completed.usage.output_tokens
-        if not completed.calls:
-            self._clean = answer.finish_reason != "length" and await over(live, self._output_tokens)
-        yield completed
-
-    async def _put(self, max_output_tokens: int) -> Live:
+    async def _put(self) -> Live:
         """Tell the command line what is new; from here on it asks the model."""
         before, text = self._split()
-        live, known = self._live, self._live is not None
+        known = self._live is not None
+        live = self._live = self._live or await self._waiting(before, text)
         if live is None:
             # Behind results it asks as soon as it has started.
-            live = self._live = await self._start(max_output_tokens, going_on=text is None)
+            live = self._live = await self._start(before, going_on=text is None)
         else:
-            live.line.allow(self._means.retries.attempts, max_output_tokens)
+            live.line.allow(self._means.retries.attempts)
         if text is not None:
             try:
                 await live.say(text)
@@ -178,16 +162,17 @@ class Dialogue:
         self._outcomes = ()
         return live
 
-    async def _start(self, max_output_tokens: int, *, going_on: bool) -> Live:
-        turn, means, beginning = self._turn, self._means, self._beginning
-        if beginning is None:
-            raise RuntimeError("a command line begins with what was prepared")
-        asking = self._asking(max_output_tokens)
+    async def _start(self, before: Sequence[HistoryMessage], *, going_on: bool) -> Live:
+        """Another command line, which begins with what was said before."""
+        turn, means, asking = self._turn, self._means, self._asking
+        scribe = Scribe(turn.session_id, str(turn.workspace), asking.model, self._names)
+        beginning = await context.prepare(self._transcripts, scribe, before)
         place = context.new_place(means.folder, turn.session_id, turn.workspace)
-        line = await means.relay.open(means.provider, asking.model, means.retries.longest_wait)
-        line.allow(means.retries.attempts, max_output_tokens)
         await means.pool.place()
+        line: Line | None = None
         try:
+            line = await means.relay.open(means.provider, asking.model, means.retries.longest_wait)
+            line.allow(means.retries.attempts)
             seen = environment(place, asking, line.url, line.token, means.retries, going_on=going_on)
             await context.settle(self._transcripts, beginning, place, asking.instructions)
             live = await start(
@@ -201,7 +186,8 @@ class Dialogue:
                 resume=bool(beginning.entries),
             )
         except BaseException as error:
-            line.shut()
+            if line is not None:
+                line.shut()
             means.pool.give_up()
             if isinstance(error, Exception) and not isinstance(error, StationmasterError):
                 # The SDK raises Exception itself where it gives up waiting.
@@ -217,9 +203,4 @@ class Dialogue:
         if live is not None and self._clean:
             await self._means.pool.keep(live)
         elif live is not None:
-            await self._means.pool.end(live)
-
-    async def _end(self) -> None:
-        live, self._live = self._live, None
-        if live is not None:
             await self._means.pool.end(live)

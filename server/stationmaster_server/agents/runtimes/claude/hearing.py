@@ -1,18 +1,19 @@
-"""Listening to a command line: the answer piece by piece, then that its turn is over."""
+"""Listening at a command line's way to its provider: the answer piece by piece, then that its turn is over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from claude_agent_sdk import ClaudeSDKError, ResultMessage, StreamEvent
+from claude_agent_sdk import ResultMessage
 
-from stationmaster_server.agents.runtime import AnswerRestarted, TextDelta, ThinkingDelta
+from stationmaster_server.agents.runtime import AnswerRestarted, ModelCallStarted, TextDelta, ThinkingDelta
 from stationmaster_server.agents.runtimes.claude import failures
 from stationmaster_server.agents.runtimes.claude.answer import Answer
-from stationmaster_server.agents.runtimes.claude.live import Live
+from stationmaster_server.agents.runtimes.claude.line import Held, Line
+from stationmaster_server.agents.runtimes.claude.request import Request
 from stationmaster_server.agents.runtimes.guard import Guarded
 from stationmaster_server.agents.runtimes.retries import ProviderFailure
 from stationmaster_server.errors import Unavailable
@@ -25,52 +26,44 @@ _log = logging.getLogger(__name__)
 
 
 async def hear(
-    live: Live, answer: Answer, model_id: str
-) -> AsyncGenerator[TextDelta | ThinkingDelta | AnswerRestarted, None]:
-    """What readers are told of the answer, until it is whole.
+    line: Line, answer: Answer, model_id: str, call_of: Callable[[Request], ModelCallStarted]
+) -> AsyncGenerator[ModelCallStarted | TextDelta | ThinkingDelta | AnswerRestarted, None]:
+    """What is told of the answer, until it is whole. Each attempt begins once whoever iterates has set its cost aside.
 
     Raises:
         ProviderFailure: The provider refuses, or the command line is gone.
     """
     while not answer.whole:
-        try:
-            message = await live.hear()
-        except ClaudeSDKError:
-            message = None
-        match message:
+        match await line.news.get():
             case None:
                 raise failures.ended(model_id)
-            case StreamEvent(parent_tool_use_id=None, event=event):
+            case Held() as held:
+                broken = answer.again()
+                if broken is not None:
+                    yield broken
+                call = call_of(held.request)
+                yield call
+                answer.asked(call.max_input_tokens)
+                held.grant(call.max_output_tokens)
+            case ResultMessage(is_error=True) as result:
+                raise failures.translate(result, line.failure, model_id)
+            case ResultMessage():
+                raise failures.broken_off(model_id, "the answer broke off")
+            case Mapping() as event:
                 told = answer.take(event)
                 if told is not None:
                     yield told
-            case ResultMessage(is_error=True):
-                raise failures.translate(message, live.line.failure, model_id)
-            case ResultMessage():
-                raise failures.broken_off(model_id, "the answer broke off")
 
 
-async def over(live: Live, output_tokens: int) -> bool:
-    """Whether the command line says that the turn has ended, and with that has kept its transcript.
-
-    It counts as well as we do: what it counts beyond our `output_tokens` nobody has paid for.
-    """
+async def over(line: Line) -> bool:
+    """Whether the command line says that the turn has ended, and with that has kept its transcript."""
     try:
         async with asyncio.timeout(_RESULT_LIMIT):
-            while (message := await live.hear()) is not None:
-                match message:
-                    case ResultMessage():
-                        theirs = (message.usage or {}).get("output_tokens", 0)
-                        if theirs > output_tokens:
-                            name = live.place.session_id
-                            _log.warning(
-                                "session %s: %d output tokens, of which we know %d", name, theirs, output_tokens
-                            )
-                        return not message.is_error
-                    case StreamEvent(event={"type": "message_start"}):
-                        return False  # it asks on its own account: nobody set money aside for that
-    except (ClaudeSDKError, TimeoutError):
-        _log.warning("the command line of session %s did not end its turn", live.place.session_id)
+            match await line.news.get():
+                case ResultMessage(is_error=False):
+                    return True
+    except TimeoutError:
+        _log.warning("a command line of %s did not end its turn", line.model)
     return False
 
 

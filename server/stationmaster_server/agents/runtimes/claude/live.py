@@ -17,17 +17,17 @@ from claude_agent_sdk import (
     ClaudeSDKError,
     HookMatcher,
     McpSdkServerConfig,
-    Message,
     MirrorErrorMessage,
+    ResultMessage,
 )
 from claude_agent_sdk.types import HookEvent
 
 from stationmaster_server.agents.runtimes.claude import command
 from stationmaster_server.agents.runtimes.claude.command import Asking, Place
 from stationmaster_server.agents.runtimes.claude.desk import Desk, offered_tools
+from stationmaster_server.agents.runtimes.claude.line import Line
 from stationmaster_server.agents.runtimes.claude.names import SERVER, Names
 from stationmaster_server.agents.runtimes.claude.process import Process
-from stationmaster_server.agents.runtimes.claude.relay import Line
 from stationmaster_server.agents.runtimes.claude.store import Transcripts
 from stationmaster_server.agents.runtimes.claude.transcript import Said
 from stationmaster_server.agents.tools.tool import Tool
@@ -52,16 +52,20 @@ class Live:
     client: ClaudeSDKClient
     line: Line
     said: list[Said]
-    context_tokens: int = 0
     idle_since: float = 0.0
     doomed: bool = False
     """Its session has ended: it is not kept."""
-    _messages: AsyncIterator[Message] | None = field(default=None, repr=False)
+    _listening: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and is listened to."""
+        return self.process.alive and self._listening is not None and not self._listening.done()
 
     def fits(self, asking: Asking, offered: Mapping[str, Tool], said: Sequence[Said]) -> bool:
         """Whether it can go on with this conversation: it lives, and knows all of it and nothing more."""
         same = self.asking == asking and self.offered == offered
-        return same and self.process.alive and bool(said) and self.said[-len(said) :] == list(said)
+        return same and self.alive and bool(said) and self.said[-len(said) :] == list(said)
 
     async def say(self, text: str) -> None:
         """A message of the user."""
@@ -77,14 +81,27 @@ class Live:
 
         await self.client.query(once())
 
-    async def hear(self) -> Message | None:
-        """The next message of the command line; None at its end. Raises ClaudeSDKError."""
-        if self._messages is None:
-            self._messages = self.client.receive_messages()
-        message = await anext(self._messages, None)
-        if isinstance(message, MirrorErrorMessage):
-            _log.warning("the transcript of session %s lags: %s", self.place.session_id, message.error)
-        return message
+    async def begin(self) -> None:
+        """Start it, and listen to it from then on. Raises ClaudeSDKError and what the SDK raises besides."""
+        await self.client.connect()
+        self._listening = asyncio.create_task(self._listen(), name="listen to a command line")
+
+    async def _listen(self) -> None:
+        """Of what it says only the end of a turn is news: the answer itself has come by its line."""
+        try:
+            async for message in self.client.receive_messages():
+                match message:
+                    case ResultMessage():
+                        await self.line.news.put(message)
+                    case MirrorErrorMessage():
+                        _log.warning("the transcript of session %s lags: %s", self.place.session_id, message.error)
+        except ClaudeSDKError as error:
+            _log.debug("the command line of session %s is gone: %s", self.place.session_id, error)
+        except Exception:
+            _log.exception("the command line of session %s is not understood", self.place.session_id)
+            await self.line.news.put(None)
+            raise
+        await self.line.news.put(None)
 
     async def end(self) -> None:
         """End the process and whatever it left."""
@@ -98,6 +115,9 @@ class Live:
 
     async def _close(self) -> None:
         self.line.shut()
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
         await self.process.close()
         try:
             async with asyncio.timeout(_CLOSING):
@@ -136,7 +156,7 @@ async def start(
     client = ClaudeSDKClient(options, transport=process)
     live = Live(place, asking, offered, names, desk, process, client, line, said)
     try:
-        await client.connect()
+        await live.begin()
     except BaseException:
         with suppress(asyncio.CancelledError):
             await live.end()

@@ -82,7 +82,7 @@ class Pool:
     async def evict_idle(self) -> int:
         """End what no turn has used for a while; returns how many."""
         limit = self._clock() - self._idle_seconds
-        old = [live for live in self._idle.values() if live.idle_since <= limit or not live.process.alive]
+        old = [live for live in self._idle.values() if live.idle_since <= limit or not live.alive]
         for live in old:
             if self._idle.pop(live.place.session_id, None) is live:
                 self._busy.add(live)

@@ -1,9 +1,9 @@
 """The provider as the command lines see it: a server of this process on the loopback, which passes their calls on.
 
 It knows each by a token that is of no use elsewhere, so none ever holds the provider's key. It lets a command line ask
-the model as often as the turn has announced and no more, whatever the program would do on its own account: go on with
-an answer that was cut, try to rescue one that makes no sense, sum up. And it ends with this process: an orphan asks
-nobody.
+the model once for each answer that the turn wants, holds each attempt back until what it can cost is set aside, and
+refuses whatever the program would do on its own account: go on with an answer that was cut, try to rescue one that
+makes no sense, sum up, count. And it ends with this process: an orphan asks nobody.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -29,11 +27,13 @@ from stationmaster_server.agents.runtimes.claude.exchange import (
     refuse,
     send,
 )
+from stationmaster_server.agents.runtimes.claude.line import Line
+from stationmaster_server.agents.runtimes.claude.request import parse
+from stationmaster_server.agents.runtimes.claude.stream import Events
 
 _HEAD_SECONDS = 60.0
 _MAX_ERROR_BYTES = 64 * 1024
-_MESSAGES, _COUNT = "/v1/messages", "/v1/messages/count_tokens"
-_END = b'"message_stop"'
+_MESSAGES = "/v1/messages"
 _OURS = frozenset(
     {
         "host",
@@ -49,33 +49,6 @@ _OURS = frozenset(
 _API = "https://api.anthropic.com"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Line:
-    """A command line's way to its provider. It may ask the model once `allow` was called, until an answer was whole."""
-
-    provider: ProviderSettings
-    model: str
-    url: str
-    longest_wait: timedelta
-    """A provider that wants to be left alone for longer is not asked again."""
-    token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
-    allowed: bool = False
-    attempts_left: int = 0
-    max_output_tokens: int = 0
-    failure: tuple[int, str] | None = None
-    """The status and the words with which the provider refused last: the command line may try something else then."""
-    is_open: bool = True
-
-    def allow(self, attempts: int, max_output_tokens: int) -> None:
-        """One answer of at most so many tokens may be asked for, so often until it is whole."""
-        self.allowed, self.attempts_left, self.max_output_tokens = True, attempts, max_output_tokens
-        self.failure = None
-
-    def shut(self) -> None:
-        """Nothing more is passed on."""
-        self.is_open = False
 
 
 class Relay:
@@ -131,19 +104,11 @@ class Relay:
         if line is None or not line.is_open:
             await refuse(writer, 401, "authentication_error", "this line is not open")
             return
-        if head.method != "POST" or head.path not in (_MESSAGES, _COUNT):
+        if head.method != "POST" or head.path != _MESSAGES:
             await refuse(writer, 404, "not_found_error", "nothing is passed on but messages")
             return
         body = await read_body(reader, head)
-        if head.path == _MESSAGES:
-            if not (line.allowed and await asyncio.to_thread(_announced, body, line)):
-                await refuse(writer, 400, "invalid_request_error", "the turn has not announced this call")
-                return
-            if not line.attempts_left:
-                await refuse(writer, 503, "api_error", "it failed again and again")
-                return
-            line.attempts_left -= 1
-        passing = asyncio.create_task(self._pass_on(head, body, line, writer), name="pass on a call")
+        passing = asyncio.create_task(self._ask(head, body, line, writer), name="pass on a call")
         gone = asyncio.create_task(reader.read(1), name="wait until a command line goes")
         try:
             await asyncio.wait((passing, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -154,29 +119,38 @@ class Relay:
                 task.cancel()
             await asyncio.gather(passing, gone, return_exceptions=True)
 
-    async def _pass_on(self, head: Head, body: bytes, line: Line, writer: asyncio.StreamWriter) -> None:
+    async def _ask(self, head: Head, body: bytes, line: Line, writer: asyncio.StreamWriter) -> None:
+        async with line.one_at_a_time:
+            request = await asyncio.to_thread(parse, body, line.model) if line.allowed else None
+            if request is None or not line.allowed:
+                await refuse(writer, 400, "invalid_request_error", "the turn has not announced this call")
+                _log.debug("a call of a command line of %s was refused: not announced", line.model)
+            elif not line.attempts_left:
+                await refuse(writer, 503, "api_error", "it failed again and again")
+            elif not (max_output_tokens := await line.ask(request)):
+                await refuse(writer, 400, "invalid_request_error", "nothing is set aside for this call")
+            else:
+                content = await asyncio.to_thread(request.body, max_output_tokens)
+                await self._pass_on(head, content, line, writer)
+
+    async def _pass_on(self, head: Head, content: bytes, line: Line, writer: asyncio.StreamWriter) -> None:
         headers = {name: value for name, value in head.headers.items() if name not in _OURS}
         headers |= {"x-api-key": line.provider.api_key, "accept-encoding": "identity"}
         url = (line.provider.base_url or _API).rstrip("/") + head.target
         begun = False
         try:
-            async with self._client(line.provider).stream("POST", url, headers=headers, content=body) as reply:
+            async with self._client(line.provider).stream("POST", url, headers=headers, content=content) as reply:
                 shown = {name: value for name, value in reply.headers.items() if name.lower() not in _OURS}
                 if _wants_to_be_left_alone(reply.headers, line.longest_wait):
                     line.attempts_left, shown["x-should-retry"] = 0, "false"
                 begin(writer, reply.status_code, shown)
-                begun, tail = True, b""
-                async for chunk in reply.aiter_raw():
-                    tail += chunk
-                    if head.path == _MESSAGES and _END in tail:
-                        line.allowed = False
-                    tail = tail[-_MAX_ERROR_BYTES:] if reply.is_error else tail[-len(_END) :]
-                    if chunk:
-                        await send(writer, chunk)
-                if reply.is_error and head.path == _MESSAGES:
-                    line.failure = (reply.status_code, _said(tail))
+                begun = True
+                if reply.is_error:
+                    line.failure = (reply.status_code, _said(await _pass_on_error(reply, writer)))
+                else:
+                    await _pass_on_answer(reply, line, writer)
             await send(writer, b"")
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, ValueError) as error:
             _log.debug("the provider %s broke off: %s", line.provider.name, type(error).__name__)
             if not begun:
                 line.failure = (502, "the connection failed")
@@ -191,12 +165,26 @@ class Relay:
         return self._clients[provider.name]
 
 
-def _announced(body: bytes, line: Line) -> bool:
-    """Whether this is the call that the turn has announced: of its model, streamed, and not longer."""
-    match json.loads(body):
-        case {"model": line.model, "stream": True, "max_tokens": int(most)}:
-            return most <= line.max_output_tokens
-    return False
+async def _pass_on_answer(reply: httpx2.Response, line: Line, writer: asyncio.StreamWriter) -> None:
+    """The turn hears of each event before the command line does. Raises ValueError for what is no stream of events."""
+    events, whole = Events(), False
+    async for chunk in reply.aiter_bytes():
+        for event in events.feed(chunk):
+            if not whole:
+                await line.tell(event)
+            whole = whole or event.get("type") == "message_stop"
+        if chunk:
+            await send(writer, chunk)
+
+
+async def _pass_on_error(reply: httpx2.Response, writer: asyncio.StreamWriter) -> bytes:
+    """Returns what it ends with."""
+    tail = b""
+    async for chunk in reply.aiter_bytes():
+        tail = (tail + chunk)[-_MAX_ERROR_BYTES:]
+        if chunk:
+            await send(writer, chunk)
+    return tail
 
 
 def _wants_to_be_left_alone(headers: Mapping[str, str], longest_wait: timedelta) -> bool:

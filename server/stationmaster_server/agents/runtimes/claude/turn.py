@@ -1,7 +1,7 @@
 """One run of a turn on a command line: it asks the model, our side decides about the calls and runs them.
 
 What comes next follows from the history and the results alone, as in the runtime `model`. The command line asks the
-model again as soon as it has the results of the calls, so it gets them after the start of that model call is durable.
+model again as soon as it has the results of the calls; it waits at its line until that model call is paid for.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class ClaudeTurn:
                                 return
                 if step > MAX_STEPS:
                     raise RuntimeFailure(Reason.LIMIT_REACHED, f"the turn took more than {MAX_STEPS} model calls")
-                started = await dialogue.prepare(step)
-                yield started
-                async with aclosing(dialogue.ask(started)) as answer:
+                async with aclosing(dialogue.ask(step)) as answer:
                     async for event in answer:
                         yield event
                         if isinstance(event, AnswerCompleted):

@@ -207,6 +207,7 @@ CREATE TABLE executions (
     trigger TEXT NOT NULL,
     scheduled_for TIMESTAMP WITH TIME ZONE,
     payload JSON NOT NULL,
+    secrets JSON DEFAULT '{}' NOT NULL,
     variables JSON DEFAULT '{}' NOT NULL,
     labels JSONB DEFAULT '{}' NOT NULL,
     report_formats TEXT[] DEFAULT '{}' NOT NULL,
@@ -337,8 +338,10 @@ CREATE TABLE quota_usage (
     shard SMALLINT NOT NULL,
     sessions BIGINT DEFAULT '0' NOT NULL,
     day DATE NOT NULL,
-    cost_reserved BIGINT DEFAULT '0' NOT NULL,
-    cost_settled BIGINT DEFAULT '0' NOT NULL,
+    tokens BIGINT DEFAULT '0' NOT NULL,
+    cost_micros BIGINT DEFAULT '0' NOT NULL,
+    tool_calls BIGINT DEFAULT '0' NOT NULL,
+    running_time INTERVAL DEFAULT '0' NOT NULL,
     storage_reserved BIGINT DEFAULT '0' NOT NULL,
     storage_used BIGINT DEFAULT '0' NOT NULL,
     CONSTRAINT quota_usage_pkey PRIMARY KEY (organization_id, subject_id, shard)
@@ -352,6 +355,9 @@ CREATE TABLE quotas (
     max_cost_micros_per_day BIGINT,
     max_storage_bytes BIGINT,
     max_users BIGINT,
+    max_tokens_per_day BIGINT,
+    max_tool_calls_per_day BIGINT,
+    max_running_time_per_day INTERVAL,
     revision BIGINT DEFAULT '1' NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT quotas_pkey PRIMARY KEY (organization_id, subject_id)
@@ -372,9 +378,9 @@ CREATE TABLE reports (
 
 CREATE INDEX reports_created_at_idx ON reports (created_at);
 
-CREATE INDEX reports_organization_id_created_at_id_idx ON reports (organization_id, created_at, id);
+CREATE INDEX reports_execution_idx ON reports (organization_id, ('executions/' || execution_id::text));
 
-CREATE INDEX reports_organization_id_execution_id_idx ON reports (organization_id, execution_id);
+CREATE INDEX reports_organization_id_created_at_id_idx ON reports (organization_id, created_at, id);
 
 CREATE INDEX reports_organization_id_user_id_created_at_id_idx ON reports (organization_id, user_id, created_at, id);
 
@@ -419,6 +425,7 @@ CREATE TABLE sessions (
     model_calls BIGINT DEFAULT 0 NOT NULL,
     tool_calls BIGINT DEFAULT 0 NOT NULL,
     cost_estimated BOOLEAN DEFAULT false NOT NULL,
+    running_time INTERVAL DEFAULT '0' NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT sessions_pkey PRIMARY KEY (organization_id, id)
@@ -462,6 +469,7 @@ CREATE TABLE tasks (
     kind TEXT NOT NULL,
     display_name TEXT NOT NULL,
     description TEXT NOT NULL,
+    secrets JSON DEFAULT '{}' NOT NULL,
     payload JSONB NOT NULL,
     variables JSONB NOT NULL,
     schedule JSONB,
@@ -661,10 +669,9 @@ CREATE TABLE turns (
     error_message TEXT DEFAULT '' NOT NULL,
     attempts INTEGER DEFAULT 0 NOT NULL,
     step INTEGER DEFAULT 1 NOT NULL,
-    active_time INTERVAL DEFAULT '0' NOT NULL,
     portions JSONB DEFAULT '{}' NOT NULL,
-    reserved_micros BIGINT DEFAULT 0 NOT NULL,
-    reserved_on DATE,
+    paid_until TIMESTAMP WITH TIME ZONE,
+    paid_on DATE,
     first_sequence BIGINT DEFAULT 0 NOT NULL,
     last_sequence BIGINT DEFAULT 0 NOT NULL,
     input_tokens BIGINT DEFAULT 0 NOT NULL,
@@ -674,6 +681,7 @@ CREATE TABLE turns (
     model_calls BIGINT DEFAULT 0 NOT NULL,
     tool_calls BIGINT DEFAULT 0 NOT NULL,
     cost_estimated BOOLEAN DEFAULT false NOT NULL,
+    running_time INTERVAL DEFAULT '0' NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE,
     finished_at TIMESTAMP WITH TIME ZONE,

@@ -1,0 +1,81 @@
+"""Reports as files: whole ones only, and never over another file unless that is wanted."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.output import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO
+
+    from stationmaster.v1 import storage_pb2
+
+    from stationmaster_client import Client
+
+ENDINGS = {"JSON": "json", "MARKDOWN": "md", "HTML": "html", "PDF": "pdf"}
+_FORMATS = {ending: name for name, ending in ENDINGS.items()} | {"markdown": "MARKDOWN", "htm": "HTML"}
+
+_PATIENCE = timedelta(seconds=30)
+"""How long to try to reach a server that went away in the middle of a download."""
+
+
+def format_name(report: storage_pb2.Report) -> str:
+    """`pdf`, `markdown` and so on."""
+    from stationmaster.v1 import storage_pb2
+
+    return plain(storage_pb2.ReportFormat.Name(report.format), "REPORT_FORMAT")
+
+
+def format_of(text: str, option: str) -> storage_pb2.ReportFormat.ValueType:
+    """A format from its name or from a file's ending. Raises CommandError."""
+    from stationmaster.v1 import storage_pb2
+
+    known = _FORMATS.get(text.lower().removeprefix("."))
+    if known is None:
+        raise CommandError(f"{option}: there is no report as {text!r}; there are: pdf, html, md and json")
+    return storage_pb2.ReportFormat.Value(f"REPORT_FORMAT_{known}")
+
+
+def free(name: str, *, force: bool) -> Path:
+    """The file to write. Raises CommandError when there is one already and it may not be replaced."""
+    target = Path(name)
+    if target.exists() and not force:
+        raise CommandError(f"{target} exists already: name another file, or replace it with --force")
+    return target
+
+
+async def save(client: Client, report: storage_pb2.Report, target: Path) -> None:
+    """Download a report to a file, which appears when it is whole."""
+    with _aside(target) as file:
+        await copy(client, report, file)
+
+
+async def copy(client: Client, report: storage_pb2.Report, file: IO[bytes]) -> None:
+    """Download a report."""
+    async with client.reports.download(report.name, patience=_PATIENCE) as pieces:
+        async for piece in pieces:
+            file.write(piece)
+    file.flush()
+
+
+@contextmanager
+def _aside(target: Path) -> Iterator[IO[bytes]]:
+    """A file beside the target that takes its place when it is whole, and goes when it is not."""
+    from tempfile import NamedTemporaryFile
+
+    try:
+        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            try:
+                yield file
+            except BaseException:
+                Path(file.name).unlink()
+                raise
+        Path(file.name).replace(target)
+    except OSError as error:
+        raise CommandError(f"{target} cannot be written: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""A kind of task that counts words."""

@@ -1,0 +1,1 @@
+"""Exports: what a caller sees, as files."""

@@ -1,0 +1,21 @@
+"""Whom an execution works for, as that user stands now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import PermissionDenied, Reason
+from stationmaster_server.identity.model import ROLE_SCOPES
+from stationmaster_server.identity.store import get_user
+
+
+async def owner_of(database: Database, caller: Caller) -> Caller:
+    """The owner of an execution as a caller: the role of now and all that it may. Raises PermissionDenied."""
+    tenant = caller.tenant
+    async with database.tenant(tenant, read=True) as tx:
+        user = await get_user(tx, tenant.organization_id, tenant.user_id)
+    if user is None or user.disabled_at is not None:
+        raise PermissionDenied(Reason.USER_DISABLED, f"users/{tenant.user_id} is disabled: nothing is done for it")
+    return replace(caller, role=user.role, scopes=ROLE_SCOPES[user.role])
