@@ -74,12 +74,20 @@ class Tasks:
         return await self._calls.unary(self._stub.ResumeTask, request)
 
     def search(
-        self, query: str, *, page_size: int = 0
+        self,
+        query: str,
+        *,
+        mode: task_pb2.SearchMode.ValueType = task_pb2.SEARCH_MODE_TEXT,
+        targets: Iterable[task_pb2.SearchTarget.ValueType] = (),
+        page_size: int = 0,
     ) -> Listing[task_pb2.SearchTasksResponse.Hit, task_pb2.SearchTasksResponse]:
-        """Find tasks by the words of their ids, names, descriptions, labels and payloads, best match first."""
+        """Find tasks (`targets`: or passages of documents) by words (`mode`: or by meaning, or both), best match first."""
+        wanted = list(targets)
 
         async def fetch(token: str) -> task_pb2.SearchTasksResponse:
-            request = task_pb2.SearchTasksRequest(query=query, page_size=page_size, page_token=token)
+            request = task_pb2.SearchTasksRequest(
+                query=query, mode=mode, targets=wanted, page_size=page_size, page_token=token
+            )
             return await self._calls.unary(self._stub.SearchTasks, request)
 
         return Listing(fetch, lambda page: page.hits)

@@ -59,7 +59,8 @@ async def end(server: Firer, state: str, count: int = 1) -> list[UUID]:
     async with server.database.system() as tx:
         rows = await tx.fetch(
             """UPDATE work_items SET state = $1, finished_at = now() WHERE item_id IN (
-                   SELECT item_id FROM work_items WHERE state IN ('QUEUED', 'WAITING') ORDER BY item_id LIMIT $2
+                   SELECT item_id FROM work_items WHERE follow_up AND state IN ('QUEUED', 'WAITING')
+                   ORDER BY item_id LIMIT $2
                ) RETURNING item_id""",
             state,
             count,
@@ -70,7 +71,8 @@ async def end(server: Firer, state: str, count: int = 1) -> list[UUID]:
 async def states(server: Firer) -> list[str]:
     """How the executions stand, the oldest first."""
     async with server.database.system(autocommit=True) as tx:
-        return [row["state"] for row in await tx.fetch("SELECT state FROM work_items ORDER BY created_at, item_id")]
+        rows = await tx.fetch("SELECT state FROM work_items WHERE follow_up ORDER BY created_at, item_id")
+    return [row["state"] for row in rows]
 
 
 async def audited(server: Firer, action: str) -> list[dict[str, object]]:

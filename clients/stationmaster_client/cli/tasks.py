@@ -9,9 +9,8 @@ import typer
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Limit, OrderBy, query
-from stationmaster_client.cli.tasks_shown import describe, row
-from stationmaster_client.cli.transcript import shorten
-from stationmaster_client.names import full, last
+from stationmaster_client.cli.tasks_shown import describe, hit_row, passage_row, row
+from stationmaster_client.names import full
 
 if TYPE_CHECKING:
     from stationmaster.v1 import task_pb2
@@ -65,22 +64,36 @@ async def _recent(run: Run, task: task_pb2.Task) -> None:
 async def search(
     run: Run,
     text: Annotated[str, typer.Argument(help='Words, "phrases", or and -not, as in a web search.', metavar="QUERY")],
+    meaning: Annotated[
+        bool, typer.Option("--meaning", help="What means about the same as QUERY, whatever its words.")
+    ] = False,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="By words and by meaning.")] = False,
+    documents: Annotated[
+        bool, typer.Option("--documents", help="Passages of documents, which tasks of the kind `process` made.")
+    ] = False,
     limit: Limit = 20,
 ) -> None:
-    """Find tasks by the words of their ids, names, descriptions, labels and payloads, best match first."""
+    """Find tasks, or passages of documents, by their words or by their meaning, best match first."""
     from stationmaster.v1 import task_pb2
 
-    def hit_row(hit: task_pb2.SearchTasksResponse.Hit) -> tuple[str, ...]:
-        return last(hit.task.name), hit.task.kind, shorten(hit.snippet)
-
+    if meaning and hybrid:
+        raise typer.BadParameter("give one of --meaning and --hybrid")
+    mode = task_pb2.SEARCH_MODE_MEANING if meaning else task_pb2.SEARCH_MODE_TEXT
+    target = task_pb2.SEARCH_TARGET_DOCUMENTS if documents else task_pb2.SEARCH_TARGET_TASKS
+    hits = run.client.tasks.search(
+        text,
+        mode=task_pb2.SEARCH_MODE_HYBRID if hybrid else mode,
+        targets=[target],
+        page_size=min(limit, 1000),
+    )
     await show(
         run.out,
-        run.client.tasks.search(text, page_size=min(limit, 1000)),
+        hits,
         task_pb2.SearchTasksResponse(),
         "hits",
         limit=limit,
-        columns=("TASK", "KIND", "TEXT"),
-        row=hit_row,
+        columns=("SOURCE", "SECTION", "TEXT") if documents else ("TASK", "KIND", "TEXT"),
+        row=passage_row if documents else hit_row,
         empty="Nothing found.",
     )
 

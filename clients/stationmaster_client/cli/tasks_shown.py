@@ -31,6 +31,16 @@ def row(task: task_pb2.Task) -> tuple[str | Text, ...]:
     )
 
 
+def hit_row(hit: task_pb2.SearchTasksResponse.Hit) -> tuple[str, ...]:
+    """A task that a search found."""
+    return last(hit.task.name), hit.task.kind, shorten(hit.snippet)
+
+
+def passage_row(hit: task_pb2.SearchTasksResponse.Hit) -> tuple[str, ...]:
+    """A passage that a search found."""
+    return shorten(hit.passage.source), shorten(" > ".join(hit.passage.headings)), shorten(hit.snippet)
+
+
 def state_of(task: task_pb2.Task) -> Text:
     """`active` or `paused`."""
     from rich.text import Text

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 
 from tests.client.cli.program import Program, Result
 from tests.client.cli.terminal import at_terminal
 from tests.fixtures.server import RunningServer
 from tests.tasks.kinds import Steered
+from tests.tasks.process.calls import processed
 
 CREATE = ("tasks", "create")
 STEERED = ("--kind", "steered")
@@ -61,6 +63,24 @@ async def test_with_json_every_command_prints_json_and_nothing_else(stationmaste
     assert answers[2]["labels"] == {"team": "blue"}
     for answer, field in ((answers[4], "tasks"), (answers[5], "hits"), (answers[12], "dependencies")):
         assert answer[field]
+
+
+async def test_search_finds_passages_of_documents_by_words_and_by_meaning(
+    stationmaster: Program, station: RunningServer
+) -> None:
+    async with station.channel() as channel:
+        await processed(TaskServiceStub(channel), text="# Zoo\n\nPenguins eat fish.", source="handbook")
+    search = ("tasks", "search", "--documents", "feeding a penguin")
+    words, meaning, both, shown = await stationmaster.many(
+        [(*search, "--json"), (*search, "--meaning", "--json"), (*search, "--hybrid", "--json"), (*search, "--meaning")]
+    )
+    assert "hits" not in parsed(words)
+    for result in (meaning, both):
+        assert [hit["passage"]["source"] for hit in parsed(result)["hits"]] == ["handbook"]
+    assert "handbook" in shown.out
+    assert "Zoo" in shown.out
+    (refused,) = await stationmaster.many([(*search, "--meaning", "--hybrid")])
+    assert refused.code == 2
 
 
 async def test_task_from_a_file_may_be_written_short(stationmaster: Program, tmp_path: Path) -> None:

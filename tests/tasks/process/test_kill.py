@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TEXT = "".join(f"## Part {n}\n\nThis is what part {n} says of lighthouse {n * 7}.\n\n" for n in range(3000))
 EXPECTED = split(TEXT, Splitting(120, 20))
+# A kill costs an attempt.
+PATIENT = pb.ExecutionOptions(retry=pb.ExecutionRetryPolicy(max_attempts=20))
 FAST = {"STATIONMASTER_WORK__LEASE": "2s"}
 
 
@@ -45,7 +47,7 @@ async def test_after_kill_9_every_piece_is_there_once(
         async with server.channel() as channel:
             if not name:
                 payload = struct({"text": TEXT, "source": "lighthouses", "size": 120, "overlap": 20})
-                spec = pb.ExecutionSpec(kind="process", payload=payload)
+                spec = pb.ExecutionSpec(kind="process", payload=payload, options=PATIENT)
                 request = pb.SubmitExecutionRequest(execution=spec)
                 name = (await TaskServiceStub(channel).SubmitExecution(request)).name
 
