@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -43,8 +45,10 @@ def format_of(text: str, option: str) -> storage_pb2.ReportFormat.ValueType:
 
 
 def free(name: str, *, force: bool) -> Path:
-    """The file to write. Raises CommandError when there is one already and it may not be replaced."""
+    """The file to write. Raises CommandError when it has no folder, or is there already and may not be replaced."""
     target = Path(name)
+    if not target.parent.is_dir():
+        raise CommandError(f"{target} cannot be written: {os.strerror(errno.ENOENT)}")
     if target.exists() and not force:
         raise CommandError(f"{target} exists already: name another file, or replace it with --force")
     return target

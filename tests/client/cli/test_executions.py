@@ -119,6 +119,8 @@ async def test_report_is_waited_for_and_saved_once(stationmaster: Program, tmp_p
     assert pdf.read_bytes().startswith(b"%PDF")
     again = await stationmaster(*run)
     assert (again.code, "exists already" in again.err) == (2, True)
+    nowhere = await stationmaster("tasks", "run", "hello", "--report", str(tmp_path / "no" / "report.pdf"))
+    assert (nowhere.code, "cannot be written" in nowhere.err) == (2, True)
     listed = await stationmaster("executions", "list", "--task", "hello", "--json")
     assert len(json.loads(listed.out)["executions"]) == 1, "nothing runs whose report cannot be written"
     other = await stationmaster("executions", "watch", "-", "--report", str(tmp_path / "report.md"))
