@@ -54,6 +54,7 @@ async def test_execution_tells_of_every_step_and_ends_with_its_result(tasks: Tas
     assert (last.fraction, dict(last.counters)) == (1.0, {"steps": 3})
     ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
     assert ended.state == pb.EXECUTION_STATE_SUCCEEDED
+    assert dict(ended.progress.counters) == {"steps": 3}, "also what came after the last heartbeat"
     assert values(ended.result) == {"text": "hello", "attempt": 1}
     assert ended.end_time.ToDatetime() >= ended.start_time.ToDatetime()
 

@@ -39,7 +39,7 @@ def _trim(body: dict[str, Any], keys: tuple[str, ...], most: int) -> None:
 
 def _has_few(body: Any, bounds: Bounds) -> bool:
     left, left_of_schemas = bounds.values, bounds.schema_values
-    waiting: list[tuple[Any, bool]] = [(body, False)]
+    waiting: list[tuple[Any, bool]] = [(body, False)] if body else []  # requests may have no parameters
     while waiting:
         value, in_schema = waiting.pop()
         if in_schema:

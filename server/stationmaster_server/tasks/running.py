@@ -148,6 +148,9 @@ class RunningJob:
         self._write_pending()
         if self._last is not None:
             await self._last
+        if (unsaid := self._run.progress) is not None:  # no heartbeat has carried it out
+            async with self._services.database.system(autocommit=True) as tx:
+                await leases.report(tx, self._run, unsaid)
 
     def _tick(self) -> None:
         self._timer = None

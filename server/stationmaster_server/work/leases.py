@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import LeaseLost
 from stationmaster_server.work.run import Run
+
+
+async def report(tx: Transaction, run: Run, progress: Mapping[str, Any]) -> None:
+    """Write how far the run is, without waiting for the next heartbeat; of one that has lost its lease: nothing."""
+    await tx.execute(
+        """UPDATE work_items SET progress = $4
+           WHERE organization_id = $1 AND item_id = $2 AND lease_token = $3 AND state = 'RUNNING'""",
+        run.item.organization_id,
+        run.item.item_id,
+        run.lease_token,
+        dict(progress),
+    )
 
 
 async def hold(tx: Transaction, run: Run) -> None:
