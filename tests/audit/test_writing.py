@@ -37,6 +37,17 @@ async def test_an_event_is_committed_with_its_change(server: Server, caller: Cal
     assert (event.method, event.request_id, event.peer) == ("/tests/Test", "a-request", "ipv4:127.0.0.1:1")
 
 
+async def test_several_events_of_a_change_are_committed_with_it(server: Server, caller: Caller) -> None:
+    entries = [AuditEntry("thing.end", f"things/{n}", details={"text": "é\ud800", "n": n}) for n in range(3)]
+    async with server.database.tenant(caller.tenant) as tx:
+        await server.log.write_many(tx, [(caller, entry) for entry in entries])
+        assert tx.audited
+    events = await everything(server, caller)
+    assert [(event.action, event.resource, event.details["n"]) for event in events] == [
+        ("thing.end", f"things/{n}", n) for n in range(3)
+    ]
+
+
 async def test_a_change_that_is_rolled_back_leaves_no_event(server: Server, caller: Caller) -> None:
     async def fail() -> None:
         async with server.database.tenant(caller.tenant) as tx:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -85,7 +85,8 @@ class Fenced:
             yield
         finally:
             self._here.discard(one)
-            await self._ask("SELECT pg_advisory_unlock(hashtextextended($1::uuid::text, 0))", one)
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # it goes with the connection
+                await self._ask("SELECT pg_advisory_unlock(hashtextextended($1::uuid::text, 0))", one)
 
     async def _tell(self, job: Job[FencedPayload], what: str) -> None:
         if await self._ask(_TELL, job.execution_id, job.attempt, what, os.getpid()) is None:

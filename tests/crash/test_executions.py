@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,10 +18,15 @@ import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
 from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
+from stationmaster_server.db.embedded.cluster import SUPERUSER
+from stationmaster_server.db.embedded.supervisor import find_postmaster
+from stationmaster_server.db.migrate import migrate
 from stationmaster_server.wire.fields import struct
 
 from tests.crash import fenced, ledger
 from tests.crash.fleet import SIZE, Fleet, install
+from tests.db.conditions import eventually
+from tests.db.test_embedded import joined
 from tests.fixtures.server import StartServer
 from tests.waiting import until
 
@@ -42,6 +49,13 @@ async def fleet(
     server_process: StartServer, database_url: str, administrator_url: str, data_folder: Path, observer: Any
 ) -> Fleet:
     """Three servers that know the kind `fenced`."""
+    return await start_fleet(server_process, database_url, administrator_url, data_folder)
+
+
+async def start_fleet(
+    server_process: StartServer, database_url: str, administrator_url: str, data_folder: Path
+) -> Fleet:
+    """Start three servers with the plug-in, whose side effects go to the administrator's connection."""
     environment = install(data_folder.parent / "plugin", Path(fenced.__file__), "Fenced")
     environment |= {"FENCED_URL": administrator_url, "STATIONMASTER_WORK__LEASE": LEASE}
     folders = [data_folder.parent / f"server-{number}" for number in range(SIZE)]
@@ -127,3 +141,58 @@ async def test_every_execution_ends_once_whatever_is_killed(
     assert fleet.kills >= rounds
     states = await ledger.check(administrator_url)
     await check(observer, states, total=total, rounds=rounds, chains=chains)
+
+
+@pytest.mark.timeout(300)
+async def test_every_execution_ends_once_though_the_database_is_killed(
+    server_process: StartServer, data_folder: Path
+) -> None:
+    folder = data_folder.parent / "database"
+    folder.mkdir()
+    with joined(folder) as member:
+        await migrate(member.cluster.url())
+        administrator_url = member.cluster.url(user=SUPERUSER)
+        await ask(administrator_url, lambda connection: connection.execute(fenced.SCHEMA))
+        fleet = await start_fleet(server_process, member.cluster.url(), administrator_url, data_folder)
+        for first in (0, 100):
+            request = pb.BatchSubmitExecutionsRequest(
+                executions=[spec(number) for number in range(first, first + 100)], request_id=str(uuid4())
+            )
+            await fleet.call("BatchSubmitExecutions", request)
+            wanted = first + fleet.chance.randint(1, 50)
+
+            async def far_enough(wanted: int = wanted) -> bool:
+                return bool(await ask(administrator_url, ledger.ended) >= wanted)
+
+            await until(far_enough, seconds=120)
+            found = find_postmaster(folder / "postgres" / "data")
+            assert found is not None
+            os.kill(found[0], signal.SIGKILL)
+            await eventually(lambda: answers(administrator_url), seconds=60)
+
+        async def done() -> bool:
+            return bool(await ask(administrator_url, ledger.all_is_done))
+
+        await until(done, seconds=200)
+        states = await ledger.check(administrator_url)
+        assert Counter(states.values()) == {"SUCCEEDED": 192, "FAILED": 8}
+        for server in fleet.servers:
+            await server.stop()
+
+
+async def ask(url: str, question: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Ask on a connection of its own."""
+    connection = await asyncpg.connect(url)
+    try:
+        return await question(connection)
+    finally:
+        await connection.close()
+
+
+async def answers(url: str) -> bool:
+    """Whether the database takes connections."""
+    try:
+        await ask(url, ledger.ended)
+    except (OSError, asyncpg.PostgresError):
+        return False
+    return True

@@ -79,6 +79,25 @@ async def test_an_append_under_another_fence_loses_its_lease(database: Database,
     assert len(await log.read(tenant, stream, 0, 10)) == 1
 
 
+async def test_streams_are_handed_over_with_an_event_each_and_only_the_new_fence_writes(
+    database: Database, log: EventLog, tenant: Tenant
+) -> None:
+    old, new = new_id(), new_id()
+    streams = [await make_stream(database, log, tenant, old) for _ in range(3)]
+    reader = asyncio.create_task(collect(log, tenant, streams[2], 0, 2))
+    async with database.system() as tx:
+        await log.append(tx, tenant.organization_id, streams[0], [noted(0)])
+        last = {stream: noted(number) for number, stream in enumerate(streams, 1)}
+        await log.hand_over(tx, tenant.organization_id, {**last, new_id(): noted(9)}, new)
+    for number, stream in enumerate(streams, 1):
+        assert (await log.read(tenant, stream, 0, 10))[-1].body == {"number": number}
+        with pytest.raises(LeaseLost):
+            await log.write(tenant.organization_id, stream, noted(4), fence=old)
+        await log.write(tenant.organization_id, stream, noted(5), fence=new)
+    assert [sequences(await log.read(tenant, stream, 0, 10)) for stream in streams] == [[1, 2, 3], [1, 2], [1, 2]]
+    assert sequences(await reader) == [1, 2]
+
+
 async def test_a_stream_that_does_not_exist_is_not_found(database: Database, log: EventLog, tenant: Tenant) -> None:
     for refused in (
         log.read(tenant, new_id(), 0, 10),

@@ -17,6 +17,7 @@ class SteeredPayload(Payload):
     retryable: bool = True
     gate: str = ""
     steps: int = 0
+    last_words: str = ""
 
 
 class Steered:
@@ -43,6 +44,8 @@ class Steered:
             job.progress((step + 1) / payload.steps, f"step {step + 1}", {"steps": step + 1})
         if payload.gate:
             await self.gate(payload.gate).wait()
+        if payload.last_words:
+            job.log(payload.last_words)
         if job.attempt <= payload.fail:
             raise KindFailed(f"attempt {job.attempt} fails as it was told", reason="TOLD", retryable=payload.retryable)
         return Done({"text": payload.text, "attempt": job.attempt})

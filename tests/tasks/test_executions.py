@@ -177,6 +177,29 @@ async def test_taken_id_is_refused_reused_or_replaced(tasks: TaskServiceAsyncStu
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
 
 
+async def test_what_was_replaced_says_nothing_more(tasks: TaskServiceAsyncStub, steered: Steered) -> None:
+    wanted = pb.SubmitExecutionRequest(
+        execution=spec(gate="old", last_words="I am still here"), execution_id="01936f5e-0000-7000-8000-000000000002"
+    )
+    execution = await tasks.SubmitExecution(wanted)
+
+    async def runs() -> bool:
+        return bool(steered.begun)
+
+    await until(runs)
+    wanted.on_conflict = pb.ID_CONFLICT_POLICY_TERMINATE_EXISTING
+    wanted.execution.CopyFrom(spec(text="new"))
+    wanted.execution.run_time.GetCurrentTime()
+    wanted.execution.run_time.seconds += 3600
+    await tasks.SubmitExecution(wanted)
+    steered.gate("old").set()
+    # Whatever the old attempt writes is flushed before the end of one that begins later.
+    await watched(tasks, (await submit(tasks, text="later")).name)
+    await tasks.CancelExecution(pb.CancelExecutionRequest(name=execution.name))
+    events = await watched(tasks, execution.name)
+    assert [event.execution_state_changed.state for event in events] == ["QUEUED", "RUNNING", "QUEUED", "CANCELLED"]
+
+
 async def test_prompt_runs_in_a_session_of_its_own(tasks: TaskServiceAsyncStub, station: RunningServer) -> None:
     request = pb.SubmitExecutionRequest(
         execution=pb.ExecutionSpec(kind="prompt", payload=struct({"model": "demo", "prompt": "Say hello."}))

@@ -12,7 +12,8 @@ from functools import partial
 import pytest
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.errors import FailedPrecondition, LeaseLost, NotFound, Reason, Unavailable
+from stationmaster_server.errors import Aborted, FailedPrecondition, LeaseLost, NotFound, Reason, Unavailable
+from stationmaster_server.work import follow_up_store
 from stationmaster_server.work.model import (
     Cancelled,
     Failed,
@@ -263,6 +264,19 @@ async def test_dead_items_are_listed_and_retried_singly_or_by_filter(start_serve
     for item in items[2:]:
         await server.reaches(item.item_id, State.SUCCEEDED)
     assert [item.item_id for item in await server.call(server.queue.list_dead)] == [items[1].item_id]
+
+
+async def test_a_dead_item_is_not_retried_before_its_end_was_followed_up(idle: Server) -> None:
+    item = await idle.submit(follow_up=True)
+    async with idle.database.system() as tx:
+        await tx.execute("UPDATE work_items SET state = 'DEAD', finished_at = now()")
+    with pytest.raises(Aborted, match="is being dealt with"):
+        await idle.call(idle.queue.retry, item.item_id)
+    assert await idle.call(idle.queue.retry_dead) == 0
+    async with idle.database.system() as tx:
+        assert await follow_up_store.look(tx, ["noop"], 10) == {item.organization_id: [item.item_id]}
+        await follow_up_store.done(tx, await follow_up_store.lock(tx, item.organization_id, [item.item_id]))
+    assert (await idle.call(idle.queue.retry, item.item_id)).state is State.QUEUED
 
 
 async def test_an_item_that_is_not_started_in_time_is_dead(start_server: StartServer) -> None:
