@@ -77,7 +77,7 @@ def typed(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
             return f"list of {typed(field['items'], root)}{_bounds(field, 'Items', 'items')}"
         case "object":
             patterns: Mapping[str, Any] = field.get("patternProperties", {})
-            inner = field.get("additionalProperties") or next(iter(patterns.values()), {})
+            inner: Any = field.get("additionalProperties") or next(iter(patterns.values()), {})
             return f"object of {typed(inner, root)}{_bounds(field, 'Properties', 'fields')}"
         case "string" if field.get("format") == "date-time":
             return "time (RFC 3339)"

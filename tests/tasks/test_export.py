@@ -22,7 +22,8 @@ from stationmaster_client import Client
 from stationmaster_server.agents.tools.workspace import PathRefused, Workspace
 from stationmaster_server.wire.fields import mapping, struct
 
-from tests.fixtures.server import RunningServer
+from tests.fixtures.server import RunningServer, running, server_settings
+from tests.tasks.kinds import Steered
 
 if TYPE_CHECKING:
     from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
@@ -182,6 +183,22 @@ async def test_bad_filter_is_no_reason_to_try_again(tasks: TaskServiceAsyncStub)
         assert execution.state == pb.EXECUTION_STATE_FAILED
         (attempt,) = execution.failed_attempts
         assert attempt.reason == "INVALID_FILTER"
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
+async def test_export_that_is_too_large_leaves_nothing(
+    database_url: str, tmp_path: Path, steered: Steered, file_format: str
+) -> None:
+    settings = server_settings(tmp_path / "small", database_url, export={"max_bytes": 3_000})
+    async with running(settings) as station, station.channel() as channel:
+        stub = TaskServiceStub(channel)
+        specs = [pb.ExecutionSpec(kind="steered") for _ in range(120)]
+        await stub.BatchSubmitExecutions(pb.BatchSubmitExecutionsRequest(executions=specs))
+        execution = await exported(stub, what=["audit", "executions"], format=file_format)
+    assert execution.state == pb.EXECUTION_STATE_FAILED
+    assert "export.max_bytes" in execution.message
+    assert not [path for path in (tmp_path / "small/workspaces").rglob("*.part") if path.is_file()]
+    assert not list((tmp_path / "small/workspaces").rglob("executions.*"))
 
 
 def test_file_is_whole_or_not_there(tmp_path: Path) -> None:
