@@ -185,6 +185,28 @@ async def test_bad_filter_is_no_reason_to_try_again(tasks: TaskServiceAsyncStub)
         assert attempt.reason == "INVALID_FILTER"
 
 
+async def test_attempt_after_a_crash_begins_anew_and_replaces_what_is_there(
+    station: RunningServer, tasks: TaskServiceAsyncStub
+) -> None:
+    async with Client.connect(station.target, station.admin_key) as client:
+        organization = (await client.whoami()).organization.name.partition("/")[2]
+        session = await talked(client, "one")
+    execution_id = str(uuid.uuid4())
+    folder = (
+        station.settings.data_folder / "workspaces/executions" / organization / execution_id / "exports" / execution_id
+    )
+    folder.mkdir(parents=True)
+    (folder / "sessions.jsonl").write_text("of the attempt before")
+    (folder / ".sessions.jsonl.0123.part").write_text("of an attempt that was killed")
+    spec = pb.ExecutionSpec(kind="export", payload=struct({"what": ["sessions"]}))
+    name = (await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=spec, execution_id=execution_id))).name
+    async for _ in tasks.WatchExecution(pb.WatchExecutionRequest(name=name)):
+        pass
+    files = files_of(station, await tasks.GetExecution(pb.GetExecutionRequest(name=name)))
+    assert [row["name"] for row in lines(files["sessions"])] == [session]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "sessions.jsonl"]
+
+
 @pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
 async def test_export_that_is_too_large_leaves_nothing(
     database_url: str, tmp_path: Path, steered: Steered, file_format: str
