@@ -23,7 +23,8 @@ from stationmaster_client.structs import values
 from stationmaster_server.agents.tools.workspace import PathRefused, Workspace
 from stationmaster_server.wire.fields import struct
 
-from tests.fixtures.server import RunningServer
+from tests.fixtures.server import RunningServer, running, server_settings
+from tests.tasks.kinds import Steered
 
 if TYPE_CHECKING:
     from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
@@ -183,6 +184,44 @@ async def test_bad_filter_is_no_reason_to_try_again(tasks: TaskServiceAsyncStub)
         assert execution.state == pb.EXECUTION_STATE_FAILED
         (attempt,) = execution.failed_attempts
         assert attempt.reason == "INVALID_FILTER"
+
+
+async def test_attempt_after_a_crash_begins_anew_and_replaces_what_is_there(
+    station: RunningServer, tasks: TaskServiceAsyncStub
+) -> None:
+    async with Client.connect(station.target, station.admin_key) as client:
+        organization = (await client.whoami()).organization.name.partition("/")[2]
+        session = await talked(client, "one")
+    execution_id = str(uuid.uuid4())
+    folder = (
+        station.settings.data_folder / "workspaces/executions" / organization / execution_id / "exports" / execution_id
+    )
+    folder.mkdir(parents=True)
+    (folder / "sessions.jsonl").write_text("of the attempt before")
+    (folder / ".sessions.jsonl.0123.part").write_text("of an attempt that was killed")
+    spec = pb.ExecutionSpec(kind="export", payload=struct({"what": ["sessions"]}))
+    name = (await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=spec, execution_id=execution_id))).name
+    async for _ in tasks.WatchExecution(pb.WatchExecutionRequest(name=name)):
+        pass
+    files = files_of(station, await tasks.GetExecution(pb.GetExecutionRequest(name=name)))
+    assert [row["name"] for row in lines(files["sessions"])] == [session]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "sessions.jsonl"]
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
+async def test_export_that_is_too_large_leaves_nothing(
+    database_url: str, tmp_path: Path, steered: Steered, file_format: str
+) -> None:
+    settings = server_settings(tmp_path / "small", database_url, export={"max_bytes": 3_000})
+    async with running(settings) as station, station.channel() as channel:
+        stub = TaskServiceStub(channel)
+        specs = [pb.ExecutionSpec(kind="steered") for _ in range(120)]
+        await stub.BatchSubmitExecutions(pb.BatchSubmitExecutionsRequest(executions=specs))
+        execution = await exported(stub, what=["audit", "executions"], format=file_format)
+    assert execution.state == pb.EXECUTION_STATE_FAILED
+    assert "export.max_bytes" in execution.message
+    assert not [path for path in (tmp_path / "small/workspaces").rglob("*.part") if path.is_file()]
+    assert not list((tmp_path / "small/workspaces").rglob("executions.*"))
 
 
 def test_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -376,7 +376,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetQueueStats(self, request, context):
-        """Returns how much of the organization's work waits, runs and failed, by kind.
+        """Returns how much of the organization's work waits, runs and failed, by kind; every kind that the server knows is named.
 
         Errors: none of its own.
         """

@@ -156,7 +156,7 @@ class TaskServiceStub:
     1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_task_pb2.GetQueueStatsRequest, _task_pb2.GetQueueStatsResponse]
-    """Returns how much of the organization's work waits, runs and failed, by kind.
+    """Returns how much of the organization's work waits, runs and failed, by kind; every kind that the server knows is named.
 
     Errors: none of its own.
     """
@@ -288,7 +288,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_task_pb2.GetQueueStatsRequest, _task_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
-    """Returns how much of the organization's work waits, runs and failed, by kind.
+    """Returns how much of the organization's work waits, runs and failed, by kind; every kind that the server knows is named.
 
     Errors: none of its own.
     """
@@ -561,7 +561,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.GetQueueStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.GetQueueStatsResponse, _abc.Awaitable[_task_pb2.GetQueueStatsResponse]]:
-        """Returns how much of the organization's work waits, runs and failed, by kind.
+        """Returns how much of the organization's work waits, runs and failed, by kind; every kind that the server knows is named.
 
         Errors: none of its own.
         """

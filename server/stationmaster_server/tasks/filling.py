@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.tasks import templates
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.tasks.model import Task, task_name
@@ -39,5 +40,8 @@ class Filling:
         due = "" if scheduled_for is None else scheduled_for.isoformat()
         context = {"scheduled_time": due, "task": task_name(task.task_id), **variables}
         payload = await templates.fill(self._texts, task.payload, context, "payload")
+        _, secrets = self._kinds.part(task.kind, payload, "payload", task.secrets)
+        for pointer in sorted(secrets.keys() - task.secrets.keys()):
+            raise InvalidArgument.field(f"payload{pointer.replace('/', '.')}", "a secret cannot come from a variable")
         self._kinds.parse(task.kind, join(payload, task.secrets), "payload")
         return payload, variables

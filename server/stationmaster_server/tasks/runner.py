@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import traceback
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -115,8 +116,9 @@ class ExecutionRunner:
             return Failed(error.message, retryable, error.reason, wait)
         except LeaseLost:
             raise
-        except Exception as error:
-            logger.exception("execution %s of kind %s failed", job.execution_id, self._kind.name)
+        except Exception as error:  # noqa: BLE001 - it is logged, without secrets
+            trace = job.mask.text(traceback.format_exc())
+            logger.error("execution %s of kind %s failed\n%s", job.execution_id, self._kind.name, trace)
             return Failed(f"{type(error).__name__}: {error}", reason=type(error).__name__)
 
     async def _told(self, run: Run, job: RunningJob | None, outcome: Outcome) -> Outcome:

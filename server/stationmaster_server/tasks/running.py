@@ -47,7 +47,7 @@ class RunningJob:
         self._stored = facts.stored
         self._caller = facts.caller
         self._payload = payload
-        self._mask = mask
+        self.mask = mask
         self._checkpoint = facts.stored.checkpoint
         self._pending: Progress | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -100,7 +100,7 @@ class RunningJob:
         if fraction is not None:
             fraction = min(max(fraction, 0.0), 1.0)
         kept = dict(list((counters or {}).items())[:MAX_COUNTERS])
-        how_far = Progress(fraction, self._mask.text(message)[:1000], kept)
+        how_far = Progress(fraction, self.mask.text(message)[:1000], kept)
         self._run.heartbeat(progress_to_json(how_far))
         if self._timer is None:
             self._write(events.progress(how_far))
@@ -113,12 +113,12 @@ class RunningJob:
         if level not in LEVELS:
             raise ValueError(f"there is no level {level!r}; there are: {', '.join(sorted(LEVELS))}")
         self._run.heartbeat()
-        self._write(events.log(self._mask.text(text), level))
+        self._write(events.log(self.mask.text(text), level))
 
     def add(self, event: NewEvent) -> None:
         """Put an event of another kind into the stream."""
         self._run.heartbeat()
-        self._write(replace(event, body=self._mask.value(event.body)))
+        self._write(replace(event, body=self.mask.value(event.body)))
 
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Leave a checkpoint. Raises LeaseLost."""

@@ -65,7 +65,7 @@ class Tasks:
             task = await store.insert(tx, tenant.organization_id, task)
             await embeddings.order(tx, self._services.queue, tenant, task, self._services.embedder.name)
             await self._audit(tx, caller, "task.create", task, kind=task.kind)
-            await remember(tx, tenant, caller.request_key, task)
+            await remember(tx, tenant, caller.request_key, replace(task, secrets={}))
             return task
 
     async def get(self, caller: Caller, task_id: str) -> Task:
@@ -108,7 +108,7 @@ class Tasks:
             if embeddings.TEXT_FIELDS & changes.keys():
                 await embeddings.order(tx, self._services.queue, tenant, changed, self._services.embedder.name)
             await self._audit(tx, caller, "task.update", changed, paths=sorted(changes))
-            await remember(tx, tenant, caller.request_key, changed)
+            await remember(tx, tenant, caller.request_key, replace(changed, secrets={}))
             return changed
 
     async def delete(self, caller: Caller, task_id: str, etag: str = "", *, cancel_executions: bool = False) -> None:
@@ -150,7 +150,7 @@ class Tasks:
                 await self._resume_schedule(tx, caller, task)
             task = await store.set_state(tx, tenant.organization_id, task_id, wanted, reason, new_id().hex)
             await self._audit(tx, caller, action, task, why=reason)
-            await remember(tx, tenant, caller.request_key, task)
+            await remember(tx, tenant, caller.request_key, replace(task, secrets={}))
             return task
 
     async def _resume_schedule(self, tx: Transaction, caller: Caller, task: Task) -> None:

@@ -32,6 +32,8 @@ class Digesting:
     """A file that is written from its beginning to its end, and the digest of that."""
 
     closed = False
+    abandoned = False
+    """Its file is gone: whoever still writes, writes nothing."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -41,6 +43,8 @@ class Digesting:
     def write(self, data: Any) -> int:
         """Write bytes, or what has some."""
         view = memoryview(data).cast("B")
+        if self.abandoned:
+            return len(view)
         self._file.write(view)
         self._digest.update(view)
         self._size += len(view)
@@ -76,6 +80,7 @@ async def write_file(
 
     def begin() -> tuple[Digesting, Writer]:
         file = Digesting(scope.enter_context(workspace.replacing(path)))
+        scope.push(lambda kind, error, trace: setattr(file, "abandoned", kind is not None))
         return file, make_writer(file)
 
     try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.db.engine import Database
@@ -26,6 +27,7 @@ from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, 
 _EXTRACT_LIMIT = timedelta(seconds=20)
 _SHIFT = timedelta(minutes=20)
 _MOST_LINES = 200
+_COOKIE_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]{0,4000}")
 _PAGES = 100  # unless the payload says otherwise
 
 
@@ -35,13 +37,19 @@ def _is_a_url(url: str) -> str:
     return url
 
 
-def _is_a_proxy(url: str) -> str:
-    proxy_url(url)
+def _is_a_proxy(url: SecretStr) -> SecretStr:
+    proxy_url(url.get_secret_value())
     return url
 
 
+def _is_a_value(value: SecretStr) -> SecretStr:
+    if not _COOKIE_VALUE.fullmatch(value.get_secret_value()):
+        raise ValueError("must be at most 4000 characters that a cookie may have")
+    return value
+
+
 Url = Annotated[str, Field(max_length=2000), AfterValidator(_is_a_url)]
-ProxyUrl = Annotated[str, Field(max_length=500), AfterValidator(_is_a_proxy)]
+ProxyUrl = Annotated[SecretStr, Field(max_length=500), AfterValidator(_is_a_proxy)]
 UserAgent = Annotated[str, Field(pattern=r"^[ -~]{1,500}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -50,7 +58,7 @@ class CookiePayload(Payload):
     """A cookie to begin with; without a domain it is for the hosts of the start URLs."""
 
     name: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$")]
-    value: Annotated[str, Field(pattern=r"^[!#-+\--:<-\[\]-~]{0,4000}$")]
+    value: Annotated[SecretStr, AfterValidator(_is_a_value)]
     domain: Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,253}$")] = ""
     path: Annotated[str, Field(pattern=r"^/[^\x00-\x20;]{0,500}$")] = "/"
 
@@ -172,14 +180,14 @@ def settings_of(payload: CrawlPayload, defaults: CrawlerSettings) -> CrawlSettin
         max_page_bytes=defaults.max_page_bytes,
         attempts=defaults.attempts,
         user_agents=payload.user_agents or defaults.user_agents,
-        cookies=tuple(Cookie(one.name, one.value, one.domain, one.path) for one in payload.cookies),
+        cookies=tuple(Cookie(one.name, one.value.get_secret_value(), one.domain, one.path) for one in payload.cookies),
         proxies=_proxies(payload, defaults),
     )
 
 
 def _proxies(payload: CrawlPayload, defaults: CrawlerSettings) -> tuple[Proxy, ...]:
     if payload.proxies:
-        return tuple(Proxy(url) for url in payload.proxies)
+        return tuple(Proxy(url.get_secret_value()) for url in payload.proxies)
     if not payload.use_proxy:
         return ()
     if not defaults.proxies:

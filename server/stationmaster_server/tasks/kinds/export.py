@@ -74,7 +74,7 @@ class ExportKind:
         what = payload.get("what")
         asked = [source for name, source in SOURCES.items() if isinstance(what, list) and name in what]
         # A template may become anything.
-        plain = isinstance(what, list) and all(one in set(What) for one in what)
+        plain = isinstance(what, list) and all(isinstance(one, str) and one in set(What) for one in what)
         scopes = {source.scope for source in (asked if plain else SOURCES.values())}
         require_scopes(caller, frozenset(scopes), "export this")
 
