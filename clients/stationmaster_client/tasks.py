@@ -81,7 +81,7 @@ class Tasks:
         targets: Iterable[task_pb2.SearchTarget.ValueType] = (),
         page_size: int = 0,
     ) -> Listing[task_pb2.SearchTasksResponse.Hit, task_pb2.SearchTasksResponse]:
-        """Find tasks (`targets`: or passages) by words (`mode`: or by meaning, or both), the best match first."""
+        """Find tasks, or passages of documents (`targets`), by words or by meaning (`mode`), best match first."""
         wanted = list(targets)
 
         async def fetch(token: str) -> task_pb2.SearchTasksResponse:
