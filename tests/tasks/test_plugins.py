@@ -16,11 +16,11 @@ from stationmaster_client.structs import values
 from stationmaster_server.app.doctor import Finding, Verdict
 from stationmaster_server.app.doctor import plugins as examined
 from stationmaster_server.tasks.kinds import plugins
-from stationmaster_server.tasks.kinds.base import Done, Job, Payload
+from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
 from stationmaster_server.tasks.kinds.rehearsal import Rehearsal
 from stationmaster_server.wire.fields import struct
 
-from tests.fixtures.server import StartServer
+from tests.fixtures.server import StartServer, running, server_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples/task-kind-plugin"
 
@@ -134,3 +134,63 @@ async def test_a_rehearsal_is_what_a_kind_needs() -> None:
     job.log("said")
     assert (job.checkpoint, job.attempt, job.lines) == ({"n": 2}, 2, [("info", "said")])
     assert await Good().run(job) == Done()
+
+
+class NonsensePayload(Payload):
+    """Which nonsense."""
+
+    what: str
+
+
+class Nonsense:
+    """A kind that answers what it must not."""
+
+    name = "nonsense"
+    payload = NonsensePayload
+
+    async def run(self, job: Job[NonsensePayload]) -> Any:
+        """Nonsense."""
+        match job.payload.what:
+            case "nothing":
+                pass
+            case "not a number":
+                return Done({"value": float("nan")})
+            case "no json":
+                return Done({"value": object()})
+            case "too much":
+                return Done({"value": "x" * 2_000_000})
+            case "no level":
+                job.log("text", "loud")
+            case "no message":
+                raise KindFailed(17, retryable=False)  # type: ignore[arg-type]
+            case _:
+                await job.save({"value": float("inf")})
+        return None
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("nothing", "the kind answered NoneType instead of Done"),
+        ("not a number", "ValueError: Out of range float values"),
+        ("no json", "TypeError: Object of type object is not JSON serializable"),
+        ("too much", "the result has 2000013 bytes; 1048576 are allowed"),
+        ("no level", "ValueError: there is no level 'loud'"),
+        ("no message", "17"),
+        ("no checkpoint", "ValueError: Out of range float values"),
+    ],
+)
+async def test_nonsense_of_a_kind_is_a_failed_execution_that_says_so(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, message: str
+) -> None:
+    monkeypatch.setattr("stationmaster_server.app.tasks.installed", lambda taken: [Nonsense()])
+    once = pb.ExecutionOptions(retry=pb.ExecutionRetryPolicy(max_attempts=1))
+    async with running(server_settings(tmp_path / "data", database_url)) as server, server.channel() as channel:
+        tasks = TaskServiceStub(channel)
+        spec = pb.ExecutionSpec(kind="nonsense", payload=struct({"what": what}), options=once)
+        name = (await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=spec))).name
+        async for _ in tasks.WatchExecution(pb.WatchExecutionRequest(name=name)):
+            pass
+        execution = await tasks.GetExecution(pb.GetExecutionRequest(name=name))
+    assert execution.state == pb.EXECUTION_STATE_FAILED
+    assert message in execution.message

@@ -157,7 +157,7 @@ def _masked(outcome: Outcome, mask: Mask) -> Outcome:
 def _succeeded(done: object) -> Outcome:
     if not isinstance(done, Done):
         return Failed(f"the kind answered {type(done).__name__} instead of Done", False, "BAD_RESULT")
-    size = len(json.dumps(dict(done.result)))
+    size = len(json.dumps(dict(done.result), allow_nan=False))
     if size > MAX_BYTES:
         return Failed(f"the result has {size} bytes; {MAX_BYTES} are allowed", False, "RESULT_TOO_LARGE")
     return Succeeded(dict(done.result))

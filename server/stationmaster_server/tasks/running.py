@@ -123,7 +123,7 @@ class RunningJob:
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Leave a checkpoint. Raises LeaseLost."""
         document = dict(checkpoint)
-        size = len(json.dumps(document))
+        size = len(json.dumps(document, allow_nan=False))
         if size > MAX_BYTES:
             raise ValueError(f"the checkpoint has {size} bytes; {MAX_BYTES} are allowed")
         item = self._run.item

@@ -23,6 +23,8 @@ class Payload(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+__all__ = ["Done", "Guarded", "Job", "Kind", "KindFailed", "Later", "Payload", "ReportsItself"]
+
 P_co = TypeVar("P_co", bound=BaseModel, covariant=True)
 P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
 
@@ -34,8 +36,8 @@ class KindFailed(Exception):
         self, message: str, *, reason: str = "FAILED", retryable: bool = True, retry_after: timedelta | None = None
     ) -> None:
         super().__init__(message)
-        self.message = message
-        self.reason = reason
+        self.message = str(message)
+        self.reason = str(reason)[:100]
         self.retryable = retryable
         self.retry_after = retry_after
 
