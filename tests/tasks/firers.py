@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.config.pools import PoolSettings
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.events.bus import PostgresBus
@@ -80,10 +83,15 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     log = EventLog(database, PostgresBus(Listener(database)))
     filling = Filling(kinds, Templates(pools.cpu))
     embedder = Embedder(HashingEncoder(), pools.cpu)
-    services = TaskServices(database, log, WorkQueue(notifier), AuditLog(database), kinds, filling, embedder, clock)
+    queue, audit = WorkQueue(notifier), AuditLog(database)
+    services = TaskServices(database, log, queue, audit, kinds, filling, embedder, _no_session, clock)
     try:
         yield Firer(database, services, Tasks(services), Firing(services, clock=clock))
     finally:
         await notifier.close()
         await pools.close(timedelta(0))
         await database.close()
+
+
+async def _no_session(tx: Transaction, caller: Caller, session_id: UUID, reason: str) -> None:
+    raise AssertionError(f"nothing here runs in a session, and {session_id} was to be ended: {reason}")

@@ -10,8 +10,9 @@ import grpc
 import pypdf
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from stationmaster.v1 import storage_pb2
+from stationmaster.v1 import session_pb2, storage_pb2
 from stationmaster.v1 import task_pb2 as pb
+from stationmaster.v1.session_pb2_grpc import SessionServiceStub
 from stationmaster.v1.storage_pb2_grpc import StorageServiceStub
 from stationmaster_client.structs import values
 from stationmaster_server.wire.fields import struct
@@ -212,6 +213,25 @@ async def test_prompt_runs_in_a_session_of_its_own(tasks: TaskServiceAsyncStub, 
     assert messages[-1].parts[0].text == values(ended.result)["text"]
     assert ended.session == values(ended.result)["session"]
     assert messages[-1].name.startswith(ended.session)
+
+
+async def test_the_session_of_what_was_replaced_is_ended(tasks: TaskServiceAsyncStub, station: RunningServer) -> None:
+    payload = struct({"model": "demo", "prompt": "/slow 50\n/say 1000"})
+    wanted = pb.SubmitExecutionRequest(
+        execution=pb.ExecutionSpec(kind="prompt", payload=payload), execution_id="01936f5e-0000-7000-8000-000000000003"
+    )
+    execution = await tasks.SubmitExecution(wanted)
+
+    async def session() -> str:
+        return (await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))).session
+
+    name = await until(session)
+    wanted.on_conflict = pb.ID_CONFLICT_POLICY_TERMINATE_EXISTING
+    wanted.execution.CopyFrom(spec(text="new"))
+    await tasks.SubmitExecution(wanted)
+    async with station.channel() as channel:
+        ended = await SessionServiceStub(channel).GetSession(session_pb2.GetSessionRequest(name=name))
+    assert ended.state == session_pb2.SESSION_STATE_TERMINATED
 
 
 async def test_reports_of_every_format_are_made_after_the_end(

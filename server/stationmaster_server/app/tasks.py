@@ -69,8 +69,10 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     ]
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
-    services = TaskServices(database, engines.log, engines.queue, on.gate.audit, kinds, filling, embedder)
-    follow_up = FollowUp(services, sessions.service.end)
+    services = TaskServices(
+        database, engines.log, engines.queue, on.gate.audit, kinds, filling, embedder, sessions.service.end
+    )
+    follow_up = FollowUp(services)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
     on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))

@@ -149,10 +149,23 @@ async def exists(tx: Transaction, organization_id: UUID, execution_id: UUID) -> 
     return bool(await tx.fetchval(sql, organization_id, execution_id))
 
 
-async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> bool:
-    """Remove an execution's row, not its stream; whether there was one."""
-    sql = "DELETE FROM executions WHERE organization_id = $1 AND id = $2 RETURNING true"
-    return bool(await tx.fetchval(sql, organization_id, execution_id))
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What is left of an execution that was replaced: the session that it ran in, and whether that is to be kept."""
+
+    session_id: UUID | None
+    keep_session: bool
+
+
+async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> Deleted | None:
+    """Remove an execution's row, not its stream; None: there was none."""
+    row = await tx.fetchrow(
+        """DELETE FROM executions WHERE organization_id = $1 AND id = $2
+           RETURNING session_id, COALESCE(payload ->> 'keep_session' = 'true', false)""",
+        organization_id,
+        execution_id,
+    )
+    return None if row is None else Deleted(*row)
 
 
 async def list_executions(

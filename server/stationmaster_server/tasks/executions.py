@@ -240,6 +240,9 @@ class Executions:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
                 # From the worker that had it, the stream takes nothing more.
                 await self._services.log.hand_over(tx, organization_id, {row.id: queued}, None)
+                if replaced.session_id is not None and not replaced.keep_session:
+                    why = f"{execution_name(row.id)} was replaced"
+                    await self._services.end_session(tx, caller, replaced.session_id, why)
         await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
         return await self._get(tx, caller, item.item_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -38,15 +38,11 @@ _BATCH = 200
 _LOOK = timedelta(seconds=1)
 
 
-EndSession = Callable[[Transaction, Caller, UUID, str], Awaitable[None]]
-
-
 class FollowUp:
     """Looks for executions that have ended, and does what follows, once across all servers."""
 
-    def __init__(self, services: TaskServices, end_session: EndSession) -> None:
+    def __init__(self, services: TaskServices) -> None:
         self._services = services
-        self._end_session = end_session
         self._kinds = [work_kind(kind) for kind in services.kinds]
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -139,7 +135,7 @@ class FollowUp:
             await reporting.order(tx, self._services.queue, caller, execution)
             if execution.session_id is not None and not execution.payload.get("keep_session"):
                 why = f"{execution_name(execution.id)} ended as {execution.state}"
-                await self._end_session(tx, caller, execution.session_id, why)
+                await self._services.end_session(tx, caller, execution.session_id, why)
             await self._pause_on_failure(tx, caller, execution)
         await self._wake_dependents(tx, organization_id, [execution for _, execution in ended])
 

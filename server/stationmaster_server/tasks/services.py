@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.work.queue import WorkQueue
+
+EndSession = Callable[[Transaction, Caller, UUID, str], Awaitable[None]]
 
 
 def _utc_now() -> datetime:
@@ -30,5 +35,6 @@ class TaskServices:
     kinds: Kinds
     filling: Filling
     embedder: Embedder
+    end_session: EndSession
     now: Callable[[], datetime] = _utc_now
     """The clock of schedules, in UTC."""
