@@ -9,9 +9,8 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, Reason
-from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
-from stationmaster_server.tasks.model import Task
+from stationmaster_server.tasks.model import Task, execution_owner
 from stationmaster_server.tasks.search_model import Hit, Key, Mode, Passage, Ranking, Target, fused, merged
 from stationmaster_server.tasks.services import TaskServices
 
@@ -58,7 +57,7 @@ class Search:
             if Target.TASKS in targets:
                 rankings.append(await search_store.tasks_by_words(tx, organization_id, query, MOST_RANKED))
             if Target.DOCUMENTS in targets:
-                owner = owner_scope(caller)
+                owner = execution_owner(caller)
                 rankings.append(await search_store.pieces_by_words(tx, organization_id, owner, query, MOST_RANKED))
         return merged(rankings)
 
@@ -71,7 +70,8 @@ class Search:
             if Target.TASKS in targets:
                 rankings.append(await search_store.tasks_by_meaning(tx, organization_id, *near))
             if Target.DOCUMENTS in targets:
-                rankings.append(await search_store.pieces_by_meaning(tx, organization_id, owner_scope(caller), *near))
+                owner = execution_owner(caller)
+                rankings.append(await search_store.pieces_by_meaning(tx, organization_id, owner, *near))
         return merged(rankings)
 
     async def _hits(self, caller: Caller, query: str, ranking: Ranking) -> Sequence[tuple[int, Hit]]:
