@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again
 
 MOST_LISTED = 10_000
+_PATTERN = re.compile(r"[a-z0-9*-]{0,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ class Dependencies:
         self, caller: Caller, task_id: str, pattern: str, *, up: bool, max_depth: int, page: PageRequest
     ) -> Page[Dependency]:
         """What a task depends on, or what depends on it, of ids that fit a pattern. Raises NotFound."""
+        if not _PATTERN.fullmatch(pattern):
+            why = f"{pattern!r} is no id of a task and no pattern with *"
+            raise InvalidArgument.field("filter", why, Reason.INVALID_FILTER)
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             await store.get(tx, caller.tenant.organization_id, task_id)
             found = await self._reach(tx, caller, task_id, up=up, max_depth=max_depth or 1)
