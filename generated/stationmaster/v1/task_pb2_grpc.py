@@ -359,7 +359,8 @@ class TaskServiceServicer:
     def RetryExecution(self, request, context):
         """Queues failed executions again, one or those of a filter, with all their attempts.
 
-        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), INVALID_ARGUMENT (INVALID_FILTER).
+        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
+        with; try again), INVALID_ARGUMENT (INVALID_FILTER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

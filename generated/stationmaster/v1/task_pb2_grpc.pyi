@@ -147,7 +147,8 @@ class TaskServiceStub:
     RetryExecution: _grpc.UnaryUnaryMultiCallable[_task_pb2.RetryExecutionRequest, _task_pb2.RetryExecutionResponse]
     """Queues failed executions again, one or those of a filter, with all their attempts.
 
-    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), INVALID_ARGUMENT (INVALID_FILTER).
+    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
+    with; try again), INVALID_ARGUMENT (INVALID_FILTER).
     """
     BackfillTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.BackfillTaskRequest, _task_pb2.BackfillTaskResponse]
     """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
@@ -279,7 +280,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     RetryExecution: _aio.UnaryUnaryMultiCallable[_task_pb2.RetryExecutionRequest, _task_pb2.RetryExecutionResponse]  # type: ignore[assignment]
     """Queues failed executions again, one or those of a filter, with all their attempts.
 
-    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), INVALID_ARGUMENT (INVALID_FILTER).
+    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
+    with; try again), INVALID_ARGUMENT (INVALID_FILTER).
     """
     BackfillTask: _aio.UnaryUnaryMultiCallable[_task_pb2.BackfillTaskRequest, _task_pb2.BackfillTaskResponse]  # type: ignore[assignment]
     """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
@@ -540,7 +542,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.RetryExecutionResponse, _abc.Awaitable[_task_pb2.RetryExecutionResponse]]:
         """Queues failed executions again, one or those of a filter, with all their attempts.
 
-        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), INVALID_ARGUMENT (INVALID_FILTER).
+        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
+        with; try again), INVALID_ARGUMENT (INVALID_FILTER).
         """
 
     @_abc_1.abstractmethod
