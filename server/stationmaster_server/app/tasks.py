@@ -60,7 +60,7 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     ours: list[Kind[Any]] = [
-        PromptKind(sessions.service, sessions.turns, sessions.watching),
+        PromptKind(sessions.service, sessions.turns, sessions.watching, at_once=on.settings.work.slots // 2),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
         _process_kind(on, sessions, embedder),

@@ -143,10 +143,11 @@ async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequen
     return [_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
 
 
-async def exists(tx: Transaction, organization_id: UUID, execution_id: UUID) -> bool:
-    """Whether there is one of this id, whosever it is."""
-    sql = "SELECT true FROM executions WHERE organization_id = $1 AND id = $2"
-    return bool(await tx.fetchval(sql, organization_id, execution_id))
+async def is_taken(tx: Transaction, organization_id: UUID, item_id: UUID) -> bool:
+    """Whether anything that has a stream or is work has this id: an execution, a session, a turn."""
+    sql = """SELECT EXISTS (SELECT FROM streams WHERE organization_id = $1 AND stream_id = $2)
+                 OR EXISTS (SELECT FROM work_items WHERE organization_id = $1 AND item_id = $2)"""
+    return bool(await tx.fetchval(sql, organization_id, item_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ class Stored:
     variables: dict[str, Any]
     template: bool
     task_id: str | None
+    task_uid: UUID | None
     scheduled_for: datetime | None
     session_id: UUID | None
     checkpoint: dict[str, Any] | None
@@ -208,7 +210,7 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
     As `work.leases.hold`, in one round trip.
     """
     row = await tx.fetchrow(
-        """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for, e.session_id,
+        """SELECT e.payload, e.variables, e.template, e.task_id, e.task_uid, e.scheduled_for, e.session_id,
                   e.checkpoint, e.secrets
            FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
            WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'

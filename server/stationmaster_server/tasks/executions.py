@@ -33,6 +33,7 @@ from stationmaster_server.tasks.model import (
     illegal_state,
     task_name,
 )
+from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.work import new_work
 
@@ -72,6 +73,8 @@ class Executions:
         tenant = caller.tenant
         async with self._services.database.tenant(tenant, read=True) as tx:
             task = await store.get(tx, tenant.organization_id, task_id)
+        if task.secrets:  # variables may send them anywhere
+            require_owner(caller, task)
         payload, variables = await self._services.filling.fill(task, request.variables)
         self._services.kinds.admit(caller, task.kind, payload)
         spec = Spec(
@@ -104,6 +107,8 @@ class Executions:
             again = await recall(tx, tenant, caller.request_key, Execution)
             if again is not None:
                 return again
+            if execution_id is not None:
+                await self._require_free(tx, caller, execution_id, on_conflict)
             row = _row(execution_id or new_id(), spec)
             execution = await self._submit(tx, caller, spec, row, Trigger.AD_HOC, on_conflict=on_conflict)
             await remember(tx, tenant, caller.request_key, execution)
@@ -226,8 +231,6 @@ class Executions:
         on_conflict: OnConflict = OnConflict.FAIL,
     ) -> Execution:
         organization_id = caller.tenant.organization_id
-        if on_conflict is not OnConflict.FAIL:
-            await self._require_own(tx, caller, row.id)
         work = new_work(
             caller.tenant, spec, row.id, caller.request_id, task=task, on_conflict=on_conflict, blocked=row.blocked
         )
@@ -246,13 +249,17 @@ class Executions:
         await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
         return await self._get(tx, caller, item.item_id)
 
-    async def _require_own(self, tx: Transaction, caller: Caller, execution_id: UUID) -> None:
-        """Of an id that is somebody else's nothing is told, and nothing is done to it."""
+    async def _require_free(self, tx: Transaction, caller: Caller, execution_id: UUID, on_conflict: OnConflict) -> None:
+        """An id may be chosen that nothing has, or, with a policy for that, an execution of the caller's own."""
+        organization_id = caller.tenant.organization_id
+        if not await execution_store.is_taken(tx, organization_id, execution_id):
+            return
         try:
-            await execution_store.get(tx, caller.tenant.organization_id, execution_id, caller.tenant.user_id)
+            await execution_store.get(tx, organization_id, execution_id, caller.tenant.user_id)
         except NotFound:
-            if await execution_store.exists(tx, caller.tenant.organization_id, execution_id):
-                raise AlreadyExists("Execution", execution_name(execution_id)) from None
+            raise AlreadyExists("Execution", execution_name(execution_id)) from None
+        if on_conflict is OnConflict.FAIL:
+            raise AlreadyExists("Execution", execution_name(execution_id))
 
     async def _failed(self, tx: Transaction, caller: Caller, filter_text: str) -> Sequence[UUID]:
         if not filter_text:

@@ -8,7 +8,15 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import DeadlineExceeded, FailedPrecondition, NotFound, Reason, ResourceExhausted
+from stationmaster_server.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    ProcessDied,
+    Reason,
+    RemoteError,
+    ResourceExhausted,
+)
 from stationmaster_server.events.model import Event
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store_messages
@@ -43,7 +51,7 @@ async def order(tx: Transaction, queue: WorkQueue, caller: Caller, execution: Ex
             payload={"request_id": caller.request_id},
             priority=Priority.LOW,
         )
-        await queue.submit(tx, work)
+        await queue.submit_many(tx, [work], bounded=False)
 
 
 class Reporting:
@@ -77,10 +85,10 @@ class Reporting:
         for each in execution.report_formats:
             try:
                 made.append(NewReport(execution.id, report.title, each, await self._render(report, each)))
-            except (DeadlineExceeded, ResourceExhausted) as error:
-                if error.reason is Reason.SERVER_OVERLOADED:
+            except (DeadlineExceeded, ResourceExhausted, ProcessDied, RemoteError) as error:
+                if isinstance(error, ResourceExhausted) and error.reason is Reason.SERVER_OVERLOADED:
                     raise  # not its fault: the item is tried again
-                problems.append(f"{each}: {error.message}")
+                problems.append(f"{each}: {error}")
         return made, problems
 
     async def _render(self, report: Report, report_format: ReportFormat) -> bytes:

@@ -12,14 +12,21 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from stationmaster_server.errors import InvalidArgument, LeaseLost, PermissionDenied, StationmasterError, Unavailable
+from stationmaster_server.errors import (
+    InvalidArgument,
+    LeaseLost,
+    NotFound,
+    PermissionDenied,
+    StationmasterError,
+    Unavailable,
+)
 from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import events, execution_store, store
 from stationmaster_server.tasks.execution_store import Stored
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
-from stationmaster_server.tasks.model import ExecutionState
+from stationmaster_server.tasks.model import ExecutionState, task_name
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
 from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
@@ -81,10 +88,17 @@ class ExecutionRunner:
         return payload, mask_of(stored.secrets)
 
     async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> Stored:
-        async with self._services.database.tenant(begun.caller.tenant, read=True) as tx:
-            task = await store.get(tx, begun.caller.tenant.organization_id, task_id)
-        payload, variables = await self._services.filling.fill(task, stored.variables, stored.scheduled_for)
-        return replace(stored, payload=payload, variables=variables, secrets=dict(task.secrets))
+        """What was submitted, filled in as its task declares. Raises InvalidArgument when that task is gone."""
+        try:
+            async with self._services.database.tenant(begun.caller.tenant, read=True) as tx:
+                task = await store.get(tx, begun.caller.tenant.organization_id, task_id)
+        except NotFound:
+            task = None
+        if task is None or task.uid != stored.task_uid:
+            raise InvalidArgument.field("task", f"{task_name(task_id)} was deleted before this execution of it began")
+        submitted = replace(task, payload=stored.payload)
+        payload, variables = await self._services.filling.fill(submitted, stored.variables, stored.scheduled_for)
+        return replace(stored, payload=payload, variables=variables)
 
     async def _attempt(self, run: Run, job: RunningJob) -> Outcome:
         """Run the kind; when somebody cancels, end it at once."""

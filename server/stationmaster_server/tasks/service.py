@@ -124,8 +124,7 @@ class Tasks:
             if waiting:
                 raise _in_use(task_id, sorted(edge.task_id for edge in waiting))
             await store.delete(tx, organization_id, task_id)
-            if cancel_executions:
-                await self._cancel_open(tx, organization_id, task_id)
+            await self._cancel(tx, organization_id, task_id, blocked_only=not cancel_executions)
             await self._audit(tx, caller, "task.delete", task)
             await remember(tx, tenant, caller.request_key, _Deleted(task_id))
 
@@ -167,8 +166,10 @@ class Tasks:
         _check_etag(task, etag)
         return task
 
-    async def _cancel_open(self, tx: Transaction, organization_id: UUID, task_id: str) -> None:
-        running = sorted(await execution_store.open_of(tx, organization_id, task_id))
+    async def _cancel(self, tx: Transaction, organization_id: UUID, task_id: str, *, blocked_only: bool) -> None:
+        """Cancel what has not ended; what waits for dependencies, which are gone, in any case."""
+        find = execution_store.blocked_of if blocked_only else execution_store.open_of
+        running = sorted(await find(tx, organization_id, task_id))
         await self._services.queue.lock_keys(tx, organization_id, running)
         for execution_id in running:
             await self._services.queue.cancel(tx, organization_id, execution_id, "TASK_DELETED")

@@ -59,7 +59,7 @@ async def start(
         works.append(new_work(tenant, spec, item_id, caller.request_id, task=task, blocked=blocked))
     waiting = await execution_store.blocked_of(tx, organization_id, task.task_id)
     await services.queue.lock_keys(tx, organization_id, waiting, {work.concurrency_key for work in works})
-    await services.queue.submit_many(tx, works)
+    await services.queue.submit_many(tx, works, bounded=trigger is Trigger.BACKFILL)
     rows = [
         NewRow(
             id=item_id,

@@ -93,11 +93,15 @@ class WorkQueue:
             tx.after_commit(lambda: self.wake(work.kind))
         return item, created
 
-    async def submit_many(self, tx: Transaction, works: Sequence[NewWork]) -> list[WorkItem]:
-        """Put items of one organization into the queue; those without keys in one statement. Errors as of `submit`."""
+    async def submit_many(self, tx: Transaction, works: Sequence[NewWork], *, bounded: bool = True) -> list[WorkItem]:
+        """Put items of one organization into the queue; those without keys in one statement. Errors as of `submit`.
+
+        `bounded` False: what follows from work that was let in is let in, however much waits.
+        """
         if not works:
             return []
-        await self._backlog.check(tx, works[0].organization_id, len(works))
+        if bounded:
+            await self._backlog.check(tx, works[0].organization_id, len(works))
         keys = {key for work in works if (key := key_of(work)) is not None}
         if keys:
             await key_store.lock_new(tx, keys)

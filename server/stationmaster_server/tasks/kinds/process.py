@@ -12,8 +12,10 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, Field, model_validator
 
 from stationmaster_server.config.documents import DocumentSettings
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.embedding.embedder import BATCH, Embedder
 from stationmaster_server.errors import Reason, ResourceExhausted
+from stationmaster_server.identity.roles import require_scopes
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
 from stationmaster_server.tasks.model import execution_name
@@ -108,6 +110,11 @@ class ProcessKind:
         self._embedder = embedder
         self._pools = pools
         self._settings = settings
+
+    def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
+        """Who puts a file of a session into the library must be able to read it. Raises PermissionDenied."""
+        if payload.get("session"):
+            require_scopes(caller, frozenset({"sessions.read"}), "process a file of a session")
 
     async def run(self, job: Job[ProcessPayload]) -> Done:
         """Process, or go on. Raises KindFailed, Later while the server has no process free."""

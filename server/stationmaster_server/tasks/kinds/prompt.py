@@ -18,7 +18,8 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import RequestKey
 from stationmaster_server.events.model import Batch, Event
-from stationmaster_server.sessions.model import Message, NewSession, Session, Turn, TurnState, session_name
+from stationmaster_server.identity.roles import require_scopes
+from stationmaster_server.sessions.model import ENDED, Message, NewSession, Session, Turn, TurnState, session_name
 from stationmaster_server.sessions.turns import SendRequest, Started
 from stationmaster_server.tasks.events import message_added
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
@@ -27,6 +28,7 @@ from stationmaster_server.tasks.reports.model import Section
 
 _LOOK_AGAIN = timedelta(seconds=5)
 """For the answer of a person: nobody holds a worker meanwhile."""
+_TURN_COMES = timedelta(seconds=1)
 
 
 class PromptPayload(Payload):
@@ -61,6 +63,14 @@ class Sessions(Protocol):
 
     async def create(self, caller: Caller, new: NewSession) -> Session:
         """Create a session."""
+        ...
+
+    async def get(self, caller: Caller, session_id: UUID) -> Session:
+        """One session."""
+        ...
+
+    async def terminate(self, caller: Caller, session_id: UUID, reason: str = "") -> Session:
+        """End it for good."""
         ...
 
     async def list_messages(
@@ -101,13 +111,29 @@ class PromptKind:
     name: ClassVar[str] = "prompt"
     payload: ClassVar[type[BaseModel]] = PromptPayload
 
-    def __init__(self, sessions: Sessions, turns: Turns, watching: Watching) -> None:
+    def __init__(self, sessions: Sessions, turns: Turns, watching: Watching, *, at_once: int) -> None:
+        """`at_once`: fewer than a worker has slots, for the turns that are waited for need some too."""
         self._sessions = sessions
         self._turns = turns
         self._watching = watching
+        self._at_once = max(at_once, 1)
+        self._running = 0
+
+    def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
+        """Who submits a prompt needs what it takes to talk to an agent. Raises PermissionDenied(SCOPE_MISSING)."""
+        require_scopes(caller, frozenset({"sessions.read", "sessions.write"}), "send a prompt")
 
     async def run(self, job: Job[PromptPayload]) -> Done:
-        """Send the prompt, or go on where an earlier attempt was."""
+        """Send the prompt, or go on where an earlier attempt was. Raises Later while enough of them run here."""
+        if self._running >= self._at_once:
+            raise Later(_TURN_COMES)
+        self._running += 1
+        try:
+            return await self._run(job)
+        finally:
+            self._running -= 1
+
+    async def _run(self, job: Job[PromptPayload]) -> Done:
         state = dict(job.checkpoint or {})
         tries = int(state.get("tries", 0))
         if "turn" not in state:
@@ -115,6 +141,8 @@ class PromptKind:
         session_id, started = UUID(state["session"]), Started(UUID(state["turn"]), int(state["sequence"]))
         turn = await self._follow(job, state, session_id, started)
         if turn.state is not TurnState.COMPLETED:
+            if not job.payload.keep_session:
+                await self._end_session(job, session_id)
             await job.save({"tries": tries + 1})
             reason = turn.reason or turn.state.value
             retryable = turn.state in (TurnState.FAILED, TurnState.INTERRUPTED)
@@ -124,6 +152,12 @@ class PromptKind:
                 retryable=retryable,
             )
         return Done(await self._result(job, session_id, turn))
+
+    async def _end_session(self, job: Job[PromptPayload], session_id: UUID) -> None:
+        """Another attempt has a session of its own."""
+        session = await self._sessions.get(job.caller, session_id)
+        if session.state not in ENDED:
+            await self._sessions.terminate(job.caller, session_id, "its turn failed")
 
     async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
         """Nothing: the conversation tells it all."""
@@ -160,6 +194,9 @@ class PromptKind:
         self, job: Job[PromptPayload], state: Mapping[str, Any], session_id: UUID, started: Started
     ) -> Turn:
         """Tell of the turn's messages to its end. Raises Later when it waits for a permission."""
+        turn = await self._turns.get_turn(job.caller, session_id, started.turn_id)
+        if turn.state is TurnState.AWAITING_PERMISSION and state.get("waits"):
+            raise Later(_LOOK_AGAIN)
         sequence, counters = started.after_sequence, dict(state.get("counters", {}))
         batches = self._watching.follow(job.caller, session_id, started, stop_at_permission=True)
         waits = False
@@ -168,12 +205,11 @@ class PromptKind:
                 for event in batch.events:
                     sequence = event.sequence
                     self._tell(job, session_id, event, counters)
-                    waits = event.kind == "permission_requested"
-        await job.save({**state, "sequence": sequence, "counters": counters})
-        turn = await self._turns.get_turn(job.caller, session_id, started.turn_id)
-        if waits or turn.state is TurnState.AWAITING_PERMISSION:
+                    waits = waits or event.kind == "permission_requested"
+        await job.save({**state, "sequence": sequence, "counters": counters, "waits": waits})
+        if waits:
             raise Later(_LOOK_AGAIN)
-        return turn
+        return await self._turns.get_turn(job.caller, session_id, started.turn_id)
 
     def _tell(self, job: Job[PromptPayload], session_id: UUID, event: Event, counters: dict[str, int]) -> None:
         match event.kind:
