@@ -136,7 +136,7 @@ class Hammer:
 @pytest_asyncio.fixture
 async def stubs(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Any]]:
     """TaskService of two servers on one database."""
-    monkeypatch.setattr("stationmaster_server.app.tasks.installed", lambda: [Fickle()])
+    monkeypatch.setattr("stationmaster_server.app.tasks.installed", lambda _: [Fickle()])
     async with (
         running(server_settings(tmp_path / "one", database_url)) as one,
         running(server_settings(tmp_path / "two", database_url)) as two,
