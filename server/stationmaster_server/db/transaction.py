@@ -165,6 +165,8 @@ class Block(Transaction):
         connection = self._connection
         if error is not None:
             self._connection = _OVER
+            if isinstance(error, asyncpg.InternalClientError):
+                connection.terminate()  # its server ended: it is out of step, and what it says of itself untrue
             await self._roll_back(connection)
             _raise_translated(error, connection)
             return
