@@ -161,3 +161,22 @@ async def test_a_prompt_that_waits_for_a_person_lets_its_worker_go_and_goes_on(
         )
     end = await ended(tasks, submitted.name)
     assert (end.state, end.attempt_count) == (pb.EXECUTION_STATE_SUCCEEDED, 1)
+
+
+async def test_no_member_cancels_what_another_runs_by_its_concurrency_key(
+    tasks: TaskServiceAsyncStub, member: TaskServiceAsyncStub, steered: Steered
+) -> None:
+    only_one = pb.ExecutionConcurrency(key="nightly", max_running=1, strategy=pb.CONCURRENCY_STRATEGY_CANCEL_RUNNING)
+
+    def gated(gate: str) -> pb.SubmitExecutionRequest:
+        options = pb.ExecutionOptions(concurrency=only_one)
+        spec = pb.ExecutionSpec(kind="steered", payload=struct({"gate": gate}), options=options)
+        return pb.SubmitExecutionRequest(execution=spec)
+
+    mine = await tasks.SubmitExecution(gated("mine"))
+    await member.SubmitExecution(gated("theirs"))
+    replacing = await member.SubmitExecution(gated("theirs again"))
+    steered.gate("theirs again").set()
+    assert (await ended(member, replacing.name)).state == pb.EXECUTION_STATE_SUCCEEDED
+    steered.gate("mine").set()
+    assert (await ended(tasks, mine.name)).state == pb.EXECUTION_STATE_SUCCEEDED

@@ -204,7 +204,9 @@ class _ConcurrencyStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_C
     CONCURRENCY_STRATEGY_WAIT: _ConcurrencyStrategy.ValueType  # 1
     """It waits; keys take turns."""
     CONCURRENCY_STRATEGY_CANCEL_RUNNING: _ConcurrencyStrategy.ValueType  # 2
-    """The oldest of the key are cancelled to make room."""
+    """The oldest of the key are cancelled to make room. Such a key is the caller's own: no other user's execution
+    has it, and none is cancelled by it.
+    """
     CONCURRENCY_STRATEGY_CANCEL_NEWEST: _ConcurrencyStrategy.ValueType  # 3
     """It is cancelled itself."""
 
@@ -216,7 +218,9 @@ CONCURRENCY_STRATEGY_UNSPECIFIED: ConcurrencyStrategy.ValueType  # 0
 CONCURRENCY_STRATEGY_WAIT: ConcurrencyStrategy.ValueType  # 1
 """It waits; keys take turns."""
 CONCURRENCY_STRATEGY_CANCEL_RUNNING: ConcurrencyStrategy.ValueType  # 2
-"""The oldest of the key are cancelled to make room."""
+"""The oldest of the key are cancelled to make room. Such a key is the caller's own: no other user's execution
+has it, and none is cancelled by it.
+"""
 CONCURRENCY_STRATEGY_CANCEL_NEWEST: ConcurrencyStrategy.ValueType  # 3
 """It is cancelled itself."""
 Global___ConcurrencyStrategy: _TypeAlias = ConcurrencyStrategy  # noqa: Y015
@@ -658,7 +662,9 @@ class ExecutionConcurrency(_message.Message):
     MAX_RUNNING_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key, within the organization. Default, of a task: the task itself."""
+    """The key, within the organization, or with CANCEL_RUNNING within what the same user submits. Default, of a task:
+    the task itself; of an execution without one: the caller.
+    """
     max_running: _builtins.int
     """How many; at least 1."""
     strategy: Global___ConcurrencyStrategy.ValueType

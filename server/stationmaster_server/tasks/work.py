@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.tasks.model import Concurrency, Options, Priority, Spec, Task, work_kind
+from stationmaster_server.tasks.model import Concurrency, Options, Priority, Spec, Strategy, Task, work_kind
 from stationmaster_server.work.model import NewWork, OnConflict, Timeouts
 
 ATTEMPT_LIMIT = timedelta(hours=1)
@@ -49,7 +49,7 @@ def new_work(
         return work
     return replace(
         work,
-        concurrency_key=key_name(concurrency, f"task:{task.uid}" if task else f"user:{tenant.user_id}"),
+        concurrency_key=key_name(concurrency, tenant.user_id, task),
         max_running=concurrency.max_running,
         strategy=concurrency.strategy,
     )
@@ -58,12 +58,16 @@ def new_work(
 def key_of_task(task: Task) -> str | None:
     """The concurrency key of what a task begins by itself."""
     concurrency = task.options.concurrency
-    return key_name(concurrency, f"task:{task.uid}") if concurrency else None
+    return key_name(concurrency, task.user_id, task) if concurrency else None
 
 
-def key_name(concurrency: Concurrency, own: str) -> str:
-    """The name of the engine's key."""
-    return f"key:{concurrency.key}" if concurrency.key else own
+def key_name(concurrency: Concurrency, user_id: UUID, task: Task | None) -> str:
+    """The name of the engine's key: nobody shares one that cancels what runs, so that none ends another's work."""
+    if not concurrency.key:
+        return f"task:{task.uid}" if task else f"user:{user_id}"
+    if concurrency.strategy is Strategy.CANCEL_RUNNING:
+        return f"user:{user_id}:key:{concurrency.key}"
+    return f"key:{concurrency.key}"
 
 
 def with_limit(options: Options) -> Timeouts:
