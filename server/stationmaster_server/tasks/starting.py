@@ -37,52 +37,49 @@ async def start(
     trigger: Trigger,
     *,
     times: Sequence[datetime | None] = (None,),
-    run_at: Mapping[datetime, datetime] | None = None,
     variables: Mapping[str, Any] | None = None,
     concurrency: Concurrency | None = None,
 ) -> list[UUID]:
     """Submit an execution of a task for each due time, whose templates are filled in when it begins.
 
-    `caller` acts for the task's owner. `run_at`: when each may begin, by its due time. `concurrency` replaces the
-    task's. An execution whose dependencies are not fulfilled waits for them; one that they forbid is cancelled at once.
+    `caller` acts for the task's owner. `concurrency` replaces the task's. An execution whose dependencies are not
+    fulfilled waits for them; one that they forbid is cancelled at once.
     """
     organization_id = caller.tenant.organization_id
     edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
     blocked = trigger is not Trigger.DEPENDENCY and verdict(edges) is not Verdict.RUN
     options = replace(task.options, concurrency=concurrency) if concurrency else task.options
+    rows = [_row(task, time, variables or {}, blocked) for time in times]
+    spec = Spec(task.kind, {}, options)
     tenant = Tenant(organization_id, task.user_id)
-    ids = [new_id() for _ in times]
-    works = []
-    for item_id, time in zip(ids, times, strict=True):
-        begins = run_at.get(time) if run_at and time else None
-        spec = Spec(task.kind, {}, options, run_at=begins)
-        works.append(new_work(tenant, spec, item_id, caller.request_id, task=task, blocked=blocked))
+    works = [new_work(tenant, spec, row.id, caller.request_id, task=task, blocked=blocked) for row in rows]
     waiting = await execution_store.blocked_of(tx, organization_id, task.task_id)
     await services.queue.lock_keys(tx, organization_id, waiting, {work.concurrency_key for work in works})
     await services.queue.submit_many(tx, works, bounded=trigger is Trigger.BACKFILL)
-    rows = [
-        NewRow(
-            id=item_id,
-            payload=dict(task.payload),
-            variables=dict(variables or {}),
-            labels=dict(task.labels),
-            report_formats=options.report_formats,
-            kind=task.kind,
-            task_id=task.task_id,
-            task_uid=task.uid,
-            scheduled_for=time,
-            template=True,
-            secrets=task.secrets,
-            blocked=blocked,
-        )
-        for item_id, time in zip(ids, times, strict=True)
-    ]
     await execution_store.insert(tx, organization_id, task.user_id, trigger, rows)
     if blocked:
         await look_again(tx, services, caller, task.task_id)
+    ids = [row.id for row in rows]
     details = {"trigger": trigger.value, "executions": [execution_name(item_id) for item_id in ids[:100]]}
     await services.audit.write(tx, caller, AuditEntry("task.start", task_name(task.task_id), details=details))
     return ids
+
+
+def _row(task: Task, time: datetime | None, variables: Mapping[str, Any], blocked: bool) -> NewRow:
+    return NewRow(
+        id=new_id(),
+        payload=dict(task.payload),
+        variables=dict(variables),
+        labels=dict(task.labels),
+        report_formats=task.options.report_formats,
+        kind=task.kind,
+        task_id=task.task_id,
+        task_uid=task.uid,
+        scheduled_for=time,
+        template=True,
+        secrets=task.secrets,
+        blocked=blocked,
+    )
 
 
 async def look_again(tx: Transaction, services: TaskServices, caller: Caller, task_id: str) -> None:
