@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -194,3 +195,19 @@ async def test_backfill_executes_each_time_of_the_past_once(tasks: TaskServiceAs
     assert results == [f"2026-03-01T0{hour}:00:00+00:00" for hour in range(5)]
     again = await tasks.BackfillTask(request)
     assert (len(again.names), again.skipped_count) == (0, 5)
+
+
+async def test_repeated_request_gets_its_first_answer_though_the_task_is_gone(tasks: TaskServiceAsyncStub) -> None:
+    await create(tasks, "hourly", schedule=pb.Schedule(cron="0 * * * *"), payload={"text": "hello"})
+    execute = pb.ExecuteTaskRequest(name="tasks/hourly", request_id=str(uuid4()))
+    update = pb.UpdateTaskRequest(task=pb.Task(name="tasks/hourly", display_name="Hourly"), request_id=str(uuid4()))
+    backfill = pb.BackfillTaskRequest(name="tasks/hourly", request_id=str(uuid4()))
+    backfill.start_time.FromJsonString("2026-03-01T00:00:00Z")
+    backfill.end_time.FromJsonString("2026-03-01T02:00:00Z")
+
+    async def answers() -> list[object]:
+        return [await tasks.ExecuteTask(execute), await tasks.UpdateTask(update), await tasks.BackfillTask(backfill)]
+
+    first = await answers()
+    await tasks.DeleteTask(pb.DeleteTaskRequest(name="tasks/hourly"))
+    assert await answers() == first

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.errors import FailedPrecondition, InvalidArgument, PreconditionViolation, Reason
 from stationmaster_server.tasks import execution_store, store
 from stationmaster_server.tasks.model import Concurrency, Schedule, Task, Trigger, task_name
@@ -47,13 +47,17 @@ async def backfill(
     Raises NotFound, PermissionDenied, FailedPrecondition(NO_SCHEDULE), InvalidArgument, ResourceExhausted(QUEUE_FULL).
     """
     tenant = caller.tenant
+    key = None if validate_only else caller.request_key
     async with services.database.tenant(tenant, read=True) as tx:
+        again = await look(tx, tenant, key, Backfilled)
+        if again is not None:
+            return again
         task = await store.get(tx, tenant.organization_id, task_id)
     require_owner(caller, task)
     times = _due(schedule_of(task), since, until)
     await services.filling.fill(task, variables)  # what is wrong is told now, not a thousand times later
     async with services.database.tenant(tenant) as tx:
-        again = await recall(tx, tenant, None if validate_only else caller.request_key, Backfilled)
+        again = await recall(tx, tenant, key, Backfilled)
         if again is not None:
             return again
         task = await store.lock(tx, tenant.organization_id, task_id)
@@ -63,13 +67,12 @@ async def backfill(
             tx.audited = True  # nothing is changed
             done = Backfilled([], wanted, len(known))
         else:
-            key = Concurrency(f"backfill:{task.uid}", max_running or 1)
+            few = Concurrency(f"backfill:{task.uid}", max_running or 1)
             ids = await start(
-                tx, services, caller, task, Trigger.BACKFILL, times=wanted, variables=variables, concurrency=key
+                tx, services, caller, task, Trigger.BACKFILL, times=wanted, variables=variables, concurrency=few
             )
             done = Backfilled(ids, wanted, len(known))
-        if not validate_only:
-            await remember(tx, tenant, caller.request_key, done)
+        await remember(tx, tenant, key, done)
         return done
 
 

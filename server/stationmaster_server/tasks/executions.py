@@ -11,7 +11,7 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
 from stationmaster_server.identity.model import AuditEntry
@@ -72,6 +72,9 @@ class Executions:
         """Submit an execution of a task. Raises NotFound, InvalidArgument, ResourceExhausted(QUEUE_FULL)."""
         tenant = caller.tenant
         async with self._services.database.tenant(tenant, read=True) as tx:
+            again = await look(tx, tenant, caller.request_key, Execution)
+            if again is not None:
+                return again
             task = await store.get(tx, tenant.organization_id, task_id)
         if task.secrets:  # variables may send them anywhere
             require_owner(caller, task)

@@ -10,7 +10,7 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     Aborted,
@@ -87,7 +87,11 @@ class Tasks:
         Raises NotFound, Aborted(ETAG_MISMATCH), PermissionDenied, InvalidArgument.
         """
         tenant = caller.tenant
-        before = await self.get(caller, task_id)
+        async with self._services.database.tenant(tenant, read=True) as tx:
+            again = await look(tx, tenant, None if validate_only else caller.request_key, Task)
+            if again is not None:
+                return again
+            before = await store.get(tx, tenant.organization_id, task_id)
         require_owner(caller, before)
         changed = replace(before, **changes, etag=new_id().hex)
         if "payload" in changes:
