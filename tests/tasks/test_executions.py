@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -176,6 +177,18 @@ async def test_taken_id_is_refused_reused_or_replaced(tasks: TaskServiceAsyncStu
     events = await watched(tasks, first.name)
     assert events[-1].execution_state_changed.state == "SUCCEEDED"
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_of_many_that_race_for_an_id_one_wins_and_the_others_are_told_of_it(tasks: TaskServiceAsyncStub) -> None:
+    wanted = pb.SubmitExecutionRequest(
+        execution=spec(text="hello"), execution_id="01936f5e-0000-7000-8000-000000000003"
+    )
+    racing = [tasks.SubmitExecution(wanted) for _ in range(10)]
+    answers = await asyncio.gather(*racing, return_exceptions=True)
+    lost = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
+    assert len(lost) == 9
+    told = "Execution 'executions/01936f5e-0000-7000-8000-000000000003' exists already"
+    assert {(one.code(), one.details()) for one in lost} == {(grpc.StatusCode.ALREADY_EXISTS, told)}
 
 
 async def test_what_was_replaced_says_nothing_more(tasks: TaskServiceAsyncStub, steered: Steered) -> None:

@@ -237,7 +237,10 @@ class Executions:
         work = new_work(
             caller.tenant, spec, row.id, caller.request_id, task=task, on_conflict=on_conflict, blocked=row.blocked
         )
-        item, created = await self._services.queue.offer(tx, work, claim_here=True)
+        try:
+            item, created = await self._services.queue.offer(tx, work, claim_here=True)
+        except AlreadyExists:  # since it was looked for
+            raise AlreadyExists("Execution", execution_name(row.id)) from None
         if created:
             replaces = on_conflict is OnConflict.TERMINATE_EXISTING
             replaced = replaces and await execution_store.delete(tx, organization_id, row.id)
