@@ -180,3 +180,19 @@ async def test_no_member_cancels_what_another_runs_by_its_concurrency_key(
     assert (await ended(member, replacing.name)).state == pb.EXECUTION_STATE_SUCCEEDED
     steered.gate("mine").set()
     assert (await ended(tasks, mine.name)).state == pb.EXECUTION_STATE_SUCCEEDED
+
+
+async def test_a_dependency_on_a_task_is_removed_by_the_owner_of_either(
+    tasks: TaskServiceAsyncStub, member: TaskServiceAsyncStub
+) -> None:
+    theirs = pb.Task(kind="steered", payload=struct({}))
+    await member.CreateTask(pb.CreateTaskRequest(task_id="theirs", task=theirs))
+    await tasks.CreateTask(pb.CreateTaskRequest(task_id="mine", task=theirs))
+    await tasks.CreateTask(pb.CreateTaskRequest(task_id="other", task=theirs))
+    await tasks.AddDependency(pb.AddDependencyRequest(task="tasks/mine", depends_on="tasks/theirs"))
+    await tasks.AddDependency(pb.AddDependencyRequest(task="tasks/mine", depends_on="tasks/other"))
+    await member.RemoveDependency(pb.RemoveDependencyRequest(task="tasks/mine", depends_on="tasks/theirs"))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await member.RemoveDependency(pb.RemoveDependencyRequest(task="tasks/mine", depends_on="tasks/other"))
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    await member.DeleteTask(pb.DeleteTaskRequest(name="tasks/theirs"))

@@ -248,7 +248,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveDependency(self, request, context):
-        """Takes a dependency away; executions that wait for it are looked at again.
+        """Takes a dependency away; executions that wait for it are looked at again. The owner of either task may.
 
         Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
         """
@@ -257,7 +257,8 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDependencies(self, request, context):
-        """Lists what a task depends on, or what depends on it. Order by `depth`.
+        """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
+        dependencies the nearest of them.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
         """

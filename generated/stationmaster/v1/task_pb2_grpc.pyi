@@ -84,12 +84,13 @@ class TaskServiceStub:
     the whole cycle; DEPENDENCY_TOO_DEEP).
     """
     RemoveDependency: _grpc.UnaryUnaryMultiCallable[_task_pb2.RemoveDependencyRequest, _empty_pb2.Empty]
-    """Takes a dependency away; executions that wait for it are looked at again.
+    """Takes a dependency away; executions that wait for it are looked at again. The owner of either task may.
 
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
     """
     ListDependencies: _grpc.UnaryUnaryMultiCallable[_task_pb2.ListDependenciesRequest, _task_pb2.ListDependenciesResponse]
-    """Lists what a task depends on, or what depends on it. Order by `depth`.
+    """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
+    dependencies the nearest of them.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
     """
@@ -217,12 +218,13 @@ class TaskServiceAsyncStub(TaskServiceStub):
     the whole cycle; DEPENDENCY_TOO_DEEP).
     """
     RemoveDependency: _aio.UnaryUnaryMultiCallable[_task_pb2.RemoveDependencyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Takes a dependency away; executions that wait for it are looked at again.
+    """Takes a dependency away; executions that wait for it are looked at again. The owner of either task may.
 
     Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
     """
     ListDependencies: _aio.UnaryUnaryMultiCallable[_task_pb2.ListDependenciesRequest, _task_pb2.ListDependenciesResponse]  # type: ignore[assignment]
-    """Lists what a task depends on, or what depends on it. Order by `depth`.
+    """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
+    dependencies the nearest of them.
 
     Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
     """
@@ -407,7 +409,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.RemoveDependencyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Takes a dependency away; executions that wait for it are looked at again.
+        """Takes a dependency away; executions that wait for it are looked at again. The owner of either task may.
 
         Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
         """
@@ -418,7 +420,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.ListDependenciesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.ListDependenciesResponse, _abc.Awaitable[_task_pb2.ListDependenciesResponse]]:
-        """Lists what a task depends on, or what depends on it. Order by `depth`.
+        """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
+        dependencies the nearest of them.
 
         Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
         """

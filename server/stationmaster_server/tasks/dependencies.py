@@ -80,13 +80,18 @@ class Dependencies:
             return dependency
 
     async def remove(self, caller: Caller, task_id: str, depends_on: str) -> None:
-        """Take one away; executions that wait for it are looked at again. Raises NotFound, PermissionDenied."""
+        """Take one away; executions that wait for it are looked at again. Raises NotFound, PermissionDenied.
+
+        The owner of the task depended on may, too: a dependency of somebody else's keeps that task from being deleted.
+        """
         tenant = caller.tenant
         organization_id = tenant.organization_id
         async with self._services.database.tenant(tenant) as tx:
             if await recall(tx, tenant, caller.request_key, _Removed) is not None:
                 return
-            require_owner(caller, await store.lock(tx, organization_id, task_id))
+            task = await store.lock(tx, organization_id, task_id)
+            if (await store.get(tx, organization_id, depends_on)).user_id != tenant.user_id:
+                require_owner(caller, task)
             await dependency_store.delete(tx, organization_id, task_id, depends_on)
             await look_again(tx, self._services, caller, task_id)
             details = {"depends_on": task_name(depends_on)}
