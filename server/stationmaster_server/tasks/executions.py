@@ -14,7 +14,7 @@ from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
-from stationmaster_server.identity.model import AuditEntry
+from stationmaster_server.identity.model import AuditEntry, owner_scope
 from stationmaster_server.tasks import dependency_store, events, execution_store, store
 from stationmaster_server.tasks.execution_store import NewRow
 from stationmaster_server.tasks.graph import Verdict, verdict
@@ -29,7 +29,6 @@ from stationmaster_server.tasks.model import (
     Task,
     Trigger,
     execution_name,
-    execution_owner,
     illegal_state,
     task_name,
 )
@@ -144,7 +143,7 @@ class Executions:
         """A page of the executions that the caller sees. Raises InvalidArgument."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             return await execution_store.list_executions(
-                tx, caller.tenant.organization_id, execution_owner(caller), filter_text, order_by, page
+                tx, caller.tenant.organization_id, owner_scope(caller), filter_text, order_by, page
             )
 
     async def cancel(self, caller: Caller, execution_id: UUID, reason: str = "") -> Execution:
@@ -203,7 +202,7 @@ class Executions:
         return replace(spec, payload=payload, secrets=secrets)
 
     async def _get(self, tx: Transaction, caller: Caller, execution_id: UUID) -> Execution:
-        return await execution_store.get(tx, caller.tenant.organization_id, execution_id, execution_owner(caller))
+        return await execution_store.get(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))
 
     async def _held_back(self, tx: Transaction, caller: Caller, task: Task) -> bool:
         organization_id = caller.tenant.organization_id
@@ -274,7 +273,7 @@ class Executions:
         page = await execution_store.list_executions(
             tx,
             caller.tenant.organization_id,
-            execution_owner(caller),
+            owner_scope(caller),
             wanted,
             "create_time",
             PageRequest(MOST_RETRIED),

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
-from stationmaster_server.identity.model import Caller, Role
 from stationmaster_server.storage.model import ReportFormat
 from stationmaster_server.tasks.schedule_model import Schedule
 from stationmaster_server.templating.model import Variable, VariableType
@@ -40,7 +39,6 @@ __all__ = [
 
 MAX_DEPTH = 50
 """Of dependencies."""
-_SEE_ALL = frozenset({Role.OWNER, Role.ADMIN})
 
 
 class TaskState(StrEnum):
@@ -257,11 +255,6 @@ def execution_name(execution_id: UUID) -> str:
 def work_kind(kind: str) -> str:
     """The kind of the work items of a kind of task."""
     return f"task.{kind}"
-
-
-def execution_owner(caller: Caller) -> UUID | None:
-    """The user whose executions the caller sees: its own; None for owners and admins, who see all."""
-    return None if caller.role in _SEE_ALL else caller.tenant.user_id
 
 
 def illegal_state(name: str, state: TaskState | ExecutionState, wanted: str, advice: str) -> FailedPrecondition:

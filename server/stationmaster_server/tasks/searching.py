@@ -9,8 +9,9 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, Reason
+from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
-from stationmaster_server.tasks.model import Task, execution_owner
+from stationmaster_server.tasks.model import Task
 from stationmaster_server.tasks.search_model import Hit, Key, Mode, Passage, Ranking, Target, fused, merged
 from stationmaster_server.tasks.services import TaskServices
 
@@ -57,7 +58,7 @@ class Search:
             if Target.TASKS in targets:
                 rankings.append(await search_store.tasks_by_words(tx, organization_id, query, MOST_RANKED))
             if Target.DOCUMENTS in targets:
-                owner = execution_owner(caller)
+                owner = owner_scope(caller)
                 rankings.append(await search_store.pieces_by_words(tx, organization_id, owner, query, MOST_RANKED))
         return merged(rankings)
 
@@ -70,7 +71,7 @@ class Search:
             if Target.TASKS in targets:
                 rankings.append(await search_store.tasks_by_meaning(tx, organization_id, *near))
             if Target.DOCUMENTS in targets:
-                owner = execution_owner(caller)
+                owner = owner_scope(caller)
                 rankings.append(await search_store.pieces_by_meaning(tx, organization_id, owner, *near))
         return merged(rankings)
 

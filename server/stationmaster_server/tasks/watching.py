@@ -11,9 +11,10 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import Reason, Unavailable
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.events.model import Batch, Event
+from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import execution_store
 from stationmaster_server.tasks.events import STATE_CHANGED
-from stationmaster_server.tasks.model import FINAL, Execution, execution_owner
+from stationmaster_server.tasks.model import FINAL, Execution
 
 
 class Watching:
@@ -55,7 +56,7 @@ class Watching:
 
     async def _execution(self, caller: Caller, execution_id: UUID) -> Execution:
         async with self._database.tenant(caller.tenant, read=True) as tx:
-            return await execution_store.get(tx, caller.tenant.organization_id, execution_id, execution_owner(caller))
+            return await execution_store.get(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))
 
 
 def _is_final(event: Event) -> bool:

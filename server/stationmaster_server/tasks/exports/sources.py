@@ -19,7 +19,7 @@ from stationmaster_server.sessions.message_json import parts_to_json, provenance
 from stationmaster_server.sessions.model import Message, Session, message_name, owner_scope, session_name, turn_name
 from stationmaster_server.tasks import execution_store, store
 from stationmaster_server.tasks.exports.model import Columns, Type, Wanted, What
-from stationmaster_server.tasks.model import Execution, Task, execution_name, execution_owner, task_name
+from stationmaster_server.tasks.model import Execution, Task, execution_name, task_name
 from stationmaster_server.tasks.task_json import schedule_to_json
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ async def _tasks(tx: Transaction, caller: Caller, filter_text: str, page: PageRe
 
 
 async def _executions(tx: Transaction, caller: Caller, filter_text: str, page: PageRequest) -> Page[Execution]:
-    organization_id, owner = caller.tenant.organization_id, execution_owner(caller)
+    organization_id, owner = caller.tenant.organization_id, owner_scope(caller)
     return await execution_store.list_executions(tx, organization_id, owner, filter_text, "create_time", page)
 
 

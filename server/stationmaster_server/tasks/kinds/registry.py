@@ -12,11 +12,10 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 from stationmaster_server.tasks import secrets
 from stationmaster_server.tasks.kinds.base import Guarded, Kind
+from stationmaster_server.templating.templates import is_template
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-
-_TEMPLATE = re.compile(r"\{\{|\{%")
 
 
 class Kinds:
@@ -73,7 +72,7 @@ class Kinds:
 
 
 def _is_template(value: object) -> bool:
-    return isinstance(value, str) and _TEMPLATE.search(value) is not None
+    return isinstance(value, str) and is_template(value)
 
 
 def _refused(field: str, wrong: Iterable[Any]) -> InvalidArgument:
