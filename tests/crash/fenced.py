@@ -25,6 +25,7 @@ CREATE TABLE outside.effects (
 );
 CREATE TABLE outside.met (execution_id uuid NOT NULL, attempt int NOT NULL, worker int NOT NULL);
 """
+_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 # An effect of an attempt is refused once a later one has had any.
 _TELL = """
 WITH passed AS (
@@ -85,7 +86,7 @@ class Fenced:
             yield
         finally:
             self._here.discard(one)
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # it goes with the connection
+            with suppress(*_LOST):  # it goes with the connection
                 await self._ask("SELECT pg_advisory_unlock(hashtextextended($1::uuid::text, 0))", one)
 
     async def _tell(self, job: Job[FencedPayload], what: str) -> None:
@@ -96,4 +97,8 @@ class Fenced:
         async with self._turn:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await asyncpg.connect(self._url)
-            return await self._connection.fetchval(sql, *args)
+            try:
+                return await self._connection.fetchval(sql, *args)
+            except BaseException:
+                self._connection.terminate()  # it may be amid an answer: what asks next gets one of its own
+                raise

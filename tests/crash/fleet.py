@@ -47,14 +47,15 @@ class Fleet:
             self.servers[number] = server
 
     async def call(self, method: str, request: Any) -> Any:
-        """Ask any server until one answers: a repeat has the same request id."""
-        while True:
-            try:
-                async with self._any().channel(self._key) as channel:
-                    return await getattr(TaskServiceStub(channel), method)(request, timeout=30)
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _TRY_ANOTHER:
-                    raise
+        """Ask any server until one answers, for two minutes: a repeat has the same request id."""
+        async with asyncio.timeout(120):
+            while True:
+                try:
+                    async with self._any().channel(self._key) as channel:
+                        return await getattr(TaskServiceStub(channel), method)(request, timeout=30)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() not in _TRY_ANOTHER:
+                        raise
 
     async def follow(self, name: str) -> list[Any]:
         """The events of an execution to its end, on by way of another server whenever one dies."""
