@@ -20,8 +20,8 @@ from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import store
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
@@ -59,7 +59,7 @@ class Firer:
     async def create(self, tenant: Tenant, task_id: str, schedule: Schedule, **fields: Any) -> Task:
         """A task of the kind `steered`, whose schedule begins now."""
         new = Task(task_id, "steered", tenant.user_id, tenant.user_id, schedule=schedule, **fields)
-        return await self.tasks.create(system_caller(tenant.organization_id, tenant.user_id, "test"), new)
+        return await self.tasks.create(system_caller(tenant.organization_id, tenant.user_id, request_id="test"), new)
 
     async def get(self, tenant: Tenant, task_id: str) -> Task:
         """A task as it stands."""

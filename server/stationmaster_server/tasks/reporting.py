@@ -18,10 +18,10 @@ from stationmaster_server.errors import (
     ResourceExhausted,
 )
 from stationmaster_server.events.model import Event
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store_messages
 from stationmaster_server.sessions.model import Message
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.storage.model import NewReport, ReportFormat
 from stationmaster_server.storage.reports import Reports
 from stationmaster_server.tasks import execution_store, store
@@ -65,7 +65,7 @@ class Reporting:
     async def __call__(self, run: Run) -> Outcome:
         """Make every format that was asked for and is not there yet, one after another."""
         item = run.item
-        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        caller = system_caller(item.organization_id, item.user_id, request_id=item.payload["request_id"])
         try:
             execution = await self._execution(caller, item.subject_id)
         except NotFound:

@@ -20,8 +20,8 @@ from stationmaster_server.errors import (
     StationmasterError,
     Unavailable,
 )
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.mcp.masking import Mask
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import events, execution_store, store
 from stationmaster_server.tasks.execution_store import Stored
 from stationmaster_server.tasks.follow_up import FollowUp
@@ -61,7 +61,7 @@ class ExecutionRunner:
     async def _begin(self, run: Run) -> Begun:
         """From here on the stream takes events under this lease only."""
         item = run.item
-        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        caller = system_caller(item.organization_id, item.user_id, request_id=item.payload["request_id"])
         running = events.state_changed(ExecutionState.RUNNING, run.attempt)
         async with self._services.database.system() as tx:
             # The item is locked before the stream, as everybody does it.
