@@ -27,6 +27,7 @@ from stationmaster_server.tasks.execution_store import Stored
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
 from stationmaster_server.tasks.model import ExecutionState, task_name
+from stationmaster_server.tasks.owners import owner_of
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
 from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
@@ -52,7 +53,7 @@ class ExecutionRunner:
         begun = await self._begin(run)
         try:
             payload, mask = await self._payload(begun)
-        except InvalidArgument as error:
+        except (InvalidArgument, PermissionDenied) as error:
             return await self._told(run, None, Failed(error.message, retryable=False, reason=error.reason))
         job = RunningJob(self._services, begun, payload, mask)
         outcome = _masked(await self._attempt(run, job), mask)
@@ -74,7 +75,7 @@ class ExecutionRunner:
     async def _payload(self, begun: Begun) -> tuple[BaseModel, Mask]:
         """The payload, filled in now if it was not at the submission, and a mask of its secrets.
 
-        Raises InvalidArgument.
+        Raises InvalidArgument, PermissionDenied.
         """
         stored, item = begun.stored, begun.run.item
         if stored.template and stored.task_id is not None:
@@ -88,7 +89,11 @@ class ExecutionRunner:
         return payload, mask_of(stored.secrets)
 
     async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> Stored:
-        """What was submitted, filled in as its task declares. Raises InvalidArgument when that task is gone."""
+        """What was submitted by no caller, filled in as its task declares.
+
+        Raises PermissionDenied (the task's owner is disabled), InvalidArgument (the task is gone).
+        """
+        await owner_of(self._services.database, begun.caller)
         try:
             async with self._services.database.tenant(begun.caller.tenant, read=True) as tx:
                 task = await store.get(tx, begun.caller.tenant.organization_id, task_id)
