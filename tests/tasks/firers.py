@@ -34,6 +34,7 @@ from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
 
+from tests.fixtures.reports import reports_of
 from tests.tasks.kinds import Steered
 
 
@@ -84,7 +85,9 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     filling = Filling(kinds, Templates(pools.cpu))
     embedder = Embedder(HashingEncoder(), pools.cpu)
     queue, audit = WorkQueue(notifier), AuditLog(database)
-    services = TaskServices(database, log, queue, audit, kinds, filling, embedder, _no_session, clock)
+    services = TaskServices(
+        database, log, queue, audit, kinds, filling, embedder, _no_session, reports_of(database), clock
+    )
     try:
         yield Firer(database, services, Tasks(services), Firing(services, clock=clock))
     finally:

@@ -132,7 +132,7 @@ class FollowUp:
         await execution_store.unblock(tx, organization_id, list(last))
         await self._services.audit.write_many(tx, [(caller, _audited(execution)) for caller, execution in ended])
         for caller, execution in ended:
-            await reporting.order(tx, self._services.queue, caller, execution)
+            await reporting.order(tx, self._services, caller, execution)
             if execution.session_id is not None and not execution.payload.get("keep_session"):
                 why = f"{execution_name(execution.id)} ended as {execution.state}"
                 await self._services.end_session(tx, caller, execution.session_id, why)
