@@ -20,8 +20,8 @@ from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import store
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
@@ -34,6 +34,7 @@ from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
 
+from tests.fixtures.reports import reports_of
 from tests.tasks.kinds import Steered
 
 
@@ -59,7 +60,7 @@ class Firer:
     async def create(self, tenant: Tenant, task_id: str, schedule: Schedule, **fields: Any) -> Task:
         """A task of the kind `steered`, whose schedule begins now."""
         new = Task(task_id, "steered", tenant.user_id, tenant.user_id, schedule=schedule, **fields)
-        return await self.tasks.create(system_caller(tenant.organization_id, tenant.user_id, "test"), new)
+        return await self.tasks.create(system_caller(tenant.organization_id, tenant.user_id, request_id="test"), new)
 
     async def get(self, tenant: Tenant, task_id: str) -> Task:
         """A task as it stands."""
@@ -84,7 +85,9 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     filling = Filling(kinds, Templates(pools.cpu))
     embedder = Embedder(HashingEncoder(), pools.cpu)
     queue, audit = WorkQueue(notifier), AuditLog(database)
-    services = TaskServices(database, log, queue, audit, kinds, filling, embedder, _no_session, clock)
+    services = TaskServices(
+        database, log, queue, audit, kinds, filling, embedder, _no_session, reports_of(database), clock
+    )
     try:
         yield Firer(database, services, Tasks(services), Firing(services, clock=clock))
     finally:

@@ -70,7 +70,15 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
     services = TaskServices(
-        database, engines.log, engines.queue, on.gate.audit, kinds, filling, embedder, sessions.service.end
+        database,
+        engines.log,
+        engines.queue,
+        on.gate.audit,
+        kinds,
+        filling,
+        embedder,
+        sessions.service.end,
+        storage.reports,
     )
     follow_up = FollowUp(services)
     follow_up.start()
@@ -83,7 +91,7 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
-    reports = {reporting.KIND: reporting.Reporting(services, storage.reports, on.pools)}
+    reports = {reporting.KIND: reporting.Reporting(services, on.pools)}
     embedding: dict[str, Handler] = {embeddings.KIND: embeddings.TaskEmbedding(services)}
     return Tasks(TaskServicer(services, on.tokens), runners | reports | embedding)
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
-from stationmaster_server.db.caller import Caller, Role
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.db.model import Tenant
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.identity.model import ToolPolicy
 from stationmaster_server.identity.quotas import Quotas
@@ -40,17 +39,3 @@ class TurnServices:
     quotas: Quotas
     prepared: dict[UUID, Prepared] = field(default_factory=dict)
     """By turn: from the commit of a message to the moment that this server's worker takes it up."""
-
-
-def system_caller(organization_id: UUID, user_id: UUID, request_id: str) -> Caller:
-    """The system itself, acting for the owner of a session; `request_id` is that of the call that began it."""
-    return Caller(
-        tenant=Tenant(organization_id, user_id),
-        role=Role.SERVICE,
-        scopes=frozenset(),
-        key_id=None,
-        subject="system",
-        request_id=request_id,
-        peer="",
-        method="",
-    )

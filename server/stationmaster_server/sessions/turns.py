@@ -21,6 +21,7 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.sessions import events, store, store_messages, turn_store
 from stationmaster_server.sessions.model import (
     BUSY,
@@ -42,7 +43,7 @@ from stationmaster_server.sessions.model import (
 from stationmaster_server.sessions.recovery import MAX_ATTEMPTS
 from stationmaster_server.sessions.runner import read_history, started_entry, user_message
 from stationmaster_server.sessions.turn_ending import end_turn
-from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
+from stationmaster_server.sessions.turn_services import Prepared, TurnServices
 from stationmaster_server.work.model import NewWork, RetryPolicy, State, WorkItem
 
 KIND = "turn"
@@ -171,7 +172,7 @@ class Turns:
     ) -> None:
         organization_id = caller.tenant.organization_id
         await self._services.log.set_fence(tx, organization_id, session.id, item.lease_token)
-        owner = system_caller(organization_id, session.user_id, caller.request_id)
+        owner = system_caller(organization_id, session.user_id, request_id=caller.request_id)
         # Its own act, wherever a turn begins: of the call the trail has that it sent a message.
         await self._services.audit.write(tx, owner, started_entry(session, turn, turn.attempts, resumed=False))
         history = await read_history(tx, organization_id, session) if session.message_count else [message]

@@ -17,7 +17,6 @@ from stationmaster_server.tasks.model import (
     Attempt,
     Execution,
     ExecutionState,
-    KindStats,
     Priority,
     Progress,
     ReportFormat,
@@ -26,14 +25,14 @@ from stationmaster_server.tasks.model import (
 )
 
 # How an execution stands follows from its work item.
-_STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
+STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'QUEUED' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'SUSPENDED' THEN 'QUEUED' WHEN 'DEAD' THEN 'FAILED' ELSE i.state END)"""
 LISTING = Listing(
     {
         "task": Field("('tasks/' || e.task_id)", str),
         "kind": Field("e.kind", str),
-        "state": Field(_STATE, ExecutionState),
+        "state": Field(STATE, ExecutionState),
         "trigger": Field("e.trigger", Trigger),
         "labels": Field("e.labels", dict),
         "reason": Field("i.reason", str),
@@ -47,14 +46,14 @@ LISTING = Listing(
 )
 _SHORT = f"""
     e.id, e.user_id, e.task_id, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats, e.session_id,
-    e.created_at, {_STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
+    e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
     i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
 _WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
         AS last_sequence,
     ARRAY(SELECT r.id FROM reports r WHERE r.organization_id = e.organization_id AND r.execution_id = e.id
           ORDER BY r.created_at) AS report_ids"""
-_JOINED = """executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
+JOINED = """executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
     WHERE e.organization_id = $1"""
 
 
@@ -127,7 +126,7 @@ async def insert(
 async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner: UUID | None) -> Execution:
     """One execution with everything. Raises NotFound alike for one that is missing and one that is somebody else's."""
     row = await tx.fetchrow(
-        f"SELECT {_WHOLE} FROM {_JOINED} AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)",
+        f"SELECT {_WHOLE} FROM {JOINED} AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)",
         organization_id,
         execution_id,
         owner,
@@ -139,8 +138,18 @@ async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner:
 
 async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[Execution]:
     """Those of the executions that there are, with everything."""
-    sql = f"SELECT {_WHOLE} FROM {_JOINED} AND e.id = ANY($2::uuid[])"
+    sql = f"SELECT {_WHOLE} FROM {JOINED} AND e.id = ANY($2::uuid[])"
     return [_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
+
+
+async def hold_end(tx: Transaction, organization_id: UUID, execution_id: UUID) -> datetime | None:
+    """When an execution ended, and it stays as it is to the end of the transaction; None: it has not, or is gone."""
+    ended_at: datetime | None = await tx.fetchval(
+        "SELECT finished_at FROM work_items WHERE organization_id = $1 AND item_id = $2 FOR SHARE",
+        organization_id,
+        execution_id,
+    )
+    return ended_at
 
 
 async def is_taken(tx: Transaction, organization_id: UUID, item_id: UUID) -> bool:
@@ -180,7 +189,7 @@ async def list_executions(
     """A page of executions, without payloads, variables and results."""
     clause = LISTING.sql(filter_text, order_by, page, start=3)
     rows = await tx.fetch(
-        f"""SELECT {_SHORT}, {clause.cursor_sql} FROM {_JOINED} AND ($2::uuid IS NULL OR e.user_id = $2)
+        f"""SELECT {_SHORT}, {clause.cursor_sql} FROM {JOINED} AND ($2::uuid IS NULL OR e.user_id = $2)
             AND {clause.where_sql} ORDER BY {clause.order_sql}""",
         organization_id,
         owner,
@@ -271,7 +280,7 @@ async def blocked_of(tx: Transaction, organization_id: UUID, *task_ids: str) -> 
 async def tasks_of(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> dict[str, bool]:
     """The tasks of executions; of each, whether one of them failed that its schedule had begun."""
     rows = await tx.fetch(
-        f"""SELECT e.task_id, bool_or(e.trigger = 'SCHEDULE' AND i.state = 'DEAD') FROM {_JOINED}
+        f"""SELECT e.task_id, bool_or(e.trigger = 'SCHEDULE' AND i.state = 'DEAD') FROM {JOINED}
             AND e.id = ANY($2::uuid[]) AND e.task_id IS NOT NULL GROUP BY 1""",
         organization_id,
         list(execution_ids),
@@ -282,7 +291,7 @@ async def tasks_of(tx: Transaction, organization_id: UUID, execution_ids: Sequen
 async def open_of(tx: Transaction, organization_id: UUID, task_id: str, *, scheduled: bool = False) -> list[UUID]:
     """The executions of a task that have not ended (`scheduled`: that its schedule began), the oldest first."""
     rows = await tx.fetch(
-        f"""SELECT e.id FROM {_JOINED} AND e.task_id = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
+        f"""SELECT e.id FROM {JOINED} AND e.task_id = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
             AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.created_at, e.id""",
         organization_id,
         task_id,
@@ -309,40 +318,6 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
         list(times),
     )
     return {row["scheduled_for"] for row in rows}
-
-
-async def stats(tx: Transaction, organization_id: UUID, known: Sequence[str] = ()) -> list[KindStats]:
-    """How many executions of each kind stand how: of the kinds known, and of others that there are executions of."""
-    rows = await tx.fetch(
-        f"""
-        SELECT e.kind, {_STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
-               count(*) FILTER (WHERE i.finished_at > now() - interval '1 hour') AS lately
-        FROM {_JOINED} AND (i.state NOT IN ('SUCCEEDED', 'CANCELLED') OR i.finished_at > now() - interval '1 hour')
-        GROUP BY 1, 2
-        """,
-        organization_id,
-    )
-    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in known}
-    for row in rows:
-        kinds.setdefault(row["kind"], {})[row["state"]] = row
-    return [_stats(kind, states) for kind, states in sorted(kinds.items())]
-
-
-def _stats(kind: str, states: dict[str, Any]) -> KindStats:
-    def of(state: ExecutionState, column: str) -> Any:
-        return states[state][column] if state in states else 0
-
-    return KindStats(
-        kind=kind,
-        blocked=of(ExecutionState.BLOCKED, "count"),
-        queued=of(ExecutionState.QUEUED, "count"),
-        running=of(ExecutionState.RUNNING, "count"),
-        failed=of(ExecutionState.FAILED, "count"),
-        oldest_queued_at=of(ExecutionState.QUEUED, "oldest") or None,
-        succeeded_lately=of(ExecutionState.SUCCEEDED, "lately"),
-        failed_lately=of(ExecutionState.FAILED, "lately"),
-        cancelled_lately=of(ExecutionState.CANCELLED, "lately"),
-    )
 
 
 def _json(value: dict[str, Any]) -> str:

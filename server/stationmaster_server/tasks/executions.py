@@ -15,7 +15,7 @@ from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
 from stationmaster_server.identity.model import AuditEntry, owner_scope
-from stationmaster_server.tasks import dependency_store, events, execution_store, store
+from stationmaster_server.tasks import dependency_store, events, execution_store, stats_store, store
 from stationmaster_server.tasks.execution_store import NewRow
 from stationmaster_server.tasks.graph import Verdict, verdict
 from stationmaster_server.tasks.model import (
@@ -191,7 +191,7 @@ class Executions:
     async def stats(self, caller: Caller) -> Sequence[KindStats]:
         """How many executions of each kind stand how; of kinds that nobody uses, too."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            return await execution_store.stats(tx, caller.tenant.organization_id, list(self._services.kinds))
+            return await stats_store.stats(tx, caller.tenant.organization_id, list(self._services.kinds))
 
     def _checked(self, caller: Caller, spec: Spec, field: str) -> Spec:
         """What may be submitted, its secrets apart. Raises InvalidArgument, PermissionDenied."""
@@ -248,6 +248,7 @@ class Executions:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
                 # From the worker that had it, the stream takes nothing more.
                 await self._services.log.hand_over(tx, organization_id, {row.id: queued}, None)
+                await self._services.reports.withdraw(tx, caller, row.id, f"{execution_name(row.id)} was replaced")
                 if replaced.session_id is not None and not replaced.keep_session:
                     why = f"{execution_name(row.id)} was replaced"
                     await self._services.end_session(tx, caller, replaced.session_id, why)

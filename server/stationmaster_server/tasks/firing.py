@@ -12,7 +12,7 @@ from uuid import UUID
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, Unavailable
 from stationmaster_server.identity.model import AuditEntry, Category
-from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks import execution_store, schedule_store
 from stationmaster_server.tasks.model import Concurrency, Strategy, Task, Trigger, task_name
 from stationmaster_server.tasks.schedule_model import Decision, Overlap, Schedule, SkipReason
@@ -123,7 +123,7 @@ class Firing:
             await start(
                 tx,
                 self._services,
-                system_caller(organization_id, task.user_id, f"schedule-{task.uid}"),
+                system_caller(organization_id, task.user_id, request_id=f"schedule-{task.uid}"),
                 task,
                 Trigger.SCHEDULE,
                 times=times,
@@ -135,5 +135,5 @@ class Firing:
         if decision.skipped:
             details: dict[str, Any] = {"until": decision.settled_until.isoformat(), **added({}, decision)}
             entry = AuditEntry("task.skip", task_name(task.task_id), category=Category.SYSTEM, details=details)
-            caller = system_caller(organization_id, task.user_id, f"schedule-{task.uid}")
+            caller = system_caller(organization_id, task.user_id, request_id=f"schedule-{task.uid}")
             await self._services.audit.write(tx, caller, entry)

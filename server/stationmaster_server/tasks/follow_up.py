@@ -12,7 +12,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound, StationmasterError, Unavailable
 from stationmaster_server.identity.model import AuditEntry
-from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks import dependency_store, events, execution_store, reporting, store
 from stationmaster_server.tasks.graph import starts
 from stationmaster_server.tasks.model import (
@@ -124,7 +124,7 @@ class FollowUp:
         request_ids = {item.item_id: item.payload["request_id"] for item in items}
         # Those that were forgotten are not among them.
         ended = [
-            (system_caller(organization_id, execution.user_id, request_ids[execution.id]), execution)
+            (system_caller(organization_id, execution.user_id, request_id=request_ids[execution.id]), execution)
             for execution in await execution_store.get_many(tx, organization_id, list(request_ids))
         ]
         last = {one.id: events.state_changed(one.state, one.attempts, one.reason, one.message) for _, one in ended}
@@ -132,7 +132,7 @@ class FollowUp:
         await execution_store.unblock(tx, organization_id, list(last))
         await self._services.audit.write_many(tx, [(caller, _audited(execution)) for caller, execution in ended])
         for caller, execution in ended:
-            await reporting.order(tx, self._services.queue, caller, execution)
+            await reporting.order(tx, self._services, caller, execution)
             if execution.session_id is not None and not execution.payload.get("keep_session"):
                 why = f"{execution_name(execution.id)} ended as {execution.state}"
                 await self._services.end_session(tx, caller, execution.session_id, why)
@@ -163,7 +163,7 @@ class FollowUp:
                 task = await store.lock(tx, organization_id, dependent)
             except NotFound:
                 continue  # it was deleted
-            caller = system_caller(organization_id, task.user_id, f"execution-{cause}")
+            caller = system_caller(organization_id, task.user_id, request_id=f"execution-{cause}")
             if await execution_store.blocked_of(tx, organization_id, dependent):
                 await look_again(tx, self._services, caller, dependent)
             elif task.dependency_mode is DependencyMode.START and task.state is TaskState.ACTIVE:

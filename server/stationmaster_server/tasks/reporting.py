@@ -18,21 +18,19 @@ from stationmaster_server.errors import (
     ResourceExhausted,
 )
 from stationmaster_server.events.model import Event
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store_messages
 from stationmaster_server.sessions.model import Message
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.storage.model import NewReport, ReportFormat
-from stationmaster_server.storage.reports import Reports
 from stationmaster_server.tasks import execution_store, store
 from stationmaster_server.tasks.kinds.base import ReportsItself
-from stationmaster_server.tasks.model import Execution
+from stationmaster_server.tasks.model import Execution, execution_name
 from stationmaster_server.tasks.reports.model import Report, Section
 from stationmaster_server.tasks.reports.rendering import RENDERERS, TIME_LIMIT
 from stationmaster_server.tasks.reports.telling import tell
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.work.model import Failed, NewWork, Outcome, Priority, Succeeded
-from stationmaster_server.work.queue import WorkQueue
 from stationmaster_server.work.run import Run
 
 KIND = "task_report"
@@ -40,8 +38,10 @@ MOST_EVENTS, MOST_MESSAGES = 5_000, 1_000
 _PAGE = 500
 
 
-async def order(tx: Transaction, queue: WorkQueue, caller: Caller, execution: Execution) -> None:
-    """Have the reports of an execution made, in the transaction that deals with its end."""
+async def order(tx: Transaction, services: TaskServices, caller: Caller, execution: Execution) -> None:
+    """Have the reports of an execution made, in the transaction that deals with its end. Those of an earlier end go."""
+    if execution.report_ids:
+        await services.reports.withdraw(tx, caller, execution.id, f"{execution_name(execution.id)} has ended again")
     if execution.report_formats:
         work = NewWork(
             organization_id=caller.tenant.organization_id,
@@ -51,30 +51,31 @@ async def order(tx: Transaction, queue: WorkQueue, caller: Caller, execution: Ex
             payload={"request_id": caller.request_id},
             priority=Priority.LOW,
         )
-        await queue.submit_many(tx, [work], bounded=False)
+        await services.queue.submit_many(tx, [work], bounded=False)
 
 
 class Reporting:
     """The handler of work items of kind `task_report`."""
 
-    def __init__(self, services: TaskServices, reports: Reports, pools: Pools) -> None:
+    def __init__(self, services: TaskServices, pools: Pools) -> None:
         self._services = services
-        self._reports = reports
         self._pools = pools
 
     async def __call__(self, run: Run) -> Outcome:
-        """Make every format that was asked for and is not there yet, one after another."""
+        """Make every format that was asked for, one after another, of the end that the execution has now."""
         item = run.item
-        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        caller = system_caller(item.organization_id, item.user_id, request_id=item.payload["request_id"])
         try:
             execution = await self._execution(caller, item.subject_id)
         except NotFound:
             return Succeeded()  # it was forgotten
+        if execution.finished_at is None:
+            return Succeeded()  # it was retried: reports are ordered again at its end
         report = await self._report(caller, execution)
         made, problems = await self._render_all(execution, report)
         # All at once with the item's end: after a crash none is there twice.
         async with self._services.database.tenant(caller.tenant) as tx:
-            problems += await self._store(tx, caller, made)
+            problems += await self._store(tx, caller, execution, made)
             outcome = Failed("; ".join(problems), False, "REPORT_NOT_MADE") if problems else Succeeded()
             await self._services.queue.complete(tx, run, outcome)
         return outcome
@@ -94,15 +95,20 @@ class Reporting:
     async def _render(self, report: Report, report_format: ReportFormat) -> bytes:
         return await self._pools.cpu(RENDERERS[report_format], report, timeout=TIME_LIMIT)
 
-    async def _store(self, tx: Transaction, caller: Caller, made: Sequence[NewReport]) -> list[str]:
-        """Keep those that are not too large; what is wrong with the others."""
-        problems = []
+    async def _store(
+        self, tx: Transaction, caller: Caller, execution: Execution, made: Sequence[NewReport]
+    ) -> list[str]:
+        """Keep those that are not too large; what is wrong with the others. Of an end that is over none is kept."""
+        problems: list[str] = []
+        tx.audited = True
+        ended_at = await execution_store.hold_end(tx, caller.tenant.organization_id, execution.id)
+        if ended_at is None or ended_at != execution.finished_at:
+            return problems
         for new in made:
             try:
-                await self._reports.add(tx, caller, new)
+                await self._services.reports.add(tx, caller, new)
             except FailedPrecondition as error:
                 problems.append(error.message)
-        tx.audited = True
         return problems
 
     async def _execution(self, caller: Caller, execution_id: UUID) -> Execution:

@@ -20,13 +20,14 @@ from stationmaster_server.errors import (
     StationmasterError,
     Unavailable,
 )
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.mcp.masking import Mask
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import events, execution_store, store
 from stationmaster_server.tasks.execution_store import Stored
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
 from stationmaster_server.tasks.model import ExecutionState, task_name
+from stationmaster_server.tasks.owners import owner_of
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
 from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
@@ -52,7 +53,7 @@ class ExecutionRunner:
         begun = await self._begin(run)
         try:
             payload, mask = await self._payload(begun)
-        except InvalidArgument as error:
+        except (InvalidArgument, PermissionDenied) as error:
             return await self._told(run, None, Failed(error.message, retryable=False, reason=error.reason))
         job = RunningJob(self._services, begun, payload, mask)
         outcome = _masked(await self._attempt(run, job), mask)
@@ -61,7 +62,7 @@ class ExecutionRunner:
     async def _begin(self, run: Run) -> Begun:
         """From here on the stream takes events under this lease only."""
         item = run.item
-        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        caller = system_caller(item.organization_id, item.user_id, request_id=item.payload["request_id"])
         running = events.state_changed(ExecutionState.RUNNING, run.attempt)
         async with self._services.database.system() as tx:
             # The item is locked before the stream, as everybody does it.
@@ -74,7 +75,7 @@ class ExecutionRunner:
     async def _payload(self, begun: Begun) -> tuple[BaseModel, Mask]:
         """The payload, filled in now if it was not at the submission, and a mask of its secrets.
 
-        Raises InvalidArgument.
+        Raises InvalidArgument, PermissionDenied.
         """
         stored, item = begun.stored, begun.run.item
         if stored.template and stored.task_id is not None:
@@ -88,7 +89,11 @@ class ExecutionRunner:
         return payload, mask_of(stored.secrets)
 
     async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> Stored:
-        """What was submitted, filled in as its task declares. Raises InvalidArgument when that task is gone."""
+        """What was submitted by no caller, filled in as its task declares.
+
+        Raises PermissionDenied (the task's owner is disabled), InvalidArgument (the task is gone).
+        """
+        await owner_of(self._services.database, begun.caller)
         try:
             async with self._services.database.tenant(begun.caller.tenant, read=True) as tx:
                 task = await store.get(tx, begun.caller.tenant.organization_id, task_id)

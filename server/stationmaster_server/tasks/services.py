@@ -13,6 +13,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.events.log import EventLog
+from stationmaster_server.storage.reports import Reports
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.work.queue import WorkQueue
@@ -36,5 +37,6 @@ class TaskServices:
     filling: Filling
     embedder: Embedder
     end_session: EndSession
+    reports: Reports
     now: Callable[[], datetime] = _utc_now
     """The clock of schedules, in UTC."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks.model import Progress
 
 P = TypeVar("P", bound=BaseModel)
@@ -27,7 +27,7 @@ class Rehearsal(Generic[P]):
         self._attempt = attempt
         self._id = uuid4()
         tenant = Tenant(uuid4(), uuid4())
-        self._caller = system_caller(tenant.organization_id, tenant.user_id, "rehearsal")
+        self._caller = system_caller(tenant.organization_id, tenant.user_id, request_id="rehearsal")
         self.told: list[Progress] = []
         """What was told by `progress`."""
         self.lines: list[tuple[str, str]] = []

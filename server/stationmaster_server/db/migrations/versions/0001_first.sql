@@ -378,6 +378,8 @@ CREATE TABLE reports (
 
 CREATE INDEX reports_created_at_idx ON reports (created_at);
 
+CREATE UNIQUE INDEX reports_execution_format_key ON reports (organization_id, execution_id, format);
+
 CREATE INDEX reports_execution_idx ON reports (organization_id, ('executions/' || execution_id::text));
 
 CREATE INDEX reports_organization_id_created_at_id_idx ON reports (organization_id, created_at, id);
