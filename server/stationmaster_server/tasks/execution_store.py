@@ -136,6 +136,30 @@ async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner:
     return _execution(row)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an execution stands, and the newest sequence of its stream."""
+
+    state: ExecutionState
+    last_sequence: int
+
+
+async def standing(tx: Transaction, organization_id: UUID, execution_id: UUID, owner: UUID | None) -> Standing:
+    """What watchers ask for at every keepalive: small, whatever the execution is given and answers. Raises NotFound."""
+    row = await tx.fetchrow(
+        f"""SELECT {STATE} AS execution_state, s.last_sequence
+            FROM executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
+            JOIN streams s ON s.organization_id = e.organization_id AND s.stream_id = e.id
+            WHERE e.organization_id = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)""",
+        organization_id,
+        execution_id,
+        owner,
+    )
+    if row is None:
+        raise NotFound("Execution", execution_name(execution_id))
+    return Standing(ExecutionState(row["execution_state"]), row["last_sequence"])
+
+
 async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[Execution]:
     """Those of the executions that there are, with everything."""
     sql = f"SELECT {_WHOLE} FROM {JOINED} AND e.id = ANY($2::uuid[])"
