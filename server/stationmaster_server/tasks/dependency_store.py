@@ -36,7 +36,7 @@ FROM task_dependencies d LEFT JOIN LATERAL (
     SELECT i.state, i.finished_at
     FROM executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
     WHERE e.organization_id = d.organization_id AND e.task_id = d.depends_on
-    ORDER BY e.created_at DESC LIMIT 1
+    ORDER BY e.created_at DESC, e.id DESC LIMIT 1
 ) newest ON true
 WHERE d.organization_id = $1 AND d.{column} = ANY($2::text[])
 ORDER BY d.task_id, d.depends_on

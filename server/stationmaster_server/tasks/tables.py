@@ -96,6 +96,7 @@ Index(
     executions.c.organization_id,
     executions.c.task_id,
     executions.c.created_at,
+    executions.c.id,
     postgresql_where=text("task_id IS NOT NULL"),
 )
 # A due time of a task is executed once.
