@@ -45,9 +45,9 @@ LISTING = Listing(
     order_fields=["create_time"],
 )
 _SHORT = f"""
-    e.id, e.user_id, e.task_id, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats, e.session_id,
-    e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
-    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
+    e.id, e.user_id, e.task_id, e.task_uid, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats,
+    e.session_id, e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress,
+    i.cancel_requested, i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
 _WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
         AS last_sequence,
@@ -312,22 +312,22 @@ async def tasks_of(tx: Transaction, organization_id: UUID, execution_ids: Sequen
     return {row[0]: row[1] for row in rows}
 
 
-async def open_of(tx: Transaction, organization_id: UUID, task_id: str, *, scheduled: bool = False) -> list[UUID]:
+async def open_of(tx: Transaction, organization_id: UUID, task_uid: UUID, *, scheduled: bool = False) -> list[UUID]:
     """The executions of a task that have not ended (`scheduled`: that its schedule began), the oldest first."""
     rows = await tx.fetch(
-        f"""SELECT e.id FROM {JOINED} AND e.task_id = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
+        f"""SELECT e.id FROM {JOINED} AND e.task_uid = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
             AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.created_at, e.id""",
         organization_id,
-        task_id,
+        task_uid,
         scheduled,
     )
     return [row["id"] for row in rows]
 
 
-async def last_begun(tx: Transaction, organization_id: UUID, task_id: str) -> datetime | None:
+async def last_begun(tx: Transaction, organization_id: UUID, task_uid: UUID) -> datetime | None:
     """When the newest execution of a task was submitted; None when there is none."""
     at: datetime | None = await tx.fetchval(
-        "SELECT max(created_at) FROM executions WHERE organization_id = $1 AND task_id = $2", organization_id, task_id
+        "SELECT max(created_at) FROM executions WHERE organization_id = $1 AND task_uid = $2", organization_id, task_uid
     )
     return at
 
@@ -360,6 +360,7 @@ def _execution(row: Any) -> Execution:
         trigger=Trigger(row["trigger"]),
         created_at=row["created_at"],
         task_id=row["task_id"],
+        task_uid=row["task_uid"],
         reason=row["reason"] or "",
         message=last_error["error"] if ended_badly and last_error else "",
         scheduled_for=row["scheduled_for"],
