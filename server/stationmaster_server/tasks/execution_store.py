@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -28,11 +28,31 @@ from stationmaster_server.tasks.model import (
 STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'QUEUED' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'SUSPENDED' THEN 'QUEUED' WHEN 'DEAD' THEN 'FAILED' ELSE i.state END)"""
+# The same the other way round, of columns that have indexes.
+_STATE_IS = {
+    ExecutionState.BLOCKED: "i.state IN ('WAITING', 'QUEUED') AND e.blocked",
+    ExecutionState.QUEUED: "i.state = 'SUSPENDED' OR i.state IN ('WAITING', 'QUEUED') AND NOT e.blocked",
+    ExecutionState.RUNNING: "i.state = 'RUNNING'",
+    ExecutionState.SUCCEEDED: "i.state = 'SUCCEEDED'",
+    ExecutionState.FAILED: "i.state = 'DEAD'",
+    ExecutionState.CANCELLED: "i.state = 'CANCELLED'",
+}
+
+
+def _task_is(name: str, bind: Callable[[object], str]) -> str:
+    collection, _, task_id = name.partition("/")
+    return f"e.task_id = {bind(task_id)}" if collection == "tasks" else "false"
+
+
+def _state_is(state: str, bind: Callable[[object], str]) -> str:
+    return _STATE_IS[ExecutionState(state)]
+
+
 LISTING = Listing(
     {
-        "task": Field("('tasks/' || e.task_id)", str),
+        "task": Field("('tasks/' || e.task_id)", str, _task_is),
         "kind": Field("e.kind", str),
-        "state": Field(STATE, ExecutionState),
+        "state": Field(STATE, ExecutionState, _state_is),
         "trigger": Field("e.trigger", Trigger),
         "labels": Field("e.labels", dict),
         "reason": Field("i.reason", str),
