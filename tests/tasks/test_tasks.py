@@ -73,6 +73,23 @@ async def test_all_missing_variables_are_named(tasks: TaskServiceAsyncStub) -> N
     assert "variables.two" in (refused.value.details() or "")
 
 
+async def test_payload_is_bounded_when_it_is_filled_in_too(tasks: TaskServiceAsyncStub) -> None:
+    declared = [pb.VariableDeclaration(name="a"), pb.VariableDeclaration(name="b", type=pb.VARIABLE_TYPE_LIST)]
+    task = pb.Task(kind="webhook", payload=struct({"url": "https://x.test/", "body": ["{{ a }}", "{{ b }}"] * 150}))
+    task.variables.extend(declared)
+    await tasks.CreateTask(pb.CreateTaskRequest(task_id="big", task=task))
+    small = {"a": "-" * 500, "b": ["-" * 500]}
+    await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/big", variables=struct(small)))
+    for large in ({"a": "-" * 3000}, {"b": ["-" * 3000]}, {"b": [1] * 200}):
+        for call in (tasks.ExecuteTask, tasks.RenderTask):
+            request = {tasks.ExecuteTask: pb.ExecuteTaskRequest, tasks.RenderTask: pb.RenderTaskRequest}[call]
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(request(name="tasks/big", variables=struct(large)))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "262144" in (refused.value.details() or ""), large
+    assert len(await executions_of(tasks, "big")) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "place"),
     [

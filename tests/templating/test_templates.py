@@ -89,6 +89,17 @@ async def test_what_stands_there_often_is_filled_in_once(templates: Templates, p
     assert (len(filled), set(filled.values()), pool.calls) == (1000, {f"<{'-' * 100}>"}, 0)
 
 
+@pytest.mark.parametrize("text", ["{{ a }}", "{% for _ in [1] %}{{ a }}{% endfor %}"])
+async def test_filled_in_texts_have_a_bound_together(templates: Templates, text: str) -> None:
+    texts = {f"payload.t[{place}]": text for place in range(1000)}
+    with pytest.raises(InvalidArgument, match=r"payload.t\[5\]: with it the texts become longer than 1000 characters"):
+        await templates.fill(texts, {"a": "-" * 200}, most=1000)
+    both = {"one": "{{ a }}", "other": "{% for _ in [1] %}{{ a }}{% endfor %}"}
+    assert len(await templates.fill(both, {"a": "-" * 500}, most=1000)) == 2
+    with pytest.raises(InvalidArgument, match=r"other: with it the texts become longer than 1000 characters"):
+        await templates.fill(both, {"a": "-" * 501}, most=1000)
+
+
 async def test_all_that_is_wrong_is_named_by_path_and_line(templates: Templates) -> None:
     texts = {"payload.a": "{{ x }}", "payload.b": "\n{% for y in ys %}{{ y.z }}{% endfor %}", "payload.c": "{{ v }}"}
     with pytest.raises(InvalidArgument) as refused:

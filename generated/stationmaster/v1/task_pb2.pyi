@@ -862,7 +862,7 @@ class Task(_message.Message):
     """Changes with every change of the task."""
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
-        """What the kind needs; its texts are templates (Jinja2) over the variables. At most 256 KiB."""
+        """What the kind needs; its texts are templates (Jinja2) over the variables. At most 256 KiB, as it stands and filled in."""
 
     @_builtins.property
     def variables(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariableDeclaration]:

@@ -108,15 +108,30 @@ def outlines(texts: Mapping[str, str]) -> dict[str, Outline | Fault]:
     return {path: by_text[text] for path, text in texts.items()}
 
 
-def fill_all(texts: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str | Fault]:
-    """Each of the templates filled in, or why it cannot be."""
+def fill_all(
+    texts: Mapping[str, str], values: Mapping[str, Any], most: int = MOST_CHARACTERS, made: int = 0
+) -> dict[str, str | Fault]:
+    """Each of the templates filled in, or why it cannot be; or that which makes more than `most` characters of all.
+
+    `made`: characters that count already.
+    """
     by_text: dict[str, str | Fault] = {}
-    for text in dict.fromkeys(texts.values()):
-        try:
-            by_text[text] = fill(text, values)
-        except Faulty as error:
-            by_text[text] = error.fault
-    return {path: by_text[text] for path, text in texts.items()}
+    filled: dict[str, str | Fault] = {}
+    for path, text in texts.items():
+        if text not in by_text:
+            by_text[text] = _filled(text, values)
+        filled[path] = one = by_text[text]
+        made += len(one) if isinstance(one, str) else 0
+        if made > most:
+            return {path: Fault(f"with it the texts become longer than {most} characters together")}
+    return filled
+
+
+def _filled(text: str, values: Mapping[str, Any]) -> str | Fault:
+    try:
+        return fill(text, values)
+    except Faulty as error:
+        return error.fault
 
 
 def outline(text: str) -> Outline:

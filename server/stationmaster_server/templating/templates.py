@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from stationmaster_server.errors import DeadlineExceeded, FieldViolation, InvalidArgument, Reason, ResourceExhausted
 from stationmaster_server.templating import engine
+from stationmaster_server.templating.filters import MOST_CHARACTERS
 from stationmaster_server.templating.model import Fault, Outline
 
 T = TypeVar("T")
@@ -45,14 +46,20 @@ class Templates:
             found |= await self._apart(apart, engine.outlines, apart)
         return _without_faults(found)
 
-    async def fill(self, texts: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-        """Each template filled in with JSON values. Raises InvalidArgument naming each path and all that is missing."""
+    async def fill(
+        self, texts: Mapping[str, str], values: Mapping[str, Any], *, most: int = MOST_CHARACTERS
+    ) -> dict[str, str]:
+        """Each template filled in with JSON values, to at most so many characters together.
+
+        Raises InvalidArgument naming each path and all that is missing.
+        """
         size = len(json.dumps(values, ensure_ascii=False))
         easy = set(_easy_ones(texts.values(), size))
         here = {path: text for path, text in texts.items() if text in easy}
-        filled = engine.fill_all(here, values)
+        filled = engine.fill_all(here, values, most)
         if apart := {path: text for path, text in texts.items() if path not in here}:
-            filled |= await self._apart(apart, engine.fill_all, apart, dict(values))
+            made = sum(len(one) for one in filled.values() if isinstance(one, str))
+            filled |= await self._apart(apart, engine.fill_all, apart, dict(values), most, made)
         return _without_faults(filled)
 
     async def _apart(self, texts: Mapping[str, str], function: Callable[[*Args], T], *args: *Args) -> T:
