@@ -250,7 +250,6 @@ class Stored:
     variables: dict[str, Any]
     template: bool
     task_id: str | None
-    task_uid: UUID | None
     scheduled_for: datetime | None
     session_id: UUID | None
     checkpoint: dict[str, Any] | None
@@ -263,7 +262,7 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
     As `work.leases.hold`, in one round trip.
     """
     row = await tx.fetchrow(
-        """SELECT e.payload, e.variables, e.template, e.task_id, e.task_uid, e.scheduled_for, e.session_id,
+        """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for, e.session_id,
                   e.checkpoint, e.secrets
            FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
            WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'
@@ -275,24 +274,10 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
     return None if row is None else Stored(*row)
 
 
-async def set_rendered(
-    tx: Transaction,
-    organization_id: UUID,
-    execution_id: UUID,
-    payload: dict[str, Any],
-    variables: dict[str, Any],
-    secrets: Mapping[str, Any],
-) -> None:
-    """Write the payload filled in, and its secrets."""
-    await tx.execute(
-        """UPDATE executions SET payload = $3, variables = $4, secrets = $5, template = false
-           WHERE organization_id = $1 AND id = $2""",
-        organization_id,
-        execution_id,
-        payload,
-        variables,
-        dict(secrets),
-    )
+async def set_rendered(tx: Transaction, organization_id: UUID, execution_id: UUID, payload: dict[str, Any]) -> None:
+    """Write the payload filled in."""
+    sql = "UPDATE executions SET payload = $3, template = false WHERE organization_id = $1 AND id = $2"
+    await tx.execute(sql, organization_id, execution_id, payload)
 
 
 async def set_checkpoint(

@@ -15,22 +15,24 @@ from pydantic import BaseModel
 from stationmaster_server.errors import (
     InvalidArgument,
     LeaseLost,
-    NotFound,
     PermissionDenied,
+    Reason,
     StationmasterError,
     Unavailable,
 )
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.mcp.masking import Mask
-from stationmaster_server.tasks import events, execution_store, store
+from stationmaster_server.tasks import events, execution_store
 from stationmaster_server.tasks.execution_store import Stored
+from stationmaster_server.tasks.filling import Unfilled
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
-from stationmaster_server.tasks.model import ExecutionState, task_name
+from stationmaster_server.tasks.model import ExecutionState
 from stationmaster_server.tasks.owners import owner_of
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
 from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.starting import FAULT
 from stationmaster_server.work import leases
 from stationmaster_server.work.model import Cancelled, Failed, Outcome, Released, State, Succeeded
 from stationmaster_server.work.retry import decide
@@ -82,28 +84,20 @@ class ExecutionRunner:
             stored = await self._filled(begun, stored, stored.task_id)
             async with self._services.database.system() as tx:
                 await leases.hold(tx, begun.run)
-                await execution_store.set_rendered(
-                    tx, item.organization_id, item.item_id, stored.payload, stored.variables, stored.secrets
-                )
+                await execution_store.set_rendered(tx, item.organization_id, item.item_id, stored.payload)
         payload = self._services.kinds.parse(self._kind.name, join(stored.payload, stored.secrets), "payload")
         return payload, mask_of(stored.secrets)
 
     async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> Stored:
-        """What was submitted by no caller, filled in as its task declares.
+        """What was submitted by no caller, filled in with what it was submitted with, whatever its task is now.
 
-        Raises PermissionDenied (the task's owner is disabled), InvalidArgument (the task is gone).
+        Raises PermissionDenied (the task's owner is disabled), InvalidArgument.
         """
         await owner_of(self._services.database, begun.caller)
-        try:
-            async with self._services.database.tenant(begun.caller.tenant, read=True) as tx:
-                task = await store.get(tx, begun.caller.tenant.organization_id, task_id)
-        except NotFound:
-            task = None
-        if task is None or task.uid != stored.task_uid:
-            raise InvalidArgument.field("task", f"{task_name(task_id)} was deleted before this execution of it began")
-        submitted = replace(task, payload=stored.payload)
-        payload, variables = await self._services.filling.fill(submitted, stored.variables, stored.scheduled_for)
-        return replace(stored, payload=payload, variables=variables)
+        if fault := begun.run.item.payload.get(FAULT):
+            raise InvalidArgument(Reason.INVALID_FIELD, fault)
+        unfilled = Unfilled(self._kind.name, task_id, stored.payload, stored.secrets, stored.scheduled_for)
+        return replace(stored, payload=await self._services.filling.fill_in(unfilled, stored.variables))
 
     async def _attempt(self, run: Run, job: RunningJob) -> Outcome:
         """Run the kind; when somebody cancels, end it at once."""

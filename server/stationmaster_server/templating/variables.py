@@ -37,6 +37,8 @@ def check_declarations(variables: Sequence[Variable], path: str = "variables") -
     faults = []
     if len(variables) > MOST_VARIABLES:
         faults.append(FieldViolation(path, f"there are {len(variables)}; at most {MOST_VARIABLES} can be declared"))
+    if size_fault := _size_fault({variable.name: variable.default for variable in variables[:MOST_VARIABLES]}):
+        raise InvalidArgument.field(path, f"of the defaults: {size_fault}")
     seen: set[str] = set()
     for place, variable in enumerate(variables[:MOST_VARIABLES]):
         faults += [FieldViolation(f"{path}[{place}].{field}", text) for field, text in _declared(variable, seen)]
