@@ -890,7 +890,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def skip_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How often its schedule was due and did not begin it, by reason: `OVERLAP`, `MISSED`, `PAUSED`."""
+        """How often its schedule was due and did not begin it, by reason: `OVERLAP`, `MISSED`, `PAUSED`, `RESCHEDULED`."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -23,6 +23,7 @@ class SkipReason(StrEnum):
     MISSED = "MISSED"  # no server fired it within the catch-up window
     OVERLAP = "OVERLAP"  # another execution had not ended
     PAUSED = "PAUSED"  # it came while the schedule was paused
+    RESCHEDULED = "RESCHEDULED"  # another schedule took the place of its own before it fired
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from stationmaster_server.tasks import dependency_store, embeddings, execution_s
 from stationmaster_server.tasks.model import Task, TaskState, illegal_state, task_name
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.tasks.timing import resumed, scheduled
+from stationmaster_server.tasks.timing import rescheduled, resumed, scheduled
 
 UPDATABLE = frozenset(
     {"display_name", "description", "payload", "variables", "schedule", "options", "dependency_mode", "labels"}
@@ -98,8 +98,9 @@ class Tasks:
             parted = self._services.kinds.part(before.kind, changed.payload, "task.payload", before.secrets)
             changed = replace(changed, payload=parted[0], secrets=parted[1])
         await self._check(caller, changed)  # before the transaction: a template may take its time
-        if "schedule" in changes:
-            changed = scheduled(changed, self._services.now())
+        anew = changed.schedule != before.schedule
+        if anew:
+            changed = rescheduled(before, changed, self._services.now())
         if validate_only:
             _check_etag(before, etag)
             return changed
@@ -107,8 +108,10 @@ class Tasks:
             again = await recall(tx, tenant, caller.request_key, Task)
             if again is not None:
                 return again
-            await self._own(tx, caller, task_id, etag or before.etag)
-            changed = await store.update(tx, tenant.organization_id, changed, scheduled="schedule" in changes)
+            current = await self._own(tx, caller, task_id, etag or before.etag)
+            if anew:  # it may have fired since it was read
+                changed = rescheduled(current, changed, self._services.now())
+            changed = await store.update(tx, tenant.organization_id, changed, scheduled=anew)
             if embeddings.TEXT_FIELDS & changes.keys():
                 await embeddings.order(tx, self._services.queue, tenant, changed, self._services.embedder.name)
             await self._audit(tx, caller, "task.update", changed, paths=sorted(changes))

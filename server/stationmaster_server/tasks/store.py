@@ -91,16 +91,18 @@ async def lock_many(tx: Transaction, organization_id: UUID, task_ids: Iterable[s
 
 
 async def update(tx: Transaction, organization_id: UUID, task: Task, *, scheduled: bool) -> Task:
-    """Write what can be changed of a task; `scheduled`: when it is due as well."""
+    """Write what can be changed of a task; `scheduled`: when it is due, and what was skipped, as well."""
     sql = f"""
     UPDATE tasks t
     SET display_name = $3, description = $4, payload = $5, variables = $6, schedule = $7, options = $8,
         dependency_mode = $9, labels = $10, etag = $11, secrets = $14, updated_at = now(),
         settled_until = CASE WHEN $15 THEN $12 ELSE settled_until END,
-        next_fire_at = CASE WHEN $15 THEN $13 ELSE next_fire_at END
+        next_fire_at = CASE WHEN $15 THEN $13 ELSE next_fire_at END,
+        skipped = CASE WHEN $15 THEN $16 ELSE skipped END
     WHERE organization_id = $1 AND task_id = $2 RETURNING {_COLUMNS}
     """
-    return _task(await tx.fetchrow(sql, organization_id, task.task_id, *_changeable(task), scheduled))
+    args = (organization_id, task.task_id, *_changeable(task), scheduled, dict(task.skipped))
+    return _task(await tx.fetchrow(sql, *args))
 
 
 async def set_state(
