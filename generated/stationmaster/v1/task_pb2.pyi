@@ -662,8 +662,8 @@ class ExecutionConcurrency(_message.Message):
     MAX_RUNNING_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key, within the organization, or with CANCEL_RUNNING within what the same user submits. Default, of a task:
-    the task itself; of an execution without one: the caller.
+    """The key, within the organization. Default, of a task: the task itself; of an execution without one: the caller.
+    With CANCEL_RUNNING, also by default, it is one of what the same user submits.
     """
     max_running: _builtins.int
     """How many; at least 1."""
