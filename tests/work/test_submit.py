@@ -161,6 +161,24 @@ async def test_a_full_queue_refuses_and_says_when_to_come_again(start_server: St
         await server.call(lambda tx, _: server.queue.submit_many(tx, [server.new()]))
 
 
+async def test_a_full_queue_still_answers_with_what_it_holds(start_server: StartServer) -> None:
+    server = await start_server(queue_limit=2)
+    item = await server.submit(idempotency_key="once", concurrency_key="k")
+    for _ in range(3):  # a repeat takes no room
+        assert (await server.submit(idempotency_key="once")).item_id == item.item_id
+    await server.submit()
+    repeats = [server.new(idempotency_key="once"), server.new(idempotency_key="once", concurrency_key="k")]
+    assert [one.item_id for one in await server.call(lambda tx, _: server.queue.submit_many(tx, repeats))] == [
+        item.item_id
+    ] * 2
+    existing = await server.submit(item_id=item.item_id, on_conflict=OnConflict.USE_EXISTING)
+    assert existing.item_id == item.item_id
+    replaced = await server.submit(item_id=item.item_id, on_conflict=OnConflict.TERMINATE_EXISTING)
+    assert replaced.item_id == item.item_id
+    with pytest.raises(ResourceExhausted):
+        await server.submit(idempotency_key="another")
+
+
 async def test_a_queue_that_was_drained_takes_more_at_once(start_server: StartServer) -> None:
     server = await start_server(queue_limit=2)
     items = [await server.submit(), await server.submit()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.retry import decide
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.store import Lease
-from stationmaster_server.work.submission import insert_one, insert_plain, is_plain, key_of
+from stationmaster_server.work.submission import Room, insert_one, insert_plain, is_plain, key_of
 
 
 class LocalWorker(Protocol):
@@ -74,14 +75,15 @@ class WorkQueue:
 
     async def offer(self, tx: Transaction, work: NewWork, *, claim_here: bool = False) -> tuple[WorkItem, bool]:
         """As `submit`; also tells whether the item is new."""
-        await self._backlog.check(tx, work.organization_id, 1)
+        room = partial(self._backlog.check, tx, work.organization_id)
         lease = self._lease(work) if claim_here else None
         taken, created = False, True
         try:
             if is_plain(work):
+                await room(1)
                 (item,) = await insert_plain(tx, [work], lease)
             else:
-                item, created = await insert_one(tx, work, lease)
+                item, created = await insert_one(tx, work, lease, room)
             taken = created and item.state is State.RUNNING
         finally:
             if lease is not None and not taken and self._worker is not None:
@@ -100,13 +102,15 @@ class WorkQueue:
         """
         if not works:
             return []
-        if bounded:
-            await self._backlog.check(tx, works[0].organization_id, len(works))
+        room: Room = partial(self._backlog.check, tx, works[0].organization_id) if bounded else _enough
         keys = {key for work in works if (key := key_of(work)) is not None}
         if keys:
             await key_store.lock_new(tx, keys)
-        plain = iter(await insert_plain(tx, [work for work in works if is_plain(work)]))
-        items = [next(plain) if is_plain(work) else (await insert_one(tx, work, None))[0] for work in works]
+        plain = [work for work in works if is_plain(work)]
+        if plain:
+            await room(len(plain))
+        inserted = iter(await insert_plain(tx, plain))
+        items = [next(inserted) if is_plain(work) else (await insert_one(tx, work, None, room))[0] for work in works]
         tx.after_commit(self.wake)
         return items
 
@@ -299,6 +303,10 @@ async def settle_all(
         if (key := settlement.key()) is not None and states.get(settlement.item_id) in FINAL
     ]
     return states, bool(freed and await key_store.admit(tx, freed))
+
+
+async def _enough(adding: int) -> None:
+    """There is room, however much waits."""
 
 
 def _illegal(item: WorkItem, wanted: str) -> FailedPrecondition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from stationmaster_server.db.ids import new_id
@@ -19,6 +19,9 @@ from stationmaster_server.work.model import (
     WorkItem,
 )
 from stationmaster_server.work.store import Lease, Row
+
+Room = Callable[[int], Awaitable[None]]
+"""Makes sure that the queue takes so many more items. Raises ResourceExhausted(QUEUE_FULL)."""
 
 
 def key_of(item: NewWork | WorkItem) -> Key | None:
@@ -68,8 +71,8 @@ async def insert_plain(tx: Transaction, works: Sequence[NewWork], lease: Lease |
     return [inserted[item_id] for item_id in order]
 
 
-async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None) -> tuple[WorkItem, bool]:
-    """Insert an item, or find the one that stands for it; tells whether it is new.
+async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None, room: Room) -> tuple[WorkItem, bool]:
+    """Insert an item, or find the one that stands for it, which needs no room; tells whether it is new.
 
     The key is locked first, so that a repeat is seen before it can cancel anybody.
     """
@@ -84,6 +87,7 @@ async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None) -> tup
     existing = await _existing(tx, work)
     if existing is not None:
         return existing, False
+    await room(1)
     state = State.QUEUED
     if key is not None:  # one that is held back takes no slot
         state = State.WAITING if work.paused else await _admission(tx, work, key)
