@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -28,11 +28,31 @@ from stationmaster_server.tasks.model import (
 STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'QUEUED' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'SUSPENDED' THEN 'QUEUED' WHEN 'DEAD' THEN 'FAILED' ELSE i.state END)"""
+# The same the other way round, of columns that have indexes.
+_STATE_IS = {
+    ExecutionState.BLOCKED: "i.state IN ('WAITING', 'QUEUED') AND e.blocked",
+    ExecutionState.QUEUED: "i.state = 'SUSPENDED' OR i.state IN ('WAITING', 'QUEUED') AND NOT e.blocked",
+    ExecutionState.RUNNING: "i.state = 'RUNNING'",
+    ExecutionState.SUCCEEDED: "i.state = 'SUCCEEDED'",
+    ExecutionState.FAILED: "i.state = 'DEAD'",
+    ExecutionState.CANCELLED: "i.state = 'CANCELLED'",
+}
+
+
+def _task_is(name: str, bind: Callable[[object], str]) -> str:
+    collection, _, task_id = name.partition("/")
+    return f"e.task_id = {bind(task_id)}" if collection == "tasks" else "false"
+
+
+def _state_is(state: str, bind: Callable[[object], str]) -> str:
+    return _STATE_IS[ExecutionState(state)]
+
+
 LISTING = Listing(
     {
-        "task": Field("('tasks/' || e.task_id)", str),
+        "task": Field("('tasks/' || e.task_id)", str, _task_is),
         "kind": Field("e.kind", str),
-        "state": Field(STATE, ExecutionState),
+        "state": Field(STATE, ExecutionState, _state_is),
         "trigger": Field("e.trigger", Trigger),
         "labels": Field("e.labels", dict),
         "reason": Field("i.reason", str),
@@ -45,9 +65,9 @@ LISTING = Listing(
     order_fields=["create_time"],
 )
 _SHORT = f"""
-    e.id, e.user_id, e.task_id, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats, e.session_id,
-    e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
-    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
+    e.id, e.user_id, e.task_id, e.task_uid, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats,
+    e.session_id, e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress,
+    i.cancel_requested, i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
 _WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
         AS last_sequence,
@@ -134,6 +154,30 @@ async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner:
     if row is None:
         raise NotFound("Execution", execution_name(execution_id))
     return _execution(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an execution stands, and the newest sequence of its stream."""
+
+    state: ExecutionState
+    last_sequence: int
+
+
+async def standing(tx: Transaction, organization_id: UUID, execution_id: UUID, owner: UUID | None) -> Standing:
+    """What watchers ask for at every keepalive: small, whatever the execution is given and answers. Raises NotFound."""
+    row = await tx.fetchrow(
+        f"""SELECT {STATE} AS execution_state, s.last_sequence
+            FROM executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
+            JOIN streams s ON s.organization_id = e.organization_id AND s.stream_id = e.id
+            WHERE e.organization_id = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)""",
+        organization_id,
+        execution_id,
+        owner,
+    )
+    if row is None:
+        raise NotFound("Execution", execution_name(execution_id))
+    return Standing(ExecutionState(row["execution_state"]), row["last_sequence"])
 
 
 async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[Execution]:
@@ -289,22 +333,22 @@ async def tasks_of(tx: Transaction, organization_id: UUID, execution_ids: Sequen
     return {row[0]: row[1] for row in rows}
 
 
-async def open_of(tx: Transaction, organization_id: UUID, task_id: str, *, scheduled: bool = False) -> list[UUID]:
+async def open_of(tx: Transaction, organization_id: UUID, task_uid: UUID, *, scheduled: bool = False) -> list[UUID]:
     """The executions of a task that have not ended (`scheduled`: that its schedule began), the oldest first."""
     rows = await tx.fetch(
-        f"""SELECT e.id FROM {JOINED} AND e.task_id = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
+        f"""SELECT e.id FROM {JOINED} AND e.task_uid = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
             AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.created_at, e.id""",
         organization_id,
-        task_id,
+        task_uid,
         scheduled,
     )
     return [row["id"] for row in rows]
 
 
-async def last_begun(tx: Transaction, organization_id: UUID, task_id: str) -> datetime | None:
+async def last_begun(tx: Transaction, organization_id: UUID, task_uid: UUID) -> datetime | None:
     """When the newest execution of a task was submitted; None when there is none."""
     at: datetime | None = await tx.fetchval(
-        "SELECT max(created_at) FROM executions WHERE organization_id = $1 AND task_id = $2", organization_id, task_id
+        "SELECT max(created_at) FROM executions WHERE organization_id = $1 AND task_uid = $2", organization_id, task_uid
     )
     return at
 
@@ -337,6 +381,7 @@ def _execution(row: Any) -> Execution:
         trigger=Trigger(row["trigger"]),
         created_at=row["created_at"],
         task_id=row["task_id"],
+        task_uid=row["task_uid"],
         reason=row["reason"] or "",
         message=last_error["error"] if ended_badly and last_error else "",
         scheduled_for=row["scheduled_for"],

@@ -86,10 +86,10 @@ class Firing:
         schedule, settled_until = task.schedule, task.settled_until
         if schedule is None or settled_until is None:
             raise ValueError(f"{task_name(task.task_id)} is due and has no schedule")
-        if schedule.pause_on_failure and await schedule_store.has_new_failure(tx, organization_id, task.task_id):
+        if schedule.pause_on_failure and await schedule_store.has_new_failure(tx, organization_id, task.uid):
             await schedule_store.put_off(tx, claimed, _AGAIN_SOON)
             return 0
-        active = await execution_store.open_of(tx, organization_id, task.task_id, scheduled=True)
+        active = await execution_store.open_of(tx, organization_id, task.uid, scheduled=True)
         decision = decide(schedule, settled_until, now, active=len(active), seed=str(task.uid))
         times = await self._start(tx, organization_id, task, schedule, decision)
         await schedule_store.settle(

@@ -163,6 +163,8 @@ class FollowUp:
             task = await store.lock(tx, caller.tenant.organization_id, task_id)
         except NotFound:
             return  # it was deleted
+        if task.uid != execution.task_uid:
+            return  # another one has its name
         if task.schedule is None or not task.schedule.pause_on_failure or task.state is TaskState.PAUSED:
             return
         why = f"{execution_name(execution.id)} failed: {execution.message}"[:1000]
@@ -170,11 +172,13 @@ class FollowUp:
         await self._services.audit.write(tx, caller, AuditEntry("task.pause", task_name(task_id), reason=why))
 
     async def _wake_dependents(self, tx: Transaction, organization_id: UUID, ended: Sequence[Execution]) -> None:
-        causes = {execution.task_id: execution for execution in ended if execution.task_id is not None}
+        causes = {execution.task_uid: execution for execution in ended if execution.task_uid is not None}
         if not causes:
             return
-        edges = await dependency_store.downstream(tx, organization_id, list(causes))
-        for dependent, cause in sorted({edge.task_id: causes[edge.depends_on].id for edge in edges}.items()):
+        names = {execution.task_id for execution in causes.values() if execution.task_id is not None}
+        edges = await dependency_store.downstream(tx, organization_id, sorted(names))
+        woken = {edge.task_id: causes[edge.uid].id for edge in edges if edge.uid in causes}
+        for dependent, cause in sorted(woken.items()):
             try:  # locked, so that of two tasks that end at once the second sees the first
                 task = await store.lock(tx, organization_id, dependent)
             except NotFound:
@@ -188,7 +192,7 @@ class FollowUp:
     async def _start(self, tx: Transaction, caller: Caller, task: Task) -> None:
         organization_id = caller.tenant.organization_id
         edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
-        if starts(edges, await execution_store.last_begun(tx, organization_id, task.task_id)):
+        if starts(edges, await execution_store.last_begun(tx, organization_id, task.uid)):
             await start(tx, self._services, caller, task, Trigger.DEPENDENCY)
 
 

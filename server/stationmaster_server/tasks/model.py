@@ -206,6 +206,7 @@ class Execution:
     trigger: Trigger
     created_at: datetime
     task_id: str | None = None
+    task_uid: UUID | None = None
     reason: str = ""
     message: str = ""
     scheduled_for: datetime | None = None

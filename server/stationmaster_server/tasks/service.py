@@ -128,7 +128,7 @@ class Tasks:
             if waiting:
                 raise _in_use(task_id, sorted(edge.task_id for edge in waiting))
             await store.delete(tx, organization_id, task_id)
-            await self._cancel(tx, organization_id, task_id, blocked_only=not cancel_executions)
+            await self._cancel(tx, organization_id, task, blocked_only=not cancel_executions)
             await self._audit(tx, caller, "task.delete", task)
             await remember(tx, tenant, caller.request_key, _Deleted(task_id))
 
@@ -170,10 +170,11 @@ class Tasks:
         _check_etag(task, etag)
         return task
 
-    async def _cancel(self, tx: Transaction, organization_id: UUID, task_id: str, *, blocked_only: bool) -> None:
+    async def _cancel(self, tx: Transaction, organization_id: UUID, task: Task, *, blocked_only: bool) -> None:
         """Cancel what has not ended; what waits for dependencies, which are gone, in any case."""
-        find = execution_store.blocked_of if blocked_only else execution_store.open_of
-        running = sorted(await find(tx, organization_id, task_id))
+        running = await execution_store.blocked_of(tx, organization_id, task.task_id)
+        if not blocked_only:
+            running = sorted({*running, *await execution_store.open_of(tx, organization_id, task.uid)})
         await self._services.queue.lock_keys(tx, organization_id, running)
         for execution_id in running:
             await self._services.queue.cancel(tx, organization_id, execution_id, "TASK_DELETED")

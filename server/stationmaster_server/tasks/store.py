@@ -42,8 +42,8 @@ _COLUMNS = """
     t.options,
     t.dependency_mode, t.labels, t.state, t.state_reason, t.settled_until, t.next_fire_at, t.last_fire_at, t.fired,
     t.skipped, t.etag, t.created_at, t.updated_at,
-    (SELECT e.id FROM executions e WHERE e.organization_id = t.organization_id AND e.task_id = t.task_id
-      ORDER BY e.created_at DESC LIMIT 1) AS last_execution_id"""
+    (SELECT e.id FROM executions e WHERE e.organization_id = t.organization_id AND e.task_uid = t.uid
+      ORDER BY e.created_at DESC, e.id DESC LIMIT 1) AS last_execution_id"""
 _ONE = f"SELECT {_COLUMNS} FROM tasks t WHERE t.organization_id = $1 AND t.task_id = $2"
 
 

@@ -90,13 +90,23 @@ executions = tenant_table(
 # ListExecutions, newest first: of an organization, of a user.
 Index(None, executions.c.organization_id, executions.c.created_at, executions.c.id)
 Index(None, executions.c.organization_id, executions.c.user_id, executions.c.created_at, executions.c.id)
-# The newest of a task: how a dependency on it stands, and whether its schedule overlaps.
+# ListExecutions by the name of a task, which more than one may have had.
 Index(
     None,
     executions.c.organization_id,
     executions.c.task_id,
     executions.c.created_at,
+    executions.c.id,
     postgresql_where=text("task_id IS NOT NULL"),
+)
+# The newest of a task: how a dependency on it stands, and whether its schedule overlaps.
+Index(
+    None,
+    executions.c.organization_id,
+    executions.c.task_uid,
+    executions.c.created_at,
+    executions.c.id,
+    postgresql_where=text("task_uid IS NOT NULL"),
 )
 # A due time of a task is executed once.
 Index(

@@ -33,7 +33,8 @@ async def fill(
     texts = _texts(payload, path)
     whole = {text_path: values[name] for text_path, text in texts.items() if (name := _container(text, values))}
     filled = await templates.fill({path: text for path, text in texts.items() if path not in whole}, values)
-    return {key: _replaced(item, _below(path, key), {**filled, **whole}) for key, item in payload.items()}
+    new = {**filled, **whole}
+    return {key: _replaced(item, _below(path, key), new) for key, item in payload.items()}
 
 
 def _container(text: str, values: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
@@ -17,7 +17,8 @@ Args = TypeVarTuple("Args")
 TIMEOUT = timedelta(seconds=2)
 _MOST_VIOLATIONS = 20
 _LITTLE_WORK = 1_000_000
-"""Characters that are passed over, within some milliseconds."""
+"""Characters that are passed over, within some milliseconds; to begin with a template takes as long as `_BEGINNING`."""
+_BEGINNING = 5_000
 
 
 class Runner(Protocol):
@@ -37,7 +38,8 @@ class Templates:
 
     async def outlines(self, texts: Mapping[str, str]) -> dict[str, Outline]:
         """What each template uses. Raises InvalidArgument naming the path and line of each that is none."""
-        here = {path: text for path, text in texts.items() if engine.is_short(text)}
+        short = set(engine.short_ones(texts.values()))
+        here = {path: text for path, text in texts.items() if text in short}
         found = engine.outlines(here)
         if apart := {path: text for path, text in texts.items() if path not in here}:
             found |= await self._apart(apart, engine.outlines, apart)
@@ -46,7 +48,8 @@ class Templates:
     async def fill(self, texts: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
         """Each template filled in with JSON values. Raises InvalidArgument naming each path and all that is missing."""
         size = len(json.dumps(values, ensure_ascii=False))
-        here = {path: text for path, text in texts.items() if _is_easy(text, size)}
+        easy = set(_easy_ones(texts.values(), size))
+        here = {path: text for path, text in texts.items() if text in easy}
         filled = engine.fill_all(here, values)
         if apart := {path: text for path, text in texts.items() if path not in here}:
             filled |= await self._apart(apart, engine.fill_all, apart, dict(values))
@@ -69,14 +72,19 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
-def _is_easy(text: str, size: int) -> bool:
-    if not engine.is_short(text):
-        return False
-    try:
-        outline = engine.outline(text)
-    except engine.Faulty:
-        return True
-    return outline.linear and outline.weight * (1 + size) <= _LITTLE_WORK
+def _easy_ones(texts: Iterable[str], size: int) -> Iterator[str]:
+    """Those that are compiled and filled in within some milliseconds, all together."""
+    room = _LITTLE_WORK
+    for text in engine.short_ones(texts):
+        try:
+            outline = engine.outline(text)
+        except engine.Faulty:
+            yield text
+            continue
+        work = _BEGINNING + outline.weight * (1 + size)
+        if outline.linear and work <= room:
+            room -= work
+            yield text
 
 
 def _without_faults(found: Mapping[str, T | Fault]) -> dict[str, T]:

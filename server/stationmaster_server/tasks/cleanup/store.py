@@ -17,9 +17,10 @@ WHERE e.organization_id = $1 AND e.created_at < $2 AND (i.item_id IS NULL OR {_E
   AND e.id NOT IN (SELECT r.subject_id FROM work_items r WHERE r.organization_id = $1 AND r.kind = 'task_report'
                    AND r.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED'))
   AND (e.task_id IS NULL
-       OR NOT EXISTS (SELECT FROM tasks t WHERE t.organization_id = $1 AND t.task_id = e.task_id)
-       OR EXISTS (SELECT FROM executions n WHERE n.organization_id = $1 AND n.task_id = e.task_id
-                  AND n.created_at > e.created_at))"""
+       OR NOT EXISTS (SELECT FROM tasks t WHERE t.organization_id = $1 AND t.task_id = e.task_id
+                      AND t.uid = e.task_uid)
+       OR EXISTS (SELECT FROM executions n WHERE n.organization_id = $1 AND n.task_uid = e.task_uid
+                  AND (n.created_at, n.id) > (e.created_at, e.id)))"""
 
 
 async def old_executions(tx: Transaction, organization_id: UUID, before: datetime, limit: int) -> list[UUID]:

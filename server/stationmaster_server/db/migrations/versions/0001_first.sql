@@ -223,9 +223,11 @@ CREATE UNIQUE INDEX executions_due_key ON executions (organization_id, task_uid,
 
 CREATE INDEX executions_organization_id_created_at_id_idx ON executions (organization_id, created_at, id);
 
-CREATE INDEX executions_organization_id_task_id_created_at_idx ON executions (organization_id, task_id, created_at) WHERE task_id IS NOT NULL;
+CREATE INDEX executions_organization_id_task_id_created_at_id_idx ON executions (organization_id, task_id, created_at, id) WHERE task_id IS NOT NULL;
 
 CREATE INDEX executions_organization_id_task_id_idx ON executions (organization_id, task_id) WHERE blocked;
+
+CREATE INDEX executions_organization_id_task_uid_created_at_id_idx ON executions (organization_id, task_uid, created_at, id) WHERE task_uid IS NOT NULL;
 
 CREATE INDEX executions_organization_id_user_id_created_at_id_idx ON executions (organization_id, user_id, created_at, id);
 
