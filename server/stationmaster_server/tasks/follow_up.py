@@ -15,6 +15,7 @@ from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks import dependency_store, events, execution_store, reporting, store
 from stationmaster_server.tasks.graph import starts
+from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (
     DependencyMode,
     Execution,
@@ -149,9 +150,10 @@ class FollowUp:
         await self._services.audit.write_many(tx, [(caller, _audited(execution)) for caller, execution in ended])
         for caller, execution in ended:
             await reporting.order(tx, self._services, caller, execution)
-            if execution.session_id is not None and not execution.payload.get("keep_session"):
+            if execution.session_id is not None:
                 why = f"{execution_name(execution.id)} ended as {execution.state}"
-                await self._services.end_session(tx, caller, execution.session_id, why)
+                await leave_session(tx, self._services, caller, execution.ran_in, why)
+                await execution_store.leave(tx, organization_id, execution.id)
             await self._pause_on_failure(tx, caller, execution)
         await self._wake_dependents(tx, organization_id, [execution for _, execution in ended])
 

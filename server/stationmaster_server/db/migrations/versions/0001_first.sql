@@ -213,7 +213,10 @@ CREATE TABLE executions (
     report_formats TEXT[] DEFAULT '{}' NOT NULL,
     blocked BOOLEAN DEFAULT false NOT NULL,
     template BOOLEAN DEFAULT false NOT NULL,
+    conversation_id UUID DEFAULT gen_random_uuid() NOT NULL,
     session_id UUID,
+    keep_session BOOLEAN DEFAULT false NOT NULL,
+    turn_id UUID,
     checkpoint JSON,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT executions_pkey PRIMARY KEY (organization_id, id)
