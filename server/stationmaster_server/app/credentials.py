@@ -13,7 +13,7 @@ from stationmaster_server.agents import store as agents
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.config import Settings
-from stationmaster_server.config.credentials import allowed_variables
+from stationmaster_server.config.credentials import CredentialSettings, allowed_variables
 from stationmaster_server.credentials import key_store
 from stationmaster_server.credentials.access import Access
 from stationmaster_server.credentials.expiry import Expiry
@@ -21,6 +21,9 @@ from stationmaster_server.credentials.grants import Grants
 from stationmaster_server.credentials.importing import Importing
 from stationmaster_server.credentials.key_service import Keys
 from stationmaster_server.credentials.keyring import Keyring
+from stationmaster_server.credentials.providers.aws_identity import AwsIdentities
+from stationmaster_server.credentials.providers.aws_kms import AwsKmsKeys
+from stationmaster_server.credentials.providers.aws_signing import AwsIdentity
 from stationmaster_server.credentials.providers.base import KeyProvider
 from stationmaster_server.credentials.providers.environment import EnvironmentKeys
 from stationmaster_server.credentials.providers.file import FileKeys
@@ -84,6 +87,8 @@ async def build_credentials(stack: AsyncExitStack, on: Ground) -> CredentialRoom
 def key_providers(settings: Settings) -> Iterator[KeyProvider]:
     """Where keys may come from; the first that has one makes the first key of a database."""
     configured = settings.credentials
+    if configured.kms_key is not None:
+        yield _kms(configured)
     if configured.passphrase is not None:
         yield PassphraseKeys(configured.passphrase.get_secret_value(), configured.passphrase_key_id)
     if configured.keys is not None:
@@ -91,6 +96,21 @@ def key_providers(settings: Settings) -> Iterator[KeyProvider]:
     file = configured.key_file or settings.data_folder / KEY_FILE
     others = configured.passphrase or configured.keys or configured.kms_key
     yield FileKeys(file, make=configured.make_key_file and not others)
+
+
+def _kms(configured: CredentialSettings) -> AwsKmsKeys:
+    given = None
+    if configured.kms_secret_access_key is not None:
+        token = configured.kms_session_token
+        given = AwsIdentity(
+            configured.kms_access_key_id,
+            configured.kms_secret_access_key.get_secret_value(),
+            token.get_secret_value() if token else "",
+        )
+    identities = AwsIdentities(
+        given, container_url=configured.kms_container_url, token_file=configured.kms_container_token_file
+    )
+    return AwsKmsKeys(configured.kms_key or "", configured.kms_region, identities, configured.kms_endpoint)
 
 
 async def _agent_exists(tx: Transaction, organization_id: UUID, agent_id: str) -> bool:

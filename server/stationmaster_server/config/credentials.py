@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from stationmaster_server.config.types import Duration, Group
 
@@ -31,11 +31,18 @@ class CredentialSettings(Group):
     passphrase_key_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")] = "passphrase"
     """The id of the passphrase's key: a new passphrase needs a new one."""
     kms_key: str | None = None
-    """A symmetric key of AWS KMS (id, ARN or alias) that encrypts the keys: then none is on a disk (extra `aws`)."""
-    kms_region: str | None = None
-    """Its region. Absent: as AWS's own settings say."""
-    kms_endpoint: str | None = None
+    """A symmetric key of AWS KMS (id, ARN or alias) that encrypts the keys: then none is on a disk."""
+    kms_region: str = ""
+    """Its region."""
+    kms_endpoint: str = ""
     """Another address that speaks the protocol of AWS KMS."""
+    kms_access_key_id: str = ""
+    """Whose requests to KMS are. Absent: the role of the container (ECS, EKS), else that of the machine (EC2)."""
+    kms_secret_access_key: SecretStr | None = None
+    kms_session_token: SecretStr | None = None
+    kms_container_url: str = ""
+    """Where the role of the container is asked for."""
+    kms_container_token_file: Path | None = None
     active_key: str = ""
     """The id of the key that should encrypt new values; a rotation changes to it. Empty: the newest."""
     environment: tuple[str, ...] = ()
@@ -46,6 +53,14 @@ class CredentialSettings(Group):
     """How long before it expires a credential is announced."""
     keep_deleted: Duration = timedelta(days=30)
     """How long a deleted credential can be undeleted before it is purged."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.kms_key and not self.kms_region:
+            raise ValueError("credentials.kms_key needs credentials.kms_region (AWS_REGION)")
+        if self.kms_key and bool(self.kms_access_key_id) is not (self.kms_secret_access_key is not None):
+            raise ValueError("credentials.kms_access_key_id and credentials.kms_secret_access_key belong together")
+        return self
 
 
 def allowed_variables(patterns: tuple[str, ...], environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -134,8 +134,8 @@ class Wrapped(NamedTuple):
 
 
 async def running_target(tx: Transaction) -> str | None:
-    """The key that a running rotation changes to; its row is locked, so that nobody stops it meanwhile."""
-    sql = "SELECT target_key_id FROM credential_key_rotation WHERE id = 1 AND state = 'RUNNING' FOR SHARE"
+    """The key that a running rotation changes to. Its row is locked: nobody stops it now, and batches take turns."""
+    sql = "SELECT target_key_id FROM credential_key_rotation WHERE id = 1 AND state = 'RUNNING' FOR NO KEY UPDATE"
     target: str | None = await tx.fetchval(sql)
     return target
 

@@ -45,7 +45,8 @@ class Rewrapper:
         done, damaged = 0, 0
         after: tuple[UUID, UUID, int] | None = None
         async with self._database.system(autocommit=True) as tx:
-            if await key_store.running_target(tx) is None:
+            rotation = await key_store.rotation(tx)
+            if rotation is None or rotation.state is not RotationState.RUNNING:
                 return 0
         while True:
             await self._keyring.reserve(self._batch)
