@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 from stationmaster_server.agents.servicer import AgentServicer
 from stationmaster_server.app.agents import build_agents, warm_up
+from stationmaster_server.app.credentials import KEY, build_credentials
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.mcp import build_mcp
 from stationmaster_server.app.sessions import build_sessions
@@ -39,6 +40,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     await trail.start()
     stack.push_async_callback(trail.close)
     storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
+    credentials = await build_credentials(stack, on)
     mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
     warm_up(stack, on.settings.models, agents)
@@ -50,4 +52,5 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     agent = AgentServicer(agents.service, tokens)
     for servicer in (identity, audit, storage.servicer, mcp.servicer, agent, sessions.servicer, tasks.servicer):
         server.add(servicer, needs=(DATABASE,))
+    server.add(credentials.servicer, needs=(DATABASE, KEY))
     return sessions.handlers | tasks.handlers
