@@ -61,6 +61,9 @@ class Reason(StrEnum):
     TASK_IN_USE = "TASK_IN_USE"
     NO_SCHEDULE = "NO_SCHEDULE"
     DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
+    PROMPT_CYCLE = "PROMPT_CYCLE"
+    PROMPT_MISSING = "PROMPT_MISSING"
+    PROMPT_IN_USE = "PROMPT_IN_USE"
 
 
 @dataclass(frozen=True, slots=True)

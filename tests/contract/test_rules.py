@@ -30,6 +30,8 @@ VALIDATE_ONLY = {"AgentService.CreateAgent", "AgentService.UpdateAgent", "Identi
     "McpService.UpdateMcpServer",
     "TaskService.CreateTask",
     "TaskService.UpdateTask",
+    "PromptService.CreatePrompt",
+    "PromptService.UpdatePrompt",
 }
 
 
@@ -79,6 +81,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     assert len([name for name in names if name.startswith("McpService.")]) == 16
     assert len([name for name in names if name.startswith("TaskService.")]) == 24
     assert len([name for name in names if name.startswith("StorageService.")]) == 3
+    assert len([name for name in names if name.startswith("PromptService.")]) == 15
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)
@@ -211,6 +214,9 @@ def _is_input(message: Descriptor) -> bool:
             "McpServer",
             "McpStdio",
             "McpHttp",
+            "Prompt",
+            "PromptRule",
+            "PromptCustomization",
         )
     }
     return message.full_name in wanted

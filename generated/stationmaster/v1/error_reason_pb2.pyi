@@ -128,6 +128,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The task has no schedule."""
     ERROR_REASON_DEPENDENCY_FAILED: _ErrorReason.ValueType  # 51
     """Never sent by a call: an execution was cancelled because a task that it depends on failed."""
+    ERROR_REASON_PROMPT_CYCLE: _ErrorReason.ValueType  # 60
+    """FAILED_PRECONDITION. Prompts would include each other in a circle, or too deeply; metadata `path` has all of it."""
+    ERROR_REASON_PROMPT_MISSING: _ErrorReason.ValueType  # 61
+    """FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
+    ERROR_REASON_PROMPT_IN_USE: _ErrorReason.ValueType  # 62
+    """FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -241,4 +247,10 @@ ERROR_REASON_NO_SCHEDULE: ErrorReason.ValueType  # 50
 """FAILED_PRECONDITION. The task has no schedule."""
 ERROR_REASON_DEPENDENCY_FAILED: ErrorReason.ValueType  # 51
 """Never sent by a call: an execution was cancelled because a task that it depends on failed."""
+ERROR_REASON_PROMPT_CYCLE: ErrorReason.ValueType  # 60
+"""FAILED_PRECONDITION. Prompts would include each other in a circle, or too deeply; metadata `path` has all of it."""
+ERROR_REASON_PROMPT_MISSING: ErrorReason.ValueType  # 61
+"""FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
+ERROR_REASON_PROMPT_IN_USE: ErrorReason.ValueType  # 62
+"""FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

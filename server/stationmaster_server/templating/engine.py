@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -18,7 +18,7 @@ from stationmaster_server.templating.sandbox import Sandbox
 
 MOST_TEXT = 256 * 1024
 """Characters of a template."""
-_SHORT, _FEW_TOKENS = 4_000, 200
+_SHORT, _FEW_TOKENS = 16_000, 200
 _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Include: "include",
     nodes.Import: "import",
@@ -66,6 +66,11 @@ def is_short(text: str) -> bool:
         return sum(1 for _ in islice(tokens, _FEW_TOKENS + 1)) <= _FEW_TOKENS
     except TemplateSyntaxError:
         return True  # it is refused as quickly
+
+
+def lex(text: str) -> Iterator[tuple[int, str, str]]:
+    """Line, kind and text of each token; together they are the template. Raises TemplateSyntaxError."""
+    return _sandbox.lexer.tokeniter(text, None)
 
 
 def outlines(texts: Mapping[str, str]) -> dict[str, Outline | Fault]:
