@@ -77,7 +77,7 @@ def _without_ids(text: str) -> str:
 async def test_a_key_without_the_scope_is_denied_before_anything_is_read(
     server: RunningServer, operator: Caller, victim: Caller
 ) -> None:
-    secret = await settle(operator, "Narrow", scopes=["prompts.read"])
+    secret = await settle(operator, "Narrow", scopes=["credentials.read"])
     wrong = []
     async with connect(server.target, secret) as narrow:
         for method in descriptors.methods():

@@ -377,6 +377,8 @@ class _VariableTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Variable
     """A list of any values."""
     VARIABLE_TYPE_OBJECT: _VariableType.ValueType  # 6
     """A JSON object."""
+    VARIABLE_TYPE_ANY: _VariableType.ValueType  # 7
+    """Any of them."""
 
 class VariableType(_VariableType, metaclass=_VariableTypeEnumTypeWrapper):
     """The type of a variable."""
@@ -395,6 +397,8 @@ VARIABLE_TYPE_LIST: VariableType.ValueType  # 5
 """A list of any values."""
 VARIABLE_TYPE_OBJECT: VariableType.ValueType  # 6
 """A JSON object."""
+VARIABLE_TYPE_ANY: VariableType.ValueType  # 7
+"""Any of them."""
 Global___VariableType: _TypeAlias = VariableType  # noqa: Y015
 
 class _SearchMode:

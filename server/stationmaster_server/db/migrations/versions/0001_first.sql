@@ -395,6 +395,27 @@ CREATE INDEX permission_requests_organization_id_session_id_created_at_idx ON pe
 
 CREATE INDEX permission_requests_organization_id_turn_id_idx ON permission_requests (organization_id, turn_id);
 
+CREATE TABLE prompts (
+    organization_id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    uid UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    tags JSONB NOT NULL,
+    protected_labels TEXT[] NOT NULL,
+    default_label TEXT NOT NULL,
+    attributes JSON NOT NULL,
+    rules JSON NOT NULL,
+    latest_version INTEGER NOT NULL,
+    labels JSONB DEFAULT '{}' NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompts_pkey PRIMARY KEY (organization_id, prompt_id)
+);
+
+CREATE INDEX prompts_by_creation ON prompts (organization_id, created_at, prompt_id);
+
 CREATE TABLE quota_calls (
     organization_id UUID NOT NULL,
     subject_id UUID NOT NULL,
@@ -751,6 +772,42 @@ CREATE INDEX pieces_vector_idx ON pieces USING hnsw (vector vector_cosine_ops);
 
 CREATE INDEX pieces_words_idx ON pieces USING gin (words);
 
+CREATE TABLE prompt_customizations (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    user_id UUID NOT NULL,
+    agent_id TEXT NOT NULL,
+    template TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    variables JSON NOT NULL,
+    disabled BOOLEAN NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_customizations_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT prompt_customizations_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE UNIQUE INDEX prompt_customizations_key ON prompt_customizations (organization_id, prompt_id, user_id, agent_id);
+
+CREATE TABLE prompt_versions (
+    organization_id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    template TEXT NOT NULL,
+    variables JSON NOT NULL,
+    includes TEXT[] NOT NULL,
+    included_ids TEXT[] NOT NULL,
+    message TEXT NOT NULL,
+    author_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_versions_pkey PRIMARY KEY (organization_id, prompt_id, version),
+    CONSTRAINT prompt_versions_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE INDEX prompt_versions_included ON prompt_versions USING gin (included_ids);
+
 CREATE TABLE report_pieces (
     organization_id UUID NOT NULL,
     report_id UUID NOT NULL,
@@ -1031,6 +1088,16 @@ CREATE POLICY tenant ON permission_requests TO stationmaster_app USING (organiza
 
 CREATE POLICY system ON permission_requests TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompts TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompts TO stationmaster_app;
+
+ALTER TABLE prompts ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompts TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompts TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON quota_calls TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON quota_calls TO stationmaster_app;
@@ -1210,6 +1277,26 @@ ALTER TABLE pieces ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON pieces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON pieces TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_customizations TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_customizations TO stationmaster_app;
+
+ALTER TABLE prompt_customizations ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_customizations TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid AND user_id = NULLIF(current_setting('stationmaster.user', true), '')::uuid);
+
+CREATE POLICY system ON prompt_customizations TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_versions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_versions TO stationmaster_app;
+
+ALTER TABLE prompt_versions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_versions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_versions TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON report_pieces TO stationmaster_system;
 
