@@ -14,6 +14,7 @@ from stationmaster_client.audit import Audit
 from stationmaster_client.calls import DEFAULT_TIMEOUT, Calls
 from stationmaster_client.channel import DEFAULT_ATTEMPTS, open_channel
 from stationmaster_client.connection import Connection, Tls, resolve
+from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
@@ -46,6 +47,7 @@ class Client:
         self.tasks = Tasks(calls)
         self.executions = Executions(calls)
         self.reports = Reports(calls)
+        self.credentials = Credentials(calls)
         self.organizations = Organizations(calls)
         self.users = Users(calls)
         self.keys = Keys(calls)

@@ -16,6 +16,7 @@ from stationmaster_client.calls import DEFAULT_TIMEOUT
 from stationmaster_client.channel import DEFAULT_ATTEMPTS
 from stationmaster_client.client import Client
 from stationmaster_client.connection import Connection, Tls, resolve
+from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
@@ -165,6 +166,31 @@ class SyncReports(Face[Reports]):
     read = blocking(Reports.read)
 
 
+class SyncCredentials(Face[Credentials]):
+    """See `Credentials`."""
+
+    create = blocking(Credentials.create)
+    get = blocking(Credentials.get)
+    list = iterating(Credentials.list)
+    update = blocking(Credentials.update)
+    delete = blocking(Credentials.delete)
+    undelete = blocking(Credentials.undelete)
+    access = blocking(Credentials.access)
+    value = blocking(Credentials.value)
+    add_version = blocking(Credentials.add_version)
+    versions = iterating(Credentials.versions)
+    disable_version = blocking(Credentials.disable_version)
+    destroy_version = blocking(Credentials.destroy_version)
+    step = blocking(Credentials.step)
+    rotate = blocking(Credentials.rotate)
+    grant = blocking(Credentials.grant)
+    revoke = blocking(Credentials.revoke)
+    grants = iterating(Credentials.grants)
+    rotate_key = blocking(Credentials.rotate_key)
+    key_status = blocking(Credentials.key_status)
+    import_environment = blocking(Credentials.import_environment)
+
+
 class SyncOrganizations(Face[Organizations]):
     """See `Organizations`."""
 
@@ -241,6 +267,7 @@ class SyncClient(Face[Client]):
         self.tasks = SyncTasks(portal, client.tasks)
         self.executions = SyncExecutions(portal, client.executions)
         self.reports = SyncReports(portal, client.reports)
+        self.credentials = SyncCredentials(portal, client.credentials)
         self.organizations = SyncOrganizations(portal, client.organizations)
         self.users = SyncUsers(portal, client.users)
         self.keys = SyncKeys(portal, client.keys)

@@ -61,6 +61,16 @@ class Reason(StrEnum):
     TASK_IN_USE = "TASK_IN_USE"
     NO_SCHEDULE = "NO_SCHEDULE"
     DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
+    CREDENTIAL_EXPIRED = "CREDENTIAL_EXPIRED"
+    CREDENTIAL_UNUSABLE = "CREDENTIAL_UNUSABLE"
+    ACCESS_NOT_GRANTED = "ACCESS_NOT_GRANTED"
+    ENCRYPTION_KEY_UNAVAILABLE = "ENCRYPTION_KEY_UNAVAILABLE"
+    CREDENTIAL_DAMAGED = "CREDENTIAL_DAMAGED"
+    ROTATION_NOT_READY = "ROTATION_NOT_READY"
+    ENCRYPTION_KEY_IN_USE = "ENCRYPTION_KEY_IN_USE"
+    PROMPT_CYCLE = "PROMPT_CYCLE"
+    PROMPT_MISSING = "PROMPT_MISSING"
+    PROMPT_IN_USE = "PROMPT_IN_USE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,9 @@ class AlreadyExists(StationmasterError):
 
 
 class PermissionDenied(StationmasterError):
-    """The caller may not do this."""
+    """The caller may not do this. `audited`: whoever raised it has told the audit trail."""
+
+    audited = False
 
 
 class Unauthenticated(StationmasterError):

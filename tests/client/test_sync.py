@@ -25,6 +25,7 @@ PARTS = {
         "tasks": "Tasks",
         "executions": "Executions",
         "reports": "Reports",
+        "credentials": "Credentials",
         "organizations": "Organizations",
         "users": "Users",
         "keys": "Keys",

@@ -30,6 +30,11 @@ VALIDATE_ONLY = {"AgentService.CreateAgent", "AgentService.UpdateAgent", "Identi
     "McpService.UpdateMcpServer",
     "TaskService.CreateTask",
     "TaskService.UpdateTask",
+    "CredentialService.CreateCredential",
+    "CredentialService.UpdateCredential",
+    "CredentialService.ImportEnvironment",
+    "PromptService.CreatePrompt",
+    "PromptService.UpdatePrompt",
 }
 
 
@@ -79,6 +84,8 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     assert len([name for name in names if name.startswith("McpService.")]) == 16
     assert len([name for name in names if name.startswith("TaskService.")]) == 24
     assert len([name for name in names if name.startswith("StorageService.")]) == 3
+    assert len([name for name in names if name.startswith("CredentialService.")]) == 18
+    assert len([name for name in names if name.startswith("PromptService.")]) == 15
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)
@@ -211,6 +218,11 @@ def _is_input(message: Descriptor) -> bool:
             "McpServer",
             "McpStdio",
             "McpHttp",
+            "Credential",
+            "CredentialGrant",
+            "Prompt",
+            "PromptRule",
+            "PromptCustomization",
         )
     }
     return message.full_name in wanted

@@ -22,10 +22,14 @@ from stationmaster.v1 import (
     agent_pb2_grpc,
     audit_pb2,
     audit_pb2_grpc,
+    credential_pb2,
+    credential_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
     mcp_pb2,
     mcp_pb2_grpc,
+    prompt_pb2,
+    prompt_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
     task_pb2,
@@ -160,6 +164,8 @@ async def furnish(caller: Caller, database_url: str) -> None:
     await _furnish_session(caller, agent.name)
     await _furnish_mcp(caller)
     await _furnish_tasks(caller)
+    await _furnish_credentials(caller)
+    await _furnish_prompts(caller)
     tenant = Tenant(*(UUID(name.rpartition("/")[2]) for name in (me.organization.name, me.user.name)))
     names["stationmaster.dev/Report"] = report_name((await deposit_at(database_url, tenant)).id)
     audit: Any = caller.stub(audit_pb2_grpc.AuditServiceStub)
@@ -205,6 +211,47 @@ async def _furnish_tasks(caller: Caller) -> None:
         await stub.AddDependency(depends, metadata=caller.metadata)
     execution = await stub.ExecuteTask(task_pb2.ExecuteTaskRequest(name=created.name), metadata=caller.metadata)
     caller.names["stationmaster.dev/Execution"] = execution.name
+
+
+async def _furnish_credentials(caller: Caller) -> None:
+    stub: Any = caller.stub(credential_pb2_grpc.CredentialServiceStub)
+    created = await stub.CreateCredential(
+        credential_pb2.CreateCredentialRequest(
+            credential_id=f"agent-{uuid.uuid4().hex[:12]}", credential=credential_pb2.Credential(), value="first"
+        ),
+        metadata=caller.metadata,
+    )
+    caller.names["stationmaster.dev/Credential"] = created.name
+    second = credential_pb2.AddCredentialVersionRequest(parent=created.name, value="second")
+    added = await stub.AddCredentialVersion(second, metadata=caller.metadata)
+    caller.names["stationmaster.dev/CredentialVersion"] = added.name
+    for kind in ("stationmaster.dev/User", "stationmaster.dev/Agent"):
+        grant = credential_pb2.CredentialGrant(principal=caller.names[kind])
+        request = credential_pb2.GrantAccessRequest(parent=created.name, grant=grant)
+        granted = await stub.GrantAccess(request, metadata=caller.metadata)
+        caller.names["stationmaster.dev/CredentialGrant"] = granted.name
+
+
+def prompt() -> prompt_pb2.Prompt:
+    """A prompt that can be."""
+    return prompt_pb2.Prompt(template="Say {{ what | default('hello') }}.")
+
+
+async def _furnish_prompts(caller: Caller) -> None:
+    stub: Any = caller.stub(prompt_pb2_grpc.PromptServiceStub)
+    for _ in range(2):
+        request = prompt_pb2.CreatePromptRequest(
+            prompt_id=f"agent-{uuid.uuid4().hex[:12]}", prompt=prompt(), labels=["sample"]
+        )
+        created = await stub.CreatePrompt(request, metadata=caller.metadata)
+    caller.names["stationmaster.dev/Prompt"] = created.name
+    revised = prompt_pb2.Prompt(name=created.name, template="Say {{ what | default('hello') }}!")
+    await stub.UpdatePrompt(prompt_pb2.UpdatePromptRequest(prompt=revised), metadata=caller.metadata)
+    for agent in ("", "agents/agent-sample"):
+        custom = prompt_pb2.PromptCustomization(template="Please.", agent=agent)
+        customized = prompt_pb2.CreatePromptCustomizationRequest(parent=created.name, customization=custom)
+        made = await stub.CreatePromptCustomization(customized, metadata=caller.metadata)
+    caller.names["stationmaster.dev/PromptCustomization"] = made.name
 
 
 async def _furnish_mcp(caller: Caller) -> None:

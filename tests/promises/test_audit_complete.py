@@ -61,6 +61,12 @@ async def newest(reader: Caller) -> str:
     return str((await invoke(reader, "ListAuditEvents", audit_pb2.ListAuditEventsRequest())).audit_events[0].name)
 
 
+_UNNAMED = {
+    "TaskService.BatchSubmitExecutions": "executions",
+    "CredentialService.ImportEnvironment": "credentials",
+}
+
+
 def resource_of(method: Method, request: Any, answers: list[Any]) -> str:
     """What a call was done to: what it answered with, or what it named."""
     answer = answers[0]
@@ -69,7 +75,7 @@ def resource_of(method: Method, request: Any, answers: list[Any]) -> str:
     if method.name == "IdentityService.CreateApiKey":
         return str(answer.api_key.name)
     fields = (getattr(request, field, "") for field in ("name", "parent", "task"))
-    return str(getattr(answer, "name", "") or next(filter(None, fields), "executions"))
+    return str(getattr(answer, "name", "") or next(filter(None, fields), _UNNAMED[method.name]))
 
 
 async def test_every_change_is_in_the_trail_once_with_its_method_actor_resource_and_request_id(owner: Caller) -> None:
@@ -130,6 +136,8 @@ def others(method: Method, request: Any) -> Iterator[Any]:
             trial.mcp_server_id = unique("trial")
         if "task_id" in method.request.fields_by_name:
             trial.task_id = unique("trial")
+        if "credential_id" in method.request.fields_by_name:
+            trial.credential_id = unique("trial")
         yield trial
     for path in name_fields(method.request):
         if value_at(request, path):
@@ -148,7 +156,7 @@ def copied(request: Message) -> Any:
 
 async def test_a_missing_scope_is_in_the_trail_for_every_method(shared: RunningServer, owner: Caller) -> None:
     wrong = []
-    async with connect(shared.target, await settle(owner, "Narrow", scopes=["prompts.read"])) as narrow:
+    async with connect(shared.target, await settle(owner, "Narrow", scopes=["credentials.read"])) as narrow:
         me = await invoke(narrow, "WhoAmI", WHO)
         caller = named(narrow)
         async with connect(shared.target, await key_of(owner, me.user.name)) as reader:

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from stationmaster.v1 import agent_pb2, identity_pb2, mcp_pb2, session_pb2, task_pb2
+from stationmaster.v1 import agent_pb2, credential_pb2, identity_pb2, mcp_pb2, prompt_pb2, session_pb2, task_pb2
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, behaviors, message_type, name_fields, reference
 from tests.contract.samples import smallest
-from tests.contract.world import MCP_SERVER, TOOL, Caller, task
+from tests.contract.world import MCP_SERVER, TOOL, Caller, prompt, task
 
 BY_NAME = {method.name.rpartition(".")[2]: method for method in descriptors.methods()}
 MUTATIONS = [method for method in descriptors.methods() if method.mutates]
@@ -39,6 +39,10 @@ async def request_for(caller: Caller, method: Method) -> Any:
         request.mcp_server_id = unique("agent")
     if "task_id" in request.DESCRIPTOR.fields_by_name:
         request.task_id = unique("agent")
+    if "credential_id" in request.DESCRIPTOR.fields_by_name:
+        request.credential_id = unique("agent")
+    if "prompt_id" in request.DESCRIPTOR.fields_by_name:
+        request.prompt_id = unique("agent")
     if prepare := _PREPARATIONS.get(method.descriptor.name):
         await prepare(caller, request)
     return request
@@ -160,6 +164,33 @@ async def _execution(caller: Caller) -> str:
     return str((await invoke(caller, "ExecuteTask", request)).name)
 
 
+async def _credential(caller: Caller) -> str:
+    request = credential_pb2.CreateCredentialRequest(credential_id=unique("agent"), value="a value")
+    request.credential.SetInParent()
+    return str((await invoke(caller, "CreateCredential", request)).name)
+
+
+async def _credential_version(caller: Caller) -> str:
+    return f"{await _credential(caller)}/versions/1"
+
+
+async def _credential_grant(caller: Caller) -> str:
+    grant = credential_pb2.CredentialGrant(principal=await _user(caller))
+    request = credential_pb2.GrantAccessRequest(parent=await _credential(caller), grant=grant)
+    return str((await invoke(caller, "GrantAccess", request)).name)
+
+
+async def _stored_prompt(caller: Caller) -> str:
+    request = prompt_pb2.CreatePromptRequest(prompt_id=unique("agent"), prompt=prompt())
+    return str((await invoke(caller, "CreatePrompt", request)).name)
+
+
+async def _customization(caller: Caller) -> str:
+    request = prompt_pb2.CreatePromptCustomizationRequest(parent=await _stored_prompt(caller))
+    request.customization.template = "Please."
+    return str((await invoke(caller, "CreatePromptCustomization", request)).name)
+
+
 _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Session": make_session,
     "stationmaster.dev/Turn": _turn,
@@ -174,6 +205,11 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/McpSession": _mcp_session,
     "stationmaster.dev/Task": _task,
     "stationmaster.dev/Execution": _execution,
+    "stationmaster.dev/Credential": _credential,
+    "stationmaster.dev/CredentialVersion": _credential_version,
+    "stationmaster.dev/CredentialGrant": _credential_grant,
+    "stationmaster.dev/Prompt": _stored_prompt,
+    "stationmaster.dev/PromptCustomization": _customization,
 }
 
 
@@ -247,6 +283,30 @@ async def _past(caller: Caller, request: Any) -> None:
     request.end_time.FromJsonString("2022-01-01T00:00:00Z")
 
 
+async def _value(caller: Caller, request: Any) -> None:
+    request.value = unique("value")
+
+
+async def _delete_credential(caller: Caller, request: Any) -> None:
+    await invoke(caller, "DeleteCredential", credential_pb2.DeleteCredentialRequest(name=request.name))
+
+
+async def _principal(caller: Caller, request: Any) -> None:
+    request.grant.principal = await _user(caller)
+
+
+async def _new_key(caller: Caller, request: Any) -> None:
+    request.key_id = unique("key")
+
+
+async def _variables(caller: Caller, request: Any) -> None:
+    request.variables[unique("NAME").replace("-", "_")] = "a value"
+
+
+async def _first_version(caller: Caller, request: Any) -> None:
+    request.version = 1
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
@@ -262,5 +322,13 @@ _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "BatchSubmitExecutions": _specs,
     "RetryExecution": _failed,
     "BackfillTask": _past,
+    "CreateCredential": _value,
+    "AddCredentialVersion": _value,
+    "RotateCredential": _value,
+    "UndeleteCredential": _delete_credential,
+    "GrantAccess": _principal,
+    "RotateEncryptionKey": _new_key,
+    "ImportEnvironment": _variables,
+    "SetPromptLabel": _first_version,
 }
 """What a method needs that its descriptor does not tell."""

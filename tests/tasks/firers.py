@@ -86,7 +86,7 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     embedder = Embedder(HashingEncoder(), pools.cpu)
     queue, audit = WorkQueue(notifier), AuditLog(database)
     services = TaskServices(
-        database, log, queue, audit, kinds, filling, embedder, _no_session, reports_of(database), clock
+        database, log, queue, audit, kinds, filling, embedder, _NoSessions(), reports_of(database), clock
     )
     try:
         yield Firer(database, services, Tasks(services), Firing(services, clock=clock))
@@ -96,5 +96,13 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
         await database.close()
 
 
-async def _no_session(tx: Transaction, caller: Caller, session_id: UUID, reason: str) -> None:
-    raise AssertionError(f"nothing here runs in a session, and {session_id} was to be ended: {reason}")
+class _NoSessions:
+    """Nothing here runs in a session."""
+
+    async def end(self, tx: Transaction, caller: Caller, session_id: UUID, reason: str) -> None:
+        """Tell that it was wanted."""
+        raise AssertionError(f"{session_id} was to be ended: {reason}")
+
+    async def stop_turn(self, tx: Transaction, caller: Caller, session_id: UUID, turn_id: UUID, reason: str) -> None:
+        """Tell that it was wanted."""
+        raise AssertionError(f"{turn_id} of {session_id} was to be stopped: {reason}")

@@ -24,6 +24,7 @@ from stationmaster_server.work.model import (
     Succeeded,
     Suspended,
     Timeouts,
+    WorkItem,
 )
 from stationmaster_server.work.reaper import Reaper
 from stationmaster_server.work.run import Run
@@ -441,3 +442,44 @@ async def test_a_handler_hands_back_by_itself_when_the_server_stops(start_server
     await server.worker.stop(timedelta(seconds=10))
     assert (await server.get(item.item_id)).state is State.QUEUED
     assert (await server.submit(claim_here=True)).state is State.QUEUED
+
+
+async def stopped_amid_a_submission(server: Server, grace: timedelta) -> tuple[WorkItem, asyncio.Task[None]]:
+    """An item whose lease was promised before the worker began to stop, and which is committed after that."""
+    worker = server.worker
+    assert worker is not None
+    async with server.database.system() as tx:
+        item = await server.queue.submit(tx, server.new(), claim_here=True)
+        assert item.state is State.RUNNING
+        stopping = asyncio.create_task(worker.stop(grace))
+        await eventually(worker._stopping.is_set)
+        await asyncio.sleep(0)
+    return item, stopping
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), timedelta(milliseconds=300)], ids=["no grace", "a grace"])
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+async def test_what_is_taken_amid_the_stop_is_handed_back(
+    start_server: StartServer, grace: timedelta, busy: bool
+) -> None:
+    gate = Gate()
+    server = await start_server({"busy": gate, "noop": Gate()}, replace(NOTHING_BY_ITSELF, lease=timedelta(hours=1)))
+    if busy:
+        await server.submit("busy", claim_here=True)
+        await gate.begun.wait()
+    item, stopping = await stopped_amid_a_submission(server, grace)
+    await stopping
+    item = await server.get(item.item_id)
+    assert (item.state, item.attempt, item.errors) == (State.QUEUED, 0, [])
+
+
+async def test_what_is_taken_amid_the_stop_has_its_grace(start_server: StartServer) -> None:
+    gate = Gate()
+    server = await start_server({"noop": gate}, NOTHING_BY_ITSELF)
+    item, stopping = await stopped_amid_a_submission(server, timedelta(seconds=20))
+    await gate.begun.wait()
+    assert not stopping.done()
+    gate.open.set()
+    await stopping
+    assert (await server.get(item.item_id)).state is State.SUCCEEDED
+    assert (await server.submit(claim_here=True)).state is State.QUEUED, "nothing more is taken"

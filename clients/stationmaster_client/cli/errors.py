@@ -55,9 +55,11 @@ _CODES = {
 
 _HINTS = {
     "AGENT_IN_USE": "Terminate its sessions first, or delete it with --force.",
+    "ACCESS_NOT_GRANTED": "Its owner can let you: stationmaster credentials grant CREDENTIAL --to users/…",
     "CREDENTIALS_EXPIRED": "Ask for a new key: stationmaster keys create.",
     "CREDENTIALS_INVALID": "Is the key one of this server's? Set STATIONMASTER_API_KEY.",
     "CREDENTIALS_REVOKED": "Ask for a new key: stationmaster keys create.",
+    "ENCRYPTION_KEY_UNAVAILABLE": "Whoever runs the server sees why: stationmaster credentials key-status.",
     "ETAG_MISMATCH": "Somebody changed it meanwhile. Look at it again and repeat the change.",
     "MCP_SERVER_UNAVAILABLE": "See what is wrong with it: stationmaster mcp-servers check SERVER.",
     "MODEL_UNAVAILABLE": "See which models there are: stationmaster agents models.",

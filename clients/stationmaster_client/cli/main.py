@@ -11,6 +11,9 @@ import typer
 from stationmaster_client.cli import (
     agents,
     audit,
+    credential_keys,  # noqa: F401 - these add their commands to those of credentials
+    credential_versions,  # noqa: F401
+    credentials,
     executions,
     keys,
     mcp_contents,  # noqa: F401 - adds its commands to those of mcp_servers
@@ -52,6 +55,7 @@ app.add_typer(executions.app, name="executions")
 app.add_typer(schedules.app, name="schedules")
 command(app, "queue")(queue)
 app.add_typer(reports.app, name="reports")
+app.add_typer(credentials.app, name="credentials")
 app.add_typer(users.app, name="users")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quota.app, name="quota")

@@ -128,6 +128,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The task has no schedule."""
     ERROR_REASON_DEPENDENCY_FAILED: _ErrorReason.ValueType  # 51
     """Never sent by a call: an execution was cancelled because a task that it depends on failed."""
+    ERROR_REASON_CREDENTIAL_EXPIRED: _ErrorReason.ValueType  # 60
+    """FAILED_PRECONDITION. The credential, its version or its grace has expired."""
+    ERROR_REASON_CREDENTIAL_UNUSABLE: _ErrorReason.ValueType  # 61
+    """FAILED_PRECONDITION. The credential is deleted, or the version disabled, destroyed or not there; PreconditionFailure says which."""
+    ERROR_REASON_ACCESS_NOT_GRANTED: _ErrorReason.ValueType  # 62
+    """PERMISSION_DENIED. Nobody granted the caller this credential, or not for this purpose."""
+    ERROR_REASON_ENCRYPTION_KEY_UNAVAILABLE: _ErrorReason.ValueType  # 63
+    """UNAVAILABLE. The key that credentials are encrypted with is missing or wrong; the server's log and health say why."""
+    ERROR_REASON_CREDENTIAL_DAMAGED: _ErrorReason.ValueType  # 64
+    """FAILED_PRECONDITION. What is stored of the credential is not what was encrypted: it was changed or moved in the database."""
+    ERROR_REASON_ROTATION_NOT_READY: _ErrorReason.ValueType  # 65
+    """FAILED_PRECONDITION. A step of a rotation came out of order; PreconditionFailure says what has to come before it."""
+    ERROR_REASON_ENCRYPTION_KEY_IN_USE: _ErrorReason.ValueType  # 66
+    """FAILED_PRECONDITION. The encryption key wraps something still, or is the primary one."""
+    ERROR_REASON_PROMPT_CYCLE: _ErrorReason.ValueType  # 70
+    """FAILED_PRECONDITION. Prompts would include each other in a circle, or too deeply; metadata `path` has all of it."""
+    ERROR_REASON_PROMPT_MISSING: _ErrorReason.ValueType  # 71
+    """FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
+    ERROR_REASON_PROMPT_IN_USE: _ErrorReason.ValueType  # 72
+    """FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -241,4 +261,24 @@ ERROR_REASON_NO_SCHEDULE: ErrorReason.ValueType  # 50
 """FAILED_PRECONDITION. The task has no schedule."""
 ERROR_REASON_DEPENDENCY_FAILED: ErrorReason.ValueType  # 51
 """Never sent by a call: an execution was cancelled because a task that it depends on failed."""
+ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 60
+"""FAILED_PRECONDITION. The credential, its version or its grace has expired."""
+ERROR_REASON_CREDENTIAL_UNUSABLE: ErrorReason.ValueType  # 61
+"""FAILED_PRECONDITION. The credential is deleted, or the version disabled, destroyed or not there; PreconditionFailure says which."""
+ERROR_REASON_ACCESS_NOT_GRANTED: ErrorReason.ValueType  # 62
+"""PERMISSION_DENIED. Nobody granted the caller this credential, or not for this purpose."""
+ERROR_REASON_ENCRYPTION_KEY_UNAVAILABLE: ErrorReason.ValueType  # 63
+"""UNAVAILABLE. The key that credentials are encrypted with is missing or wrong; the server's log and health say why."""
+ERROR_REASON_CREDENTIAL_DAMAGED: ErrorReason.ValueType  # 64
+"""FAILED_PRECONDITION. What is stored of the credential is not what was encrypted: it was changed or moved in the database."""
+ERROR_REASON_ROTATION_NOT_READY: ErrorReason.ValueType  # 65
+"""FAILED_PRECONDITION. A step of a rotation came out of order; PreconditionFailure says what has to come before it."""
+ERROR_REASON_ENCRYPTION_KEY_IN_USE: ErrorReason.ValueType  # 66
+"""FAILED_PRECONDITION. The encryption key wraps something still, or is the primary one."""
+ERROR_REASON_PROMPT_CYCLE: ErrorReason.ValueType  # 70
+"""FAILED_PRECONDITION. Prompts would include each other in a circle, or too deeply; metadata `path` has all of it."""
+ERROR_REASON_PROMPT_MISSING: ErrorReason.ValueType  # 71
+"""FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
+ERROR_REASON_PROMPT_IN_USE: ErrorReason.ValueType  # 72
+"""FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

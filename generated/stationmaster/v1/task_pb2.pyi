@@ -174,7 +174,7 @@ class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap
     OVERLAP_POLICY_BUFFER_ONE: _OverlapPolicy.ValueType  # 2
     """Submits one that waits for the end; further ones are skipped."""
     OVERLAP_POLICY_ALLOW_ALL: _OverlapPolicy.ValueType  # 3
-    """Submits another one beside it."""
+    """Submits another one beside it, while fewer than 1000 of the schedule wait or run."""
     OVERLAP_POLICY_CANCEL_OTHER: _OverlapPolicy.ValueType  # 4
     """Cancels the other one."""
 
@@ -188,7 +188,7 @@ OVERLAP_POLICY_SKIP: OverlapPolicy.ValueType  # 1
 OVERLAP_POLICY_BUFFER_ONE: OverlapPolicy.ValueType  # 2
 """Submits one that waits for the end; further ones are skipped."""
 OVERLAP_POLICY_ALLOW_ALL: OverlapPolicy.ValueType  # 3
-"""Submits another one beside it."""
+"""Submits another one beside it, while fewer than 1000 of the schedule wait or run."""
 OVERLAP_POLICY_CANCEL_OTHER: OverlapPolicy.ValueType  # 4
 """Cancels the other one."""
 Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015
@@ -377,6 +377,8 @@ class _VariableTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Variable
     """A list of any values."""
     VARIABLE_TYPE_OBJECT: _VariableType.ValueType  # 6
     """A JSON object."""
+    VARIABLE_TYPE_ANY: _VariableType.ValueType  # 7
+    """Any of them."""
 
 class VariableType(_VariableType, metaclass=_VariableTypeEnumTypeWrapper):
     """The type of a variable."""
@@ -395,6 +397,8 @@ VARIABLE_TYPE_LIST: VariableType.ValueType  # 5
 """A list of any values."""
 VARIABLE_TYPE_OBJECT: VariableType.ValueType  # 6
 """A JSON object."""
+VARIABLE_TYPE_ANY: VariableType.ValueType  # 7
+"""Any of them."""
 Global___VariableType: _TypeAlias = VariableType  # noqa: Y015
 
 class _SearchMode:
@@ -662,8 +666,8 @@ class ExecutionConcurrency(_message.Message):
     MAX_RUNNING_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key, within the organization, or with CANCEL_RUNNING within what the same user submits. Default, of a task:
-    the task itself; of an execution without one: the caller.
+    """The key, within the organization. Default, of a task: the task itself; of an execution without one: the caller.
+    With CANCEL_RUNNING, also by default, it is one of what the same user submits.
     """
     max_running: _builtins.int
     """How many; at least 1."""

@@ -77,7 +77,7 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
         kinds,
         filling,
         embedder,
-        sessions.service.end,
+        sessions.service,
         storage.reports,
     )
     follow_up = FollowUp(services)

@@ -81,6 +81,9 @@ class AuditLog:
         """
         await self._refusals.write(make_row(caller, entry))
 
+    write_alone = write_refusal
+    """The same, of what is no refusal: a secret that is read."""
+
 
 class AuditTrail:
     """Reads the trail."""

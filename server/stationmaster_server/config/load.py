@@ -32,6 +32,12 @@ _PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "ANTHROPIC_BASE_URL": ("models", "anthropic", "base_url"),
     "OPENAI_API_KEY": ("models", "openai", "api_key"),
     "OPENAI_BASE_URL": ("models", "openai", "base_url"),
+    "AWS_REGION": ("credentials", "kms_region"),
+    "AWS_ACCESS_KEY_ID": ("credentials", "kms_access_key_id"),
+    "AWS_SECRET_ACCESS_KEY": ("credentials", "kms_secret_access_key"),
+    "AWS_SESSION_TOKEN": ("credentials", "kms_session_token"),
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": ("credentials", "kms_container_url"),
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": ("credentials", "kms_container_token_file"),
     "CRAWLER_RATE_LIMIT": ("crawl", "rate_limit"),
     "CRAWLER_TIMEOUT": ("crawl", "timeout"),
 }

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
+from stationmaster_server.config.credentials import CredentialSettings
 from stationmaster_server.config.documents import DocumentSettings
 from stationmaster_server.config.export import ExportSettings
 from stationmaster_server.config.mcp import McpSettings
@@ -316,6 +317,7 @@ class Settings(BaseSettings):
     sessions: SessionSettings = SessionSettings()
     models: ModelSettings = ModelSettings()
     outbound: OutboundSettings = OutboundSettings()
+    credentials: CredentialSettings = CredentialSettings()
     mcp: McpSettings = McpSettings()
     storage: StorageSettings = StorageSettings()
     tasks: TaskSettings = TaskSettings()

@@ -16,6 +16,7 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
             "server": {"open_reflection": False, "drain_delay": "5s", "shutdown_grace": "30s"},
             "telemetry": {"log_format": "json"},
             "identity": {"local_admin": False},
+            "credentials": {"make_key_file": False},
             "models": {"demo": False},
             "mcp": {"stdio_commands": ()},
             "pools": {"processes": 4, "threads": 32, "max_waiting": 10_000},

@@ -17,6 +17,8 @@ MODULES = (
     "stationmaster_server.identity.tables",
     "stationmaster_server.audit.tables",
     "stationmaster_server.storage.tables",
+    "stationmaster_server.credentials.tables",
+    "stationmaster_server.prompts.tables",
     "stationmaster_server.mcp.tables",
     "stationmaster_server.agents.tables",
     "stationmaster_server.sessions.tables",

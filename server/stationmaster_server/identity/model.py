@@ -34,6 +34,7 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
 KNOWN_SCOPES = frozenset(
     {
         PLATFORM_SCOPE,
+        "credentials.values.read",
         *(f"{area}.{action}" for area in (*_WORK, "identity", "audit") for action in ("read", "write")),
         "mcp.call",
         "permissions.resolve",

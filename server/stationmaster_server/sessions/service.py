@@ -31,7 +31,7 @@ from stationmaster_server.sessions.model import (
 )
 from stationmaster_server.sessions.opening import fork_point, forked, opened
 from stationmaster_server.sessions.search_store import search_messages
-from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.sessions.turn_services import First, TurnServices
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.workspaces import Workspaces
 
@@ -71,7 +71,7 @@ class SessionService:
         self._workspaces = workspaces
         self._close_executors = close_executors
 
-    async def create(self, caller: Caller, new: NewSession) -> Session:
+    async def create(self, caller: Caller, new: NewSession, *, first: First | None = None) -> Session:
         """Create a session with its workspace: all or nothing.
 
         Raises NotFound (the agent), FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
@@ -79,6 +79,8 @@ class SessionService:
         session_id = new_id()
 
         async def build(tx: Transaction) -> Session:
+            if first is not None:
+                await first(tx, session_id)
             if new.spec is not None:
                 self._agents.check(new.spec)
                 await self._agents.check_servers(tx, caller.tenant, new.spec)
@@ -161,6 +163,11 @@ class SessionService:
         session = await store.lock_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
         if session.state not in ENDED:
             await self._change(tx, caller, session, SessionState.TERMINATED, "session.terminate", reason)
+
+    async def stop_turn(self, tx: Transaction, caller: Caller, session_id: UUID, turn_id: UUID, reason: str) -> None:
+        """Cancel a turn, if it has not ended, in the caller's transaction: the session goes on. Raises NotFound."""
+        session = await store.lock_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
+        await self._turns.stop(tx, caller, session, turn_id, reason)
 
     async def archive(self, caller: Caller, session_id: UUID) -> Session:
         """Put a terminated session away. Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION)."""

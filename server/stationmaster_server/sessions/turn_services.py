@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.identity.model import ToolPolicy
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.sessions.model import Message, Session, Turn
 from stationmaster_server.work.queue import WorkQueue
+
+First = Callable[[Transaction, UUID], Awaitable[None]]
+"""What is done first in the transaction that makes a session, or begins a turn, of this id: both hold, or neither."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from stationmaster_server.tasks.model import (
     ExecutionState,
     Priority,
     Progress,
+    RanIn,
     ReportFormat,
     Trigger,
     execution_name,
@@ -66,8 +67,8 @@ LISTING = Listing(
 )
 _SHORT = f"""
     e.id, e.user_id, e.task_id, e.task_uid, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats,
-    e.session_id, e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress,
-    i.cancel_requested, i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
+    e.session_id, e.turn_id, e.keep_session, e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt,
+    i.progress, i.cancel_requested, i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
 _WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
         AS last_sequence,
@@ -203,23 +204,15 @@ async def is_taken(tx: Transaction, organization_id: UUID, item_id: UUID) -> boo
     return bool(await tx.fetchval(sql, organization_id, item_id))
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """What is left of an execution that was replaced: the session that it ran in, and whether that is to be kept."""
-
-    session_id: UUID | None
-    keep_session: bool
-
-
-async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> Deleted | None:
-    """Remove an execution's row, not its stream; None: there was none."""
+async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> RanIn | None:
+    """Remove an execution's row, not its stream; returns where it ran, None: there was none."""
     row = await tx.fetchrow(
         """DELETE FROM executions WHERE organization_id = $1 AND id = $2
-           RETURNING session_id, COALESCE(payload ->> 'keep_session' = 'true', false)""",
+           RETURNING session_id, turn_id, keep_session""",
         organization_id,
         execution_id,
     )
-    return None if row is None else Deleted(*row)
+    return None if row is None else RanIn(*row)
 
 
 async def list_executions(
@@ -251,9 +244,10 @@ class Stored:
     template: bool
     task_id: str | None
     scheduled_for: datetime | None
-    session_id: UUID | None
     checkpoint: dict[str, Any] | None
     secrets: dict[str, Any] = field(repr=False)
+    conversation_id: UUID
+    ran_in: RanIn
 
 
 async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, lease_token: UUID) -> Stored | None:
@@ -262,8 +256,8 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
     As `work.leases.hold`, in one round trip.
     """
     row = await tx.fetchrow(
-        """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for, e.session_id,
-                  e.checkpoint, e.secrets
+        """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for,
+                  e.checkpoint, e.secrets, e.conversation_id, e.session_id, e.turn_id, e.keep_session
            FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
            WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'
            FOR SHARE OF i""",
@@ -271,7 +265,10 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
         execution_id,
         lease_token,
     )
-    return None if row is None else Stored(*row)
+    if row is None:
+        return None
+    fields: list[Any] = [*row[:-3], RanIn(*row[-3:])]
+    return Stored(*fields)
 
 
 async def set_rendered(tx: Transaction, organization_id: UUID, execution_id: UUID, payload: dict[str, Any]) -> None:
@@ -288,10 +285,28 @@ async def set_checkpoint(
     await tx.execute(sql, organization_id, execution_id, checkpoint)
 
 
-async def set_session(tx: Transaction, organization_id: UUID, execution_id: UUID, session_id: UUID) -> None:
-    """Write the session that an execution runs in."""
-    sql = "UPDATE executions SET session_id = $3 WHERE organization_id = $1 AND id = $2"
-    await tx.execute(sql, organization_id, execution_id, session_id)
+async def set_ran_in(tx: Transaction, organization_id: UUID, execution_id: UUID, ran_in: RanIn) -> None:
+    """Write the session that an execution runs in, and the turn that it waits for there."""
+    await tx.execute(
+        """UPDATE executions SET session_id = $3, turn_id = $4, keep_session = $5
+           WHERE organization_id = $1 AND id = $2""",
+        organization_id,
+        execution_id,
+        ran_in.session_id,
+        ran_in.turn_id,
+        ran_in.keep,
+    )
+
+
+async def leave(tx: Transaction, organization_id: UUID, execution_id: UUID) -> UUID | None:
+    """The execution waits for no turn any more; returns the id of what it begins next, None: it is gone."""
+    left: UUID | None = await tx.fetchval(
+        """UPDATE executions SET turn_id = NULL, conversation_id = gen_random_uuid()
+           WHERE organization_id = $1 AND id = $2 RETURNING conversation_id""",
+        organization_id,
+        execution_id,
+    )
+    return left
 
 
 async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> None:
@@ -301,8 +316,9 @@ async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequenc
 
 
 async def blocked_of(tx: Transaction, organization_id: UUID, *task_ids: str) -> list[UUID]:
-    """The executions of tasks that wait for others, in their order."""
-    sql = "SELECT id FROM executions WHERE organization_id = $1 AND task_id = ANY($2::text[]) AND blocked ORDER BY id"
+    """The executions of tasks that wait for others and have not ended, in their order."""
+    sql = f"""SELECT e.id FROM {JOINED} AND e.task_id = ANY($2::text[]) AND e.blocked
+              AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.id"""
     return [row["id"] for row in await tx.fetch(sql, organization_id, list(task_ids))]
 
 
@@ -376,7 +392,7 @@ def _execution(row: Any) -> Execution:
         failed_attempts=_attempts(row["errors"]) if whole else (),
         progress=Progress(progress.get("fraction"), progress.get("message", ""), progress.get("counters", {})),
         result=(row["result"] or {}) if whole else {},
-        session_id=row["session_id"],
+        ran_in=RanIn(row["session_id"], row["turn_id"], row["keep_session"]),
         report_formats=tuple(ReportFormat(name) for name in row["report_formats"]),
         report_ids=tuple(row["report_ids"]) if whole else (),
         cancel_requested=row["cancel_requested"],

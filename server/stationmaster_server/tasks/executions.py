@@ -18,6 +18,7 @@ from stationmaster_server.identity.model import AuditEntry, owner_scope
 from stationmaster_server.tasks import dependency_store, events, execution_store, stats_store, store
 from stationmaster_server.tasks.execution_store import NewRow
 from stationmaster_server.tasks.graph import Verdict, verdict
+from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (
     FINAL,
     Execution,
@@ -248,10 +249,9 @@ class Executions:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
                 # From the worker that had it, the stream takes nothing more.
                 await self._services.log.hand_over(tx, organization_id, {row.id: queued}, None)
-                await self._services.reports.withdraw(tx, caller, row.id, f"{execution_name(row.id)} was replaced")
-                if replaced.session_id is not None and not replaced.keep_session:
-                    why = f"{execution_name(row.id)} was replaced"
-                    await self._services.end_session(tx, caller, replaced.session_id, why)
+                why = f"{execution_name(row.id)} was replaced"
+                await self._services.reports.withdraw(tx, caller, row.id, why)
+                await leave_session(tx, self._services, caller, replaced, why)
         await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
         return await self._get(tx, caller, item.item_id)
 

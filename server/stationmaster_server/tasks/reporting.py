@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
@@ -17,7 +18,6 @@ from stationmaster_server.errors import (
     RemoteError,
     ResourceExhausted,
 )
-from stationmaster_server.events.model import Event
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store_messages
@@ -26,16 +26,17 @@ from stationmaster_server.storage.model import NewReport, ReportFormat
 from stationmaster_server.tasks import execution_store, store
 from stationmaster_server.tasks.kinds.base import ReportsItself
 from stationmaster_server.tasks.model import Execution, execution_name
+from stationmaster_server.tasks.reports.gathering import Gathered
 from stationmaster_server.tasks.reports.model import Report, Section
 from stationmaster_server.tasks.reports.rendering import RENDERERS, TIME_LIMIT
 from stationmaster_server.tasks.reports.telling import tell
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.work.model import Failed, NewWork, Outcome, Priority, Succeeded
+from stationmaster_server.work.model import Failed, NewWork, Outcome, Priority, Released, Succeeded
 from stationmaster_server.work.run import Run
 
 KIND = "task_report"
-MOST_EVENTS, MOST_MESSAGES = 5_000, 1_000
-_PAGE = 500
+MOST_MESSAGES = 5_000
+_EVENTS, _MESSAGES = 500, 1_000  # of a page
 
 
 async def order(tx: Transaction, services: TaskServices, caller: Caller, execution: Execution) -> None:
@@ -72,7 +73,10 @@ class Reporting:
         if execution.finished_at is None:
             return Succeeded()  # it was retried: reports are ordered again at its end
         report = await self._report(caller, execution)
-        made, problems = await self._render_all(execution, report)
+        try:
+            made, problems = await self._render_all(execution, report)
+        except ResourceExhausted as busy:
+            return Released(datetime.now(UTC) + busy.retry_after)  # not its fault
         # All at once with the item's end: after a crash none is there twice.
         async with self._services.database.tenant(caller.tenant) as tx:
             problems += await self._store(tx, caller, execution, made)
@@ -81,14 +85,17 @@ class Reporting:
         return outcome
 
     async def _render_all(self, execution: Execution, report: Report) -> tuple[list[NewReport], list[str]]:
-        """Every format; one that takes too long or too much costs no other one."""
+        """Every format; one that takes too long or too much costs no other one.
+
+        Raises ResourceExhausted while the server is too busy.
+        """
         made, problems = [], []
         for each in execution.report_formats:
             try:
                 made.append(NewReport(execution.id, report.title, each, await self._render(report, each)))
             except (DeadlineExceeded, ResourceExhausted, ProcessDied, RemoteError) as error:
                 if isinstance(error, ResourceExhausted) and error.reason is Reason.SERVER_OVERLOADED:
-                    raise  # not its fault: the item is tried again
+                    raise
                 problems.append(f"{each}: {error}")
         return made, problems
 
@@ -116,10 +123,11 @@ class Reporting:
             return await execution_store.get(tx, caller.tenant.organization_id, execution_id, None)
 
     async def _report(self, caller: Caller, execution: Execution) -> Report:
-        events = await self._events(caller, execution.id)
-        messages = await self._messages(caller, execution.session_id) if execution.session_id else []
+        told = await self._told(caller, execution.id)
+        messages, notes = await self._messages(caller, execution.session_id) if execution.session_id else ([], ())
         title = await self._title(caller, execution)
-        return tell(execution, title, events, messages, await self._sections(caller, execution))
+        sections = await self._sections(caller, execution)
+        return tell(execution, title, told.events, messages, sections, notes=(*told.notes, *notes))
 
     async def _title(self, caller: Caller, execution: Execution) -> str:
         if execution.task_id is None:
@@ -135,19 +143,27 @@ class Reporting:
         kind = self._services.kinds.get(execution.kind)
         return await kind.sections(caller, execution) if isinstance(kind, ReportsItself) else None
 
-    async def _events(self, caller: Caller, execution_id: UUID) -> list[Event]:
-        events: list[Event] = []
-        while len(events) < MOST_EVENTS:
-            after = events[-1].sequence if events else 0
-            page = await self._services.log.read(caller.tenant, execution_id, after, _PAGE)
-            events += page
-            if len(page) < _PAGE:
-                break
-        return events
+    async def _told(self, caller: Caller, execution_id: UUID) -> Gathered:
+        gathered, after = Gathered(), 0
+        while page := await self._services.log.read(caller.tenant, execution_id, after, _EVENTS):
+            gathered.add(page)
+            after = page[-1].sequence
+        return gathered
 
-    async def _messages(self, caller: Caller, session_id: UUID) -> list[Message]:
+    async def _messages(self, caller: Caller, session_id: UUID) -> tuple[list[Message], tuple[str, ...]]:
+        """The messages of a session, and what is to be said when it has more."""
+        messages: list[Message] = []
+        cursor = None
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            page = await store_messages.list_messages(
-                tx, caller.tenant.organization_id, session_id, "", "create_time", PageRequest(MOST_MESSAGES)
-            )
-        return page.items
+            while len(messages) < MOST_MESSAGES:
+                request = PageRequest(_MESSAGES, cursor)
+                page = await store_messages.list_messages(
+                    tx, caller.tenant.organization_id, session_id, "", "create_time", request
+                )
+                messages += page.items
+                cursor = page.next_cursor
+                if cursor is None:
+                    return messages, ()
+        return messages, (
+            f"The conversation goes on: messages and totals are of its first {MOST_MESSAGES:,} messages.",
+        )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from stationmaster_server.errors import (
     InvalidArgument,
@@ -170,7 +171,11 @@ def _masked(outcome: Outcome, mask: Mask) -> Outcome:
 def _succeeded(done: object) -> Outcome:
     if not isinstance(done, Done):
         return Failed(f"the kind answered {type(done).__name__} instead of Done", False, "BAD_RESULT")
-    size = len(json.dumps(dict(done.result), allow_nan=False))
+    try:
+        json.dumps(dict(done.result), allow_nan=False)
+        size = len(to_json(dict(done.result)))  # what writes it refuses half a surrogate pair, too
+    except (TypeError, ValueError, RecursionError) as error:
+        return Failed(f"the result is no JSON that can be stored: {error}", False, "BAD_RESULT")
     if size > MAX_BYTES:
         return Failed(f"the result has {size} bytes; {MAX_BYTES} are allowed", False, "RESULT_TOO_LARGE")
     return Succeeded(dict(done.result))

@@ -176,10 +176,13 @@ async def set_vector(tx: Transaction, organization_id: UUID, task: Task, encoder
 
 
 async def lacking_vectors(tx: Transaction, encoder: str, limit: int) -> list[tuple[UUID, str]]:
-    """Tasks, of all organizations, without a vector of this encoder and their newest text."""
+    """Some tasks, of all organizations, without a vector of this encoder and their newest text.
+
+    Any of them: some that cannot be embedded keep no others waiting.
+    """
     rows = await tx.fetch(
         """SELECT t.organization_id, t.task_id FROM tasks t LEFT JOIN task_vectors v USING (organization_id, task_id)
-           WHERE v.encoder IS DISTINCT FROM $1 OR v.etag <> t.etag ORDER BY t.updated_at LIMIT $2""",
+           WHERE v.encoder IS DISTINCT FROM $1 OR v.etag <> t.etag ORDER BY random() LIMIT $2""",
         encoder,
         limit,
     )

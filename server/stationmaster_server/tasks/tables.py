@@ -83,7 +83,12 @@ executions = tenant_table(
     Column("report_formats", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("blocked", Boolean, nullable=False, server_default=text("false")),
     Column("template", Boolean, nullable=False, server_default=text("false")),
+    # The session that it runs in, whether that outlives it, and the turn that it waits for there. What is made under
+    # the id of the conversation is made once, whatever dies; what comes after it was left has another one.
+    Column("conversation_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("session_id", Uuid),
+    Column("keep_session", Boolean, nullable=False, server_default=text("false")),
+    Column("turn_id", Uuid),
     Column("checkpoint", JSON),
     timestamp("created_at", default_now=True),
 )

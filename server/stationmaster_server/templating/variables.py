@@ -28,6 +28,7 @@ _KINDS = {
     VariableType.BOOLEAN: "true or false",
     VariableType.LIST: "a list",
     VariableType.OBJECT: "an object",
+    VariableType.ANY: "a value",
 }
 _WHOLE_BELOW = 2**53
 
@@ -133,6 +134,8 @@ def _is_a(wanted: VariableType, value: Any) -> bool:
             return isinstance(value, list)
         case VariableType.OBJECT:
             return isinstance(value, dict)
+        case VariableType.ANY:
+            return True
 
 
 def _size_fault(given: Mapping[str, Any]) -> str:

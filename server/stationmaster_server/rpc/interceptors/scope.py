@@ -38,6 +38,6 @@ class Scopes(Interceptor):
         return None if method.open else self._tell
 
     def _tell(self, call: Call, error: StationmasterError) -> Awaitable[None] | None:
-        if call.audited or not isinstance(error, PermissionDenied):
+        if call.audited or not isinstance(error, PermissionDenied) or error.audited:
             return None
         return self._refusals.refuse(call, error)

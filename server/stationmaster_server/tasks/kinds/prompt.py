@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, ClassVar, Protocol, Self
 from uuid import UUID, uuid5
 
@@ -19,7 +20,8 @@ from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import RequestKey
 from stationmaster_server.events.model import Batch, Event
 from stationmaster_server.identity.roles import require_scopes
-from stationmaster_server.sessions.model import ENDED, Message, NewSession, Session, Turn, TurnState, session_name
+from stationmaster_server.sessions.model import Message, NewSession, Session, Turn, TurnState, session_name
+from stationmaster_server.sessions.turn_services import First
 from stationmaster_server.sessions.turns import SendRequest, Started
 from stationmaster_server.tasks.events import message_added
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
@@ -47,7 +49,7 @@ class PromptPayload(Payload):
     mcp_servers: Annotated[tuple[str, ...], Field(max_length=50)] = ()
     """Whose tools the model may use."""
     keep_session: bool = False
-    """Do not terminate the session at the end."""
+    """Do not terminate the session at the end. A turn that is not over when the execution is ends all the same."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -61,16 +63,8 @@ class PromptPayload(Payload):
 class Sessions(Protocol):
     """What is needed of sessions; `sessions.service.SessionService` is the one there is."""
 
-    async def create(self, caller: Caller, new: NewSession) -> Session:
+    async def create(self, caller: Caller, new: NewSession, *, first: First | None = None) -> Session:
         """Create a session."""
-        ...
-
-    async def get(self, caller: Caller, session_id: UUID) -> Session:
-        """One session."""
-        ...
-
-    async def terminate(self, caller: Caller, session_id: UUID, reason: str = "") -> Session:
-        """End it for good."""
         ...
 
     async def list_messages(
@@ -83,7 +77,9 @@ class Sessions(Protocol):
 class Turns(Protocol):
     """What is needed of turns; `sessions.turns.Turns` is the one there is."""
 
-    async def send(self, caller: Caller, session_id: UUID, request: SendRequest) -> Started:
+    async def send(
+        self, caller: Caller, session_id: UUID, request: SendRequest, *, first: First | None = None
+    ) -> Started:
         """Start a turn."""
         ...
 
@@ -105,7 +101,7 @@ class Watching(Protocol):
 class PromptKind:
     """Sends a prompt, tells of every message, and ends with the last one.
 
-    Session and turn are made under ids that follow from the execution: after a crash the attempt finds them again.
+    Session and turn are made once for each conversation: after a crash the attempt finds them again.
     """
 
     name: ClassVar[str] = "prompt"
@@ -135,15 +131,12 @@ class PromptKind:
 
     async def _run(self, job: Job[PromptPayload]) -> Done:
         state = dict(job.checkpoint or {})
-        tries = int(state.get("tries", 0))
-        if "turn" not in state:
-            state = await self._begin(job, tries)
+        if state.get("conversation") != str(job.conversation.id):  # none was begun, or it was left
+            state = await self._begin(job)
         session_id, started = UUID(state["session"]), Started(UUID(state["turn"]), int(state["sequence"]))
         turn = await self._follow(job, state, session_id, started)
         if turn.state is not TurnState.COMPLETED:
-            if not job.payload.keep_session:
-                await self._end_session(job, session_id)
-            await job.save({"tries": tries + 1})
+            await job.conversation.leave("its turn failed")
             reason = turn.reason or turn.state.value
             retryable = turn.state in (TurnState.FAILED, TurnState.INTERRUPTED)
             raise KindFailed(
@@ -153,18 +146,12 @@ class PromptKind:
             )
         return Done(await self._result(job, session_id, turn))
 
-    async def _end_session(self, job: Job[PromptPayload], session_id: UUID) -> None:
-        """Another attempt has a session of its own."""
-        session = await self._sessions.get(job.caller, session_id)
-        if session.state not in ENDED:
-            await self._sessions.terminate(job.caller, session_id, "its turn failed")
-
     async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
         """Nothing: the conversation tells it all."""
         return ()
 
-    async def _begin(self, job: Job[PromptPayload], tries: int) -> dict[str, Any]:
-        payload = job.payload
+    async def _begin(self, job: Job[PromptPayload]) -> dict[str, Any]:
+        payload, conversation = job.payload, job.conversation
         spec = None
         if payload.model:
             spec = AgentSpec(
@@ -177,12 +164,13 @@ class PromptKind:
         new = NewSession(
             display_name=f"task {job.task_id}" if job.task_id else "", agent_id=payload.agent, spec=spec, labels=labels
         )
-        session = await self._sessions.create(_once(job, f"session-{tries}"), new)
-        await job.set_session(session.id)
+        opened = partial(conversation.open, keep=payload.keep_session)
+        session = await self._sessions.create(_once(job, "session"), new, first=opened)
         job.log(f"runs in {session_name(session.id)}")
-        started = await self._turns.send(_once(job, f"turn-{tries}"), session.id, SendRequest(payload.prompt))
+        request = SendRequest(payload.prompt)
+        started = await self._turns.send(_once(job, "turn"), session.id, request, first=conversation.begin)
         state = {
-            "tries": tries,
+            "conversation": str(conversation.id),
             "session": str(session.id),
             "turn": str(started.turn_id),
             "sequence": started.after_sequence,
@@ -243,5 +231,5 @@ class PromptKind:
 
 def _once(job: Job[PromptPayload], what: str) -> Caller:
     """A caller whose call is answered alike when it is made again, by whatever attempt."""
-    key = RequestKey(uuid5(job.execution_id, what), f"task.prompt/{what}", hashlib.sha256(what.encode()).digest())
+    key = RequestKey(uuid5(job.conversation.id, what), f"task.prompt/{what}", hashlib.sha256(what.encode()).digest())
     return replace(job.caller, request_key=key)

@@ -33,10 +33,11 @@ def tell(
     events: Sequence[Event],
     messages: Sequence[Message],
     sections: Sequence[Section] | None,
+    notes: Sequence[str] = (),
 ) -> Report:
     """The report of an execution that has ended: from its row, its stream, and the session that it ran in.
 
-    `sections` None: its kind leaves it to a table of its result.
+    `sections` None: its kind leaves it to a table of its result. `notes`: what of these is not all there was.
     """
     attempts = _attempts(execution, events)
     results = {part.call_id: part for part in _parts(messages, runtime.ToolResult)}
@@ -57,6 +58,7 @@ def tell(
         totals=_totals(messages),
         progress=_progress(execution, events),
         sections=_result(execution) if sections is None else tuple(sections),
+        notes=tuple(notes),
     )
 
 

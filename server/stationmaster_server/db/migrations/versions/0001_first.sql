@@ -164,6 +164,73 @@ CREATE TABLE crawl_runs (
     CONSTRAINT crawl_runs_pkey PRIMARY KEY (organization_id, execution_id)
 );
 
+CREATE TABLE credential_key_rotation (
+    id SMALLINT NOT NULL,
+    state TEXT NOT NULL,
+    target_key_id TEXT NOT NULL,
+    total BIGINT NOT NULL,
+    done BIGINT DEFAULT '0' NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    ended_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT credential_key_rotation_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE credential_keys (
+    key_id TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    is_primary BOOLEAN NOT NULL,
+    canary BYTEA NOT NULL,
+    material BYTEA NOT NULL,
+    wraps BIGINT DEFAULT '0' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT credential_keys_pkey PRIMARY KEY (key_id)
+);
+
+CREATE UNIQUE INDEX credential_keys_primary_key ON credential_keys (is_primary) WHERE is_primary;
+
+CREATE TABLE credential_retired_keys (
+    key_id TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    wraps BIGINT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    retired_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT credential_retired_keys_pkey PRIMARY KEY (key_id)
+);
+
+CREATE TABLE credentials (
+    organization_id UUID NOT NULL,
+    credential_id TEXT NOT NULL,
+    uid UUID NOT NULL,
+    owner_id UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    category TEXT NOT NULL,
+    tags JSONB NOT NULL,
+    encrypted BOOLEAN NOT NULL,
+    environment_variable TEXT NOT NULL,
+    expires_at TIMESTAMP WITH TIME ZONE,
+    last_version BIGINT DEFAULT '0' NOT NULL,
+    current_version BIGINT,
+    previous_version BIGINT,
+    pending_version BIGINT,
+    announced_for TIMESTAMP WITH TIME ZONE,
+    expired_for TIMESTAMP WITH TIME ZONE,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    deleted_at TIMESTAMP WITH TIME ZONE,
+    purge_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT credentials_pkey PRIMARY KEY (organization_id, credential_id)
+);
+
+CREATE INDEX credentials_created_at_idx ON credentials (organization_id, created_at, credential_id);
+
+CREATE INDEX credentials_expires_at_idx ON credentials (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE INDEX credentials_purge_at_idx ON credentials (purge_at) WHERE purge_at IS NOT NULL;
+
+CREATE UNIQUE INDEX credentials_uid_key ON credentials (organization_id, uid);
+
 CREATE TABLE documents (
     organization_id UUID NOT NULL,
     id UUID NOT NULL,
@@ -213,7 +280,10 @@ CREATE TABLE executions (
     report_formats TEXT[] DEFAULT '{}' NOT NULL,
     blocked BOOLEAN DEFAULT false NOT NULL,
     template BOOLEAN DEFAULT false NOT NULL,
+    conversation_id UUID DEFAULT gen_random_uuid() NOT NULL,
     session_id UUID,
+    keep_session BOOLEAN DEFAULT false NOT NULL,
+    turn_id UUID,
     checkpoint JSON,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT executions_pkey PRIMARY KEY (organization_id, id)
@@ -324,6 +394,27 @@ CREATE INDEX permission_requests_due_idx ON permission_requests (expires_at) WHE
 CREATE INDEX permission_requests_organization_id_session_id_created_at_idx ON permission_requests (organization_id, session_id, created_at);
 
 CREATE INDEX permission_requests_organization_id_turn_id_idx ON permission_requests (organization_id, turn_id);
+
+CREATE TABLE prompts (
+    organization_id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    uid UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    tags JSONB NOT NULL,
+    protected_labels TEXT[] NOT NULL,
+    default_label TEXT NOT NULL,
+    attributes JSON NOT NULL,
+    rules JSON NOT NULL,
+    latest_version INTEGER NOT NULL,
+    labels JSONB DEFAULT '{}' NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompts_pkey PRIMARY KEY (organization_id, prompt_id)
+);
+
+CREATE INDEX prompts_by_creation ON prompts (organization_id, created_at, prompt_id);
 
 CREATE TABLE quota_calls (
     organization_id UUID NOT NULL,
@@ -595,6 +686,48 @@ CREATE TABLE work_rates (
     CONSTRAINT work_rates_pkey PRIMARY KEY (organization_id, rate_key)
 );
 
+CREATE TABLE credential_grants (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    uid UUID NOT NULL,
+    principal TEXT NOT NULL,
+    purposes TEXT[] NOT NULL,
+    expires_at TIMESTAMP WITH TIME ZONE,
+    creator_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT credential_grants_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT credential_grants_organization_id_uid_fkey FOREIGN KEY(organization_id, uid) REFERENCES credentials (organization_id, uid) ON DELETE CASCADE
+);
+
+CREATE INDEX credential_grants_principal_idx ON credential_grants (organization_id, uid, principal);
+
+CREATE TABLE credential_versions (
+    organization_id UUID NOT NULL,
+    uid UUID NOT NULL,
+    version BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    format SMALLINT NOT NULL,
+    ciphertext BYTEA,
+    wrapped_key BYTEA,
+    key_id TEXT,
+    plain JSON,
+    expires_at TIMESTAMP WITH TIME ZONE,
+    grace_ends_at TIMESTAMP WITH TIME ZONE,
+    trial TEXT DEFAULT '' NOT NULL,
+    announced_for TIMESTAMP WITH TIME ZONE,
+    expired_for TIMESTAMP WITH TIME ZONE,
+    creator_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    destroyed_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT credential_versions_pkey PRIMARY KEY (organization_id, uid, version),
+    CONSTRAINT credential_versions_organization_id_uid_fkey FOREIGN KEY(organization_id, uid) REFERENCES credentials (organization_id, uid) ON DELETE CASCADE,
+    CONSTRAINT credential_versions_key_id_fkey FOREIGN KEY(key_id) REFERENCES credential_keys (key_id)
+);
+
+CREATE INDEX credential_versions_expires_at_idx ON credential_versions (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE INDEX credential_versions_key_id_idx ON credential_versions (key_id, organization_id, uid, version) WHERE key_id IS NOT NULL;
+
 CREATE TABLE messages (
     organization_id UUID NOT NULL,
     session_id UUID NOT NULL,
@@ -638,6 +771,42 @@ CREATE INDEX pieces_organization_id_user_id_idx ON pieces (organization_id, user
 CREATE INDEX pieces_vector_idx ON pieces USING hnsw (vector vector_cosine_ops);
 
 CREATE INDEX pieces_words_idx ON pieces USING gin (words);
+
+CREATE TABLE prompt_customizations (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    user_id UUID NOT NULL,
+    agent_id TEXT NOT NULL,
+    template TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    variables JSON NOT NULL,
+    disabled BOOLEAN NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_customizations_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT prompt_customizations_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE UNIQUE INDEX prompt_customizations_key ON prompt_customizations (organization_id, prompt_id, user_id, agent_id);
+
+CREATE TABLE prompt_versions (
+    organization_id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    template TEXT NOT NULL,
+    variables JSON NOT NULL,
+    includes TEXT[] NOT NULL,
+    included_ids TEXT[] NOT NULL,
+    message TEXT NOT NULL,
+    author_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_versions_pkey PRIMARY KEY (organization_id, prompt_id, version),
+    CONSTRAINT prompt_versions_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE INDEX prompt_versions_included ON prompt_versions USING gin (included_ids);
 
 CREATE TABLE report_pieces (
     organization_id UUID NOT NULL,
@@ -831,6 +1000,22 @@ CREATE POLICY tenant ON crawl_runs TO stationmaster_app USING (organization_id =
 
 CREATE POLICY system ON crawl_runs TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON credential_key_rotation TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON credential_keys TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON credential_retired_keys TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON credentials TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON credentials TO stationmaster_app;
+
+ALTER TABLE credentials ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON credentials TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON credentials TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON documents TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON documents TO stationmaster_app;
@@ -902,6 +1087,16 @@ ALTER TABLE permission_requests ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON permission_requests TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON permission_requests TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompts TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompts TO stationmaster_app;
+
+ALTER TABLE prompts ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompts TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompts TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON quota_calls TO stationmaster_system;
 
@@ -1043,6 +1238,26 @@ CREATE POLICY tenant ON work_rates TO stationmaster_app USING (organization_id =
 
 CREATE POLICY system ON work_rates TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON credential_grants TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON credential_grants TO stationmaster_app;
+
+ALTER TABLE credential_grants ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON credential_grants TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON credential_grants TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON credential_versions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON credential_versions TO stationmaster_app;
+
+ALTER TABLE credential_versions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON credential_versions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON credential_versions TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON messages TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON messages TO stationmaster_app;
@@ -1062,6 +1277,26 @@ ALTER TABLE pieces ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON pieces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON pieces TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_customizations TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_customizations TO stationmaster_app;
+
+ALTER TABLE prompt_customizations ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_customizations TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid AND user_id = NULLIF(current_setting('stationmaster.user', true), '')::uuid);
+
+CREATE POLICY system ON prompt_customizations TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_versions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_versions TO stationmaster_app;
+
+ALTER TABLE prompt_versions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_versions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_versions TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON report_pieces TO stationmaster_system;
 

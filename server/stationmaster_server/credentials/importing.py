@@ -1,0 +1,175 @@
+"""Making credentials of environment variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.credentials import store, values, version_store
+from stationmaster_server.credentials.envelope import Place
+from stationmaster_server.credentials.keyring import Keyring
+from stationmaster_server.credentials.model import Credential, Labels, OnExisting, Value
+from stationmaster_server.credentials.rights import managed, viewer_of, with_own_fingerprint
+from stationmaster_server.credentials.service import Credentials
+from stationmaster_server.credentials.versions import Versions
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import AlreadyExists, InvalidArgument
+from stationmaster_server.identity.model import AuditEntry, Category
+from stationmaster_server.identity.roles import insufficient, operates
+
+_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
+CATEGORY = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What is to be imported; without `variables` the server's own."""
+
+    prefix: str
+    variables: Mapping[str, str] = field(repr=False)
+    strip_prefix: bool = False
+    category: str = ""
+    on_existing: OnExisting = OnExisting.SKIP
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was made or got a new version, and the names of what was left as it is."""
+
+    credentials: tuple[Credential, ...]
+    skipped: tuple[str, ...]
+
+
+class Importing:
+    """`variables`: those of the server's environment that may be imported."""
+
+    def __init__(
+        self,
+        database: Database,
+        audit: AuditLog,
+        keyring: Keyring,
+        credentials: Credentials,
+        versions: Versions,
+        variables: Mapping[str, str],
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self._keyring = keyring
+        self._credentials = credentials
+        self._versions = versions
+        self._variables = variables
+
+    async def run(self, caller: Caller, wanted: Import, *, validate_only: bool = False) -> Imported:
+        """Import all or nothing.
+
+        Raises InvalidArgument, AlreadyExists, PermissionDenied, ResourceExhausted, Unavailable.
+        """
+        found = self._found(caller, wanted)
+        if validate_only:
+            caller = replace(caller, request_key=None)
+        self._keyring.require()
+        await self._keyring.reserve(len(found))
+        async with self._database.tenant(caller.tenant) as tx:
+            caller = await with_own_fingerprint(tx, self._keyring, caller)
+            again = await recall(tx, caller.tenant, caller.request_key, Imported)
+            if again is not None:
+                return again
+            if validate_only:
+                tx.audited = True  # nothing is changed
+                return await self._tried(tx, caller, found, wanted)
+            imported = await self._made(tx, caller, found, wanted)
+            details = {
+                "prefix": wanted.prefix,
+                "from_server": not wanted.variables,
+                "imported": [made.name for made in imported.credentials],
+                "skipped": len(imported.skipped),
+            }
+            entry = AuditEntry("credential.import", "credentials", category=Category.SECURITY, details=details)
+            await self._audit.write(tx, caller, entry)
+            await remember(tx, caller.tenant, caller.request_key, imported)
+            return imported
+
+    def _found(self, caller: Caller, wanted: Import) -> dict[str, str]:
+        """The values by the ids of their credentials."""
+        if not wanted.variables and not operates(caller):
+            raise insufficient("only operators of the installation import the server's own environment")
+        source = wanted.variables or self._variables
+        if not wanted.variables and not wanted.prefix:
+            raise InvalidArgument.field("prefix", "is required to import the server's own environment")
+        values_of: dict[str, str] = {}
+        for name, value in sorted(source.items()):
+            if not name.startswith(wanted.prefix) or not value:
+                continue
+            kept = name[len(wanted.prefix) :] if wanted.strip_prefix else name
+            credential_id = kept.lower().strip("_").replace("_", "-")
+            if not _ID.fullmatch(credential_id):
+                raise InvalidArgument.field("variables", f"no id of a credential can be made of the name {name!r}")
+            if credential_id in values_of:
+                raise InvalidArgument.field("variables", f"two of the names become credentials/{credential_id}")
+            values_of[credential_id] = value
+        if not values_of:
+            where = "the request" if wanted.variables else "what the server's settings allow (credentials.environment)"
+            raise InvalidArgument.field("prefix", f"no variable of {where} begins with it and has a value")
+        return values_of
+
+    async def _made(self, tx: Transaction, caller: Caller, found: dict[str, str], wanted: Import) -> Imported:
+        made, skipped = [], []
+        for credential_id, value in found.items():
+            existing = await store.get(tx, replace(viewer_of(caller), all=True), credential_id)
+            if existing is None:
+                new = _new(caller, credential_id, wanted)
+                made.append(await self._credentials.insert(tx, caller, new, Value(value)))
+            elif wanted.on_existing is OnExisting.FAIL:
+                raise AlreadyExists("Credential", existing.name)
+            elif wanted.on_existing is OnExisting.SKIP:
+                skipped.append(existing.name)
+            elif (changed := await self._replaced(tx, caller, credential_id, value)) is not None:
+                made.append(changed)
+            else:
+                skipped.append(existing.name)
+        return Imported(tuple(made), tuple(skipped))
+
+    async def _replaced(self, tx: Transaction, caller: Caller, credential_id: str, value: str) -> Credential | None:
+        """The credential with the value as its current version; None when it has that already."""
+        credential = await managed(tx, caller, credential_id)
+        values.check_value(Value(value), encrypted=credential.encrypted)
+        organization_id, current = caller.tenant.organization_id, credential.labels.current
+        if current is not None:
+            sealed = await version_store.current_content(tx, organization_id, credential.uid, current)
+            place = Place(organization_id, credential.uid, current)
+            name = f"{credential.name}/versions/{current}"
+            if sealed is not None and await self._keyring.open(place, sealed, name) == value.encode():
+                return None
+        return await self._versions.replace(tx, caller, credential, Value(value))
+
+    async def _tried(self, tx: Transaction, caller: Caller, found: dict[str, str], wanted: Import) -> Imported:
+        made, skipped, now = [], [], datetime.now(UTC)
+        for credential_id in found:
+            existing = await store.get(tx, replace(viewer_of(caller), all=True), credential_id)
+            if existing is None:
+                made.append(replace(_new(caller, credential_id, wanted), created_at=now, updated_at=now))
+            elif wanted.on_existing is OnExisting.FAIL:
+                raise AlreadyExists("Credential", existing.name)
+            elif wanted.on_existing is OnExisting.SKIP:
+                skipped.append(existing.name)
+            else:
+                made.append(await managed(tx, caller, credential_id))
+        return Imported(tuple(made), tuple(skipped))
+
+
+def _new(caller: Caller, credential_id: str, wanted: Import) -> Credential:
+    return Credential(
+        credential_id,
+        new_id(),
+        caller.tenant.user_id,
+        category=wanted.category or CATEGORY,
+        labels=Labels(),
+        etag=new_id().hex,
+    )

@@ -1,0 +1,1 @@
+"""Where the keys come from that everything else is encrypted with."""

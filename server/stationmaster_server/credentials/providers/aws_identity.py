@@ -1,0 +1,75 @@
+"""Whose requests to AWS are: keys from the settings, else the role of the container, else that of the machine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx2
+
+from stationmaster_server.credentials.providers.aws_signing import AwsIdentity
+from stationmaster_server.credentials.providers.base import KeysUnreadable
+
+MACHINE = "http://169.254.169.254"
+_SPARE = timedelta(minutes=5)
+_LACKING = (
+    "AWS gives this server no identity: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its container or"
+    " machine a role that may use the key"
+)
+
+
+class AwsIdentities:
+    """`given`: from the settings. `container_url` and `token_file`: as ECS and EKS put them into the environment."""
+
+    def __init__(
+        self,
+        given: AwsIdentity | None,
+        *,
+        container_url: str = "",
+        token_file: Path | None = None,
+        machine_url: str = MACHINE,
+    ) -> None:
+        self._given = given
+        self._container_url = container_url
+        self._token_file = token_file
+        self._machine_url = machine_url
+        self._lent: AwsIdentity | None = None
+
+    async def current(self, client: httpx2.AsyncClient) -> AwsIdentity:
+        """The identity now. Raises KeysUnreadable."""
+        if self._given is not None:
+            return self._given
+        lent = self._lent
+        if lent is None or lent.expires_at is None or lent.expires_at - _SPARE <= datetime.now(UTC):
+            try:
+                lent = self._lent = await (
+                    self._of_container(client) if self._container_url else self._of_machine(client)
+                )
+            except (httpx2.HTTPError, OSError, ValueError, KeyError, TypeError):
+                raise KeysUnreadable(_LACKING) from None
+        return lent
+
+    async def _of_container(self, client: httpx2.AsyncClient) -> AwsIdentity:
+        headers = {}
+        if self._token_file is not None:
+            headers["authorization"] = self._token_file.read_text(encoding="ascii").strip()
+        answer = await client.get(self._container_url, headers=headers)
+        return _lent(answer)
+
+    async def _of_machine(self, client: httpx2.AsyncClient) -> AwsIdentity:
+        """By the second version of the machine's metadata service, which no redirected request can reach."""
+        lifetime = {"x-aws-ec2-metadata-token-ttl-seconds": "300"}
+        token = await client.put(f"{self._machine_url}/latest/api/token", headers=lifetime, timeout=2)
+        token.raise_for_status()
+        headers = {"x-aws-ec2-metadata-token": token.text}
+        roles = f"{self._machine_url}/latest/meta-data/iam/security-credentials/"
+        role = await client.get(roles, headers=headers)
+        role.raise_for_status()
+        return _lent(await client.get(roles + role.text.splitlines()[0].strip(), headers=headers))
+
+
+def _lent(answer: httpx2.Response) -> AwsIdentity:
+    answer.raise_for_status()
+    lent = answer.json()
+    expires_at = datetime.fromisoformat(lent["Expiration"])
+    return AwsIdentity(lent["AccessKeyId"], lent["SecretAccessKey"], lent["Token"], expires_at)

@@ -1,0 +1,98 @@
+"""Wraps the keys of versions anew while a rotation runs: in batches, each of them one transaction, on any server.
+
+Whatever ends a server in the middle, a batch is written or it is not: the next one goes on with what other keys wrap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import structlog
+
+from stationmaster_server.credentials import key_store
+from stationmaster_server.credentials.envelope import Unopened
+from stationmaster_server.credentials.key_store import Wrapped
+from stationmaster_server.credentials.keyring import Keyring
+from stationmaster_server.credentials.model import RotationState
+from stationmaster_server.db.engine import Database
+
+_log = structlog.get_logger(__name__)
+BATCH = 500
+
+
+class Rewrapper:
+    """`run` from time to time, and when a rotation was started; several servers share the work."""
+
+    def __init__(self, database: Database, keyring: Keyring, *, batch: int = BATCH) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._batch = batch
+        self._running = asyncio.Lock()
+        self.rewrapped = 0
+        """How many this process has done."""
+        self.damaged = 0
+        """How many it could not, in the last run: what is stored of them is not what was encrypted."""
+
+    async def run(self) -> int:
+        """Go on until nothing is left or somebody stops it; returns how many were wrapped anew."""
+        if self._keyring.problem or self._running.locked():
+            return 0
+        async with self._running:
+            return await self._run()
+
+    async def _run(self) -> int:
+        done, damaged = 0, 0
+        after: tuple[UUID, UUID, int] | None = None
+        async with self._database.system(autocommit=True) as tx:
+            rotation = await key_store.rotation(tx)
+            if rotation is None or rotation.state is not RotationState.RUNNING:
+                return 0
+        while True:
+            await self._keyring.reserve(self._batch)
+            async with self._database.system() as tx:
+                target = await key_store.running_target(tx)
+                if target is None:
+                    return done
+                if target != self._keyring.primary:  # another server knows more
+                    break
+                batch = await key_store.take_batch(tx, target, after, self._batch)
+                if not batch:
+                    break
+                wrapped, bad = self._wrapped(batch, target)
+                damaged += bad
+                if wrapped:
+                    done += await key_store.put_batch(tx, wrapped)
+            last = batch[-1].place
+            after = (last.organization_id, last.uid, last.version)
+            self.rewrapped += len(wrapped)
+        self.damaged = damaged
+        await self._finish()
+        return done
+
+    def _wrapped(self, batch: list[Wrapped], target: str) -> tuple[list[Wrapped], int]:
+        """What could be wrapped anew, and how many could not."""
+        new, wrapped = self._keyring.key(target), []
+        for one in batch:
+            try:
+                sealed = new.rewrap(one.place, one.sealed, self._keyring.key(one.sealed.key_id))
+            except Unopened:
+                _log.error(
+                    "the key of a stored credential does not open: it stays as it is",
+                    organization=str(one.place.organization_id),
+                    uid=str(one.place.uid),
+                    version=one.place.version,
+                )
+                continue
+            wrapped.append(Wrapped(one.place, sealed))
+        return wrapped, len(batch) - len(wrapped)
+
+    async def _finish(self) -> None:
+        """Note that it is done, if nothing is left: another server may hold a batch, or write with the old key."""
+        async with self._database.system() as tx:
+            target = await key_store.running_target(tx)
+            if target is not None and target == self._keyring.primary and not await key_store.remaining(tx, target):
+                await key_store.set_rotation_state(tx, RotationState.DONE)
+                _log.info("everything is wrapped by the new encryption key", key_id=target)
+        if target is not None and target != self._keyring.primary:
+            await self._keyring.refresh()

@@ -1,0 +1,116 @@
+"""`stationmaster credentials` against the real server."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.client.cli.program import Program
+from tests.fixtures.server import RunningServer
+
+SECRET = "correct-horse-battery-staple"
+
+
+@pytest.fixture
+def stationmaster(server: RunningServer, tmp_path: Path) -> Program:
+    return Program(tmp_path, server.target, server.admin_key)
+
+
+async def test_a_secret_is_stored_read_rotated_and_taken_away(stationmaster: Program, tmp_path: Path) -> None:
+    file, other, out = tmp_path / "secret", tmp_path / "other", tmp_path / "out"
+    file.write_text(SECRET + "\n")
+    other.write_text("another one")
+    own = ("credentials",)
+    results = await stationmaster.many(
+        [
+            (*own, "create", "db", "--value-file", str(file), "--category", "api_keys", "--tag", "prod"),
+            (*own, "create", "limit", "--setting", "3"),
+            (*own, "list", "-f", "tags:prod"),
+            (*own, "access", "db", "--purpose", "backup"),
+            (*own, "access", "limit"),
+            (*own, "rotate", "db", "--step", "begin", "--value-file", str(other)),
+            (*own, "access", "db", "--label", "pending"),
+            (*own, "rotate", "db", "--step", "passed"),
+            (*own, "rotate", "db", "--step", "finish", "--grace", "2h"),
+            (*own, "access", "db", "-o", str(out)),
+            (*own, "versions", "db"),
+            (*own, "add-version", "db", "--value-file", str(file), "--expires", "+90d"),
+            (*own, "disable", "db", "1"),
+            (*own, "destroy", "db", "1"),
+            (*own, "update", "db", "--name", "The database"),
+            (*own, "get", "db"),
+            (*own, "delete", "db"),
+            (*own, "undelete", "db"),
+        ]
+    )
+    assert [result.code for result in results] == [0] * len(results), [r for r in results if r.code]
+    assert "db" in results[2].out
+    assert "limit" not in results[2].out
+    assert results[3].out == SECRET
+    assert results[4].out == "3\n"
+    assert results[6].out == "another one"
+    assert out.read_text() == "another one"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert [line.split()[:3] for line in results[10].out.splitlines()[1:]] == [
+        ["2", "enabled", "current"],
+        ["1", "enabled", "previous"],
+    ]
+    assert "The database" in results[15].out
+    assert not [r for place, r in enumerate(results) if place != 3 and SECRET in r.out + r.err]
+
+
+async def test_grants_are_given_listed_and_revoked(stationmaster: Program, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    made = await stationmaster.many(
+        [
+            ("agents", "create", "helper", "--model", "demo"),
+            ("credentials", "create", "db", "--value-file", str(file)),
+            ("credentials", "grant", "db", "--to", "agents/helper", "--purpose", "model", "--json"),
+            ("credentials", "grants", "db"),
+            ("credentials", "grant", "db", "--to", "agents/nobody"),
+        ]
+    )
+    assert [result.code for result in made] == [0, 0, 0, 0, 3]
+    assert "agents/helper" in made[3].out
+    revoked, listed = await stationmaster.many(
+        [
+            ("credentials", "revoke", "db", json.loads(made[2].out)["name"].rpartition("/")[2]),
+            ("credentials", "grants", "db"),
+        ]
+    )
+    assert revoked.code == 0
+    assert "agents/helper" not in listed.out
+
+
+async def test_a_secret_comes_from_standard_input_and_never_from_an_argument(stationmaster: Program) -> None:
+    made = await stationmaster("credentials", "create", "db", "--value-file", "-", stdin=SECRET + "\n")
+    assert made.code == 0, made.err
+    unasked = await stationmaster("credentials", "create", "other")
+    assert unasked.code == 2
+    assert "no terminal" in unasked.err
+    argument = await stationmaster("credentials", "create", "other", SECRET)
+    assert argument.code == 2
+    read = await stationmaster("credentials", "access", "db")
+    assert read.out == SECRET
+
+
+async def test_variables_are_imported_and_the_key_is_rotated(stationmaster: Program) -> None:
+    variables = {"APP_DB_PASSWORD": SECRET, "APP_TOKEN": "a token"}
+    done = await stationmaster("credentials", "import-environment", "APP_", "--strip-prefix", **variables)
+    assert done.code == 0, done.err
+    assert {"db-password", "token"} <= set(done.out.split())
+    again = await stationmaster("credentials", "import-environment", "APP_", "--strip-prefix", **variables)
+    assert "credentials/token is there already" in again.err
+    before = json.loads((await stationmaster("credentials", "key-status", "--json")).out)
+    rotated = await stationmaster("credentials", "rotate-key", "--wait", "--json")
+    status = json.loads(rotated.out)
+    assert status["rotation"]["state"] == "KEY_ROTATION_STATE_DONE"
+    assert status["keys"][0]["keyId"] != before["keys"][0]["keyId"]
+    retired = await stationmaster("credentials", "rotate-key", before["keys"][0]["keyId"], "--retire")
+    assert retired.code == 0, retired.err
+    assert (await stationmaster("credentials", "access", "db-password")).out == SECRET
+    assert SECRET not in done.out + again.err + retired.out

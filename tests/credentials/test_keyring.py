@@ -1,0 +1,128 @@
+"""The keys of a server: first start, wrong ones, missing ones, and where they come from."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from stationmaster_server.credentials.keyring import Keyring
+from stationmaster_server.credentials.providers.base import KeysUnreadable
+from stationmaster_server.credentials.providers.environment import EnvironmentKeys
+from stationmaster_server.credentials.providers.file import FileKeys
+from stationmaster_server.credentials.providers.passphrase import PassphraseKeys
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import Reason, Unavailable
+
+from tests.credentials.room import file_keys, make_room
+
+
+def text_of(**keys: int) -> str:
+    """Keys as the settings have them: each of one byte, repeated."""
+    return ",".join(f"{key_id}:{b64encode(bytes([byte]) * 32).decode()}" for key_id, byte in keys.items())
+
+
+async def dump(database: Database) -> list[object]:
+    """All that the tables of credentials hold."""
+    tables = ("credential_keys", "credentials", "credential_versions", "credential_grants", "credential_retired_keys")
+    async with database.system(autocommit=True) as tx:
+        return [[tuple(row) for row in await tx.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")] for table in tables]
+
+
+async def test_the_first_start_makes_a_key_file_for_the_server_alone(database: Database, tmp_path: Path) -> None:
+    rings = [Keyring(database, file_keys(tmp_path)) for _ in range(3)]
+    assert set(await asyncio.gather(*(ring.refresh() for ring in rings))) == {""}
+    assert len({ring.primary for ring in rings}) == 1
+    file = tmp_path / "credentials.keys"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o640)
+    assert "chmod 600" in await rings[0].refresh()
+
+
+async def test_a_wrong_key_is_told_and_nothing_is_overwritten(
+    database: Database, tmp_path: Path, owner: Caller
+) -> None:
+    right, wrong = EnvironmentKeys(text_of(a=1)), EnvironmentKeys(text_of(a=2))
+    room = await make_room(database, [right])
+    await room.create(owner, "db", "the secret")
+    before = await dump(database)
+    broken = await make_room(database, [wrong, *file_keys(tmp_path)])
+    assert "'a'" in broken.keyring.problem
+    assert "not the one" in broken.keyring.problem
+    for attempt in (broken.read(owner, "db"), broken.create(owner, "other", "x"), broken.keys.start(owner, "b")):
+        with pytest.raises(Unavailable) as refused:
+            await attempt
+        assert refused.value.reason is Reason.ENCRYPTION_KEY_UNAVAILABLE
+    assert await broken.rewrapper.run() == 0
+    assert await dump(database) == before
+    assert not (tmp_path / "credentials.keys").exists()
+    assert await room.read(owner, "db") == "the secret"
+    await broken.close()
+    await room.close()
+
+
+async def test_a_missing_key_is_told_and_no_new_one_is_made(database: Database, tmp_path: Path, owner: Caller) -> None:
+    room = await make_room(database, file_keys(tmp_path))
+    await room.create(owner, "db", "the secret")
+    before = await dump(database)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    lost = await make_room(database, file_keys(elsewhere))
+    assert "is missing" in lost.keyring.problem
+    assert not list(elsewhere.iterdir())
+    assert await dump(database) == before
+    (elsewhere / "credentials.keys").write_bytes((tmp_path / "credentials.keys").read_bytes())
+    (elsewhere / "credentials.keys").chmod(0o600)
+    assert await lost.keyring.refresh() == ""
+    assert await lost.read(owner, "db") == "the secret"
+    await lost.close()
+    await room.close()
+
+
+async def test_without_any_key_the_service_says_what_to_configure(database: Database, tmp_path: Path) -> None:
+    ring = Keyring(database, file_keys(tmp_path, make=False))
+    assert "credentials.keys" in await ring.refresh()
+    with pytest.raises(Unavailable):
+        await ring.reserve()
+
+
+async def test_a_passphrase_is_a_key_and_another_one_is_a_wrong_key(database: Database, owner: Caller) -> None:
+    room = await make_room(database, [PassphraseKeys("correct horse", "passphrase")])
+    await room.create(owner, "db", "the secret")
+    again = await make_room(database, [PassphraseKeys("correct horse", "passphrase")])
+    assert await again.read(owner, "db") == "the secret"
+    other = await make_room(database, [PassphraseKeys("battery staple", "passphrase")])
+    assert "not the one" in other.keyring.problem
+    for one in (room, again, other):
+        await one.close()
+
+
+async def test_what_is_no_key_is_told_without_the_key(tmp_path: Path) -> None:
+    secret = b64encode(b"0123456789abcdef").decode()
+    file = tmp_path / "keys"
+    file.touch(0o600)
+    for text in (f"a:{secret}", secret, f"A!:{secret}", f"{text_of(a=1)}\n{text_of(a=2)}"):
+        file.write_text(text)
+        for provider in (FileKeys(file, make=False), EnvironmentKeys(text.replace("\n", ","))):
+            with pytest.raises(KeysUnreadable) as told:
+                await provider.keys([])
+            assert secret not in str(told.value)
+
+
+async def test_wraps_are_counted_before_they_are_made(database: Database, tmp_path: Path, owner: Caller) -> None:
+    room = await make_room(database, file_keys(tmp_path))
+    for number in range(3):
+        await room.create(owner, f"c{number}", "x")
+    (key,) = (await room.keys.status(owner)).keys
+    assert (key.versions, key.present, key.primary) == (3, True, True)
+    assert 3 <= key.wraps <= 256
+    async with database.system() as tx:
+        await tx.execute("UPDATE credential_keys SET wraps = 4294967296")
+    room.keyring._reserved = 0
+    with pytest.raises(Exception, match="rotate it"):
+        await room.create(owner, "one-more", "x")
+    assert "rotate it" in (await room.keys.status(owner)).warnings[0]
+    await room.close()

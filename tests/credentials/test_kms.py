@@ -1,0 +1,161 @@
+"""Keys that AWS KMS encrypts, against moto's server; who asks, and how requests are signed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+from stationmaster_server.credentials.model import RotationState
+from stationmaster_server.credentials.providers.aws_identity import AwsIdentities
+from stationmaster_server.credentials.providers.aws_kms import AwsKmsKeys
+from stationmaster_server.credentials.providers.aws_signing import AwsIdentity, signed
+from stationmaster_server.credentials.providers.base import KeysUnreadable
+from stationmaster_server.credentials.providers.file import FileKeys
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+
+from tests.credentials import moto
+from tests.credentials.room import file_keys, make_room
+
+REGION = "eu-central-1"
+SOMEBODY = AwsIdentity("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest_asyncio.fixture
+async def kms() -> AsyncIterator[str]:
+    """Where KMS is."""
+    async with moto.serving() as url:
+        yield url
+
+
+async def ask(url: str, action: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A call of an administrator of AWS."""
+    content = json.dumps(body).encode()
+    headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": f"TrentService.{action}"}
+    sent = signed(SOMEBODY, url, headers, content, region=REGION, service="kms", at=datetime.now(UTC))
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        answer = await client.post(url, content=content, headers=sent)
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def keys_of(url: str, kms_key: str) -> AwsKmsKeys:
+    return AwsKmsKeys(kms_key, REGION, AwsIdentities(SOMEBODY), url)
+
+
+async def test_a_key_of_kms_is_never_on_a_disk_and_the_same_after_a_restart(
+    kms: str, database: Database, tmp_path: Path, owner: Caller
+) -> None:
+    kms_key = (await ask(kms, "CreateKey", {}))["KeyMetadata"]["Arn"]
+    room = await make_room(database, [keys_of(kms, kms_key), *file_keys(tmp_path, make=False)])
+    assert not room.keyring.problem
+    await room.create(owner, "db", "the secret")
+    again = await make_room(database, [keys_of(kms, kms_key)])
+    assert await again.read(owner, "db") == "the secret"
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+    material = (await again.keyring.make("x", ())) or pytest.fail("no key")
+    async with database.system(autocommit=True) as tx:
+        stored = await tx.fetchrow("SELECT key_id, provider, material FROM credential_keys")
+    assert stored is not None
+    assert stored["provider"] == "aws-kms"
+    assert material.key not in stored["material"]
+    for one in (room, again):
+        await one.close()
+
+
+async def test_what_kms_refuses_is_told(kms: str, database: Database) -> None:
+    room = await make_room(database, [keys_of(kms, "6f2d7a0e-0000-4000-8000-000000000000")])
+    assert "AWS KMS refuses GenerateDataKey" in room.keyring.problem
+    assert "NotFoundException" in room.keyring.problem
+    await room.close()
+
+
+async def test_keys_move_from_a_file_to_kms_by_a_rotation(
+    kms: str, database: Database, tmp_path: Path, owner: Caller
+) -> None:
+    room = await make_room(database, file_keys(tmp_path))
+    await room.create(owner, "db", "the secret")
+    old = room.keyring.primary
+    await room.close()
+    kms_key = (await ask(kms, "CreateKey", {}))["KeyMetadata"]["KeyId"]
+    moved = await make_room(database, [keys_of(kms, kms_key), FileKeys(tmp_path / "credentials.keys", make=False)])
+    assert moved.keyring.primary == old
+    await moved.keys.start(owner, "")
+    await moved.rewrapper.run()
+    status = await moved.keys.status(owner)
+    while status.rotation is not None and status.rotation.state is not RotationState.DONE:
+        await moved.rewrapper.run()
+        status = await moved.keys.status(owner)
+    await moved.keys.retire(owner, old)
+    (tmp_path / "credentials.keys").unlink()
+    alone = await make_room(database, [keys_of(kms, kms_key)])
+    assert await alone.read(owner, "db") == "the secret"
+    await moved.close()
+    await alone.close()
+
+
+async def test_a_key_service_that_is_away_is_told_and_tried_again(database: Database) -> None:
+    room = await make_room(database, [keys_of("http://127.0.0.1:9", "alias/none")])
+    assert "does not work" in room.keyring.problem
+    await room.close()
+
+
+def test_requests_are_signed_as_awss_test_suite_has_it() -> None:
+    """`post-vanilla` of the Signature Version 4 test suite."""
+    at = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
+    sent = signed(SOMEBODY, "https://example.amazonaws.com", {}, b"", region="us-east-1", service="service", at=at)
+    assert sent["authorization"] == (
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, "
+        "SignedHeaders=host;x-amz-date, Signature=5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"
+    )
+
+
+async def test_the_role_of_a_container_or_a_machine_is_asked_for_once_while_it_lasts(tmp_path: Path) -> None:
+    seen: list[str] = []
+    lent = {
+        "AccessKeyId": "A",
+        "SecretAccessKey": "S",
+        "Token": "T",
+        "Expiration": (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z"),
+    }
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(f"{request.method} {request.url.path} {request.headers.get('authorization', '')}".strip())
+        if request.url.path.endswith("/token"):
+            return httpx2.Response(200, text="t")
+        if request.url.path.endswith("security-credentials/"):
+            return httpx2.Response(200, text="role\n")
+        return httpx2.Response(200, json=lent)
+
+    token = tmp_path / "token"
+    token.write_text("letmein\n")
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
+        for identities in (
+            AwsIdentities(None, container_url="http://169.254.170.23/v1/credentials", token_file=token),
+            AwsIdentities(None),
+        ):
+            for _ in range(2):
+                assert (await identities.current(client)).token == "T"
+    assert seen == [
+        "GET /v1/credentials letmein",
+        "PUT /latest/api/token",
+        "GET /latest/meta-data/iam/security-credentials/",
+        "GET /latest/meta-data/iam/security-credentials/role",
+    ]
+
+
+async def test_without_an_identity_it_is_said_what_to_do() -> None:
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(404))
+    async with httpx2.AsyncClient(transport=transport) as client:
+        with pytest.raises(KeysUnreadable, match="AWS_ACCESS_KEY_ID"):
+            await AwsIdentities(None).current(client)
