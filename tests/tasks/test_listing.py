@@ -7,8 +7,9 @@ import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import PageRequest
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.tasks import execution_store
-from stationmaster_server.tasks.execution_store import JOINED, LISTING
+from stationmaster_server.tasks import listing_store
+from stationmaster_server.tasks.execution_row_store import JOINED
+from stationmaster_server.tasks.listing_store import LISTING
 from stationmaster_server.tasks.model import ExecutionState
 
 COUNT = 20_000
@@ -51,7 +52,7 @@ async def many(tenant: Tenant, administrator_url: str) -> None:
 async def found(database: Database, tenant: Tenant, text: str) -> int:
     """How many a filter finds."""
     async with database.tenant(tenant, read=True) as tx:
-        page = await execution_store.list_executions(tx, tenant.organization_id, None, text, "", PageRequest(2 * COUNT))
+        page = await listing_store.list_executions(tx, tenant.organization_id, None, text, "", PageRequest(2 * COUNT))
     return len(page.items)
 
 

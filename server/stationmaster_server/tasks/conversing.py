@@ -8,8 +8,8 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import LeaseLost
-from stationmaster_server.tasks import execution_store
-from stationmaster_server.tasks.execution_store import Stored
+from stationmaster_server.tasks import attempt_store, execution_store
+from stationmaster_server.tasks.attempt_store import Stored
 from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import RanIn
 from stationmaster_server.tasks.services import TaskServices
@@ -55,7 +55,7 @@ class RunningConversation:
         """Whoever lost the execution makes nothing for it any more."""
         item = self._run.item
         await leases.hold(tx, self._run)
-        await execution_store.set_ran_in(tx, item.organization_id, item.item_id, ran_in)
+        await attempt_store.set_ran_in(tx, item.organization_id, item.item_id, ran_in)
         tx.after_commit(lambda: self._now(ran_in))
 
     def _now(self, ran_in: RanIn) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,72 +10,10 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
-from stationmaster_server.tasks.model import (
-    Attempt,
-    Execution,
-    ExecutionState,
-    Priority,
-    Progress,
-    RanIn,
-    ReportFormat,
-    Trigger,
-    execution_name,
-)
-
-# How an execution stands follows from its work item.
-STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
-     WHEN 'QUEUED' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
-     WHEN 'SUSPENDED' THEN 'QUEUED' WHEN 'DEAD' THEN 'FAILED' ELSE i.state END)"""
-# The same the other way round, of columns that have indexes.
-_STATE_IS = {
-    ExecutionState.BLOCKED: "i.state IN ('WAITING', 'QUEUED') AND e.blocked",
-    ExecutionState.QUEUED: "i.state = 'SUSPENDED' OR i.state IN ('WAITING', 'QUEUED') AND NOT e.blocked",
-    ExecutionState.RUNNING: "i.state = 'RUNNING'",
-    ExecutionState.SUCCEEDED: "i.state = 'SUCCEEDED'",
-    ExecutionState.FAILED: "i.state = 'DEAD'",
-    ExecutionState.CANCELLED: "i.state = 'CANCELLED'",
-}
-
-
-def _task_is(name: str, bind: Callable[[object], str]) -> str:
-    collection, _, task_id = name.partition("/")
-    return f"e.task_id = {bind(task_id)}" if collection == "tasks" else "false"
-
-
-def _state_is(state: str, bind: Callable[[object], str]) -> str:
-    return _STATE_IS[ExecutionState(state)]
-
-
-LISTING = Listing(
-    {
-        "task": Field("('tasks/' || e.task_id)", str, _task_is),
-        "kind": Field("e.kind", str),
-        "state": Field(STATE, ExecutionState, _state_is),
-        "trigger": Field("e.trigger", Trigger),
-        "labels": Field("e.labels", dict),
-        "reason": Field("i.reason", str),
-        "create_time": Field("e.created_at", datetime),
-        "start_time": Field("i.started_at", datetime),
-        "end_time": Field("i.finished_at", datetime),
-    },
-    key="e.id",
-    default_order="create_time desc",
-    order_fields=["create_time"],
-)
-_SHORT = f"""
-    e.id, e.user_id, e.task_id, e.task_uid, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats,
-    e.session_id, e.turn_id, e.keep_session, e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt,
-    i.progress, i.cancel_requested, i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
-_WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
-    (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
-        AS last_sequence,
-    ARRAY(SELECT r.id FROM reports r WHERE r.organization_id = e.organization_id AND r.execution_id = e.id
-          ORDER BY r.created_at) AS report_ids"""
-JOINED = """executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
-    WHERE e.organization_id = $1"""
+from stationmaster_server.tasks.execution_row_store import JOINED, STATE, WHOLE, to_execution
+from stationmaster_server.tasks.model import Execution, ExecutionState, RanIn, ReportFormat, Trigger, execution_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +85,14 @@ async def insert(
 async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner: UUID | None) -> Execution:
     """One execution with everything. Raises NotFound alike for one that is missing and one that is somebody else's."""
     row = await tx.fetchrow(
-        f"SELECT {_WHOLE} FROM {JOINED} AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)",
+        f"SELECT {WHOLE} FROM {JOINED} AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)",
         organization_id,
         execution_id,
         owner,
     )
     if row is None:
         raise NotFound("Execution", execution_name(execution_id))
-    return _execution(row)
+    return to_execution(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +121,8 @@ async def standing(tx: Transaction, organization_id: UUID, execution_id: UUID, o
 
 async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[Execution]:
     """Those of the executions that there are, with everything."""
-    sql = f"SELECT {_WHOLE} FROM {JOINED} AND e.id = ANY($2::uuid[])"
-    return [_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
+    sql = f"SELECT {WHOLE} FROM {JOINED} AND e.id = ANY($2::uuid[])"
+    return [to_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
 
 
 async def hold_end(tx: Transaction, organization_id: UUID, execution_id: UUID) -> datetime | None:
@@ -213,89 +151,6 @@ async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> 
         execution_id,
     )
     return None if row is None else RanIn(*row)
-
-
-async def list_executions(
-    tx: Transaction,
-    organization_id: UUID,
-    owner: UUID | None,
-    filter_text: str,
-    order_by: str,
-    page: PageRequest,
-) -> Page[Execution]:
-    """A page of executions, without payloads, variables and results."""
-    clause = LISTING.sql(filter_text, order_by, page, start=3)
-    rows = await tx.fetch(
-        f"""SELECT {_SHORT}, {clause.cursor_sql} FROM {JOINED} AND ($2::uuid IS NULL OR e.user_id = $2)
-            AND {clause.where_sql} ORDER BY {clause.order_sql}""",
-        organization_id,
-        owner,
-        *clause.args,
-    )
-    return clause.page(rows, _execution)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a worker reads of an execution before it begins."""
-
-    payload: dict[str, Any]
-    variables: dict[str, Any]
-    template: bool
-    task_id: str | None
-    scheduled_for: datetime | None
-    checkpoint: dict[str, Any] | None
-    secrets: dict[str, Any] = field(repr=False)
-    conversation_id: UUID
-    ran_in: RanIn
-
-
-async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, lease_token: UUID) -> Stored | None:
-    """What a worker needs, and nobody else gets its lease before the transaction's end; None: it has the lease no more.
-
-    As `work.leases.hold`, in one round trip.
-    """
-    row = await tx.fetchrow(
-        """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for,
-                  e.checkpoint, e.secrets, e.conversation_id, e.session_id, e.turn_id, e.keep_session
-           FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
-           WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'
-           FOR SHARE OF i""",
-        organization_id,
-        execution_id,
-        lease_token,
-    )
-    if row is None:
-        return None
-    fields: list[Any] = [*row[:-3], RanIn(*row[-3:])]
-    return Stored(*fields)
-
-
-async def set_rendered(tx: Transaction, organization_id: UUID, execution_id: UUID, payload: dict[str, Any]) -> None:
-    """Write the payload filled in."""
-    sql = "UPDATE executions SET payload = $3, template = false WHERE organization_id = $1 AND id = $2"
-    await tx.execute(sql, organization_id, execution_id, payload)
-
-
-async def set_checkpoint(
-    tx: Transaction, organization_id: UUID, execution_id: UUID, checkpoint: dict[str, Any]
-) -> None:
-    """Write what the next attempt goes on from."""
-    sql = "UPDATE executions SET checkpoint = $3 WHERE organization_id = $1 AND id = $2"
-    await tx.execute(sql, organization_id, execution_id, checkpoint)
-
-
-async def set_ran_in(tx: Transaction, organization_id: UUID, execution_id: UUID, ran_in: RanIn) -> None:
-    """Write the session that an execution runs in, and the turn that it waits for there."""
-    await tx.execute(
-        """UPDATE executions SET session_id = $3, turn_id = $4, keep_session = $5
-           WHERE organization_id = $1 AND id = $2""",
-        organization_id,
-        execution_id,
-        ran_in.session_id,
-        ran_in.turn_id,
-        ran_in.keep,
-    )
 
 
 async def leave(tx: Transaction, organization_id: UUID, execution_id: UUID) -> UUID | None:
@@ -367,50 +222,3 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
 
 def _json(value: dict[str, Any]) -> str:
     return to_json(value).decode()
-
-
-def _execution(row: Any) -> Execution:
-    whole = "payload" in row.keys()  # noqa: SIM118 - a record is no mapping
-    last_error, progress = row["last_error"], row["progress"] or {}
-    ended_badly = row["execution_state"] == ExecutionState.FAILED
-    return Execution(
-        id=row["id"],
-        user_id=row["user_id"],
-        kind=row["kind"],
-        state=ExecutionState(row["execution_state"]),
-        trigger=Trigger(row["trigger"]),
-        created_at=row["created_at"],
-        task_id=row["task_id"],
-        task_uid=row["task_uid"],
-        reason=row["reason"] or "",
-        message=last_error["error"] if ended_badly and last_error else "",
-        scheduled_for=row["scheduled_for"],
-        payload=row["payload"] if whole else {},
-        variables=row["variables"] if whole else {},
-        priority=Priority(row["priority"]),
-        attempts=row["attempt"],
-        failed_attempts=_attempts(row["errors"]) if whole else (),
-        progress=Progress(progress.get("fraction"), progress.get("message", ""), progress.get("counters", {})),
-        result=(row["result"] or {}) if whole else {},
-        ran_in=RanIn(row["session_id"], row["turn_id"], row["keep_session"]),
-        report_formats=tuple(ReportFormat(name) for name in row["report_formats"]),
-        report_ids=tuple(row["report_ids"]) if whole else (),
-        cancel_requested=row["cancel_requested"],
-        labels=row["labels"],
-        run_at=row["run_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        last_sequence=row["last_sequence"] if whole else 0,
-    )
-
-
-def _attempts(errors: list[dict[str, Any]]) -> tuple[Attempt, ...]:
-    return tuple(
-        Attempt(
-            number=error["attempt"],
-            error=error["error"],
-            reason=error.get("reason") or "",
-            ended_at=datetime.fromisoformat(error["at"]) if error.get("at") else None,
-        )
-        for error in errors
-    )

@@ -15,7 +15,7 @@ from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
 from stationmaster_server.identity.model import AuditEntry, owner_scope
-from stationmaster_server.tasks import dependency_store, events, execution_store, stats_store, store
+from stationmaster_server.tasks import dependency_store, events, execution_store, listing_store, stats_store, store
 from stationmaster_server.tasks.execution_store import NewRow
 from stationmaster_server.tasks.graph import Verdict, verdict
 from stationmaster_server.tasks.leaving import leave_session
@@ -143,7 +143,7 @@ class Executions:
     async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[Execution]:
         """A page of the executions that the caller sees. Raises InvalidArgument."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            return await execution_store.list_executions(
+            return await listing_store.list_executions(
                 tx, caller.tenant.organization_id, owner_scope(caller), filter_text, order_by, page
             )
 
@@ -271,7 +271,7 @@ class Executions:
         if not filter_text:
             raise InvalidArgument.field("filter", 'name one execution, or give a filter such as `kind = "crawl"`')
         wanted = f'({filter_text}) AND state = "FAILED"'
-        page = await execution_store.list_executions(
+        page = await listing_store.list_executions(
             tx,
             caller.tenant.organization_id,
             owner_scope(caller),

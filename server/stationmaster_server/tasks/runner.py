@@ -23,8 +23,8 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.mcp.masking import Mask
-from stationmaster_server.tasks import events, execution_store
-from stationmaster_server.tasks.execution_store import Stored
+from stationmaster_server.tasks import attempt_store, events
+from stationmaster_server.tasks.attempt_store import Stored
 from stationmaster_server.tasks.filling import Unfilled
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
@@ -69,7 +69,7 @@ class ExecutionRunner:
         running = events.state_changed(ExecutionState.RUNNING, run.attempt)
         async with self._services.database.system() as tx:
             # The item is locked before the stream, as everybody does it.
-            stored = await execution_store.begin(tx, item.organization_id, item.item_id, run.lease_token)
+            stored = await attempt_store.begin(tx, item.organization_id, item.item_id, run.lease_token)
             if stored is None:
                 raise LeaseLost(f"item {item.item_id} is run by somebody else")
             await self._services.log.hand_over(tx, item.organization_id, {item.item_id: running}, run.lease_token)
@@ -85,7 +85,7 @@ class ExecutionRunner:
             stored = await self._filled(begun, stored, stored.task_id)
             async with self._services.database.system() as tx:
                 await leases.hold(tx, begun.run)
-                await execution_store.set_rendered(tx, item.organization_id, item.item_id, stored.payload)
+                await attempt_store.set_rendered(tx, item.organization_id, item.item_id, stored.payload)
         payload = self._services.kinds.parse(self._kind.name, join(stored.payload, stored.secrets), "payload")
         return payload, mask_of(stored.secrets)
 

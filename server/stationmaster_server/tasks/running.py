@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.mcp.masking import Mask
-from stationmaster_server.tasks import events, execution_store
+from stationmaster_server.tasks import attempt_store, events
+from stationmaster_server.tasks.attempt_store import Stored
 from stationmaster_server.tasks.conversing import RunningConversation
 from stationmaster_server.tasks.events import LEVELS, progress_to_json
-from stationmaster_server.tasks.execution_store import Stored
 from stationmaster_server.tasks.model import Progress
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.work import leases
@@ -131,7 +131,7 @@ class RunningJob:
         item = self._run.item
         async with self._services.database.system() as tx:
             await leases.hold(tx, self._run)
-            await execution_store.set_checkpoint(tx, item.organization_id, item.item_id, document)
+            await attempt_store.set_checkpoint(tx, item.organization_id, item.item_id, document)
         self._checkpoint = document
         self._run.heartbeat()
 

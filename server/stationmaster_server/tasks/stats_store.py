@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.tasks.execution_store import JOINED, STATE
+from stationmaster_server.tasks.execution_row_store import JOINED, STATE
 from stationmaster_server.tasks.model import ExecutionState, KindStats
 
 
