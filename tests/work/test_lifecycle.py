@@ -441,3 +441,25 @@ async def test_a_handler_hands_back_by_itself_when_the_server_stops(start_server
     await server.worker.stop(timedelta(seconds=10))
     assert (await server.get(item.item_id)).state is State.QUEUED
     assert (await server.submit(claim_here=True)).state is State.QUEUED
+
+
+async def test_a_handler_that_waits_for_other_work_takes_no_slot(start_server: StartServer) -> None:
+    """With one slot it would wait for ever; and it has it again as soon as it goes on."""
+    server: Server
+
+    async def waits(run: Run) -> Outcome:
+        other = await server.submit("noop")
+        with run.waiting():
+            await server.reaches(other.item_id, State.SUCCEEDED)
+        await gate.open.wait()
+        return Succeeded()
+
+    gate = Gate()
+    server = await start_server({"waits": waits, "noop": noop, "gated": gate}, replace(QUICK, slots=1))
+    first, second = await server.submit("waits"), await server.submit("waits")
+    await eventually(lambda: server.worker is not None and server.worker._active == 2)
+    later = await server.submit("gated")
+    assert (await server.get(later.item_id)).state is State.QUEUED
+    gate.open.set()
+    for item in (first, second, later):
+        await server.reaches(item.item_id, State.SUCCEEDED)

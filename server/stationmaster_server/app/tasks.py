@@ -40,6 +40,8 @@ from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
 _KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
+_PROMPTS_PER_SLOT = 2
+"""Wait at most for their turns: enough that all slots have turns, and not so many that turns of others queue behind."""
 OURS = tuple(kind.name for kind in _KINDS)
 """The kinds that every server knows."""
 
@@ -60,7 +62,9 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own)
     ours: list[Kind[Any]] = [
-        PromptKind(sessions.service, sessions.turns, sessions.watching, at_once=on.settings.work.slots // 2),
+        PromptKind(
+            sessions.service, sessions.turns, sessions.watching, at_once=_PROMPTS_PER_SLOT * on.settings.work.slots
+        ),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
         _process_kind(on, sessions, embedder),
