@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -20,7 +21,7 @@ from stationmaster_server.work.model import (
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import WorkerSettings
 
-from tests.work.conftest import LIMIT, Gate, Server, StartServer, eventually, noop
+from tests.work.conftest import LIMIT, QUICK, Gate, Server, StartServer, eventually, noop
 
 AT_ONCE = RetryPolicy(initial=timedelta(0))
 
@@ -169,3 +170,25 @@ async def test_resuming_what_has_ended_is_refused(idle: Server) -> None:
             await idle.call(method, item.item_id)
         assert refusal.value.reason is Reason.ILLEGAL_TRANSITION
         assert "CANCELLED" in refusal.value.message
+
+
+async def test_a_handler_that_waits_for_other_work_takes_no_slot(start_server: StartServer) -> None:
+    """With one slot it would wait for ever; and it has it again as soon as it goes on."""
+    server: Server
+
+    async def waits(run: Run) -> Outcome:
+        other = await server.submit("noop")
+        with run.waiting():
+            await server.reaches(other.item_id, State.SUCCEEDED)
+        await gate.open.wait()
+        return Succeeded()
+
+    gate = Gate()
+    server = await start_server({"waits": waits, "noop": noop, "gated": gate}, replace(QUICK, slots=1))
+    first, second = await server.submit("waits"), await server.submit("waits")
+    await eventually(lambda: server.worker is not None and server.worker._active == 2)
+    later = await server.submit("gated")
+    assert (await server.get(later.item_id)).state is State.QUEUED
+    gate.open.set()
+    for item in (first, second, later):
+        await server.reaches(item.item_id, State.SUCCEEDED)

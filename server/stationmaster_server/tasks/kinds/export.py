@@ -27,8 +27,10 @@ from stationmaster_server.tasks.exports.sources import SOURCES, Pages
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
 from stationmaster_server.tasks.model import execution_name
 from stationmaster_server.tasks.owners import owner_of
-from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
+from stationmaster_server.tasks.workspaces import ExecutionWorkspaces, exports_folder
 
+WRITES_INTO = "writes_into"
+"""In the checkpoint: the session whose workspace gets the files."""
 MANIFEST = "manifest.json"
 _WRITE_LIMIT = timedelta(minutes=1)
 
@@ -111,6 +113,7 @@ class ExportKind:
         if session.state in ENDED:
             text = f"{session_name(session_id)} is {session.state}: name one that is open, or none"
             raise KindFailed(text, reason="SESSION_CLOSED", retryable=False)
+        await job.save({WRITES_INTO: str(session_id)})  # by it the files are found when the execution is forgotten
         return Workspace(self._sessions.open(session_id)), session_name(session_id)
 
     async def _exported(
@@ -153,4 +156,4 @@ class ExportKind:
 
 
 def _folder(job: Job[ExportPayload]) -> str:
-    return f"exports/{job.execution_id}"
+    return exports_folder(job.execution_id)

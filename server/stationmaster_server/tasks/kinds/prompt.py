@@ -108,11 +108,11 @@ class PromptKind:
     payload: ClassVar[type[BaseModel]] = PromptPayload
 
     def __init__(self, sessions: Sessions, turns: Turns, watching: Watching, *, at_once: int) -> None:
-        """`at_once`: fewer than a worker has slots, for the turns that are waited for need some too."""
+        """`at_once`: how many may wait for their turns on a server. They take no slots, but memory and sessions."""
         self._sessions = sessions
         self._turns = turns
         self._watching = watching
-        self._at_once = max(at_once, 1)
+        self._at_once = at_once
         self._running = 0
 
     def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
@@ -188,12 +188,13 @@ class PromptKind:
         sequence, counters = started.after_sequence, dict(state.get("counters", {}))
         batches = self._watching.follow(job.caller, session_id, started, stop_at_permission=True)
         waits = False
-        async with aclosing(batches):
-            async for batch in batches:
-                for event in batch.events:
-                    sequence = event.sequence
-                    self._tell(job, session_id, event, counters)
-                    waits = waits or event.kind == "permission_requested"
+        with job.waiting():
+            async with aclosing(batches):
+                async for batch in batches:
+                    for event in batch.events:
+                        sequence = event.sequence
+                        self._tell(job, session_id, event, counters)
+                        waits = waits or event.kind == "permission_requested"
         await job.save({**state, "sequence": sequence, "counters": counters, "waits": waits})
         if waits:
             raise Later(_LOOK_AGAIN)

@@ -301,6 +301,14 @@ CREATE INDEX executions_organization_id_task_uid_created_at_id_idx ON executions
 
 CREATE INDEX executions_organization_id_user_id_created_at_id_idx ON executions (organization_id, user_id, created_at, id);
 
+CREATE TABLE forgotten_executions (
+    organization_id UUID NOT NULL,
+    execution_id UUID NOT NULL,
+    session_id UUID,
+    claimed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT forgotten_executions_pkey PRIMARY KEY (organization_id, execution_id)
+);
+
 CREATE TABLE installation_secrets (
     purpose TEXT NOT NULL,
     secret BYTEA NOT NULL,
@@ -1045,6 +1053,16 @@ ALTER TABLE executions ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON executions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON executions TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_app;
+
+ALTER TABLE forgotten_executions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON forgotten_executions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON forgotten_executions TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON installation_secrets TO stationmaster_system;
 
