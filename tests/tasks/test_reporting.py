@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_client import Client
@@ -20,7 +21,10 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
 
-OPTIONS = pb.ExecutionOptions(report_formats=[storage_pb2.REPORT_FORMAT_JSON])
+OPTIONS = pb.ExecutionOptions(
+    report_formats=[storage_pb2.REPORT_FORMAT_JSON],
+    retry=pb.ExecutionRetryPolicy(initial_delay=Duration(nanos=1_000_000)),
+)
 BUSY_TIMES = 5
 """More often than a work item has attempts."""
 
@@ -63,3 +67,15 @@ async def test_a_report_of_a_long_stream_tells_of_its_end(tasks: TaskServiceAsyn
     assert report["attempts"][-1]["state"] == "SUCCEEDED"
     assert report["progress"]["messages"][-1]["text"] == "line 6000"
     assert any("log lines are left out" in note for note in report["notes"])
+
+
+async def test_a_report_and_its_execution_tell_the_same_times_from_the_first_start_to_the_end(
+    tasks: TaskServiceAsyncStub, station: RunningServer
+) -> None:
+    report = await report_of(tasks, station, {"fail": 2})
+    execution = await tasks.GetExecution(pb.GetExecutionRequest(name=report["execution"]))
+    first, *_, last = report["attempts"]
+    assert datetime.fromisoformat(report["started_at"]) == execution.start_time.ToDatetime(UTC)
+    assert datetime.fromisoformat(report["finished_at"]) == execution.end_time.ToDatetime(UTC)
+    assert report["started_at"] <= first["started_at"] < first["finished_at"] < last["started_at"]
+    assert last["finished_at"] == report["finished_at"]

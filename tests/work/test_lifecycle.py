@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
@@ -240,6 +240,23 @@ async def test_a_retry_waits_for_its_delay(start_server: StartServer) -> None:
     item = await server.submit(retry=policy)
     await server.reaches(item.item_id, State.SUCCEEDED)
     assert time.monotonic() - before >= 0.4
+
+
+async def test_an_item_has_the_start_of_its_first_attempt_until_it_is_queued_by_hand(start_server: StartServer) -> None:
+    async def handler(run: Run) -> Outcome:
+        begun.append(run.item.started_at)
+        return Failed("again")
+
+    begun: list[datetime | None] = []
+    server = await start_server({"noop": handler})
+    item = await server.submit(retry=AT_ONCE)
+    item = await server.reaches(item.item_id, State.DEAD)
+    assert begun == [item.started_at] * 3
+    await server.call(server.queue.retry, item.item_id)
+    later = await server.reaches(item.item_id, State.DEAD)
+    assert later.started_at is not None
+    assert item.finished_at is not None
+    assert later.started_at > item.finished_at
 
 
 async def test_dead_items_are_listed_and_retried_singly_or_by_filter(start_server: StartServer) -> None:

@@ -1211,7 +1211,7 @@ class Execution(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first attempt began."""
+        """When its first attempt began; of one that was retried by hand, the first since then."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:

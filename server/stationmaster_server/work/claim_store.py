@@ -72,9 +72,10 @@ WITH busy AS MATERIALIZED (
     ))
 )
 UPDATE work_items i
-SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1, started_at = now(),
-    lease_expires_at = now() + $5::interval, attempt_deadline = now() + attempt_timeout,
-    heartbeat_deadline = now() + heartbeat_timeout, start_deadline = NULL, resume_requested = false, progress = NULL
+SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1,
+    started_at = COALESCE(started_at, now()), lease_expires_at = now() + $5::interval,
+    attempt_deadline = now() + attempt_timeout, heartbeat_deadline = now() + heartbeat_timeout,
+    start_deadline = NULL, resume_requested = false, progress = NULL
 WHERE i.ctid = ANY (ARRAY(SELECT c.place_on_disk FROM claimed c))
 RETURNING {CLAIMED_COLUMNS}
 """
@@ -114,6 +115,7 @@ UPDATE work_items i
 SET rate_slot = s.slot,
     state = CASE WHEN s.slot > now() THEN 'QUEUED' ELSE 'RUNNING' END,
     run_at = greatest(i.run_at, s.slot),
+    started_at = CASE WHEN s.slot > now() AND i.attempt = 1 THEN NULL ELSE i.started_at END,
     attempt = i.attempt - CASE WHEN s.slot > now() THEN 1 ELSE 0 END
 FROM slots s WHERE i.organization_id = s.organization_id AND i.item_id = s.item_id
 RETURNING i.item_id, i.state

@@ -272,8 +272,8 @@ _REVIVE = f"""
 {_LOCKED}
 UPDATE work_items i
 SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
-    finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false, rate_slot = NULL,
-    followed_up = false,
+    started_at = NULL, finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false,
+    rate_slot = NULL, followed_up = false,
     start_deadline = NULL, close_deadline = now() + close_timeout
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'

@@ -50,7 +50,7 @@ def tell(
         created_at=execution.created_at,
         task=task_name(execution.task_id) if execution.task_id else None,
         reason=execution.reason,
-        started_at=attempts[0].started_at if attempts else execution.started_at,
+        started_at=execution.started_at,
         finished_at=execution.finished_at,
         attempts=attempts,
         spans=_spans(execution, attempts, messages),
@@ -75,7 +75,9 @@ def _attempts(execution: Execution, events: Sequence[Event]) -> tuple[Attempt, .
             begun = attempts[-1]
             failed = bool(body.get("message"))
             state = "FAILED" if failed else body["state"]
-            attempts[-1] = Attempt(begun.number, begun.started_at, event.created_at, state, _error(body))
+            # The last event is written when the end is dealt with, which is after it.
+            ended_at = min(event.created_at, execution.finished_at or event.created_at)
+            attempts[-1] = Attempt(begun.number, begun.started_at, ended_at, state, _error(body))
     return tuple(attempts)
 
 
