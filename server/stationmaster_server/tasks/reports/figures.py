@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from stationmaster_server.tasks.reports.model import Attempt, Entry, Report, Table, ToolCall
 
 NONE = "\N{EN DASH}"
+SHORT = 24
+"""Characters of a short cell."""
 _NUMBERS = frozenset({1, 2, 3, 4})
 
 
@@ -121,6 +123,12 @@ def usage(report: Report) -> Table | None:
         sums = (count(calls), count(totals.input_tokens), count(totals.output_tokens), cost(totals.cost_micros))
         rows.append(("All", *sums))
     return Table(("Model", "Calls", "Tokens in", "Tokens out", "Cost"), tuple(rows), _NUMBERS)
+
+
+def short_columns(table: Table) -> frozenset[int]:
+    """The columns of which every cell is short: they are as wide as that, and others share what they leave."""
+    rows = (table.columns, *table.rows)
+    return frozenset(at for at in range(len(table.columns)) if all(len(row[at]) <= SHORT for row in rows))
 
 
 def counters(report: Report) -> list[tuple[str, str]]:
