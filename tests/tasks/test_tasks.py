@@ -100,6 +100,9 @@ async def test_search_finds_tasks_by_their_words(tasks: TaskServiceAsyncStub) ->
         page = await tasks.SearchTasks(pb.SearchTasksRequest(query=words))
         assert [hit.task.name for hit in page.hits] == ["tasks/nightly-crawl"], words
     assert "**handbook**" in (await tasks.SearchTasks(pb.SearchTasksRequest(query="handbook"))).hits[0].snippet
+    for mode in (pb.SEARCH_MODE_TEXT, pb.SEARCH_MODE_HYBRID):
+        request = pb.SearchTasksRequest(query="zebra", mode=mode)
+        assert (await tasks.SearchTasks(request)).hits[0].snippet == "Crawl the handbook · **zebra**"
 
 
 async def test_dependency_that_closes_a_cycle_is_refused_with_the_whole_path(tasks: TaskServiceAsyncStub) -> None:
