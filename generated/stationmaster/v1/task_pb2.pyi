@@ -847,7 +847,7 @@ class Task(_message.Message):
     description: _builtins.str
     """What it is for."""
     kind: _builtins.str
-    """What it does: `prompt`, `crawl`, `process`, `export`, `cleanup`, `webhook`, or a kind of a plug-in."""
+    """What it does: `prompt`, `crawl`, `webhook`, `process`, `export`, `cleanup`, or a kind of a plug-in."""
     dependency_mode: Global___DependencyMode.ValueType
     """What its dependencies do."""
     state: Global___TaskState.ValueType

@@ -40,9 +40,9 @@ from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
-_KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
-OURS = tuple(kind.name for kind in _KINDS)
-"""The kinds that every server knows."""
+KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
+"""The kinds that every server knows, in the order in which they are told of."""
+OURS = tuple(kind.name for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True)

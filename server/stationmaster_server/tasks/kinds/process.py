@@ -46,17 +46,29 @@ class ProcessPayload(Payload):
     """One of: `text`; `session` with `path`; `crawl`; or nothing but sources to `remove`. And how it is split."""
 
     text: Annotated[str, Field(max_length=250_000)] = ""
+    """A text of your own."""
     session: Annotated[str, Field(pattern=f"^(sessions/{_UUID})?$")] = ""
+    """Of whose workspace a file is taken."""
     path: Annotated[str, Field(max_length=1024)] = ""
+    """The file, with `session`."""
     crawl: Annotated[str, Field(pattern=f"^(executions/{_UUID})?$")] = ""
+    """A crawl that has succeeded: each of its pages is a document."""
     source: SourceName = ""
+    """What the text or file is found and replaced under; without it the execution, or the session and path."""
     title: Annotated[str, Field(max_length=500)] = ""
+    """Of the text or file."""
     size: Annotated[int, Field(ge=64, le=20_000)] = 1200
+    """How long a piece is at most, in `unit`."""
     overlap: Annotated[int, Field(ge=0, le=10_000)] = 150
+    """How much of the piece before each one repeats; at most half of `size`."""
     unit: Unit = Unit.CHARACTERS
+    """What `size` and `overlap` are counted in; `TOKENS` is an estimate."""
     cut: Cut = Cut.HEADINGS
+    """Where pieces end: with their section, between paragraphs, or between sentences."""
     replace: bool = False
+    """Take the earlier documents of the same source away."""
     remove: Annotated[tuple[SourceName, ...], Field(max_length=100)] = ()
+    """Sources whose documents are taken away; may be all there is."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
