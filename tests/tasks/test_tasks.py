@@ -171,9 +171,31 @@ async def test_failure_policy_decides_about_what_waits(
     await create(tasks, "second")
     await depend(tasks, "second", "first", policy)
     second = await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/second"))
-    assert second.state == pb.EXECUTION_STATE_BLOCKED
+    assert (second.state, second.message) == (pb.EXECUTION_STATE_BLOCKED, "waits for tasks/first")
     await run(tasks, "first")
     assert (await ended(tasks, second.name)).state == state
+
+
+async def test_who_is_skipped_or_kept_waiting_is_told_which_task_failed(tasks: TaskServiceAsyncStub) -> None:
+    await create(tasks, "first", payload={"fail": 9, "retryable": False})
+    waiting = {}
+    for policy in ("SKIP", "BLOCK"):
+        name = policy.lower()
+        await create(tasks, name)
+        await depend(tasks, name, "first", policy)
+        waiting[policy] = (await tasks.ExecuteTask(pb.ExecuteTaskRequest(name=f"tasks/{name}"))).name
+    await run(tasks, "first")
+    skipped = await ended(tasks, waiting["SKIP"])
+    assert (skipped.reason, skipped.message) == ("DEPENDENCY_FAILED", "tasks/first ended as FAILED")
+    assert list(skipped.failed_attempts) == []
+    request = pb.WatchExecutionRequest(name=skipped.name)
+    events = [event async for answer in tasks.WatchExecution(request) for event in answer.events]
+    messages = [event.execution_state_changed.message for event in events]
+    assert messages == ["waits for tasks/first", "tasks/first ended as FAILED"]
+    blocked = await tasks.GetExecution(pb.GetExecutionRequest(name=waiting["BLOCK"]))
+    assert blocked.message == "waits for tasks/first, which ended as FAILED"
+    listed = await tasks.ListExecutions(pb.ListExecutionsRequest(filter='state = "BLOCKED"'))
+    assert [one.message for one in listed.executions] == [blocked.message]
 
 
 async def test_task_that_others_depend_on_is_not_deleted(tasks: TaskServiceAsyncStub) -> None:

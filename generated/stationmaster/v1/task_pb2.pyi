@@ -1154,7 +1154,7 @@ class Execution(_message.Message):
     reason: _builtins.str
     """Why it ended as it did, for programs."""
     message: _builtins.str
-    """The same for people."""
+    """The same for people; of one that is BLOCKED, what it waits for."""
     trigger: Global___ExecutionTrigger.ValueType
     """What began it."""
     priority: Global___ExecutionPriority.ValueType

@@ -13,7 +13,9 @@ from pydantic_core import to_json
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
+from stationmaster_server.tasks.events import MAX_LOG_CHARACTERS
 from stationmaster_server.tasks.model import (
+    DEPENDENCY_FAILED,
     Attempt,
     Execution,
     ExecutionState,
@@ -44,10 +46,21 @@ LISTING = Listing(
     default_order="create_time desc",
     order_fields=["create_time"],
 )
+# What a blocked execution waits for, as `graph.why_not` tells it.
+_WAITS_FOR = """(SELECT string_agg('waits for tasks/' || d.depends_on || CASE newest.state
+        WHEN 'DEAD' THEN ', which ended as FAILED' WHEN 'CANCELLED' THEN ', which ended as CANCELLED' ELSE '' END,
+        '; ' ORDER BY d.depends_on)
+    FROM task_dependencies d LEFT JOIN LATERAL (
+        SELECT w.state FROM executions x JOIN work_items w ON w.organization_id = x.organization_id AND w.item_id = x.id
+        WHERE x.organization_id = d.organization_id AND x.task_id = d.depends_on ORDER BY x.created_at DESC LIMIT 1
+    ) newest ON true
+    WHERE e.blocked AND d.organization_id = e.organization_id AND d.task_id = e.task_id
+      AND newest.state IS DISTINCT FROM 'SUCCEEDED'
+      AND NOT (d.on_failure = 'RUN_ANYWAY' AND COALESCE(newest.state, '') IN ('DEAD', 'CANCELLED')))"""
 _SHORT = f"""
     e.id, e.user_id, e.task_id, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats, e.session_id,
     e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
-    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
+    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error, {_WAITS_FOR} AS waits_for"""
 _WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
         AS last_sequence,
@@ -59,7 +72,10 @@ JOINED = """executions e JOIN work_items i ON i.organization_id = e.organization
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins."""
+    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins.
+
+    `blocked_by`: what it waits for, in words; empty: nothing.
+    """
 
     id: UUID
     payload: dict[str, Any]
@@ -71,30 +87,36 @@ class NewRow:
     task_uid: UUID | None = None
     scheduled_for: datetime | None = None
     template: bool = False
-    blocked: bool = False
+    blocked_by: str = ""
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for other tasks."""
+        return bool(self.blocked_by)
 
 
 # A stream that begins is nobody else's yet: so rows, streams and first events are one round trip.
 _INSERT = """
 WITH new AS (
     SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[])
-        AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked,
-             secrets)
+                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::text[], $15::text[])
+        AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template,
+             blocked_by, secrets)
 ), stream AS (
     INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, id, 1 FROM new ON CONFLICT DO NOTHING
 ), event AS (
     INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
     SELECT $1, id, 1, now(), 'execution_state_changed',
-           json_build_object('state', CASE WHEN blocked THEN 'BLOCKED' ELSE 'QUEUED' END, 'attempt', 0)
+           CASE WHEN blocked_by IS NULL THEN json_build_object('state', 'QUEUED', 'attempt', 0)
+                ELSE json_build_object('state', 'BLOCKED', 'attempt', 0, 'message', blocked_by) END
     FROM new WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = new.id)
 )
 INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
                         task_id, task_uid, scheduled_for, template, blocked, secrets)
 SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
-       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked,
-       secrets::json
+       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template,
+       blocked_by IS NOT NULL, secrets::json
 FROM new
 """
 
@@ -118,7 +140,7 @@ async def insert(
         [row.task_uid for row in rows],
         [row.scheduled_for for row in rows],
         [row.template for row in rows],
-        [row.blocked for row in rows],
+        [row.blocked_by[:MAX_LOG_CHARACTERS] or None for row in rows],
         [_json(dict(row.secrets)) for row in rows],
     )
 
@@ -327,7 +349,6 @@ def _json(value: dict[str, Any]) -> str:
 def _execution(row: Any) -> Execution:
     whole = "payload" in row.keys()  # noqa: SIM118 - a record is no mapping
     last_error, progress = row["last_error"], row["progress"] or {}
-    ended_badly = row["execution_state"] == ExecutionState.FAILED
     return Execution(
         id=row["id"],
         user_id=row["user_id"],
@@ -337,7 +358,7 @@ def _execution(row: Any) -> Execution:
         created_at=row["created_at"],
         task_id=row["task_id"],
         reason=row["reason"] or "",
-        message=last_error["error"] if ended_badly and last_error else "",
+        message=_message(row, last_error or {}),
         scheduled_for=row["scheduled_for"],
         payload=row["payload"] if whole else {},
         variables=row["variables"] if whole else {},
@@ -358,6 +379,19 @@ def _execution(row: Any) -> Execution:
     )
 
 
+def _message(row: Any, last_error: Mapping[str, Any]) -> str:
+    """Why it stands as it does, for people."""
+    match row["execution_state"]:
+        case ExecutionState.BLOCKED:
+            return row["waits_for"] or ""
+        case ExecutionState.FAILED:
+            return str(last_error.get("error", ""))
+        case ExecutionState.CANCELLED if row["reason"] == DEPENDENCY_FAILED:
+            return str(last_error.get("error", ""))
+        case _:
+            return ""
+
+
 def _attempts(errors: list[dict[str, Any]]) -> tuple[Attempt, ...]:
     return tuple(
         Attempt(
@@ -367,4 +401,5 @@ def _attempts(errors: list[dict[str, Any]]) -> tuple[Attempt, ...]:
             ended_at=datetime.fromisoformat(error["at"]) if error.get("at") else None,
         )
         for error in errors
+        if error.get("reason") != DEPENDENCY_FAILED
     )
