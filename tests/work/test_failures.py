@@ -182,3 +182,20 @@ async def test_a_handler_that_is_cancelled_by_its_own_library_has_failed(start_s
     item = await server.submit(retry=replace(AT_ONCE, attempts=2))
     item = await server.reaches(item.item_id, State.DEAD)
     assert [error["reason"] for error in item.errors] == ["CANCELLED_ITSELF"] * 2
+
+
+async def test_an_item_has_the_start_of_its_first_attempt_until_it_is_queued_by_hand(start_server: StartServer) -> None:
+    async def handler(run: Run) -> Outcome:
+        begun.append(run.item.started_at)
+        return Failed("again")
+
+    begun: list[datetime | None] = []
+    server = await start_server({"noop": handler})
+    item = await server.submit(retry=AT_ONCE)
+    item = await server.reaches(item.item_id, State.DEAD)
+    assert begun == [item.started_at] * 3
+    await server.call(server.queue.retry, item.item_id)
+    later = await server.reaches(item.item_id, State.DEAD)
+    assert later.started_at is not None
+    assert item.finished_at is not None
+    assert later.started_at > item.finished_at

@@ -856,7 +856,7 @@ class Task(_message.Message):
     description: _builtins.str
     """What it is for."""
     kind: _builtins.str
-    """What it does: `prompt`, `crawl`, `process`, `export`, `cleanup`, `webhook`, or a kind of a plug-in."""
+    """What it does: `prompt`, `crawl`, `webhook`, `process`, `export`, `cleanup`, or a kind of a plug-in."""
     dependency_mode: Global___DependencyMode.ValueType
     """What its dependencies do."""
     state: Global___TaskState.ValueType
@@ -1163,7 +1163,7 @@ class Execution(_message.Message):
     reason: _builtins.str
     """Why it ended as it did, for programs."""
     message: _builtins.str
-    """The same for people."""
+    """The same for people; of one that is BLOCKED, what it waits for."""
     trigger: Global___ExecutionTrigger.ValueType
     """What began it."""
     priority: Global___ExecutionPriority.ValueType
@@ -1220,7 +1220,7 @@ class Execution(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first attempt began."""
+        """When its first attempt began; of one that was retried by hand, the first since then."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:

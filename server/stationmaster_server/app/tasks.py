@@ -39,11 +39,11 @@ from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
-_KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
+KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
+"""The kinds that every server knows, in the order in which they are told of."""
+OURS = tuple(kind.name for kind in KINDS)
 _PROMPTS_PER_SLOT = 2
 """Wait at most for their turns: enough that all slots have turns, and not so many that turns of others queue behind."""
-OURS = tuple(kind.name for kind in _KINDS)
-"""The kinds that every server knows."""
 
 
 @dataclass(frozen=True, slots=True)

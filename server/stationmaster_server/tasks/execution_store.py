@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,10 @@ from stationmaster_server.tasks.model import Execution, ExecutionState, RanIn, R
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins."""
+    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins.
+
+    `blocked_by`: what it waits for, in words; empty: nothing.
+    """
 
     id: UUID
     payload: dict[str, Any]
@@ -32,8 +36,13 @@ class NewRow:
     task_uid: UUID | None = None
     scheduled_for: datetime | None = None
     template: bool = False
-    blocked: bool = False
+    blocked_by: str = ""
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for other tasks."""
+        return bool(self.blocked_by)
 
 
 _INSERT = f"""
@@ -53,10 +62,6 @@ SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
        secrets::json
 FROM new
 """
-_FIRST_EVENT = {
-    blocked: encode_body(events.state_changed(state, 0).body)
-    for blocked, state in ((False, ExecutionState.QUEUED), (True, ExecutionState.BLOCKED))
-}
 
 
 async def insert(
@@ -80,7 +85,7 @@ async def insert(
         [row.template for row in rows],
         [row.blocked for row in rows],
         [_json(dict(row.secrets)) for row in rows],
-        [_FIRST_EVENT[row.blocked] for row in rows],
+        [_first_event(row.blocked_by) for row in rows],
     )
 
 
@@ -220,6 +225,12 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
         list(times),
     )
     return {row["scheduled_for"] for row in rows}
+
+
+@lru_cache(64)
+def _first_event(blocked_by: str) -> str:
+    state = ExecutionState.BLOCKED if blocked_by else ExecutionState.QUEUED
+    return encode_body(events.state_changed(state, 0, message=blocked_by).body)
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar
@@ -25,8 +25,10 @@ from stationmaster_server.tasks.exports.formats import FormatUnavailable, writer
 from stationmaster_server.tasks.exports.model import ExportedFile, Format, Wanted, What
 from stationmaster_server.tasks.exports.sources import SOURCES, Pages
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
-from stationmaster_server.tasks.model import execution_name
+from stationmaster_server.tasks.model import Execution, execution_name
 from stationmaster_server.tasks.owners import owner_of
+from stationmaster_server.tasks.reports.figures import count, size
+from stationmaster_server.tasks.reports.model import Section, Table
 from stationmaster_server.tasks.workspaces import ExecutionWorkspaces, exports_folder
 
 WRITES_INTO = "writes_into"
@@ -102,6 +104,25 @@ class ExportKind:
         content = json.dumps(manifest, indent=2).encode()
         await self._pools.blocking(workspace.write, path, content, timeout=_WRITE_LIMIT)
         return Done({**manifest, "manifest": path})
+
+    async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+        """The files, and where they are."""
+        result = execution.result
+        if not result:
+            return ()
+        rows = tuple(
+            (
+                str(file["path"]),
+                str(file["what"]),
+                count(int(file["rows"])),
+                size(int(file["size_bytes"])),
+                "yes" if file["complete"] else "no: there are more rows than `limit`",
+            )
+            for file in result["files"]
+        )
+        text = f"In the workspace of `{result['workspace']}`, with those made before {result['end_time']}."
+        columns = ("File", "What", "Rows", "Size", "Complete")
+        return (Section("Files", text, Table(columns, rows, frozenset({2, 3}))),)
 
     async def _workspace(self, job: Job[ExportPayload], owner: Caller) -> tuple[Workspace, str]:
         if not job.payload.session:
