@@ -282,6 +282,7 @@ class AgentSpec(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     runtime: Global___Runtime.ValueType
     """The runtime; default RUNTIME_MODEL."""
     model: _builtins.str
@@ -294,6 +295,10 @@ class AgentSpec(_message.Message):
     """At most so many tokens of output per model call. Zero means the provider's default."""
     temperature: _builtins.float
     """Sampling temperature; absent means the provider's default."""
+    credential: _builtins.str
+    """A credential that holds the key for the model's provider, instead of this server's own: `credentials/{credential}`. It is read when a turn runs,
+    for the purpose `model`: the agent must have been granted it, or the session's user may read it. Only for RUNTIME_MODEL.
+    """
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tools the model is offered: names or patterns with `*`. Empty means none."""
@@ -336,10 +341,11 @@ class AgentSpec(_message.Message):
         limits: Global___Limits | None = ...,
         max_output_tokens: _builtins.int = ...,
         temperature: _builtins.float | None = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "instructions", b"instructions", "limits", b"limits", "memory", b"memory", "permissions", b"permissions", "prompt", b"prompt", "temperature", b"temperature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "instructions", b"instructions", "limits", b"limits", "max_output_tokens", b"max_output_tokens", "mcp_servers", b"mcp_servers", "memory", b"memory", "model", b"model", "permissions", b"permissions", "prompt", b"prompt", "runtime", b"runtime", "temperature", b"temperature", "text", b"text", "tool_policies", b"tool_policies", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "credential", b"credential", "instructions", b"instructions", "limits", b"limits", "max_output_tokens", b"max_output_tokens", "mcp_servers", b"mcp_servers", "memory", b"memory", "model", b"model", "permissions", b"permissions", "prompt", b"prompt", "runtime", b"runtime", "temperature", b"temperature", "text", b"text", "tool_policies", b"tool_policies", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015

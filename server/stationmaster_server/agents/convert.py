@@ -106,6 +106,7 @@ def spec_to_proto(spec: AgentSpec) -> pb.AgentSpec:
         limits=limits_to_proto(spec.limits),
         max_output_tokens=spec.max_output_tokens or 0,
         temperature=spec.temperature,
+        credential=spec.credential,
     )
     if spec.prompt:
         message.prompt = spec.prompt
@@ -129,6 +130,7 @@ def spec_from_proto(message: pb.AgentSpec) -> AgentSpec:
         limits=limits_from_proto(message.limits),
         max_output_tokens=message.max_output_tokens or None,
         temperature=message.temperature if message.HasField("temperature") else None,
+        credential=message.credential,
     )
 
 

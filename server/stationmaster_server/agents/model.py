@@ -82,6 +82,8 @@ class AgentSpec:
     limits: Limits = field(default_factory=Limits)
     max_output_tokens: int | None = None
     temperature: float | None = None
+    credential: str = ""
+    """`credentials/…`: the key for the model's provider, instead of this server's own."""
 
 
 @dataclass(frozen=True, slots=True)

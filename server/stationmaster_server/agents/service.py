@@ -204,7 +204,10 @@ class AgentService:
                 raise _cannot_run(
                     "TOOL", pattern, f"no tool of this server is called {pattern}; there are: {there_are}"
                 )
-        self._providers.check(spec.model)
+        self._providers.check(spec.model, own_key=bool(spec.credential))
+        if spec.credential and spec.runtime is RuntimeName.CLAUDE:
+            why = "runtime CLAUDE takes no credential: leave it out, or choose the runtime MODEL"
+            raise _cannot_run("CREDENTIAL", spec.credential, why)
         if spec.runtime is RuntimeName.CLAUDE:
             self._check_claude(spec)
 

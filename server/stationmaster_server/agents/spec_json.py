@@ -47,6 +47,7 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
         "limits": limits_to_json(spec.limits),
         "max_output_tokens": spec.max_output_tokens,
         "temperature": spec.temperature,
+        "credential": spec.credential,
     }
     return {key: value for key, value in document.items() if value not in ("", [], {}, None)}
 
@@ -66,6 +67,7 @@ def spec_from_json(document: Mapping[str, Any]) -> AgentSpec:
         limits=limits_from_json(document.get("limits", {})),
         max_output_tokens=document.get("max_output_tokens"),
         temperature=document.get("temperature"),
+        credential=document.get("credential", ""),
     )
 
 

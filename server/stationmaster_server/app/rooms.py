@@ -43,13 +43,15 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
     credentials = await build_credentials(stack, on)
     prompts = build_prompts(on)
-    mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
-    agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
+    mcp = build_mcp(
+        stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board, credentials.using
+    )
+    agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics, credentials.using)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
     )
-    tasks = build_tasks(stack, on, sessions, storage, outbound)
+    tasks = build_tasks(stack, on, sessions, storage, outbound, credentials.using)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
     below = (identity, audit, storage.servicer, prompts.servicer, mcp.servicer)

@@ -11,6 +11,7 @@ from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.sessions import WORKSPACES, Sessions
 from stationmaster_server.app.storage import Storage
+from stationmaster_server.credentials.using import Using
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.resilience.outbound import Outbound
@@ -54,7 +55,9 @@ class Tasks:
     handlers: dict[str, Handler]
 
 
-def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound) -> Tasks:
+def build_tasks(
+    stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound, using: Using
+) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
     embedder = Embedder(HashingEncoder(), on.pools.cpu)
@@ -66,7 +69,7 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
             sessions.service, sessions.turns, sessions.watching, at_once=_PROMPTS_PER_SLOT * on.settings.work.slots
         ),
         CrawlKind(database, outbound, extractor, crawler),
-        WebhookKind(outbound),
+        WebhookKind(outbound, using),
         _process_kind(on, sessions, embedder),
         ExportKind(database, sessions.workspaces, own, on.pools, on.settings.export),
         CleanupKind(tools, engines.log),
