@@ -22,7 +22,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _NOT_IN_THE_DATABASE = ("McpService.ListTools", "McpService.ListResources", "McpService.ListMcpPrompts")
 _FILTERS = {"AgentService.ListModels": 'provider = "demo"'} | dict.fromkeys(_NOT_IN_THE_DATABASE, "*e*")
 _PARENTS = dict.fromkeys(_NOT_IN_THE_DATABASE, "stationmaster.dev/McpSession") | {
-    "TaskService.ListDependencies": "stationmaster.dev/Task"
+    "TaskService.ListDependencies": "stationmaster.dev/Task",
+    "PromptService.ListPromptVersions": "stationmaster.dev/Prompt",
+    "PromptService.ListPromptCustomizations": "stationmaster.dev/Prompt",
 }
 
 

@@ -40,7 +40,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     await trail.start()
     stack.push_async_callback(trail.close)
     storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
-    prompts = build_prompts(on)
+    prompts = build_prompts(stack, on)
     mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
     warm_up(stack, on.settings.models, agents)

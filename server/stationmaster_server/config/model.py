@@ -21,6 +21,7 @@ from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
+from stationmaster_server.config.prompts import PromptSettings
 from stationmaster_server.config.storage import StorageSettings
 from stationmaster_server.config.tasks import TaskSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
@@ -318,6 +319,7 @@ class Settings(BaseSettings):
     outbound: OutboundSettings = OutboundSettings()
     mcp: McpSettings = McpSettings()
     storage: StorageSettings = StorageSettings()
+    prompts: PromptSettings = PromptSettings()
     tasks: TaskSettings = TaskSettings()
     crawl: CrawlerSettings = CrawlerSettings()
     export: ExportSettings = ExportSettings()
