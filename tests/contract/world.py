@@ -237,8 +237,8 @@ async def _furnish_prompts(caller: Caller) -> None:
         made = await stub.CreatePromptCustomization(customized, metadata=caller.metadata)
     caller.names["stationmaster.dev/PromptCustomization"] = made.name
     for _ in range(2):
-        request = prompt_pb2.CreateExperimentRequest(experiment=experiment(created.name))
-        tried = await stub.CreateExperiment(request, metadata=caller.metadata)
+        trial = prompt_pb2.CreateExperimentRequest(experiment=experiment(created.name))
+        tried = await stub.CreateExperiment(trial, metadata=caller.metadata)
     caller.names["stationmaster.dev/Experiment"] = tried.name
 
 

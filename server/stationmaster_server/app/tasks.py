@@ -9,6 +9,7 @@ from typing import Any
 
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
+from stationmaster_server.app.prompts import Prompts
 from stationmaster_server.app.sessions import WORKSPACES, Sessions
 from stationmaster_server.app.storage import Storage
 from stationmaster_server.db.engine import Database
@@ -53,14 +54,22 @@ class Tasks:
     handlers: dict[str, Handler]
 
 
-def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound) -> Tasks:
+def build_tasks(
+    stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, prompts: Prompts, outbound: Outbound
+) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
     embedder = Embedder(HashingEncoder(), on.pools.cpu)
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     ours: list[Kind[Any]] = [
-        PromptKind(sessions.service, sessions.turns, sessions.watching, at_once=on.settings.work.slots // 2),
+        PromptKind(
+            sessions.service,
+            sessions.turns,
+            sessions.watching,
+            prompts.rendering,
+            at_once=on.settings.work.slots // 2,
+        ),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
         _process_kind(on, sessions, embedder),
