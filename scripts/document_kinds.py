@@ -60,6 +60,8 @@ def table(model: type[BaseModel], schema: Mapping[str, Any], root: Mapping[str, 
 
 def typed(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     """A type in words, with its bounds."""
+    if not isinstance(field, dict):
+        return "any value"  # JSON Schema: true
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         found = root["$defs"][name]

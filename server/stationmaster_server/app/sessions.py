@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 from stationmaster_server.app.agents import Agents
 from stationmaster_server.app.engines import Engines, forgetting
@@ -53,10 +54,11 @@ def build_sessions(
     tokens: PageTokens,
     chores: Housekeeping,
     outbound: Outbound,
+    instructions: Instructions,
     stopping: Callable[[], bool],
 ) -> Sessions:
     """Build everything about sessions and turns. `stopping`: whether the server ends its streams by itself."""
-    services = TurnServices(database, engines.log, engines.queue, gate.audit, gate.quotas)
+    services = TurnServices(database, engines.log, engines.queue, gate.audit, gate.quotas, instructions)
     workspaces = Workspaces(settings.data_folder / WORKSPACES)
     workspaces.prepare()
     turns, permissions = Turns(services), Permissions(services)

@@ -9,6 +9,7 @@ from typing import Any
 
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
+from stationmaster_server.app.prompts import Prompts
 from stationmaster_server.app.sessions import WORKSPACES, Sessions
 from stationmaster_server.app.storage import Storage
 from stationmaster_server.credentials.using import Using
@@ -56,7 +57,13 @@ class Tasks:
 
 
 def build_tasks(
-    stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound, using: Using
+    stack: AsyncExitStack,
+    on: Ground,
+    sessions: Sessions,
+    storage: Storage,
+    prompts: Prompts,
+    outbound: Outbound,
+    using: Using,
 ) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
@@ -66,7 +73,11 @@ def build_tasks(
     tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own)
     ours: list[Kind[Any]] = [
         PromptKind(
-            sessions.service, sessions.turns, sessions.watching, at_once=_PROMPTS_PER_SLOT * on.settings.work.slots
+            sessions.service,
+            sessions.turns,
+            sessions.watching,
+            prompts.rendering,
+            at_once=_PROMPTS_PER_SLOT * on.settings.work.slots,
         ),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound, using),
