@@ -41,6 +41,19 @@ async def lock(tx: Transaction, keys: Iterable[Key]) -> None:
     )
 
 
+async def lock_free(tx: Transaction, keys: Iterable[Key]) -> set[Key]:
+    """Lock those of the keys that nobody else holds, and return them; nobody is waited for."""
+    ordered = sorted(set(keys))
+    rows = await tx.fetch(
+        "SELECT organization_id, concurrency_key FROM work_keys"
+        " WHERE (organization_id, concurrency_key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))"
+        " FOR UPDATE SKIP LOCKED",
+        [key.organization_id for key in ordered],
+        [key.name for key in ordered],
+    )
+    return {Key(row[0], row[1]) for row in rows}
+
+
 async def slots_taken(tx: Transaction, key: Key) -> int:
     """How many items of a locked key hold a slot."""
     sql = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
@@ -213,7 +213,7 @@ class WorkQueue:
         settlement = Settlement(item.organization_id, item.item_id, run.lease_token, item.concurrency_key, decision)
         run.completing = True
         try:
-            states, freed = await settle_all(tx, [settlement])
+            states, admitted, _ = await settle_all(tx, [settlement])
         except BaseException:
             run.completing = False
             raise
@@ -221,7 +221,7 @@ class WorkQueue:
             run.completing = False
             run.lost = True
             raise LeaseLost(f"item {item.item_id} is run by somebody else")
-        tx.after_commit(lambda: self._completed(run, freed or states[item.item_id] is State.QUEUED))
+        tx.after_commit(lambda: self._completed(run, admitted or states[item.item_id] is State.QUEUED))
         return states[item.item_id]
 
     def _completed(self, run: Run, wake: bool) -> None:
@@ -289,20 +289,35 @@ class WorkQueue:
             tx.after_commit(self.wake)
 
 
+class Settled(NamedTuple):
+    """What became of ends: the states by item, whether anybody got a slot, and which keys somebody else held."""
+
+    states: dict[UUID, State]
+    admitted: bool
+    busy: frozenset[key_store.Key]
+
+
 async def settle_all(
-    tx: Transaction, settlements: Sequence[Settlement], *, expired: bool = False
-) -> tuple[dict[UUID, State], bool]:
-    """End attempts and let in who waited for their slots; the states by item, and whether anybody was let in."""
-    locked = [key for settlement in settlements if (key := settlement.key()) is not None]
-    if locked:
-        await key_store.lock(tx, locked)
-    states = await claim_store.settle(tx, settlements, expired=expired)
+    tx: Transaction, settlements: Sequence[Settlement], *, expired: bool = False, wait: bool = True
+) -> Settled:
+    """End attempts and let in who waited for their slots.
+
+    `wait` False: those whose key somebody else holds are left out, so that nobody is held up by another's key.
+    """
+    keys = {key for settlement in settlements if (key := settlement.key()) is not None}
+    busy = frozenset[key_store.Key]()
+    if keys and wait:
+        await key_store.lock(tx, keys)
+    elif keys:
+        busy = frozenset(keys - await key_store.lock_free(tx, keys))
+        settlements = [settlement for settlement in settlements if settlement.key() not in busy]
+    states = await claim_store.settle(tx, settlements, expired=expired) if settlements else {}
     freed = [
         key
         for settlement in settlements
         if (key := settlement.key()) is not None and states.get(settlement.item_id) in FINAL
     ]
-    return states, bool(freed and await key_store.admit(tx, freed))
+    return Settled(states, bool(freed and await key_store.admit(tx, freed)), busy)
 
 
 async def _enough(adding: int) -> None:
