@@ -20,6 +20,7 @@ from stationmaster_server.work.model import (
     RateLimit,
     RetryPolicy,
     State,
+    Strategy,
     Succeeded,
     Timeouts,
     WorkItem,
@@ -47,7 +48,8 @@ async def test_a_submission_that_is_rolled_back_is_never_run(start_server: Start
     for claim_here in (False, True):
         with pytest.raises(ZeroDivisionError):
             await submit_and_fail(server, claim_here)
-    await server.reaches((await server.submit()).item_id, State.RUNNING)
+    await server.submit()
+    await gate.begun.wait()
     assert len(gate.runs) == 1
 
 
@@ -269,3 +271,10 @@ async def test_alike_items_are_one_statement_though_each_has_policies_of_its_own
     async with idle.database.system() as tx:
         await idle.queue.submit_many(tx, [new(5) for _ in range(7)] + [new(4) for _ in range(2)])
     assert sizes == [7, 2]
+    sizes.clear()
+    keyed = [idle.new(concurrency_key="k", max_running=3) for _ in range(20)]
+    limited = [replace(work, strategy=Strategy.CANCEL_NEWEST) for work in keyed[:5]]
+    async with idle.database.system() as tx:
+        items = await idle.queue.submit_many(tx, keyed + limited)
+    assert sizes == [3, 17, 5]
+    assert [item.state for item in items] == [State.QUEUED] * 3 + [State.WAITING] * 17 + [State.CANCELLED] * 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import groupby
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -25,7 +26,15 @@ from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.retry import decide
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.store import Lease
-from stationmaster_server.work.submission import Room, insert_one, insert_plain, is_plain, key_of
+from stationmaster_server.work.submission import (
+    Room,
+    insert_admitted,
+    insert_one,
+    insert_plain,
+    is_plain,
+    key_of,
+    looks_up,
+)
 
 
 class LocalWorker(Protocol):
@@ -96,7 +105,9 @@ class WorkQueue:
         return item, created
 
     async def submit_many(self, tx: Transaction, works: Sequence[NewWork], *, bounded: bool = True) -> list[WorkItem]:
-        """Put items of one organization into the queue; those without keys in one statement. Errors as of `submit`.
+        """Put items of one organization into the queue, those that are alike in one statement where that is possible.
+
+        Errors as of `submit`.
 
         `bounded` False: what follows from work that was let in is let in, however much waits.
         """
@@ -110,8 +121,20 @@ class WorkQueue:
         if plain:
             await room(len(plain))
         inserted = iter(await insert_plain(tx, plain))
-        items = [next(inserted) if is_plain(work) else (await insert_one(tx, work, None, room))[0] for work in works]
+        others = iter(await self._insert_others(tx, [work for work in works if not is_plain(work)], room))
         tx.after_commit(self.wake)
+        return [next(inserted if is_plain(work) else others) for work in works]
+
+    async def _insert_others(self, tx: Transaction, works: Sequence[NewWork], room: Room) -> list[WorkItem]:
+        """In their order, which decides who of a key gets its slots; the keys are locked."""
+        items: list[WorkItem] = []
+        for alone, group in groupby(works, looks_up):
+            together = list(group)
+            if alone:
+                items += [(await insert_one(tx, work, None, room))[0] for work in together]
+            else:
+                await room(len(together))
+                items += await insert_admitted(tx, together)
         return items
 
     def _lease(self, work: NewWork) -> Lease | None:
