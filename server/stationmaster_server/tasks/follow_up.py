@@ -10,7 +10,7 @@ from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import NotFound, StationmasterError, Unavailable
+from stationmaster_server.errors import Aborted, NotFound, StationmasterError, Unavailable
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks import dependency_store, events, execution_store, reporting, store
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 200
 _LOOK = timedelta(seconds=1)
+_PATIENCE = timedelta(milliseconds=200)
+"""How long one organization's locks are waited for while the ends of others wait."""
 
 
 class FollowUp:
@@ -62,15 +64,28 @@ class FollowUp:
         self._wake.set()
 
     async def run_once(self) -> int:
-        """Deal with a batch; returns how many. What cannot be dealt with holds up nobody else. Raises Unavailable."""
-        async with self._services.database.system(autocommit=True) as tx:
-            found = await follow_up_store.look(tx, self._kinds, _BATCH)
-        return sum([await self._deal_with(organization_id, ids) for organization_id, ids in found.items()])
+        """Deal with a batch; returns how many. What cannot be dealt with holds up nobody else. Raises Unavailable.
+
+        An organization whose graph, tasks or keys somebody holds is left to the next look.
+        """
+        handled, busy = 0, set[UUID]()
+        while True:
+            async with self._services.database.system(autocommit=True) as tx:
+                found = await follow_up_store.look(tx, self._kinds, _BATCH, without=busy)
+            held = set[UUID]()
+            for organization_id, ids in found.items():
+                try:
+                    handled += await self._deal_with(organization_id, ids)
+                except Aborted:
+                    held.add(organization_id)
+            if not held:
+                return handled
+            busy |= held
 
     async def _deal_with(self, organization_id: UUID, ids: Sequence[UUID]) -> int:
         try:
             return await self._deal_with_all(organization_id, ids)
-        except Unavailable:
+        except (Unavailable, Aborted):
             raise
         except Exception:
             if len(ids) == 1:
@@ -82,6 +97,7 @@ class FollowUp:
     async def _deal_with_all(self, organization_id: UUID, ids: Sequence[UUID]) -> int:
         """One transaction, in the order of locks that everybody keeps: graph, tasks, keys, items, streams."""
         async with self._services.database.system() as tx:
+            await tx.wait_at_most(_PATIENCE)
             await self._lock_tasks(tx, organization_id, ids)
             items = await follow_up_store.lock(tx, organization_id, ids)
             await self._tell(tx, organization_id, items)
@@ -111,7 +127,7 @@ class FollowUp:
                 logger.warning("ended executions could not be followed up, the next look will: %s", error)
             except Exception:
                 logger.exception("ended executions could not be followed up, the next look will")
-            if handled == _BATCH:
+            if handled >= _BATCH:
                 continue
             try:
                 async with asyncio.timeout(_LOOK.total_seconds()):

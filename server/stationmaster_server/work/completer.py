@@ -145,7 +145,7 @@ class Completer:
         """Those of one key, behind whoever waits for it already; for a while."""
         try:
             async with self._database.system() as tx:
-                await tx.execute(f"SET LOCAL lock_timeout = {_TURN // timedelta(milliseconds=1)}")
+                await tx.wait_at_most(_TURN)
                 settled = await settle_all(tx, settlements)
                 self._tell(tx, settled)
         except Aborted:
