@@ -174,7 +174,7 @@ class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap
     OVERLAP_POLICY_BUFFER_ONE: _OverlapPolicy.ValueType  # 2
     """Submits one that waits for the end; further ones are skipped."""
     OVERLAP_POLICY_ALLOW_ALL: _OverlapPolicy.ValueType  # 3
-    """Submits another one beside it."""
+    """Submits another one beside it, while fewer than 1000 of the schedule wait or run."""
     OVERLAP_POLICY_CANCEL_OTHER: _OverlapPolicy.ValueType  # 4
     """Cancels the other one."""
 
@@ -188,7 +188,7 @@ OVERLAP_POLICY_SKIP: OverlapPolicy.ValueType  # 1
 OVERLAP_POLICY_BUFFER_ONE: OverlapPolicy.ValueType  # 2
 """Submits one that waits for the end; further ones are skipped."""
 OVERLAP_POLICY_ALLOW_ALL: OverlapPolicy.ValueType  # 3
-"""Submits another one beside it."""
+"""Submits another one beside it, while fewer than 1000 of the schedule wait or run."""
 OVERLAP_POLICY_CANCEL_OTHER: OverlapPolicy.ValueType  # 4
 """Cancels the other one."""
 Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015

@@ -272,8 +272,9 @@ async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequenc
 
 
 async def blocked_of(tx: Transaction, organization_id: UUID, *task_ids: str) -> list[UUID]:
-    """The executions of tasks that wait for others, in their order."""
-    sql = "SELECT id FROM executions WHERE organization_id = $1 AND task_id = ANY($2::text[]) AND blocked ORDER BY id"
+    """The executions of tasks that wait for others and have not ended, in their order."""
+    sql = f"""SELECT e.id FROM {JOINED} AND e.task_id = ANY($2::text[]) AND e.blocked
+              AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.id"""
     return [row["id"] for row in await tx.fetch(sql, organization_id, list(task_ids))]
 
 

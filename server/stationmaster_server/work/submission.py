@@ -123,7 +123,7 @@ async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None, room: 
     await room(1)
     state = State.QUEUED
     if key is not None:
-        if work.strategy is Strategy.CANCEL_RUNNING and not work.paused:
+        if work.strategy is Strategy.CANCEL_RUNNING:  # also one that is held back: later it only waits for its slot
             await _make_room(tx, work, key)
         state = _admission(work, (await key_store.slots_taken(tx, [key]))[key])
     row = Row(work.item_id or new_id(), work.subject_id, work.payload)
