@@ -179,7 +179,12 @@ class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap
     """Cancels the other one."""
 
 class OverlapPolicy(_OverlapPolicy, metaclass=_OverlapPolicyEnumTypeWrapper):
-    """What a schedule does when it is due while an execution that it began still waits or runs."""
+    """What a schedule does when it is due while an execution that it began still waits or runs.
+
+    A concurrency key that the task has in its options holds for what its schedule begins, too. Of such a task BUFFER_ONE
+    needs `max_running` 1 and the strategy WAIT, CANCEL_OTHER `max_running` 1 and the strategy CANCEL_RUNNING; other
+    combinations are INVALID_ARGUMENT.
+    """
 
 OVERLAP_POLICY_UNSPECIFIED: OverlapPolicy.ValueType  # 0
 """SKIP."""
@@ -2412,7 +2417,9 @@ class BackfillTaskRequest(_message.Message):
     name: _builtins.str
     """`tasks/{task}`."""
     max_running: _builtins.int
-    """How many run at once. Default 1."""
+    """How many run at once. Default 1. Of a task with a concurrency key in its options that key decides instead; its strategy
+    must be WAIT, or it is INVALID_ARGUMENT.
+    """
     validate_only: _builtins.bool
     """Tells what would be submitted and changes nothing."""
     request_id: _builtins.str
