@@ -65,7 +65,7 @@ def build_sessions(
     idle = IdleSessions(services, default_timeout=settings.sessions.idle_timeout)
     chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
     chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
-    chores.add(forgetting(database, settings.work.keep_ended))
+    chores.add(forgetting(database, settings.work.keep_ended, sweep_store.NEEDED_WORK))
     chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
     if agents.claude is not None:
