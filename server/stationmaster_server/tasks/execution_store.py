@@ -13,6 +13,8 @@ from pydantic_core import to_json
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
+from stationmaster_server.events.store import begin_streams, encode_body
+from stationmaster_server.tasks import events
 from stationmaster_server.tasks.model import (
     Attempt,
     Execution,
@@ -75,28 +77,27 @@ class NewRow:
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-# A stream that begins is nobody else's yet: so rows, streams and first events are one round trip.
-_INSERT = """
+_INSERT = f"""
 WITH new AS (
     SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[])
+                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[],
+                         $16::text[])
         AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked,
-             secrets)
-), stream AS (
-    INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, id, 1 FROM new ON CONFLICT DO NOTHING
-), event AS (
-    INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
-    SELECT $1, id, 1, now(), 'execution_state_changed',
-           json_build_object('state', CASE WHEN blocked THEN 'BLOCKED' ELSE 'QUEUED' END, 'attempt', 0)
-    FROM new WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = new.id)
-)
+             secrets, first_event)
+), first AS (
+    SELECT id AS stream_id, '{events.STATE_CHANGED}' AS kind, first_event AS body FROM new
+), {begin_streams("first")}
 INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
                         task_id, task_uid, scheduled_for, template, blocked, secrets)
 SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
-       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked,
+       COALESCE(string_to_array(report_formats, ','), '{{}}'), task_id, task_uid, scheduled_for, template, blocked,
        secrets::json
 FROM new
 """
+_FIRST_EVENT = {
+    blocked: encode_body(events.state_changed(state, 0).body)
+    for blocked, state in ((False, ExecutionState.QUEUED), (True, ExecutionState.BLOCKED))
+}
 
 
 async def insert(
@@ -120,6 +121,7 @@ async def insert(
         [row.template for row in rows],
         [row.blocked for row in rows],
         [_json(dict(row.secrets)) for row in rows],
+        [_FIRST_EVENT[row.blocked] for row in rows],
     )
 
 
