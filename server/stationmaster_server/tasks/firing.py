@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _AGAIN_SOON = timedelta(seconds=1)
 _AGAIN_LATER = timedelta(seconds=30)
+_PATIENCE = timedelta(milliseconds=200)
+"""How long one task's locks are waited for while others are due."""
 
 
 class Firing:
@@ -65,6 +67,7 @@ class Firing:
         claimed: Claimed | None = None
         try:
             async with self._services.database.system() as tx:
+                await tx.wait_at_most(_PATIENCE)
                 claimed = await schedule_store.claim(tx, self._clock() if self._clock else await clock(tx))
                 return None if claimed is None else await self._settle(tx, claimed)
         except Unavailable:
