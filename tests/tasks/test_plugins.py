@@ -182,9 +182,9 @@ class Nonsense:
     ("what", "message"),
     [
         ("nothing", "the kind answered NoneType instead of Done"),
-        ("not a number", "ValueError: Out of range float values"),
-        ("no json", "TypeError: Object of type object is not JSON serializable"),
-        ("too much", "the result has 2000013 bytes; 1048576 are allowed"),
+        ("not a number", "the result is no JSON that can be stored: Out of range float values"),
+        ("no json", "the result is no JSON that can be stored: Object of type object is not JSON serializable"),
+        ("too much", "the result has 2000012 bytes; 1048576 are allowed"),
         ("no level", "ValueError: there is no level 'loud'"),
         ("no message", "17"),
         ("no checkpoint", "ValueError: Out of range float values"),
