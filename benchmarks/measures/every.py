@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from benchmarks.measure import Measure
-from benchmarks.measures import events, process, replies, sessions, transport, watchers, work
+from benchmarks.measures import credentials, events, process, replies, sessions, transport, watchers, work
 
 EVERY: tuple[type[Measure], ...] = (
     transport.UnaryCalls,
     transport.Burst,
     sessions.GetSession,
     sessions.CreateSession,
+    credentials.AccessCredential,
     replies.Cycle,
     replies.FirstToken,
     replies.LongReply,

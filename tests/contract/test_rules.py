@@ -85,7 +85,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     assert len([name for name in names if name.startswith("TaskService.")]) == 24
     assert len([name for name in names if name.startswith("StorageService.")]) == 3
     assert len([name for name in names if name.startswith("CredentialService.")]) == 18
-    assert len([name for name in names if name.startswith("PromptService.")]) == 15
+    assert len([name for name in names if name.startswith("PromptService.")]) == 24
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)
@@ -223,6 +223,8 @@ def _is_input(message: Descriptor) -> bool:
             "Prompt",
             "PromptRule",
             "PromptCustomization",
+            "Experiment",
+            "ExperimentVariant",
         )
     }
     return message.full_name in wanted

@@ -237,6 +237,12 @@ def prompt() -> prompt_pb2.Prompt:
     return prompt_pb2.Prompt(template="Say {{ what | default('hello') }}.")
 
 
+def experiment(prompt_name: str) -> prompt_pb2.Experiment:
+    """An experiment that can be: two variants of one version."""
+    variants = [prompt_pb2.ExperimentVariant(variant=name, version=1) for name in ("control", "treatment")]
+    return prompt_pb2.Experiment(prompt=prompt_name, label="sample", variants=variants)
+
+
 async def _furnish_prompts(caller: Caller) -> None:
     stub: Any = caller.stub(prompt_pb2_grpc.PromptServiceStub)
     for _ in range(2):
@@ -252,6 +258,10 @@ async def _furnish_prompts(caller: Caller) -> None:
         customized = prompt_pb2.CreatePromptCustomizationRequest(parent=created.name, customization=custom)
         made = await stub.CreatePromptCustomization(customized, metadata=caller.metadata)
     caller.names["stationmaster.dev/PromptCustomization"] = made.name
+    for _ in range(2):
+        trial = prompt_pb2.CreateExperimentRequest(experiment=experiment(created.name))
+        tried = await stub.CreateExperiment(trial, metadata=caller.metadata)
+    caller.names["stationmaster.dev/Experiment"] = tried.name
 
 
 async def _furnish_mcp(caller: Caller) -> None:

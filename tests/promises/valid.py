@@ -13,7 +13,7 @@ from stationmaster.v1 import agent_pb2, credential_pb2, identity_pb2, mcp_pb2, p
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, behaviors, message_type, name_fields, reference
 from tests.contract.samples import smallest
-from tests.contract.world import MCP_SERVER, TOOL, Caller, prompt, task
+from tests.contract.world import MCP_SERVER, TOOL, Caller, experiment, prompt, task
 
 BY_NAME = {method.name.rpartition(".")[2]: method for method in descriptors.methods()}
 MUTATIONS = [method for method in descriptors.methods() if method.mutates]
@@ -181,7 +181,7 @@ async def _credential_grant(caller: Caller) -> str:
 
 
 async def _stored_prompt(caller: Caller) -> str:
-    request = prompt_pb2.CreatePromptRequest(prompt_id=unique("agent"), prompt=prompt())
+    request = prompt_pb2.CreatePromptRequest(prompt_id=unique("agent"), prompt=prompt(), labels=["sample"])
     return str((await invoke(caller, "CreatePrompt", request)).name)
 
 
@@ -189,6 +189,11 @@ async def _customization(caller: Caller) -> str:
     request = prompt_pb2.CreatePromptCustomizationRequest(parent=await _stored_prompt(caller))
     request.customization.template = "Please."
     return str((await invoke(caller, "CreatePromptCustomization", request)).name)
+
+
+async def _experiment(caller: Caller) -> str:
+    request = prompt_pb2.CreateExperimentRequest(experiment=experiment(await _stored_prompt(caller)))
+    return str((await invoke(caller, "CreateExperiment", request)).name)
 
 
 _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
@@ -210,6 +215,7 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/CredentialGrant": _credential_grant,
     "stationmaster.dev/Prompt": _stored_prompt,
     "stationmaster.dev/PromptCustomization": _customization,
+    "stationmaster.dev/Experiment": _experiment,
 }
 
 
@@ -307,6 +313,16 @@ async def _first_version(caller: Caller, request: Any) -> None:
     request.version = 1
 
 
+async def _start(caller: Caller, request: Any) -> None:
+    await invoke(caller, "StartExperiment", prompt_pb2.StartExperimentRequest(name=request.name))
+
+
+async def _variants(caller: Caller, request: Any) -> None:
+    name = request.experiment.display_name
+    request.experiment.CopyFrom(experiment(request.experiment.prompt))
+    request.experiment.display_name = name
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
@@ -330,5 +346,8 @@ _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "RotateEncryptionKey": _new_key,
     "ImportEnvironment": _variables,
     "SetPromptLabel": _first_version,
+    "CreateExperiment": _variants,
+    "StopExperiment": _start,
+    "ConcludeExperiment": _start,
 }
 """What a method needs that its descriptor does not tell."""

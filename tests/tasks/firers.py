@@ -74,6 +74,13 @@ class Firer:
         return [row["scheduled_for"] for row in rows]
 
 
+async def states(server: Firer) -> list[str]:
+    """How the executions stand, the oldest first."""
+    async with server.database.system(autocommit=True) as tx:
+        rows = await tx.fetch("SELECT state FROM work_items WHERE follow_up ORDER BY created_at, item_id")
+    return [row["state"] for row in rows]
+
+
 @asynccontextmanager
 async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     """A server with connections of its own."""

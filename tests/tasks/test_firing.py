@@ -20,9 +20,9 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import StationmasterError, Unavailable
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.loops import attempt
-from stationmaster_server.tasks import dependency_store, execution_store, schedule_rules, schedule_store
+from stationmaster_server.tasks import schedule_store
 from stationmaster_server.tasks.backfill import backfill
-from stationmaster_server.tasks.model import FailurePolicy, TaskState
+from stationmaster_server.tasks.model import TaskState
 from stationmaster_server.tasks.previews import Previews
 from stationmaster_server.tasks.schedule_model import Overlap, Schedule
 from stationmaster_server.tasks.schedules import next_times
@@ -66,13 +66,6 @@ async def end(server: Firer, state: str, count: int = 1) -> list[UUID]:
             count,
         )
     return [row["item_id"] for row in rows]
-
-
-async def states(server: Firer) -> list[str]:
-    """How the executions stand, the oldest first."""
-    async with server.database.system(autocommit=True) as tx:
-        rows = await tx.fetch("SELECT state FROM work_items WHERE follow_up ORDER BY created_at, item_id")
-    return [row["state"] for row in rows]
 
 
 async def audited(server: Firer, action: str) -> list[dict[str, object]]:
@@ -192,52 +185,6 @@ async def test_skip_counts_what_came_while_another_one_ran(one: Firer, clock: Cl
     clock.at += MINUTE
     await one.firing.fire_due()
     assert await one.fired(task) == [NOON + MINUTE, NOON + 4 * MINUTE]
-
-
-async def test_buffer_one_lets_one_wait_for_the_end(one: Firer, clock: Clock, tenant: Tenant) -> None:
-    await one.create(tenant, "buffers", replace(EVERY_MINUTE, overlap=Overlap.BUFFER_ONE))
-    for _ in range(4):
-        clock.at += MINUTE
-        await one.firing.fire_due()
-    assert await states(one) == ["QUEUED", "WAITING"]
-    assert (await one.get(tenant, "buffers")).skipped == {"OVERLAP": 2}
-
-
-async def test_cancel_other_cancels_what_has_not_ended(one: Firer, clock: Clock, tenant: Tenant) -> None:
-    await one.create(tenant, "cancels", replace(EVERY_MINUTE, overlap=Overlap.CANCEL_OTHER))
-    for _ in range(3):
-        clock.at += MINUTE
-        await one.firing.fire_due()
-    assert await states(one) == ["CANCELLED", "CANCELLED", "QUEUED"]
-    assert (await one.get(tenant, "cancels")).skipped == {}
-
-
-@pytest.mark.parametrize(
-    ("overlap", "expected", "skipped"),
-    [(Overlap.CANCEL_OTHER, ["CANCELLED"] * 6 + ["WAITING"], {}), (Overlap.ALLOW_ALL, ["QUEUED"] * 3, {"OVERLAP": 4})],
-)
-async def test_what_waits_for_another_task_does_not_pile_up(
-    one: Firer,
-    clock: Clock,
-    tenant: Tenant,
-    monkeypatch: pytest.MonkeyPatch,
-    overlap: Overlap,
-    expected: list[str],
-    skipped: dict[str, int],
-) -> None:
-    monkeypatch.setattr(schedule_rules, "MOST_OPEN", 3)
-    await one.create(tenant, "first", Schedule(cron="0 0 1 1 *"))
-    await one.create(tenant, "second", replace(EVERY_MINUTE, overlap=overlap))
-    async with one.database.system() as tx:
-        await dependency_store.insert(tx, tenant.organization_id, "second", "first", FailurePolicy.BLOCK)
-    for _ in range(7):
-        clock.at += MINUTE
-        await one.firing.fire_due()
-    assert await states(one) == expected
-    assert (await one.get(tenant, "second")).skipped == skipped
-    async with one.database.system(autocommit=True) as tx:
-        live = await execution_store.blocked_of(tx, tenant.organization_id, "second")
-        assert len(live) == sum(state in ("QUEUED", "WAITING") for state in expected)
 
 
 async def test_an_outage_is_caught_up_with_as_far_as_the_window_goes(one: Firer, clock: Clock, tenant: Tenant) -> None:

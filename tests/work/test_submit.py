@@ -62,7 +62,7 @@ async def submit_and_fail(server: Server, claim_here: bool) -> None:
 async def test_the_local_worker_is_woken_without_waiting_for_its_poll(start_server: StartServer) -> None:
     server = await start_server({"noop": noop}, NOTHING_BY_ITSELF)
     item = await server.submit()
-    await server.reaches(item.item_id, State.SUCCEEDED, limit=5)
+    await server.reaches(item.item_id, State.SUCCEEDED)
 
 
 async def test_a_busy_server_wakes_another_ones_worker(start_server: StartServer) -> None:
@@ -72,7 +72,7 @@ async def test_a_busy_server_wakes_another_ones_worker(start_server: StartServer
     await gate.begun.wait()
     await start_server({"noop": noop}, NOTHING_BY_ITSELF, listens=True)
     item = await busy.submit()
-    await busy.reaches(item.item_id, State.SUCCEEDED, limit=5)
+    await busy.reaches(item.item_id, State.SUCCEEDED)
     gate.open.set()
 
 
@@ -213,7 +213,7 @@ async def test_a_tenant_submits_within_its_own_transaction(start_server: StartSe
 async def test_what_this_server_does_not_handle_wakes_another(start_server: StartServer) -> None:
     here = await start_server({"other": noop}, NOTHING_BY_ITSELF)
     await start_server({"noop": noop}, NOTHING_BY_ITSELF, listens=True)
-    await here.reaches((await here.submit()).item_id, State.SUCCEEDED, limit=5)
+    await here.reaches((await here.submit()).item_id, State.SUCCEEDED)
 
 
 async def test_lanes_and_keys_that_nobody_uses_are_forgotten_and_come_back(start_server: StartServer) -> None:

@@ -15,6 +15,7 @@ from stationmaster_client.cli.files import read_message
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query, text_of
 from stationmaster_client.cli.output import age, dollars, moment, plain
+from stationmaster_client.names import full
 
 if TYPE_CHECKING:
     from stationmaster.v1 import agent_pb2
@@ -39,6 +40,10 @@ Limits = Annotated[
     typer.Option("--limit", metavar="NAME=N", help=f"A limit, or none: {', '.join(NAMES)}; may be repeated."),
 ]
 AtLimit = Annotated[str, typer.Option("--at-limit", metavar="ask|end", help="What happens to a turn at a limit.")]
+Credential = Annotated[
+    str,
+    typer.Option("--credential", help="The credential that holds the key for its model's provider; 'none' for none."),
+]
 Name = Annotated[str, typer.Option("--name", help="A name for people.")]
 Description = Annotated[str, typer.Option("--description", help="What it is for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")]
@@ -58,6 +63,7 @@ async def create(
     deny: Deny = [],  # noqa: B006
     limit: Limits = [],  # noqa: B006
     at_limit: AtLimit = "",
+    credential: Credential = "",
     name: Name = "",
     description: Description = "",
     dry_run: DryRun = False,
@@ -66,6 +72,7 @@ async def create(
     agent_id, agent = _from_file(agent_id, file)
     _apply(agent, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
     set_limits(agent.spec.limits, limit, at_limit)
+    _set_credential(agent, credential)
     if not agent_id or not agent.spec.model:
         raise CommandError("an id and a model are needed: stationmaster agents create helper --model demo")
     made = await run.client.agents.create(
@@ -92,6 +99,7 @@ async def update(
     deny: Deny = [],  # noqa: B006
     limit: Limits = [],  # noqa: B006
     at_limit: AtLimit = "",
+    credential: Credential = "",
     name: Name = "",
     description: Description = "",
     dry_run: DryRun = False,
@@ -108,6 +116,7 @@ async def update(
                 setattr(current, field.name, value)
     _apply(current, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
     set_limits(current.spec.limits, limit, at_limit)
+    _set_credential(current, credential)
     changed = [
         path for path in ("display_name", "description", "spec") if getattr(current, path) != getattr(before, path)
     ]
@@ -202,6 +211,13 @@ def _from_file(agent_id: str, file: Path | None) -> tuple[str, agent_pb2.Agent]:
         return agent_id, agent_pb2.Agent()
     named, agent = read_message(file, agent_pb2.Agent(), "agents")
     return agent_id or named, agent
+
+
+def _set_credential(agent: agent_pb2.Agent, credential: str) -> None:
+    if credential == "none":
+        agent.spec.credential = ""
+    elif credential:
+        agent.spec.credential = full("credentials", credential)
 
 
 def _apply(

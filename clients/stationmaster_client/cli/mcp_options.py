@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.options import pairs
 
 if TYPE_CHECKING:
     from stationmaster.v1 import mcp_pb2
@@ -32,6 +33,14 @@ Environment = Annotated[
 ]
 Headers = Annotated[
     list[str], _option("--header", "A header for the URL, with the value of your environment's FROM.", "NAME=FROM")
+]
+Credentials = Annotated[
+    list[str],
+    _option(
+        "--credential",
+        "A variable or header with a credential's secret, which the server puts in: x-key='{credentials/x}'.",
+        "NAME=TEXT",
+    ),
 ]
 HeaderFile = Annotated[Path | None, _option("--header-file", "A file of headers, one `Name: value` a line.", "FILE")]
 Organization = Annotated[
@@ -63,6 +72,7 @@ def apply_transport(
     environment: list[str],
     headers: list[str],
     header_file: Path | None,
+    credentials: list[str],
 ) -> None:
     """Put how it is reached over what is there."""
     if command and url:
@@ -78,6 +88,11 @@ def apply_transport(
         raise CommandError("--header and --header-file are for a server with a --url")
     if arguments:
         server.stdio.arguments[:] = arguments
+    named = pairs(credentials, "--credential")
+    if named and kind == "stdio":
+        server.stdio.credential_environment.update(named)
+    elif named:
+        server.http.credential_headers.update(named)
     for text in environment:
         name, value = _from_environment(text, "--env")
         server.stdio.environment[name] = value

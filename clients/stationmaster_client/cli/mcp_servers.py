@@ -42,6 +42,7 @@ async def add(
     env: given.Environment = [],  # noqa: B006
     header: given.Headers = [],  # noqa: B006
     header_file: given.HeaderFile = None,
+    credential: given.Credentials = [],  # noqa: B006
     organization: Annotated[bool, typer.Option("--organization", help="For all users, not for you alone.")] = False,
     allow_tool: given.Allowed = [],  # noqa: B006
     idempotent: given.Idempotent = [],  # noqa: B006
@@ -60,7 +61,7 @@ async def add(
     server = mcp_pb2.McpServer(trust_annotations=trust_annotations)
     if organization:
         server.level = mcp_pb2.MCP_LEVEL_ORGANIZATION
-    given.apply_transport(server, program, argument, url, env, header, header_file)
+    given.apply_transport(server, program, argument, url, env, header, header_file, credential)
     _apply(server, name, description, allow_tool, idempotent, call_timeout, connect_timeout)
     describe_server(run.out, await run.client.mcp.register(server_id, server, validate_only=dry_run))
 
@@ -75,6 +76,7 @@ async def update(
     env: given.Environment = [],  # noqa: B006
     header: given.Headers = [],  # noqa: B006
     header_file: given.HeaderFile = None,
+    credential: given.Credentials = [],  # noqa: B006
     drop: Annotated[list[str], typer.Option("--drop", metavar="NAME", help="A variable or header to remove.")] = [],  # noqa: B006
     organization: given.Organization = False,
     allow_tool: given.Allowed = [],  # noqa: B006
@@ -92,12 +94,16 @@ async def update(
     """Change a server. Lists that are given replace the old ones; secrets that are not given stay."""
     current = await run.client.mcp.get(server, level=level(organization))
     before = type(current).FromString(current.SerializeToString())
-    given.apply_transport(current, program, argument, url, env, header, header_file)
+    given.apply_transport(current, program, argument, url, env, header, header_file, credential)
     for secret in drop:
-        secrets = current.stdio.environment if current.HasField("stdio") else current.http.headers
-        if secret not in secrets:
+        places = [current.stdio.environment, current.stdio.credential_environment]
+        if current.HasField("http"):
+            places = [current.http.headers, current.http.credential_headers]
+        found = [place for place in places if secret in place]
+        if not found:
             raise CommandError(f"{current.name} has no variable or header {secret}")
-        del secrets[secret]
+        for place in found:
+            del place[secret]
     _apply(current, name, description, allow_tool, idempotent, call_timeout, connect_timeout)
     if trust_annotations is not None:
         current.trust_annotations = trust_annotations

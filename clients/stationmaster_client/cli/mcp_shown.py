@@ -46,6 +46,7 @@ def describe_server(out: Output, server: mcp_pb2.McpServer) -> None:
             ("reached by", reached_by(server)),
             ("variables", ", ".join(sorted(server.stdio.environment))),
             ("headers", ", ".join(sorted(server.http.headers))),
+            ("credentials", ", ".join(f"{name}={text}" for name, text in sorted(_named(server).items()))),
             ("state", "disabled" if server.disabled else ""),
             ("tools", ", ".join(server.allowed_tools)),
             ("idempotent", ", ".join(server.idempotent_tools)),
@@ -133,3 +134,7 @@ def hints_of(tool: mcp_pb2.McpTool) -> str:
         )
         if is_so
     )
+
+
+def _named(server: mcp_pb2.McpServer) -> dict[str, str]:
+    return dict(server.stdio.credential_environment) | dict(server.http.credential_headers)

@@ -5,6 +5,7 @@ Prompts: versioned, labelled templates, chosen by context, and what they are tol
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -118,6 +119,94 @@ DIFF_LINE_KIND_REMOVED: DiffLineKind.ValueType  # 3
 DIFF_LINE_KIND_SKIPPED: DiffLineKind.ValueType  # 4
 """Lines that are in both are left out here."""
 Global___DiffLineKind: _TypeAlias = DiffLineKind  # noqa: Y015
+
+class _OutcomeMetric:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutcomeMetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutcomeMetric.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTCOME_METRIC_UNSPECIFIED: _OutcomeMetric.ValueType  # 0
+    """Never sent."""
+    OUTCOME_METRIC_SUCCESS: _OutcomeMetric.ValueType  # 1
+    """Whether it did what it should: 1 or 0. More is better."""
+    OUTCOME_METRIC_SCORE: _OutcomeMetric.ValueType  # 2
+    """How good it was, in any scale. More is better."""
+    OUTCOME_METRIC_LATENCY: _OutcomeMetric.ValueType  # 3
+    """How long it took, in seconds. Less is better."""
+    OUTCOME_METRIC_COST: _OutcomeMetric.ValueType  # 4
+    """What it cost, in millionths of a US dollar. Less is better."""
+
+class OutcomeMetric(_OutcomeMetric, metaclass=_OutcomeMetricEnumTypeWrapper):
+    """What is measured of a render, or of what followed it."""
+
+OUTCOME_METRIC_UNSPECIFIED: OutcomeMetric.ValueType  # 0
+"""Never sent."""
+OUTCOME_METRIC_SUCCESS: OutcomeMetric.ValueType  # 1
+"""Whether it did what it should: 1 or 0. More is better."""
+OUTCOME_METRIC_SCORE: OutcomeMetric.ValueType  # 2
+"""How good it was, in any scale. More is better."""
+OUTCOME_METRIC_LATENCY: OutcomeMetric.ValueType  # 3
+"""How long it took, in seconds. Less is better."""
+OUTCOME_METRIC_COST: OutcomeMetric.ValueType  # 4
+"""What it cost, in millionths of a US dollar. Less is better."""
+Global___OutcomeMetric: _TypeAlias = OutcomeMetric  # noqa: Y015
+
+class _AnalyticsInterval:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnalyticsIntervalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnalyticsInterval.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANALYTICS_INTERVAL_UNSPECIFIED: _AnalyticsInterval.ValueType  # 0
+    """Means ANALYTICS_INTERVAL_DAY."""
+    ANALYTICS_INTERVAL_HOUR: _AnalyticsInterval.ValueType  # 1
+    """An hour; at most 31 days."""
+    ANALYTICS_INTERVAL_DAY: _AnalyticsInterval.ValueType  # 2
+    """A day (UTC); at most 400 days."""
+
+class AnalyticsInterval(_AnalyticsInterval, metaclass=_AnalyticsIntervalEnumTypeWrapper):
+    """How far apart the points of an analysis are."""
+
+ANALYTICS_INTERVAL_UNSPECIFIED: AnalyticsInterval.ValueType  # 0
+"""Means ANALYTICS_INTERVAL_DAY."""
+ANALYTICS_INTERVAL_HOUR: AnalyticsInterval.ValueType  # 1
+"""An hour; at most 31 days."""
+ANALYTICS_INTERVAL_DAY: AnalyticsInterval.ValueType  # 2
+"""A day (UTC); at most 400 days."""
+Global___AnalyticsInterval: _TypeAlias = AnalyticsInterval  # noqa: Y015
+
+class _ExperimentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExperimentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExperimentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPERIMENT_STATE_UNSPECIFIED: _ExperimentState.ValueType  # 0
+    """Never sent."""
+    EXPERIMENT_STATE_DRAFT: _ExperimentState.ValueType  # 1
+    """It was not started yet."""
+    EXPERIMENT_STATE_RUNNING: _ExperimentState.ValueType  # 2
+    """It assigns variants."""
+    EXPERIMENT_STATE_STOPPED: _ExperimentState.ValueType  # 3
+    """It does not any more."""
+    EXPERIMENT_STATE_CONCLUDED: _ExperimentState.ValueType  # 4
+    """It has ended, with or without a winner."""
+
+class ExperimentState(_ExperimentState, metaclass=_ExperimentStateEnumTypeWrapper):
+    """How an experiment stands."""
+
+EXPERIMENT_STATE_UNSPECIFIED: ExperimentState.ValueType  # 0
+"""Never sent."""
+EXPERIMENT_STATE_DRAFT: ExperimentState.ValueType  # 1
+"""It was not started yet."""
+EXPERIMENT_STATE_RUNNING: ExperimentState.ValueType  # 2
+"""It assigns variants."""
+EXPERIMENT_STATE_STOPPED: ExperimentState.ValueType  # 3
+"""It does not any more."""
+EXPERIMENT_STATE_CONCLUDED: ExperimentState.ValueType  # 4
+"""It has ended, with or without a winner."""
+Global___ExperimentState: _TypeAlias = ExperimentState  # noqa: Y015
 
 @_typing.final
 class PromptRule(_message.Message):
@@ -1284,3 +1373,820 @@ class DeletePromptCustomizationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeletePromptCustomizationRequest: _TypeAlias = DeletePromptCustomizationRequest  # noqa: Y015
+
+@_typing.final
+class RecordOutcomeRequest(_message.Message):
+    """Request of RecordOutcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`prompts/{prompt}`."""
+    version: _builtins.int
+    """The version that was rendered; zero: with an experiment the variant's, else the prompt's default."""
+    label: _builtins.str
+    """The label that led to it."""
+    experiment: _builtins.str
+    """The experiment that it counts for, as the render told it."""
+    unit: _builtins.str
+    """The unit of the render; needed with an experiment."""
+    metric: Global___OutcomeMetric.ValueType
+    """What was measured."""
+    outcome: _builtins.float
+    """How much."""
+    request_id: _builtins.str
+    """A UUID; the same request with the same id within 24 h returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        label: _builtins.str = ...,
+        experiment: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        metric: Global___OutcomeMetric.ValueType = ...,
+        outcome: _builtins.float = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "label", b"label", "metric", b"metric", "name", b"name", "outcome", b"outcome", "request_id", b"request_id", "unit", b"unit", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordOutcomeRequest: _TypeAlias = RecordOutcomeRequest  # noqa: Y015
+
+@_typing.final
+class RecordOutcomeResponse(_message.Message):
+    """Response of RecordOutcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    prompt_version: _builtins.str
+    """The version that it was noted of."""
+    variant: _builtins.str
+    """The variant that it counts for, if it was given an experiment."""
+    counted: _builtins.bool
+    """Whether it counts for the experiment: it is the unit's first of this metric."""
+    def __init__(
+        self,
+        *,
+        prompt_version: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        counted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "prompt_version", b"prompt_version", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordOutcomeResponse: _TypeAlias = RecordOutcomeResponse  # noqa: Y015
+
+@_typing.final
+class GetPromptAnalyticsRequest(_message.Message):
+    """Request of GetPromptAnalytics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`prompts/{prompt}`."""
+    interval: Global___AnalyticsInterval.ValueType
+    """How far apart the points are."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From this hour or day on; absent: 30 intervals before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Before this; absent: now."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        interval: Global___AnalyticsInterval.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "interval", b"interval", "name", b"name", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromptAnalyticsRequest: _TypeAlias = GetPromptAnalyticsRequest  # noqa: Y015
+
+@_typing.final
+class OutcomeFigures(_message.Message):
+    """The outcomes of one metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    metric: Global___OutcomeMetric.ValueType
+    """What was measured."""
+    count: _builtins.int
+    """How often."""
+    mean: _builtins.float
+    """Its mean."""
+    def __init__(
+        self,
+        *,
+        metric: Global___OutcomeMetric.ValueType = ...,
+        count: _builtins.int = ...,
+        mean: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "mean", b"mean", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeFigures: _TypeAlias = OutcomeFigures  # noqa: Y015
+
+@_typing.final
+class AnalyticsPoint(_message.Message):
+    """How a version did under a label in an hour or a day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    RENDERS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    LATENCY_P50_FIELD_NUMBER: _builtins.int
+    LATENCY_P95_FIELD_NUMBER: _builtins.int
+    LATENCY_P99_FIELD_NUMBER: _builtins.int
+    MODEL_CALLS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version."""
+    label: _builtins.str
+    """The label that led to it; empty: none did."""
+    renders: _builtins.int
+    """How often it was filled in."""
+    errors: _builtins.int
+    """How often that failed."""
+    model_calls: _builtins.int
+    """Model calls that it instructed."""
+    input_tokens: _builtins.int
+    """Their input tokens."""
+    output_tokens: _builtins.int
+    """Their output tokens."""
+    cost_micros: _builtins.int
+    """What they cost, in millionths of a US dollar."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def latency_p50(self) -> _duration_pb2.Duration:
+        """The latency of renders that half of them did not exceed."""
+
+    @_builtins.property
+    def latency_p95(self) -> _duration_pb2.Duration:
+        """That 95 of a hundred did not exceed."""
+
+    @_builtins.property
+    def latency_p99(self) -> _duration_pb2.Duration:
+        """That 99 of a hundred did not exceed."""
+
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeFigures]:
+        """What came of it."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        label: _builtins.str = ...,
+        renders: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        latency_p50: _duration_pb2.Duration | None = ...,
+        latency_p95: _duration_pb2.Duration | None = ...,
+        latency_p99: _duration_pb2.Duration | None = ...,
+        model_calls: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+        outcomes: _abc.Iterable[Global___OutcomeFigures] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency_p50", b"latency_p50", "latency_p95", b"latency_p95", "latency_p99", b"latency_p99", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_micros", b"cost_micros", "errors", b"errors", "input_tokens", b"input_tokens", "label", b"label", "latency_p50", b"latency_p50", "latency_p95", b"latency_p95", "latency_p99", b"latency_p99", "model_calls", b"model_calls", "outcomes", b"outcomes", "output_tokens", b"output_tokens", "renders", b"renders", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnalyticsPoint: _TypeAlias = AnalyticsPoint  # noqa: Y015
+
+@_typing.final
+class GetPromptAnalyticsResponse(_message.Message):
+    """Response of GetPromptAnalytics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnalyticsPoint]:
+        """By time, version and label."""
+
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnalyticsPoint]:
+        """Each version and label over the whole span."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[Global___AnalyticsPoint] | None = ...,
+        totals: _abc.Iterable[Global___AnalyticsPoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromptAnalyticsResponse: _TypeAlias = GetPromptAnalyticsResponse  # noqa: Y015
+
+@_typing.final
+class ExperimentVariant(_message.Message):
+    """A version that an experiment tries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    variant: _builtins.str
+    """What it is called; it is part of what is hashed."""
+    version: _builtins.int
+    """The version."""
+    weight: _builtins.int
+    """How often it is given, in proportion to the others; zero means 1."""
+    def __init__(
+        self,
+        *,
+        variant: _builtins.str = ...,
+        version: _builtins.int = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variant", b"variant", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExperimentVariant: _TypeAlias = ExperimentVariant  # noqa: Y015
+
+@_typing.final
+class Experiment(_message.Message):
+    """Versions of a prompt, told apart by what comes of them. Who gets which is decided by hashing the unit: always the same, on every server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    TRAFFIC_SHARE_FIELD_NUMBER: _builtins.int
+    EXCLUSION_GROUP_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    MINIMUM_OUTCOMES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`experiments/{experiment}`."""
+    display_name: _builtins.str
+    """A name for people."""
+    description: _builtins.str
+    """What it is to show."""
+    prompt: _builtins.str
+    """The prompt."""
+    label: _builtins.str
+    """The label whose renders it takes, and which a winner gets. Absent: the prompt's default label, else `production`."""
+    traffic_share: _builtins.float
+    """How much of all units takes part, above 0 and up to 1, in ten thousandths; absent: all."""
+    exclusion_group: _builtins.str
+    """Experiments of one group share the units out: a unit is in one of them at most."""
+    metric: Global___OutcomeMetric.ValueType
+    """What decides; absent: SUCCESS."""
+    false_alarm_rate: _builtins.float
+    """How often, at most, a difference may be seen where there is none, however often one looks. Absent: 0.05."""
+    minimum_outcomes: _builtins.int
+    """Outcomes of each variant before anything is said. Absent: 100."""
+    state: Global___ExperimentState.ValueType
+    """How it stands."""
+    winner: _builtins.str
+    """The variant that won, if one did."""
+    user: _builtins.str
+    """Whose it is: `users/{user}`."""
+    etag: _builtins.str
+    """Changes with every change."""
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExperimentVariant]:
+        """At least two. The first is what the others are held against."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was started."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it stopped."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        label: _builtins.str = ...,
+        variants: _abc.Iterable[Global___ExperimentVariant] | None = ...,
+        traffic_share: _builtins.float | None = ...,
+        exclusion_group: _builtins.str = ...,
+        metric: Global___OutcomeMetric.ValueType = ...,
+        false_alarm_rate: _builtins.float | None = ...,
+        minimum_outcomes: _builtins.int = ...,
+        state: Global___ExperimentState.ValueType = ...,
+        winner: _builtins.str = ...,
+        user: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_traffic_share", b"_traffic_share", "create_time", b"create_time", "end_time", b"end_time", "false_alarm_rate", b"false_alarm_rate", "start_time", b"start_time", "traffic_share", b"traffic_share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_traffic_share", b"_traffic_share", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "end_time", b"end_time", "etag", b"etag", "exclusion_group", b"exclusion_group", "false_alarm_rate", b"false_alarm_rate", "label", b"label", "metric", b"metric", "minimum_outcomes", b"minimum_outcomes", "name", b"name", "prompt", b"prompt", "start_time", b"start_time", "state", b"state", "traffic_share", b"traffic_share", "user", b"user", "variants", b"variants", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
+    _WhichOneofReturnType__traffic_share: _TypeAlias = _typing.Literal["traffic_share"]  # noqa: Y015
+    _WhichOneofArgType__traffic_share: _TypeAlias = _typing.Literal["_traffic_share", b"_traffic_share"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__traffic_share) -> _WhichOneofReturnType__traffic_share | None: ...
+
+Global___Experiment: _TypeAlias = Experiment  # noqa: Y015
+
+@_typing.final
+class CreateExperimentRequest(_message.Message):
+    """Request of CreateExperiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID; the same request with the same id within 24 h returns the first answer."""
+    @_builtins.property
+    def experiment(self) -> Global___Experiment:
+        """The experiment; its `name` is ignored."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Global___Experiment | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateExperimentRequest: _TypeAlias = CreateExperimentRequest  # noqa: Y015
+
+@_typing.final
+class GetExperimentRequest(_message.Message):
+    """Request of GetExperiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`experiments/{experiment}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentRequest: _TypeAlias = GetExperimentRequest  # noqa: Y015
+
+@_typing.final
+class ListExperimentsRequest(_message.Message):
+    """Request of ListExperiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many; default 50, more than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    filter: _builtins.str
+    """For example `state = RUNNING AND prompt = "prompts/greeting"`."""
+    order_by: _builtins.str
+    """For example `create_time desc`."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExperimentsRequest: _TypeAlias = ListExperimentsRequest  # noqa: Y015
+
+@_typing.final
+class ListExperimentsResponse(_message.Message):
+    """Response of ListExperiments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def experiments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Experiment]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        experiments: _abc.Iterable[Global___Experiment] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiments", b"experiments", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExperimentsResponse: _TypeAlias = ListExperimentsResponse  # noqa: Y015
+
+@_typing.final
+class StartExperimentRequest(_message.Message):
+    """Request of StartExperiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`experiments/{experiment}`."""
+    request_id: _builtins.str
+    """A UUID; the same request with the same id within 24 h returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartExperimentRequest: _TypeAlias = StartExperimentRequest  # noqa: Y015
+
+@_typing.final
+class StopExperimentRequest(_message.Message):
+    """Request of StopExperiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`experiments/{experiment}`."""
+    reason: _builtins.str
+    """Why, for the audit trail."""
+    request_id: _builtins.str
+    """A UUID; the same request with the same id within 24 h returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopExperimentRequest: _TypeAlias = StopExperimentRequest  # noqa: Y015
+
+@_typing.final
+class ConcludeExperimentRequest(_message.Message):
+    """Request of ConcludeExperiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WINNER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`experiments/{experiment}`."""
+    winner: _builtins.str
+    """The variant that the label moves to; absent: none, and the label stays."""
+    request_id: _builtins.str
+    """A UUID; the same request with the same id within 24 h returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        winner: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "winner", b"winner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConcludeExperimentRequest: _TypeAlias = ConcludeExperimentRequest  # noqa: Y015
+
+@_typing.final
+class GetExperimentResultsRequest(_message.Message):
+    """Request of GetExperimentResults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`experiments/{experiment}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentResultsRequest: _TypeAlias = GetExperimentResultsRequest  # noqa: Y015
+
+@_typing.final
+class Estimate(_message.Message):
+    """An estimate with its bounds, which hold at every look."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    mean: _builtins.float
+    """The estimate."""
+    lower: _builtins.float
+    """Its lower bound."""
+    upper: _builtins.float
+    """Its upper bound."""
+    def __init__(
+        self,
+        *,
+        mean: _builtins.float = ...,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "mean", b"mean", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
+
+@_typing.final
+class VariantMetric(_message.Message):
+    """What was measured of a variant by one metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    metric: Global___OutcomeMetric.ValueType
+    """The metric."""
+    count: _builtins.int
+    """Of how many units."""
+    @_builtins.property
+    def estimate(self) -> Global___Estimate:
+        """Its mean."""
+
+    def __init__(
+        self,
+        *,
+        metric: Global___OutcomeMetric.ValueType = ...,
+        count: _builtins.int = ...,
+        estimate: Global___Estimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "estimate", b"estimate", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VariantMetric: _TypeAlias = VariantMetric  # noqa: Y015
+
+@_typing.final
+class VariantResult(_message.Message):
+    """How a variant does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    EXPOSURES_FIELD_NUMBER: _builtins.int
+    EXPECTED_EXPOSURES_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    variant: _builtins.str
+    """The variant."""
+    version: _builtins.int
+    """Its version."""
+    exposures: _builtins.int
+    """The units that were given it."""
+    expected_exposures: _builtins.float
+    """How many of all were to be expected."""
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantMetric]:
+        """By metric."""
+
+    def __init__(
+        self,
+        *,
+        variant: _builtins.str = ...,
+        version: _builtins.int = ...,
+        exposures: _builtins.int = ...,
+        expected_exposures: _builtins.float = ...,
+        metrics: _abc.Iterable[Global___VariantMetric] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_exposures", b"expected_exposures", "exposures", b"exposures", "metrics", b"metrics", "variant", b"variant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VariantResult: _TypeAlias = VariantResult  # noqa: Y015
+
+@_typing.final
+class VariantComparison(_message.Message):
+    """A variant held against the first, by one metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    SIGNIFICANT_FIELD_NUMBER: _builtins.int
+    BETTER_FIELD_NUMBER: _builtins.int
+    ENOUGH_FIELD_NUMBER: _builtins.int
+    variant: _builtins.str
+    """The variant."""
+    metric: Global___OutcomeMetric.ValueType
+    """The metric."""
+    p_value: _builtins.float
+    """The p-value, which is valid at every look. Where there are several variants, they share the false alarms out."""
+    significant: _builtins.bool
+    """Whether the two differ."""
+    better: _builtins.bool
+    """Whether it is the better one, if they differ."""
+    enough: _builtins.bool
+    """Whether there are as many outcomes as are wanted before anything is said."""
+    @_builtins.property
+    def difference(self) -> Global___Estimate:
+        """How much more it has than the first."""
+
+    def __init__(
+        self,
+        *,
+        variant: _builtins.str = ...,
+        metric: Global___OutcomeMetric.ValueType = ...,
+        difference: Global___Estimate | None = ...,
+        p_value: _builtins.float = ...,
+        significant: _builtins.bool = ...,
+        better: _builtins.bool = ...,
+        enough: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["better", b"better", "difference", b"difference", "enough", b"enough", "metric", b"metric", "p_value", b"p_value", "significant", b"significant", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VariantComparison: _TypeAlias = VariantComparison  # noqa: Y015
+
+@_typing.final
+class GetExperimentResultsResponse(_message.Message):
+    """Response of GetExperimentResults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATIO_MISMATCH_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATIO_P_VALUE_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    sample_ratio_mismatch: _builtins.bool
+    """Whether the variants were given in other proportions than they should have been: something is wrong with how units are told apart or
+    outcomes come in, and no comparison is to be trusted.
+    """
+    sample_ratio_p_value: _builtins.float
+    """How likely these proportions are if nothing is wrong, valid at every look."""
+    leader: _builtins.str
+    """The variant that the deciding metric says is the best, if it says anything."""
+    advice: _builtins.str
+    """What to do now, for people."""
+    @_builtins.property
+    def experiment(self) -> Global___Experiment:
+        """The experiment."""
+
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantResult]:
+        """Its variants, in their order."""
+
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariantComparison]:
+        """Each of the others held against the first."""
+
+    def __init__(
+        self,
+        *,
+        experiment: Global___Experiment | None = ...,
+        variants: _abc.Iterable[Global___VariantResult] | None = ...,
+        comparisons: _abc.Iterable[Global___VariantComparison] | None = ...,
+        sample_ratio_mismatch: _builtins.bool = ...,
+        sample_ratio_p_value: _builtins.float = ...,
+        leader: _builtins.str = ...,
+        advice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "comparisons", b"comparisons", "experiment", b"experiment", "leader", b"leader", "sample_ratio_mismatch", b"sample_ratio_mismatch", "sample_ratio_p_value", b"sample_ratio_p_value", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetExperimentResultsResponse: _TypeAlias = GetExperimentResultsResponse  # noqa: Y015

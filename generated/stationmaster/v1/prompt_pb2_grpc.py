@@ -111,6 +111,51 @@ class PromptServiceStub:
                 request_serializer=stationmaster_dot_v1_dot_prompt__pb2.DeletePromptCustomizationRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.RecordOutcome = channel.unary_unary(
+                '/stationmaster.v1.PromptService/RecordOutcome',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.RecordOutcomeRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.RecordOutcomeResponse.FromString,
+                _registered_method=True)
+        self.GetPromptAnalytics = channel.unary_unary(
+                '/stationmaster.v1.PromptService/GetPromptAnalytics',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.GetPromptAnalyticsRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.GetPromptAnalyticsResponse.FromString,
+                _registered_method=True)
+        self.CreateExperiment = channel.unary_unary(
+                '/stationmaster.v1.PromptService/CreateExperiment',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.CreateExperimentRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.GetExperiment = channel.unary_unary(
+                '/stationmaster.v1.PromptService/GetExperiment',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.GetExperimentRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.ListExperiments = channel.unary_unary(
+                '/stationmaster.v1.PromptService/ListExperiments',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.ListExperimentsRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.ListExperimentsResponse.FromString,
+                _registered_method=True)
+        self.StartExperiment = channel.unary_unary(
+                '/stationmaster.v1.PromptService/StartExperiment',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.StartExperimentRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.StopExperiment = channel.unary_unary(
+                '/stationmaster.v1.PromptService/StopExperiment',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.StopExperimentRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.ConcludeExperiment = channel.unary_unary(
+                '/stationmaster.v1.PromptService/ConcludeExperiment',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.ConcludeExperimentRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.GetExperimentResults = channel.unary_unary(
+                '/stationmaster.v1.PromptService/GetExperimentResults',
+                request_serializer=stationmaster_dot_v1_dot_prompt__pb2.GetExperimentResultsRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_prompt__pb2.GetExperimentResultsResponse.FromString,
+                _registered_method=True)
 
 
 class PromptServiceServicer:
@@ -259,6 +304,93 @@ class PromptServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordOutcome(self, request, context):
+        """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
+        and metric: the first counts.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
+        figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPromptAnalytics(self, request, context):
+        """Tells how a prompt did over time, by version and label: renders, errors, latencies, tokens, cost, outcomes. Renders of the last seconds may be
+        missing.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: the span is too long for its interval).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateExperiment(self, request, context):
+        """Creates an experiment, which does nothing before it is started.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of a version), INVALID_ARGUMENT (INVALID_FIELD).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExperiment(self, request, context):
+        """Returns one experiment.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExperiments(self, request, context):
+        """Lists the organization's experiments, newest first by default. Filter and order by: `display_name`, `prompt`, `state`, `exclusion_group`,
+        `create_time`.
+
+        Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartExperiment(self, request, context):
+        """Starts an experiment: renders of its label that name a unit are given its variants.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
+        experiment runs on the label, or its group has not so much traffic left).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopExperiment(self, request, context):
+        """Stops an experiment: its label is given to all again. It can still be concluded.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConcludeExperiment(self, request, context):
+        """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
+        (ROLE_INSUFFICIENT: the label is protected).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExperimentResults(self, request, context):
+        """Tells what an experiment has shown so far. It may be looked at as often as one likes: the error rates hold for whoever stops at any look.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PromptServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -336,6 +468,51 @@ def add_PromptServiceServicer_to_server(servicer, server):
                     servicer.DeletePromptCustomization,
                     request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.DeletePromptCustomizationRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'RecordOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordOutcome,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.RecordOutcomeRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.RecordOutcomeResponse.SerializeToString,
+            ),
+            'GetPromptAnalytics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPromptAnalytics,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.GetPromptAnalyticsRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.GetPromptAnalyticsResponse.SerializeToString,
+            ),
+            'CreateExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateExperiment,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.CreateExperimentRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.SerializeToString,
+            ),
+            'GetExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperiment,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.GetExperimentRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.SerializeToString,
+            ),
+            'ListExperiments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExperiments,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.ListExperimentsRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.ListExperimentsResponse.SerializeToString,
+            ),
+            'StartExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartExperiment,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.StartExperimentRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.SerializeToString,
+            ),
+            'StopExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopExperiment,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.StopExperimentRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.SerializeToString,
+            ),
+            'ConcludeExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConcludeExperiment,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.ConcludeExperimentRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.Experiment.SerializeToString,
+            ),
+            'GetExperimentResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperimentResults,
+                    request_deserializer=stationmaster_dot_v1_dot_prompt__pb2.GetExperimentResultsRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_prompt__pb2.GetExperimentResultsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -744,6 +921,249 @@ class PromptService:
             '/stationmaster.v1.PromptService/DeletePromptCustomization',
             stationmaster_dot_v1_dot_prompt__pb2.DeletePromptCustomizationRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/RecordOutcome',
+            stationmaster_dot_v1_dot_prompt__pb2.RecordOutcomeRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.RecordOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPromptAnalytics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/GetPromptAnalytics',
+            stationmaster_dot_v1_dot_prompt__pb2.GetPromptAnalyticsRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.GetPromptAnalyticsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/CreateExperiment',
+            stationmaster_dot_v1_dot_prompt__pb2.CreateExperimentRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/GetExperiment',
+            stationmaster_dot_v1_dot_prompt__pb2.GetExperimentRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExperiments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/ListExperiments',
+            stationmaster_dot_v1_dot_prompt__pb2.ListExperimentsRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.ListExperimentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/StartExperiment',
+            stationmaster_dot_v1_dot_prompt__pb2.StartExperimentRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/StopExperiment',
+            stationmaster_dot_v1_dot_prompt__pb2.StopExperimentRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConcludeExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/ConcludeExperiment',
+            stationmaster_dot_v1_dot_prompt__pb2.ConcludeExperimentRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperimentResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.PromptService/GetExperimentResults',
+            stationmaster_dot_v1_dot_prompt__pb2.GetExperimentResultsRequest.SerializeToString,
+            stationmaster_dot_v1_dot_prompt__pb2.GetExperimentResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

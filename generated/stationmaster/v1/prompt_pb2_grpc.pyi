@@ -116,6 +116,57 @@ class PromptServiceStub:
 
     Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH).
     """
+    RecordOutcome: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.RecordOutcomeRequest, _prompt_pb2.RecordOutcomeResponse]
+    """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
+    and metric: the first counts.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
+    figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+    """
+    GetPromptAnalytics: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.GetPromptAnalyticsRequest, _prompt_pb2.GetPromptAnalyticsResponse]
+    """Tells how a prompt did over time, by version and label: renders, errors, latencies, tokens, cost, outcomes. Renders of the last seconds may be
+    missing.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: the span is too long for its interval).
+    """
+    CreateExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.CreateExperimentRequest, _prompt_pb2.Experiment]
+    """Creates an experiment, which does nothing before it is started.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of a version), INVALID_ARGUMENT (INVALID_FIELD).
+    """
+    GetExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.GetExperimentRequest, _prompt_pb2.Experiment]
+    """Returns one experiment.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+    """
+    ListExperiments: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.ListExperimentsRequest, _prompt_pb2.ListExperimentsResponse]
+    """Lists the organization's experiments, newest first by default. Filter and order by: `display_name`, `prompt`, `state`, `exclusion_group`,
+    `create_time`.
+
+    Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+    """
+    StartExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.StartExperimentRequest, _prompt_pb2.Experiment]
+    """Starts an experiment: renders of its label that name a unit are given its variants.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
+    experiment runs on the label, or its group has not so much traffic left).
+    """
+    StopExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.StopExperimentRequest, _prompt_pb2.Experiment]
+    """Stops an experiment: its label is given to all again. It can still be concluded.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+    """
+    ConcludeExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.ConcludeExperimentRequest, _prompt_pb2.Experiment]
+    """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
+    (ROLE_INSUFFICIENT: the label is protected).
+    """
+    GetExperimentResults: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.GetExperimentResultsRequest, _prompt_pb2.GetExperimentResultsResponse]
+    """Tells what an experiment has shown so far. It may be looked at as often as one likes: the error rates hold for whoever stops at any look.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+    """
 
 @_typing.type_check_only
 class PromptServiceAsyncStub(PromptServiceStub):
@@ -203,6 +254,57 @@ class PromptServiceAsyncStub(PromptServiceStub):
     """Deletes a customization of the caller's.
 
     Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH).
+    """
+    RecordOutcome: _aio.UnaryUnaryMultiCallable[_prompt_pb2.RecordOutcomeRequest, _prompt_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
+    """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
+    and metric: the first counts.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
+    figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+    """
+    GetPromptAnalytics: _aio.UnaryUnaryMultiCallable[_prompt_pb2.GetPromptAnalyticsRequest, _prompt_pb2.GetPromptAnalyticsResponse]  # type: ignore[assignment]
+    """Tells how a prompt did over time, by version and label: renders, errors, latencies, tokens, cost, outcomes. Renders of the last seconds may be
+    missing.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: the span is too long for its interval).
+    """
+    CreateExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.CreateExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
+    """Creates an experiment, which does nothing before it is started.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of a version), INVALID_ARGUMENT (INVALID_FIELD).
+    """
+    GetExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.GetExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
+    """Returns one experiment.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+    """
+    ListExperiments: _aio.UnaryUnaryMultiCallable[_prompt_pb2.ListExperimentsRequest, _prompt_pb2.ListExperimentsResponse]  # type: ignore[assignment]
+    """Lists the organization's experiments, newest first by default. Filter and order by: `display_name`, `prompt`, `state`, `exclusion_group`,
+    `create_time`.
+
+    Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+    """
+    StartExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.StartExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
+    """Starts an experiment: renders of its label that name a unit are given its variants.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
+    experiment runs on the label, or its group has not so much traffic left).
+    """
+    StopExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.StopExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
+    """Stops an experiment: its label is given to all again. It can still be concluded.
+
+    Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+    """
+    ConcludeExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.ConcludeExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
+    """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
+
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
+    (ROLE_INSUFFICIENT: the label is protected).
+    """
+    GetExperimentResults: _aio.UnaryUnaryMultiCallable[_prompt_pb2.GetExperimentResultsRequest, _prompt_pb2.GetExperimentResultsResponse]  # type: ignore[assignment]
+    """Tells what an experiment has shown so far. It may be looked at as often as one likes: the error rates hold for whoever stops at any look.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
     """
 
 class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -378,6 +480,111 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a customization of the caller's.
 
         Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH).
+        """
+
+    @_abc_1.abstractmethod
+    def RecordOutcome(
+        self,
+        request: _prompt_pb2.RecordOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.RecordOutcomeResponse, _abc.Awaitable[_prompt_pb2.RecordOutcomeResponse]]:
+        """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
+        and metric: the first counts.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
+        figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+        """
+
+    @_abc_1.abstractmethod
+    def GetPromptAnalytics(
+        self,
+        request: _prompt_pb2.GetPromptAnalyticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.GetPromptAnalyticsResponse, _abc.Awaitable[_prompt_pb2.GetPromptAnalyticsResponse]]:
+        """Tells how a prompt did over time, by version and label: renders, errors, latencies, tokens, cost, outcomes. Renders of the last seconds may be
+        missing.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: the span is too long for its interval).
+        """
+
+    @_abc_1.abstractmethod
+    def CreateExperiment(
+        self,
+        request: _prompt_pb2.CreateExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.Experiment, _abc.Awaitable[_prompt_pb2.Experiment]]:
+        """Creates an experiment, which does nothing before it is started.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of a version), INVALID_ARGUMENT (INVALID_FIELD).
+        """
+
+    @_abc_1.abstractmethod
+    def GetExperiment(
+        self,
+        request: _prompt_pb2.GetExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.Experiment, _abc.Awaitable[_prompt_pb2.Experiment]]:
+        """Returns one experiment.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+
+    @_abc_1.abstractmethod
+    def ListExperiments(
+        self,
+        request: _prompt_pb2.ListExperimentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.ListExperimentsResponse, _abc.Awaitable[_prompt_pb2.ListExperimentsResponse]]:
+        """Lists the organization's experiments, newest first by default. Filter and order by: `display_name`, `prompt`, `state`, `exclusion_group`,
+        `create_time`.
+
+        Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+        """
+
+    @_abc_1.abstractmethod
+    def StartExperiment(
+        self,
+        request: _prompt_pb2.StartExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.Experiment, _abc.Awaitable[_prompt_pb2.Experiment]]:
+        """Starts an experiment: renders of its label that name a unit are given its variants.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
+        experiment runs on the label, or its group has not so much traffic left).
+        """
+
+    @_abc_1.abstractmethod
+    def StopExperiment(
+        self,
+        request: _prompt_pb2.StopExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.Experiment, _abc.Awaitable[_prompt_pb2.Experiment]]:
+        """Stops an experiment: its label is given to all again. It can still be concluded.
+
+        Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+        """
+
+    @_abc_1.abstractmethod
+    def ConcludeExperiment(
+        self,
+        request: _prompt_pb2.ConcludeExperimentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.Experiment, _abc.Awaitable[_prompt_pb2.Experiment]]:
+        """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
+
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
+        (ROLE_INSUFFICIENT: the label is protected).
+        """
+
+    @_abc_1.abstractmethod
+    def GetExperimentResults(
+        self,
+        request: _prompt_pb2.GetExperimentResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_prompt_pb2.GetExperimentResultsResponse, _abc.Awaitable[_prompt_pb2.GetExperimentResultsResponse]]:
+        """Tells what an experiment has shown so far. It may be looked at as often as one likes: the error rates hold for whoever stops at any look.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
         """
 
 def add_PromptServiceServicer_to_server(servicer: PromptServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

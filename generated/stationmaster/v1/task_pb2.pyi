@@ -179,7 +179,12 @@ class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap
     """Cancels the other one."""
 
 class OverlapPolicy(_OverlapPolicy, metaclass=_OverlapPolicyEnumTypeWrapper):
-    """What a schedule does when it is due while an execution that it began still waits or runs."""
+    """What a schedule does when it is due while an execution that it began still waits or runs.
+
+    A concurrency key that the task has in its options holds for what its schedule begins, too. Of such a task BUFFER_ONE
+    needs `max_running` 1 and the strategy WAIT, CANCEL_OTHER `max_running` 1 and the strategy CANCEL_RUNNING; other
+    combinations are INVALID_ARGUMENT.
+    """
 
 OVERLAP_POLICY_UNSPECIFIED: OverlapPolicy.ValueType  # 0
 """SKIP."""
@@ -851,7 +856,7 @@ class Task(_message.Message):
     description: _builtins.str
     """What it is for."""
     kind: _builtins.str
-    """What it does: `prompt`, `crawl`, `process`, `export`, `cleanup`, `webhook`, or a kind of a plug-in."""
+    """What it does: `prompt`, `crawl`, `webhook`, `process`, `export`, `cleanup`, or a kind of a plug-in."""
     dependency_mode: Global___DependencyMode.ValueType
     """What its dependencies do."""
     state: Global___TaskState.ValueType
@@ -1158,7 +1163,7 @@ class Execution(_message.Message):
     reason: _builtins.str
     """Why it ended as it did, for programs."""
     message: _builtins.str
-    """The same for people."""
+    """The same for people; of one that is BLOCKED, what it waits for."""
     trigger: Global___ExecutionTrigger.ValueType
     """What began it."""
     priority: Global___ExecutionPriority.ValueType
@@ -1215,7 +1220,7 @@ class Execution(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first attempt began."""
+        """When its first attempt began; of one that was retried by hand, the first since then."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -2416,7 +2421,9 @@ class BackfillTaskRequest(_message.Message):
     name: _builtins.str
     """`tasks/{task}`."""
     max_running: _builtins.int
-    """How many run at once. Default 1."""
+    """How many run at once. Default 1. Of a task with a concurrency key in its options that key decides instead; its strategy
+    must be WAIT, or it is INVALID_ARGUMENT.
+    """
     validate_only: _builtins.bool
     """Tells what would be submitted and changes nothing."""
     request_id: _builtins.str

@@ -74,6 +74,8 @@ class AgentSpec:
     runtime: RuntimeName = RuntimeName.MODEL
     instructions: str = ""
     prompt: str = ""
+    prompt_variables: str = "{}"
+    """A JSON object, as text: specifications are compared and hashed."""
     tools: tuple[str, ...] = ()
     mcp_servers: tuple[str, ...] = ()
     tool_policies: tuple[ToolPolicy, ...] = ()
@@ -82,6 +84,8 @@ class AgentSpec:
     limits: Limits = field(default_factory=Limits)
     max_output_tokens: int | None = None
     temperature: float | None = None
+    credential: str = ""
+    """`credentials/…`: the key for the model's provider, instead of this server's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from enum import StrEnum
@@ -58,6 +58,8 @@ class ModelClient:
     breaker: CircuitBreaker
     max_output_tokens: int
     close_connections: Callable[[], Awaitable[None]] | None = None
+    own_key: str = field(default="", repr=False)
+    """What must not show in what the provider answers."""
 
     async def close(self) -> None:
         """Ends its connections."""
@@ -68,26 +70,38 @@ class ModelClient:
 class Providers:
     """The providers by name."""
 
-    def __init__(self, settings: Iterable[ProviderSettings], prices: Prices, *, demo: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Iterable[ProviderSettings],
+        prices: Prices,
+        *,
+        demo: bool = True,
+        keyless: Iterable[ProviderSettings] = (),
+    ) -> None:
+        """`keyless`: providers that are reached only with a key that somebody brings along."""
         self._settings = {provider.name: provider for provider in settings}
+        self._keyless = {provider.name: provider for provider in keyless} | self._settings
         self._prices = prices
         self._demo = demo
         # A model's clients may come and go; how its provider fares is remembered.
-        self._breakers = {name: _breaker(name) for name in (DEMO, *self._settings)}
+        self._breakers = {name: _breaker(name) for name in (DEMO, *self._keyless)}
 
-    def check(self, model_id: str) -> None:
-        """Raises FailedPrecondition(MODEL_UNAVAILABLE) unless the model's provider is configured here."""
-        why = self.unavailable(model_id)
+    def check(self, model_id: str, *, own_key: bool = False) -> None:
+        """Raises FailedPrecondition(MODEL_UNAVAILABLE) unless the model's provider is configured here.
+
+        `own_key`: it will be asked with a key that somebody brings along.
+        """
+        why = self.unavailable(model_id, own_key=own_key)
         if why:
             violation = PreconditionViolation("MODEL", model_id, why)
             raise FailedPrecondition(Reason.MODEL_UNAVAILABLE, f"model {model_id!r} is not available: {why}", violation)
 
-    def unavailable(self, model_id: str) -> str:
+    def unavailable(self, model_id: str, *, own_key: bool = False) -> str:
         """Why calls of this model would not be tried; empty when they would."""
         if model_id == DEMO:
             return "" if self._demo else "the built-in model is turned off on this server"
         name, _, model = model_id.partition(":")
-        provider = self._settings.get(name)
+        provider = (self._keyless if own_key else self._settings).get(name)
         if not model and self._demo and get_close_matches(model_id.lower(), [DEMO]):
             return f"did you mean {DEMO}?"
         if not model:
@@ -95,7 +109,7 @@ class Providers:
         if provider is None:
             known = ", ".join(sorted(self._settings)) or "none"
             return f"provider {name!r} is not configured on this server; configured: {known}"
-        return _lacking(provider)
+        return _lacking(replace(provider, api_key="one's own") if own_key else provider)
 
     def reached(self, model_id: str) -> tuple[ProviderSettings, CircuitBreaker]:
         """The provider of a model and how it fares. Raises FailedPrecondition(MODEL_UNAVAILABLE)."""
@@ -108,21 +122,23 @@ class Providers:
         provider = self._settings.get(model_id.partition(":")[0])
         return provider is not None and provider.protocol is protocol
 
-    def make(self, model_id: str) -> ModelClient:
-        """A new client of the model. Slow the first time: it imports the provider's library.
+    def make(self, model_id: str, own_key: str = "") -> ModelClient:
+        """A new client of the model, with a key of one's own or this server's. Slow the first time: it imports.
 
         Raises:
             FailedPrecondition: MODEL_UNAVAILABLE.
         """
         from stationmaster_server.agents import clients
 
-        self.check(model_id)
+        self.check(model_id, own_key=bool(own_key))
         if model_id == DEMO:
             return ModelClient(clients.demo(), self._breakers[DEMO], DEMO_OUTPUT_TOKENS)
         name, _, model_name = model_id.partition(":")
-        provider = self._settings[name]
+        provider = replace(self._keyless[name], api_key=own_key) if own_key else self._settings[name]
         model, close = clients.make(provider, model_name)
-        return ModelClient(model, self._breakers[name], provider.max_output_tokens, close)
+        # What one organization's key brings about must not keep others from the provider.
+        breaker = _breaker(name) if own_key else self._breakers[name]
+        return ModelClient(model, breaker, provider.max_output_tokens, close, own_key)
 
     def models(self) -> list[ModelInfo]:
         """Every model that is known here, by provider and id. Slow the first time: it reads the price catalogue."""

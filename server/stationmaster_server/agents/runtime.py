@@ -132,6 +132,8 @@ class TurnInput:
     number. A call is never given more, so that a reserved budget is one that is kept."""
     cost_budget: Callable[[], int | None] | None = None
     """How many millionths of a US dollar limits and quotas leave the next call; None for any number."""
+    agent_id: str = ""
+    """The agent whose session it is; empty for a session with a specification of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from uuid import UUID
 
+from stationmaster_server.agents.keys import ModelKeys
 from stationmaster_server.agents.model import RuntimeName
 from stationmaster_server.agents.prices import Price, Prices
 from stationmaster_server.agents.providers import Protocol, Providers, ProviderSettings
@@ -23,6 +24,7 @@ from stationmaster_server.app.mcp import Mcp
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import ModelSettings, Settings
 from stationmaster_server.config import ProviderSettings as Configured
+from stationmaster_server.credentials.using import Using
 from stationmaster_server.db.engine import Database
 from stationmaster_server.sessions.store import sessions_using
 from stationmaster_server.telemetry.metrics import Metrics
@@ -53,15 +55,21 @@ class Agents:
 
 
 def build_agents(
-    stack: AsyncExitStack, all_settings: Settings, database: Database, gate: Gate, mcp: Mcp, metrics: Metrics
+    stack: AsyncExitStack,
+    all_settings: Settings,
+    database: Database,
+    gate: Gate,
+    mcp: Mcp,
+    metrics: Metrics,
+    using: Using,
 ) -> Agents:
     """Build what runs turns."""
     settings = all_settings.models
     prices = prices_of(settings)
-    providers = Providers(provider_settings(settings), prices, demo=settings.demo)
+    providers = Providers(provider_settings(settings), prices, demo=settings.demo, keyless=keyless(settings))
     toolbox = builtin_toolbox()
     source = ToolSource(toolbox, McpTools(mcp.registry, mcp.connections))
-    runtime = ModelRuntime(providers, source, prices)
+    runtime = ModelRuntime(providers, source, prices, keys=ModelKeys(using))
     stack.push_async_callback(runtime.close)
     clients = runtime.counters
     metrics.read(
@@ -131,16 +139,16 @@ def _micros(dollars: Decimal) -> int:
 
 def provider_settings(settings: ModelSettings) -> Iterator[ProviderSettings]:
     """The providers that are configured: those with a key, and servers of one's own, which need none."""
-    named = (
-        ("anthropic", Protocol.ANTHROPIC, settings.anthropic),
-        ("openai", Protocol.OPENAI, settings.openai),
-        ("google", Protocol.GOOGLE, settings.google),
-    )
-    for name, protocol, configured in named:
-        if configured.api_key is not None:
-            yield _provider(name, protocol, configured)
+    yield from (provider for provider in keyless(settings) if provider.api_key)
     for name, configured in settings.compatible.items():
         yield _provider(name, Protocol.OPENAI_COMPATIBLE, configured)
+
+
+def keyless(settings: ModelSettings) -> Iterator[ProviderSettings]:
+    """The providers that everybody knows, with a key or without."""
+    yield _provider("anthropic", Protocol.ANTHROPIC, settings.anthropic)
+    yield _provider("openai", Protocol.OPENAI, settings.openai)
+    yield _provider("google", Protocol.GOOGLE, settings.google)
 
 
 def _provider(name: str, protocol: Protocol, configured: Configured) -> ProviderSettings:

@@ -31,6 +31,7 @@ from stationmaster_server.credentials.providers.passphrase import PassphraseKeys
 from stationmaster_server.credentials.rewrap import Rewrapper
 from stationmaster_server.credentials.service import Credentials
 from stationmaster_server.credentials.servicer import CredentialServicer
+from stationmaster_server.credentials.using import Using
 from stationmaster_server.credentials.versions import Versions
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.rpc.health import HealthBoard
@@ -45,7 +46,7 @@ class CredentialRoom:
     """The servicer, and what the rooms above need: values by name."""
 
     servicer: CredentialServicer
-    access: Access
+    using: Using
 
 
 async def build_credentials(stack: AsyncExitStack, on: Ground) -> CredentialRoom:
@@ -81,7 +82,7 @@ async def build_credentials(stack: AsyncExitStack, on: Ground) -> CredentialRoom
     )
     grants = Grants(database, audit, _agent_exists)
     servicer = CredentialServicer(credentials, versions, access, grants, keys, importing, on.tokens)
-    return CredentialRoom(servicer, access)
+    return CredentialRoom(servicer, Using(access))
 
 
 def key_providers(settings: Settings) -> Iterator[KeyProvider]:

@@ -10,12 +10,14 @@ from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.mcp_builtin import build_builtin
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
+from stationmaster_server.credentials.using import Using
 from stationmaster_server.db.engine import Database
 from stationmaster_server.identity.policies import denied
 from stationmaster_server.mcp.admission import Admission
 from stationmaster_server.mcp.calling import McpCalls
 from stationmaster_server.mcp.connections import Connections
 from stationmaster_server.mcp.registry import Registry
+from stationmaster_server.mcp.resolving import Resolving
 from stationmaster_server.mcp.service import McpServers
 from stationmaster_server.mcp.servicer import McpServicer
 from stationmaster_server.mcp.sessions import McpSessions
@@ -44,6 +46,7 @@ def build_mcp(
     chores: Housekeeping,
     metrics: Metrics,
     board: HealthBoard,
+    using: Using,
 ) -> Mcp:
     """Build everything about MCP servers."""
     configured = settings.mcp
@@ -56,11 +59,13 @@ def build_mcp(
         board=board,
     )
     stack.push_async_callback(catalogue.close)
-    connections = Connections(configured, built_in=catalogue.factories, http=outbound.client)
+    resolving = Resolving(using)
+    connections = Connections(configured, built_in=catalogue.factories, http=outbound.client, resolve=resolving)
     stack.push_async_callback(connections.close)
     registry = Registry(database, catalogue.offered)
     sessions = McpSessions(database, gate.audit, registry, connections)
-    servers = McpServers(database, gate.audit, registry, connections, Admission(configured.stdio_commands, outbound))
+    admission = Admission(configured.stdio_commands, outbound)
+    servers = McpServers(database, gate.audit, registry, connections, admission, resolving)
     calls = McpCalls(database, gate.audit, registry, sessions, connections, denied)
     chores.add(Chore("close idle MCP connections", timedelta(seconds=30), connections.evict_idle))
     chores.add(Chore("close idle MCP sessions", timedelta(seconds=15), sessions.close_idle))

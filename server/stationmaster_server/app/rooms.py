@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.servicer import AgentServicer
 from stationmaster_server.app.agents import build_agents, warm_up
 from stationmaster_server.app.credentials import KEY, build_credentials
@@ -42,14 +43,25 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     stack.push_async_callback(trail.close)
     storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
     credentials = await build_credentials(stack, on)
-    prompts = build_prompts(on)
-    mcp = build_mcp(stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board)
-    agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics)
+    prompts = build_prompts(stack, on)
+    mcp = build_mcp(
+        stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board, credentials.using
+    )
+    agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics, credentials.using)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
-        on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
+        on.settings,
+        database,
+        gate,
+        on.engines,
+        agents,
+        tokens,
+        on.chores,
+        outbound,
+        Instructions(prompts.rendering, prompts.recorder),
+        lambda: server.draining,
     )
-    tasks = build_tasks(stack, on, sessions, storage, outbound)
+    tasks = build_tasks(stack, on, sessions, storage, prompts, outbound, credentials.using)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
     below = (identity, audit, storage.servicer, prompts.servicer, mcp.servicer)

@@ -24,13 +24,17 @@ ACTION = "credential.access"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is wanted: a version by its number, or (0) by its label; `agent_id`: the agent that acts for the caller."""
+    """What is wanted: a version by its number, or (0) by its label.
+
+    `agent_id`: the agent that acts for the caller; `used_by`: the name of what the server uses the value for.
+    """
 
     credential_id: str
     version: int = 0
     label: Label = Label.CURRENT
     purpose: str = ""
     agent_id: str = ""
+    used_by: str = ""
 
 
 class Access:
@@ -111,6 +115,8 @@ class Access:
             details["label"] = request.label.value.lower()
         if request.agent_id:
             details["agent"] = f"agents/{request.agent_id}"
+        if request.used_by:
+            details["used_by"] = request.used_by
         name = f"credentials/{request.credential_id}"
         await self._audit.write_alone(caller, AuditEntry(ACTION, name, outcome, Category.SECURITY, reason, details))
 

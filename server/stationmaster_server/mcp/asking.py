@@ -49,7 +49,7 @@ class Asking:
         self.reader = reader
         self.users = 0
         """Who holds it now."""
-        self.used_at = time.monotonic()
+        self.made_at = self.used_at = time.monotonic()
         self.suspicious = False
         """A call on it was not answered in time: it is pinged before it is used again."""
         self.changes = {"tools": 0, "resources": 0, "prompts": 0}

@@ -35,6 +35,7 @@ from stationmaster_server.mcp.model import (
     Tool,
 )
 from stationmaster_server.mcp.pool import Pool
+from stationmaster_server.mcp.resolving import Resolve, unresolved
 from stationmaster_server.mcp.slots import Counters, Listed, Slot, Target
 from stationmaster_server.mcp.telling import Teller
 
@@ -77,9 +78,10 @@ class Connections:
         built_in: Mapping[str, Callable[[Tenant], MCPServer]],
         http: HttpClients,
         bounds: Bounds | None = None,
+        resolve: Resolve = unresolved,
     ) -> None:
         self._bounds = bounds or Bounds()
-        self._pool = Pool(settings, built_in, http, self._bounds)
+        self._pool = Pool(settings, built_in, http, self._bounds, resolve)
 
     @property
     def counters(self) -> Counters:
@@ -187,7 +189,7 @@ class Connections:
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 return await self.connect(target)
-        except (Unavailable, FailedPrecondition, DeadlineExceeded) as error:
+        except (Unavailable, FailedPrecondition, DeadlineExceeded, NotFound, PermissionDenied) as error:
             return Check(healthy=False, problem=error.message)
         except TimeoutError:
             limit = 0.0 if timeout is None else timeout.total_seconds()

@@ -11,6 +11,7 @@ from uuid import UUID
 from google.protobuf.struct_pb2 import Struct
 from stationmaster.v1 import mcp_pb2 as pb
 
+from stationmaster_server.credentials.using import reference
 from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.mcp.model import (
     BlobContent,
@@ -97,9 +98,11 @@ def _transport(message: pb.McpServer) -> Transport:
     match message.WhichOneof("transport"):
         case "stdio":
             stdio = message.stdio
-            return Stdio(stdio.command, tuple(stdio.arguments), dict(stdio.environment))
+            named = {name: reference(text) for name, text in stdio.credential_environment.items()}
+            return Stdio(stdio.command, tuple(stdio.arguments), dict(stdio.environment), named)
         case "http":
-            return Http(message.http.url, dict(message.http.headers))
+            named = {name: reference(text) for name, text in message.http.credential_headers.items()}
+            return Http(message.http.url, dict(message.http.headers), named)
     raise InvalidArgument.field("mcp_server.transport", "stdio or http is required")
 
 
@@ -124,11 +127,14 @@ def server_to_proto(server: McpServer) -> pb.McpServer:
     )
     match server.transport:
         case Stdio(command, arguments, environment):
+            names = dict.fromkeys(environment, "")
+            named = server.transport.credentials
             message.stdio.CopyFrom(
-                pb.McpStdio(command=command, arguments=arguments, environment=dict.fromkeys(environment, ""))
+                pb.McpStdio(command=command, arguments=arguments, environment=names, credential_environment=named)
             )
         case Http(url, headers):
-            message.http.CopyFrom(pb.McpHttp(url=url, headers=dict.fromkeys(headers, "")))
+            named = server.transport.credentials
+            message.http.CopyFrom(pb.McpHttp(url=url, headers=dict.fromkeys(headers, ""), credential_headers=named))
         case BuiltIn():
             pass
         case _:

@@ -38,6 +38,10 @@ class Stdio:
     command: str
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: Mapping[str, str] = field(default_factory=dict)
+    """Variables whose values name credentials: `{credentials/x}`."""
+    granter: UUID | None = None
+    """Whose right to these credentials it is: of the user who named them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class Http:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: Mapping[str, str] = field(default_factory=dict)
+    """Headers whose values name credentials: `Bearer {credentials/x}`."""
+    granter: UUID | None = None
+    """Whose right to these credentials it is: of the user who named them."""
 
 
 @dataclass(frozen=True, slots=True)

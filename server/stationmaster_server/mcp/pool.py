@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -18,7 +19,8 @@ from stationmaster_server.errors import QuotaViolation, Reason, ResourceExhauste
 from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.commands import refuse_command
 from stationmaster_server.mcp.faults import Ended, Lost
-from stationmaster_server.mcp.model import Stdio
+from stationmaster_server.mcp.model import BuiltIn, Stdio
+from stationmaster_server.mcp.resolving import Resolve
 from stationmaster_server.mcp.slots import Breakers, Counters, Key, Slot, Target
 from stationmaster_server.mcp.telling import Teller
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _FIRST_DELAY_SECONDS = 0.1
+_LONGEST_WITH_CREDENTIALS_SECONDS = 300.0
 
 
 class Pool:
@@ -41,12 +44,14 @@ class Pool:
         built_in: Mapping[str, Callable[[Tenant], MCPServer]],
         http: HttpClients,
         bounds: Bounds,
+        resolve: Resolve,
     ) -> None:
         self.counters = Counters()
         self._settings = settings
         self._built_in = built_in
         self._http = http
         self._bounds = bounds
+        self._resolve = resolve
         self._slots: dict[Key, Slot] = {}
         self._all: dict[Connection, Slot] = {}
         self._breakers = Breakers()
@@ -128,6 +133,9 @@ class Pool:
 
     async def _live(self, slot: Slot, *, force: bool) -> Connection:
         connection = slot.connection
+        if connection is not None and _is_stale(slot, connection):
+            self.retire(slot, connection)
+            connection = None
         if connection is not None and connection.alive and await self._answers(slot, connection):
             return connection
         if slot.connecting is None:
@@ -181,8 +189,9 @@ class Pool:
 
     async def _open(self, slot: Slot, make: Callable[..., Connection]) -> Connection:
         give_up = time.monotonic() + slot.target.server.connect_timeout.total_seconds()
+        target = replace(slot.target, server=await self._resolve(slot.target))
         for attempt in range(_ATTEMPTS):
-            connection = make(slot.target, self._built_in, self._http, self._bounds)
+            connection = make(target, self._built_in, self._http, self._bounds)
             self._all[connection] = slot
             connection.start(self._over)
             try:
@@ -269,6 +278,14 @@ class Pool:
         if slot is None:
             slot = self._slots[key] = Slot(target, self._breakers.of(target))
         return slot
+
+
+def _is_stale(slot: Slot, connection: Connection) -> bool:
+    """Whether it was made with credentials so long ago that they may have changed since; sessions keep theirs."""
+    transport = slot.target.server.transport
+    if isinstance(transport, BuiltIn) or not transport.credentials or slot.target.session_id is not None:
+        return False
+    return time.monotonic() - connection.made_at > _LONGEST_WITH_CREDENTIALS_SECONDS
 
 
 def _stopping() -> Unavailable:

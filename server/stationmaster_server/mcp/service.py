@@ -27,8 +27,9 @@ from stationmaster_server.identity.roles import require_administrator
 from stationmaster_server.mcp import session_store, store
 from stationmaster_server.mcp.admission import Admission, too_many
 from stationmaster_server.mcp.connections import Connections, Target
-from stationmaster_server.mcp.model import BuiltIn, Check, Http, Level, McpServer, Stdio
+from stationmaster_server.mcp.model import BuiltIn, Check, Http, Level, McpServer, Stdio, Transport
 from stationmaster_server.mcp.registry import Registry, owner_of
+from stationmaster_server.mcp.resolving import Resolving
 from stationmaster_server.mcp.transport_json import with_secrets_of
 
 LISTING = Listing(
@@ -72,13 +73,20 @@ class McpServers:
     """The servers that a caller may use, and how they are changed."""
 
     def __init__(
-        self, database: Database, audit: AuditLog, registry: Registry, connections: Connections, admission: Admission
+        self,
+        database: Database,
+        audit: AuditLog,
+        registry: Registry,
+        connections: Connections,
+        admission: Admission,
+        resolving: Resolving,
     ) -> None:
         self._database = database
         self._audit = audit
         self._registry = registry
         self._connections = connections
         self._admission = admission
+        self._resolving = resolving
 
     async def register(self, caller: Caller, new: McpServer, *, validate_only: bool = False) -> McpServer:
         """Register a server for the caller or its organization.
@@ -89,6 +97,7 @@ class McpServers:
         self._admission.check_id(new.server_id)
         _require_level(caller, new)
         await self._check_transport(caller, new)
+        new = replace(new, transport=await self._granted(caller, new))
         tenant, owner = caller.tenant, owner_of(caller.tenant, new.level)
         new = replace(new, uid=new_id(), etag=new_id().hex)
         if validate_only:
@@ -141,7 +150,9 @@ class McpServers:
         if validate_only:
             caller = replace(caller, request_key=None)
         if "transport" in changes:
-            await self._check_transport(caller, McpServer(server_id, Level.USER, changes["transport"]))
+            meant = McpServer(server_id, Level.USER, changes["transport"])
+            await self._check_transport(caller, meant)
+            changes = {**changes, "transport": await self._granted(caller, meant)}
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, McpServer)
             if again is not None:
@@ -225,6 +236,15 @@ class McpServers:
                 raise _built_in(server.server_id)
             case _:
                 assert_never(server.transport)
+
+    async def _granted(self, caller: Caller, server: McpServer) -> Transport:
+        """The transport, with the caller's right to the credentials that it names. Raises what refuses it that."""
+        transport = server.transport
+        if isinstance(transport, BuiltIn) or not transport.credentials:
+            return transport
+        granted = replace(transport, granter=caller.tenant.user_id)
+        await self._resolving.filled(caller.tenant, server.server_id, granted)
+        return granted
 
     async def _require_free(self, caller: Caller, new: McpServer) -> None:
         async with self._database.tenant(caller.tenant, read=True) as tx:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, assert_never
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.mcp.model import BuiltIn, Http, Stdio, Transport
@@ -15,9 +17,9 @@ def transport_to_json(transport: Transport) -> tuple[dict[str, Any], dict[str, s
     match transport:
         case Stdio(command, arguments, environment):
             shown: dict[str, Any] = {"kind": "stdio", "command": command, "arguments": list(arguments)}
-            return shown | {"names": sorted(environment)}, dict(environment)
+            return shown | {"names": sorted(environment)} | _named(transport), dict(environment)
         case Http(url, headers):
-            return {"kind": "http", "url": url, "names": sorted(headers)}, dict(headers)
+            return {"kind": "http", "url": url, "names": sorted(headers)} | _named(transport), dict(headers)
         case BuiltIn(name):
             return {"kind": "built_in", "name": name}, {}
         case _:
@@ -27,12 +29,20 @@ def transport_to_json(transport: Transport) -> tuple[dict[str, Any], dict[str, s
 def transport_from_json(shown: Mapping[str, Any], secrets: Mapping[str, str] | None = None) -> Transport:
     """The transport. Without its secrets, their names stand there with empty values."""
     values = {name: (secrets or {}).get(name, "") for name in shown.get("names", ())}
+    credentials = shown.get("credentials", {})
+    granter = UUID(shown["granter"]) if "granter" in shown else None
     match shown["kind"]:
         case "stdio":
-            return Stdio(shown["command"], tuple(shown["arguments"]), values)
+            return Stdio(shown["command"], tuple(shown["arguments"]), values, credentials, granter)
         case "http":
-            return Http(shown["url"], values)
+            return Http(shown["url"], values, credentials, granter)
     return BuiltIn(shown["name"])
+
+
+def _named(transport: Stdio | Http) -> dict[str, Any]:
+    if not transport.credentials:
+        return {}
+    return {"credentials": dict(transport.credentials), "granter": str(transport.granter)}
 
 
 def with_secrets_of(new: Transport, old: Transport) -> Transport:
@@ -44,10 +54,10 @@ def with_secrets_of(new: Transport, old: Transport) -> Transport:
         case Stdio(), Stdio():
             same = (new.command, new.arguments) == (old.command, old.arguments)
             kept = _filled(new.environment, old.environment, "stdio.environment", same=same)
-            return Stdio(new.command, new.arguments, kept)
+            return replace(new, environment=kept)
         case Http(), Http():
             same = urlsplit(new.url)[:2] == urlsplit(old.url)[:2]
-            return Http(new.url, _filled(new.headers, old.headers, "http.headers", same=same))
+            return replace(new, headers=_filled(new.headers, old.headers, "http.headers", same=same))
     return new
 
 

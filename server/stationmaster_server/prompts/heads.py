@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -13,7 +13,8 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.prompts import customization_store, store
+from stationmaster_server.prompts import customization_store, experiment_store, store
+from stationmaster_server.prompts.experiment_model import Experiment
 from stationmaster_server.prompts.model import LATEST, PRODUCTION, Customization, Prompt, Rule, Version
 from stationmaster_server.prompts.selection import by_priority
 from stationmaster_server.templating.model import Variable
@@ -42,6 +43,8 @@ class Head:
     prompt: Prompt
     rules: tuple[tuple[int, Rule], ...]
     until: float
+    experiments: Sequence[Experiment] = ()
+    """Those that run."""
     versions: dict[int, Version] = field(default_factory=dict)
     filled: dict[int, Filled] = field(default_factory=dict)
     customizations: dict[UUID, Mapping[str, Customization]] = field(default_factory=dict)
@@ -50,10 +53,10 @@ class Head:
     """By customization: what it was put together with, and the whole."""
 
     @classmethod
-    def of(cls, prompt: Prompt) -> Head:
+    def of(cls, prompt: Prompt, experiments: Sequence[Experiment] = ()) -> Head:
         """A prompt as it was just read."""
         until = time.monotonic() + LIFETIME.total_seconds()
-        return cls(prompt, by_priority(prompt.rules), until, {prompt.shown.version: prompt.shown})
+        return cls(prompt, by_priority(prompt.rules), until, experiments, {prompt.shown.version: prompt.shown})
 
     def labelled(self, label: str) -> int | None:
         """The version that a label points to."""
@@ -147,9 +150,10 @@ class Heads:
         try:
             async with self._database.tenant(tenant, read=True) as tx:
                 prompt = await store.get(tx, tenant.organization_id, prompt_id)
-            if prompt is None:
-                return None
-            head = Head.of(prompt)
+                if prompt is None:
+                    return None
+                experiments = await experiment_store.running(tx, tenant.organization_id, prompt_id)
+            head = Head.of(prompt, experiments)
             if self._asking.get(key) is task:
                 self._keep(tenant.organization_id, head)
             return head

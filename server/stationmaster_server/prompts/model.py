@@ -130,6 +130,7 @@ class Selection:
     """Which version is taken, and why. `rule` is the place of the rule that matched."""
 
     prompt_id: str
+    prompt_uid: UUID
     version: int
     label: str
     reason: SelectionReason

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import InvalidArgument, NotFound
+from stationmaster_server.prompts.assignment import assign
 from stationmaster_server.prompts.expanding import Expanding
 from stationmaster_server.prompts.heads import Filled, Head, Heads
 from stationmaster_server.prompts.model import (
@@ -31,7 +32,7 @@ from stationmaster_server.templating.variables import check_values
 class Record(Protocol):
     """Where it is noted what was rendered; see `recording.Recorder`."""
 
-    def rendered(self, organization_id: UUID, selection: Selection, seconds: float, *, failed: bool) -> None:
+    def rendered(self, organization_id: UUID, selection: Selection, seconds: float, unit: str, *, failed: bool) -> None:
         """A render that ended, well or not."""
         ...
 
@@ -59,7 +60,8 @@ class Rendering:
             failed = False
             return rendered
         finally:
-            self._record.rendered(tenant.organization_id, selection, time.perf_counter() - began, failed=failed)
+            took = time.perf_counter() - began
+            self._record.rendered(tenant.organization_id, selection, took, request.unit, failed=failed)
 
     async def select(
         self, tenant: Tenant, prompt_id: str, context: Mapping[str, Any], unit: str
@@ -106,7 +108,7 @@ def select(head: Head, target: Target, context: Mapping[str, Any], unit: str) ->
     """Which version is taken, and how the rules fared. Raises NotFound(label), InvalidArgument(context)."""
     prompt = head.prompt
     if target.version:
-        return Selection(prompt.prompt_id, target.version, "", SelectionReason.VERSION), []
+        return Selection(prompt.prompt_id, prompt.uid, target.version, "", SelectionReason.VERSION), []
     if target.label:
         return _labelled(head, target.label, SelectionReason.LABEL, unit), []
     tried: list[RuleOutcome] = []
@@ -118,7 +120,7 @@ def select(head: Head, target: Target, context: Mapping[str, Any], unit: str) ->
         if chosen is not None:
             place, rule = chosen
             if rule.version:
-                return Selection(prompt.prompt_id, rule.version, "", SelectionReason.RULE, place), tried
+                return Selection(prompt.prompt_id, prompt.uid, rule.version, "", SelectionReason.RULE, place), tried
             return _labelled(head, rule.label, SelectionReason.RULE, unit, place), tried
     _, label = head.default()
     return _labelled(head, label, SelectionReason.DEFAULT, unit), tried
@@ -128,7 +130,13 @@ def _labelled(head: Head, label: str, reason: SelectionReason, unit: str, rule: 
     version = head.labelled(label)
     if version is None:
         raise no_label(head.prompt.prompt_id, label)
-    return Selection(head.prompt.prompt_id, version, label, reason, rule)
+    prompt = head.prompt
+    for experiment in head.experiments if unit else ():
+        if experiment.label == label and (variant := assign(experiment, unit)) is not None:
+            reason = SelectionReason.EXPERIMENT
+            ids = experiment.id, variant.variant_id
+            return Selection(prompt.prompt_id, prompt.uid, variant.version, label, reason, rule, *ids)
+    return Selection(prompt.prompt_id, prompt.uid, version, label, reason, rule)
 
 
 def _composed(head: Head, filled: Filled, custom: Customization) -> Ready:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +26,7 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import require_administrator
-from stationmaster_server.prompts import store
+from stationmaster_server.prompts import experiment_store, store
 from stationmaster_server.prompts.checking import Checking
 from stationmaster_server.prompts.expanding import Expanding
 from stationmaster_server.prompts.heads import Head, Heads
@@ -76,7 +76,7 @@ class PromptService:
         if not validate_only and (again := await self._look(caller)) is not None:
             return again
         prompt = await self._new(caller, new)  # before the transaction: a template may take its time
-        _require_mover(caller, prompt, new.labels)
+        require_mover(caller, prompt, new.labels)
         if validate_only:
             async with self._database.tenant(tenant, read=True) as tx:
                 if await store.get(tx, tenant.organization_id, prompt.prompt_id) is not None:
@@ -147,6 +147,7 @@ class PromptService:
                 return again
             current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
             _unchanged_since(current, before.etag)
+            await self._require_still(tx, tenant.organization_id, prompt_id, labels)
             if changed.latest_version != before.latest_version:
                 await store.insert_version(tx, tenant.organization_id, changed.shown)
             await store.update(tx, tenant.organization_id, changed)
@@ -164,7 +165,7 @@ class PromptService:
                 return
             prompt = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
             _unchanged_since(prompt, etag)
-            _require_mover(caller, prompt, prompt.labels.keys())
+            require_mover(caller, prompt, prompt.labels.keys())
             if not force:
                 await self._require_unused(tx, tenant.organization_id, prompt_id)
             await store.delete(tx, tenant.organization_id, prompt_id)
@@ -187,7 +188,7 @@ class PromptService:
                 moved = found_version(
                     await store.version(tx, tenant.organization_id, prompt_id, version), prompt_id, version
                 )
-        _require_mover(caller, before, [label])
+        require_mover(caller, before, [label])
         changed = moved_label(before, label, version)
         if version:
             await self._expanding.check(tenant, Head.of(changed), moved)
@@ -197,7 +198,8 @@ class PromptService:
                 return again
             current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
             _unchanged_since(current, etag)
-            _require_mover(caller, current, [label])
+            require_mover(caller, current, [label])
+            await self._require_still(tx, tenant.organization_id, prompt_id, [label])
             return await self.move(tx, caller, moved_label(current, label, version), label, version)
 
     async def move(self, tx: Transaction, caller: Caller, changed: Prompt, label: str, version: int) -> Prompt:
@@ -247,7 +249,7 @@ class PromptService:
         elif labels:
             raise InvalidArgument.field("labels", "nothing makes a new version; move labels by SetPromptLabel")
         self._checking.rest(changed)
-        _require_mover(caller, before, labels)
+        require_mover(caller, before, labels)
         if changed.latest_version != before.latest_version:
             changed = await self._checking.whole(caller.tenant, changed)
         return changed
@@ -284,6 +286,15 @@ class PromptService:
         if others:
             names = ", ".join(prompt_name(other) for other in others)
             raise in_use(prompt_id, f"it is included by {names}; change them, or delete with force")
+        for experiment in await experiment_store.running(tx, organization_id, prompt_id):
+            raise in_use(prompt_id, f"{experiment.name} runs on it; stop that, or delete with force")
+
+    @staticmethod
+    async def _require_still(tx: Transaction, organization_id: UUID, prompt_id: str, labels: Iterable[str]) -> None:
+        for experiment in await experiment_store.running(tx, organization_id, prompt_id):
+            if experiment.label in labels:
+                advice = f"{experiment.name} runs on its label {experiment.label!r}: stop or conclude that first"
+                raise in_use(prompt_id, advice)
 
     async def _write_audit(
         self, tx: Transaction, caller: Caller, action: str, prompt_id: str, details: dict[str, Any]
@@ -334,7 +345,8 @@ def _makes_version(shown: Version, changes: Mapping[str, Any]) -> bool:
     return any(name in changes and changes[name] != now[name] for name in now)
 
 
-def _require_mover(caller: Caller, prompt: Prompt, labels: Set[str] | tuple[str, ...] | list[str]) -> None:
+def require_mover(caller: Caller, prompt: Prompt, labels: Iterable[str]) -> None:
+    """Refuse callers that may not move one of the labels, for it is protected."""
     protected = sorted(set(labels) & set(prompt.protected_labels))
     if protected:
         require_administrator(caller, f"move the protected label {protected[0]} of {prompt_name(prompt.prompt_id)}")

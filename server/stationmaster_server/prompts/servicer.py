@@ -12,12 +12,17 @@ from stationmaster.v1 import prompt_pb2 as pb
 from stationmaster.v1 import prompt_pb2_grpc
 
 from stationmaster_server.prompts import convert
+from stationmaster_server.prompts import convert_experiments as convert_more
+from stationmaster_server.prompts.analytics import Analytics
 from stationmaster_server.prompts.comparing import Comparing
 from stationmaster_server.prompts.customizations import UPDATABLE, Customizations
+from stationmaster_server.prompts.experiments import Experiments
+from stationmaster_server.prompts.outcomes import Outcomes
 from stationmaster_server.prompts.rendering import Rendering
+from stationmaster_server.prompts.results import ExperimentResults
 from stationmaster_server.prompts.service import PromptService
 from stationmaster_server.wire.caller import caller_of, current_caller
-from stationmaster_server.wire.fields import mapping, masked
+from stationmaster_server.wire.fields import mapping, masked, moment
 from stationmaster_server.wire.names import parse_pair
 from stationmaster_server.wire.paging import PageTokens
 
@@ -32,6 +37,10 @@ class PromptServices:
     comparing: Comparing
     rendering: Rendering
     customizations: Customizations
+    experiments: Experiments
+    results: ExperimentResults
+    outcomes: Outcomes
+    analytics: Analytics
 
 
 class PromptServicer(prompt_pb2_grpc.PromptServiceServicer):
@@ -42,6 +51,10 @@ class PromptServicer(prompt_pb2_grpc.PromptServiceServicer):
         self._comparing = services.comparing
         self._rendering = services.rendering
         self._customizations = services.customizations
+        self._experiments = services.experiments
+        self._results = services.results
+        self._outcomes = services.outcomes
+        self._analytics = services.analytics
         self._tokens = tokens
 
     async def CreatePrompt(self, request: pb.CreatePromptRequest, context: Context) -> pb.Prompt:
@@ -165,3 +178,66 @@ class PromptServicer(prompt_pb2_grpc.PromptServiceServicer):
         prompt_id, customization_id = parse_pair(convert.CUSTOMIZATION, request.name, str, UUID)
         await self._customizations.delete(caller_of(request), prompt_id, customization_id, request.etag)
         return Empty()
+
+    async def RecordOutcome(self, request: pb.RecordOutcomeRequest, context: Context) -> pb.RecordOutcomeResponse:
+        """What came of a render."""
+        prompt_id = convert.prompt_id_of(request.name)
+        noted = await self._outcomes.record(caller_of(request), prompt_id, convert_more.outcome_from_proto(request))
+        return convert_more.noted_to_proto(noted)
+
+    async def GetPromptAnalytics(
+        self, request: pb.GetPromptAnalyticsRequest, context: Context
+    ) -> pb.GetPromptAnalyticsResponse:
+        """How a prompt did."""
+        points, totals = await self._analytics.of(
+            current_caller(),
+            convert.prompt_id_of(request.name),
+            moment(request, "start_time"),
+            moment(request, "end_time"),
+            convert_more.interval_of(request.interval),
+        )
+        return pb.GetPromptAnalyticsResponse(
+            points=map(convert_more.point_to_proto, points), totals=map(convert_more.point_to_proto, totals)
+        )
+
+    async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Context) -> pb.Experiment:
+        """A new experiment."""
+        new = convert_more.new_experiment(request.experiment)
+        return convert_more.experiment_to_proto(await self._experiments.create(caller_of(request), new))
+
+    async def GetExperiment(self, request: pb.GetExperimentRequest, context: Context) -> pb.Experiment:
+        """One experiment."""
+        experiment_id = convert_more.experiment_id_of(request.name)
+        return convert_more.experiment_to_proto(await self._experiments.get(current_caller(), experiment_id))
+
+    async def ListExperiments(self, request: pb.ListExperimentsRequest, context: Context) -> pb.ListExperimentsResponse:
+        """A page of experiments."""
+        asked = self._tokens.read(request)
+        page = await self._experiments.list(current_caller(), request.filter, request.order_by, asked)
+        experiments, token = self._tokens.page(request, page, convert_more.experiment_to_proto)
+        return pb.ListExperimentsResponse(experiments=experiments, next_page_token=token)
+
+    async def StartExperiment(self, request: pb.StartExperimentRequest, context: Context) -> pb.Experiment:
+        """An experiment started."""
+        experiment_id = convert_more.experiment_id_of(request.name)
+        started = await self._experiments.start(caller_of(request), experiment_id)
+        return convert_more.experiment_to_proto(started)
+
+    async def StopExperiment(self, request: pb.StopExperimentRequest, context: Context) -> pb.Experiment:
+        """An experiment stopped."""
+        experiment_id = convert_more.experiment_id_of(request.name)
+        stopped = await self._experiments.stop(caller_of(request), experiment_id, request.reason)
+        return convert_more.experiment_to_proto(stopped)
+
+    async def ConcludeExperiment(self, request: pb.ConcludeExperimentRequest, context: Context) -> pb.Experiment:
+        """An experiment ended."""
+        experiment_id = convert_more.experiment_id_of(request.name)
+        concluded = await self._experiments.conclude(caller_of(request), experiment_id, request.winner)
+        return convert_more.experiment_to_proto(concluded)
+
+    async def GetExperimentResults(
+        self, request: pb.GetExperimentResultsRequest, context: Context
+    ) -> pb.GetExperimentResultsResponse:
+        """What it has shown."""
+        results = await self._results.of(current_caller(), convert_more.experiment_id_of(request.name))
+        return convert_more.results_to_proto(results)

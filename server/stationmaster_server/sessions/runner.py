@@ -203,6 +203,7 @@ class TurnRunner:
             results=results,
             rulings=rulings(session, above, answers),
             step=turn.step + 1 if pending else turn.step,
+            agent_id=session.agent_id,
         )
 
     async def _first_message(

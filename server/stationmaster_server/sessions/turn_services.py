@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -41,5 +42,6 @@ class TurnServices:
     queue: WorkQueue
     audit: AuditLog
     quotas: Quotas
+    instructions: Instructions
     prepared: dict[UUID, Prepared] = field(default_factory=dict)
     """By turn: from the commit of a message to the moment that this server's worker takes it up."""

@@ -10,12 +10,12 @@ from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, NotFound
-from stationmaster_server.tasks.model import Dependency, DependencyState, FailurePolicy, task_name
+from stationmaster_server.tasks.model import Dependency, DependencyState, ExecutionState, FailurePolicy, task_name
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`task_id` waits for `depends_on`, which has the `uid`; `ended_at`: the end of its newest execution, if it has."""
+    """`task_id` waits for `depends_on`, whose uid is `uid`. `ended_at`, `ended_as`: of that one's newest execution."""
 
     task_id: str
     depends_on: str
@@ -23,6 +23,7 @@ class Edge:
     state: DependencyState
     created_at: datetime
     ended_at: datetime | None
+    ended_as: ExecutionState | None
     uid: UUID
 
     def at(self, depth: int) -> Dependency:
@@ -116,13 +117,16 @@ async def neighbours(
 
 
 def _edge(row: Any) -> Edge:
+    ended_as: ExecutionState | None
     match row["state"]:
         case "SUCCEEDED":
-            state = DependencyState.SATISFIED
-        case "CANCELLED" | "DEAD":
-            state = DependencyState.FAILED
+            state, ended_as = DependencyState.SATISFIED, ExecutionState.SUCCEEDED
+        case "CANCELLED":
+            state, ended_as = DependencyState.FAILED, ExecutionState.CANCELLED
+        case "DEAD":
+            state, ended_as = DependencyState.FAILED, ExecutionState.FAILED
         case _:
-            state = DependencyState.PENDING
+            state, ended_as = DependencyState.PENDING, None
     ended_at = None if state is DependencyState.PENDING else row["finished_at"]
     on_failure = FailurePolicy(row["on_failure"])
-    return Edge(row["task_id"], row["depends_on"], on_failure, state, row["created_at"], ended_at, row["uid"])
+    return Edge(row["task_id"], row["depends_on"], on_failure, state, row["created_at"], ended_at, ended_as, row["uid"])

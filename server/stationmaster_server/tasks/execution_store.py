@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +13,18 @@ from pydantic_core import to_json
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
+from stationmaster_server.events.store import begin_streams, encode_body
+from stationmaster_server.tasks import events
 from stationmaster_server.tasks.execution_row_store import JOINED, STATE, WHOLE, to_execution
 from stationmaster_server.tasks.model import Execution, ExecutionState, RanIn, ReportFormat, Trigger, execution_name
 
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins."""
+    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins.
+
+    `blocked_by`: what it waits for, in words; empty: nothing.
+    """
 
     id: UUID
     payload: dict[str, Any]
@@ -30,29 +36,29 @@ class NewRow:
     task_uid: UUID | None = None
     scheduled_for: datetime | None = None
     template: bool = False
-    blocked: bool = False
+    blocked_by: str = ""
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for other tasks."""
+        return bool(self.blocked_by)
 
-# A stream that begins is nobody else's yet: so rows, streams and first events are one round trip.
-_INSERT = """
+
+_INSERT = f"""
 WITH new AS (
     SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[])
+                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[],
+                         $16::text[])
         AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked,
-             secrets)
-), stream AS (
-    INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, id, 1 FROM new ON CONFLICT DO NOTHING
-), event AS (
-    INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
-    SELECT $1, id, 1, now(), 'execution_state_changed',
-           json_build_object('state', CASE WHEN blocked THEN 'BLOCKED' ELSE 'QUEUED' END, 'attempt', 0)
-    FROM new WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = new.id)
-)
+             secrets, first_event)
+), first AS (
+    SELECT id AS stream_id, '{events.STATE_CHANGED}' AS kind, first_event AS body FROM new
+), {begin_streams("first")}
 INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
                         task_id, task_uid, scheduled_for, template, blocked, secrets)
 SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
-       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked,
+       COALESCE(string_to_array(report_formats, ','), '{{}}'), task_id, task_uid, scheduled_for, template, blocked,
        secrets::json
 FROM new
 """
@@ -79,6 +85,7 @@ async def insert(
         [row.template for row in rows],
         [row.blocked for row in rows],
         [_json(dict(row.secrets)) for row in rows],
+        [_first_event(row.blocked_by) for row in rows],
     )
 
 
@@ -218,6 +225,12 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
         list(times),
     )
     return {row["scheduled_for"] for row in rows}
+
+
+@lru_cache(64)
+def _first_event(blocked_by: str) -> str:
+    state = ExecutionState.BLOCKED if blocked_by else ExecutionState.QUEUED
+    return encode_body(events.state_changed(state, 0, message=blocked_by).body)
 
 
 def _json(value: dict[str, Any]) -> str:

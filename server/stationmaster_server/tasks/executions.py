@@ -17,7 +17,7 @@ from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
 from stationmaster_server.identity.model import AuditEntry, owner_scope
 from stationmaster_server.tasks import dependency_store, events, execution_store, listing_store, stats_store, store
 from stationmaster_server.tasks.execution_store import NewRow
-from stationmaster_server.tasks.graph import Verdict, verdict
+from stationmaster_server.tasks.graph import Verdict, verdict, why_waiting
 from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (
     FINAL,
@@ -94,8 +94,8 @@ class Executions:
             again = await recall(tx, tenant, caller.request_key, Execution)
             if again is not None:
                 return again
-            blocked = not request.ignore_dependencies and await self._held_back(tx, caller, task)
-            row = _row(new_id(), spec, task=task, variables=variables, blocked=blocked)
+            blocked_by = "" if request.ignore_dependencies else await self._held_back(tx, caller, task)
+            row = _row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
             execution = await self._submit(tx, caller, spec, row, Trigger.MANUAL, task=task)
             await remember(tx, tenant, caller.request_key, execution)
             return execution
@@ -205,7 +205,8 @@ class Executions:
     async def _get(self, tx: Transaction, caller: Caller, execution_id: UUID) -> Execution:
         return await execution_store.get(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))
 
-    async def _held_back(self, tx: Transaction, caller: Caller, task: Task) -> bool:
+    async def _held_back(self, tx: Transaction, caller: Caller, task: Task) -> str:
+        """What an execution of the task has to wait for, in words."""
         organization_id = caller.tenant.organization_id
         edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
         if edges:  # locked, for whoever follows up the end of one of them now must see this one, or be seen
@@ -220,7 +221,7 @@ class Executions:
                 "executed",
                 f"it depends on {failed}, which failed, with the policy SKIP: set ignore_dependencies to run it anyway",
             )
-        return what is Verdict.WAIT
+        return why_waiting(edges) if what is Verdict.WAIT else ""
 
     async def _submit(
         self,
@@ -314,7 +315,7 @@ def _row(
     *,
     task: Task | None = None,
     variables: Mapping[str, Any] | None = None,
-    blocked: bool = False,
+    blocked_by: str = "",
 ) -> NewRow:
     return NewRow(
         id=execution_id,
@@ -326,5 +327,5 @@ def _row(
         kind=spec.kind,
         task_id=task.task_id if task else None,
         task_uid=task.uid if task else None,
-        blocked=blocked,
+        blocked_by=blocked_by,
     )

@@ -39,6 +39,8 @@ __all__ = [
 
 MAX_DEPTH = 50
 """Of dependencies."""
+DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
+"""The reason of an execution that was cancelled because a task that its task depends on had failed."""
 
 
 class TaskState(StrEnum):

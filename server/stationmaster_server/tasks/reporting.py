@@ -18,6 +18,7 @@ from stationmaster_server.errors import (
     RemoteError,
     ResourceExhausted,
 )
+from stationmaster_server.identity.store import get_user
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store_messages
@@ -127,7 +128,10 @@ class Reporting:
         messages, notes = await self._messages(caller, execution.session_id) if execution.session_id else ([], ())
         title = await self._title(caller, execution)
         sections = await self._sections(caller, execution)
-        return tell(execution, title, told.events, messages, sections, notes=(*told.notes, *notes))
+        async with self._services.database.tenant(caller.tenant, read=True) as tx:
+            owner = await get_user(tx, caller.tenant.organization_id, execution.user_id)
+        name = owner.display_name if owner else ""
+        return tell(execution, title, told.events, messages, sections, notes=(*told.notes, *notes), owner_name=name)
 
     async def _title(self, caller: Caller, execution: Execution) -> str:
         if execution.task_id is None:

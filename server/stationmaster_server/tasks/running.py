@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -94,6 +95,10 @@ class RunningJob:
     def conversation(self) -> RunningConversation:
         """The session that it runs in."""
         return self._conversation
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Inside, it takes no slot of its server."""
+        return self._run.waiting()
 
     def progress(
         self, fraction: float | None = None, message: str = "", counters: Mapping[str, int] | None = None

@@ -25,6 +25,7 @@ from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import administers, require_administrator
 from stationmaster_server.tasks import dependency_store, embeddings, execution_store, schedule_store, store
 from stationmaster_server.tasks.model import Task, TaskState, illegal_state, task_name
+from stationmaster_server.tasks.overlap import check_overlap
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.timing import rescheduled, resumed, scheduled
@@ -195,6 +196,7 @@ class Tasks:
         await self._services.filling.check(task)
         if task.schedule is not None:
             check_schedule(task.schedule, "task.schedule")
+            check_overlap(task)
             lacking = sorted(v.name for v in task.variables if v.required and not v.has_default)
             if lacking:
                 raise InvalidArgument.field(

@@ -16,8 +16,9 @@ from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.tasks import dependency_store, events, execution_store
 from stationmaster_server.tasks.execution_store import NewRow
-from stationmaster_server.tasks.graph import Verdict, verdict
+from stationmaster_server.tasks.graph import Verdict, verdict, why_skipped, why_waiting
 from stationmaster_server.tasks.model import (
+    DEPENDENCY_FAILED,
     Concurrency,
     ExecutionState,
     Spec,
@@ -56,7 +57,8 @@ async def start(
     blocked = trigger is not Trigger.DEPENDENCY and verdict(edges) is not Verdict.RUN
     options = replace(task.options, concurrency=concurrency) if concurrency else task.options
     values, fault = _values(task, variables or {}, trigger)
-    rows = [_row(task, time, values, blocked) for time in times]
+    blocked_by = why_waiting(edges) if blocked else ""
+    rows = [_row(task, time, values, blocked_by) for time in times]
     spec = Spec(task.kind, {}, options)
     tenant = Tenant(organization_id, task.user_id)
     works = [new_work(tenant, spec, row.id, caller.request_id, task=task, blocked=blocked) for row in rows]
@@ -84,7 +86,7 @@ def _values(task: Task, given: Mapping[str, Any], trigger: Trigger) -> tuple[dic
         return dict(given), error.message
 
 
-def _row(task: Task, time: datetime | None, variables: Mapping[str, Any], blocked: bool) -> NewRow:
+def _row(task: Task, time: datetime | None, variables: Mapping[str, Any], blocked_by: str) -> NewRow:
     return NewRow(
         id=new_id(),
         payload=dict(task.payload),
@@ -97,7 +99,7 @@ def _row(task: Task, time: datetime | None, variables: Mapping[str, Any], blocke
         scheduled_for=time,
         template=True,
         secrets=task.secrets,
-        blocked=blocked,
+        blocked_by=blocked_by,
     )
 
 
@@ -107,7 +109,8 @@ async def look_again(tx: Transaction, services: TaskServices, caller: Caller, ta
     waiting = await execution_store.blocked_of(tx, organization_id, task_id)
     if not waiting:
         return
-    what = verdict(await dependency_store.upstream(tx, organization_id, [task_id]))
+    edges = await dependency_store.upstream(tx, organization_id, [task_id])
+    what = verdict(edges)
     if what is Verdict.WAIT:
         return
     await services.queue.lock_keys(tx, organization_id, waiting)
@@ -115,7 +118,7 @@ async def look_again(tx: Transaction, services: TaskServices, caller: Caller, ta
         if what is Verdict.RUN:
             await release(tx, services, organization_id, execution_id)
         else:
-            await services.queue.cancel(tx, organization_id, execution_id, "DEPENDENCY_FAILED")
+            await services.queue.cancel(tx, organization_id, execution_id, DEPENDENCY_FAILED, why_skipped(edges))
             await execution_store.unblock(tx, organization_id, [execution_id])
 
 

@@ -134,6 +134,11 @@ async def list_tasks(tx: Transaction, organization_id: UUID, clause: Clause) -> 
 
 
 # Headlines are made for the page alone: each reads the whole text.
+# What is searched of a task, as people read it: no JSON.
+READABLE = """left(concat_ws(' · ', NULLIF(display_name, ''), NULLIF(description, ''),
+    (SELECT string_agg(key || '=' || value, ' ') FROM jsonb_each_text(labels)),
+    (SELECT string_agg(one #>> '{}', ' · ') FROM jsonb_path_query(payload, 'strict $.** ? (@.type() == "string")') one)
+), 100000)"""
 _SEARCH = f"""
 WITH wanted AS (SELECT websearch_to_tsquery('simple', $2) AS query),
 hits AS (
@@ -144,8 +149,8 @@ hits AS (
     ORDER BY score DESC, task_id DESC LIMIT $5
 )
 SELECT {_COLUMNS}, score,
-       ts_headline('simple', left(concat_ws(' ', display_name, description, labels::text, payload::text), 100000),
-                   wanted.query, 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=24, MinWords=8') AS snippet
+       ts_headline('simple', {READABLE}, wanted.query,
+                   'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=24, MinWords=8') AS snippet
 FROM page t, wanted ORDER BY score DESC, task_id DESC
 """
 

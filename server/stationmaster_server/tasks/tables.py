@@ -124,3 +124,12 @@ Index(
 )
 # Those that wait for tasks that theirs depends on.
 Index(None, executions.c.organization_id, executions.c.task_id, postgresql_where=text("blocked"))
+
+# Executions that are gone while something that they left may still be there. `session_id`: whose workspace has files of
+# theirs. Whoever deals with one has claimed it.
+forgotten_executions = tenant_table(
+    "forgotten_executions",
+    Column("execution_id", Uuid, primary_key=True),
+    Column("session_id", Uuid),
+    timestamp("claimed_at", default_now=True),
+)

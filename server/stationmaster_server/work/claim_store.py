@@ -72,9 +72,10 @@ WITH busy AS MATERIALIZED (
     ))
 )
 UPDATE work_items i
-SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1, started_at = now(),
-    lease_expires_at = now() + $5::interval, attempt_deadline = now() + attempt_timeout,
-    heartbeat_deadline = now() + heartbeat_timeout, resume_requested = false, progress = NULL
+SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1,
+    started_at = COALESCE(started_at, now()), lease_expires_at = now() + $5::interval,
+    attempt_deadline = now() + attempt_timeout, heartbeat_deadline = now() + heartbeat_timeout,
+    resume_requested = false, progress = NULL
 WHERE i.ctid = ANY (ARRAY(SELECT c.place_on_disk FROM claimed c))
 RETURNING {CLAIMED_COLUMNS}
 """

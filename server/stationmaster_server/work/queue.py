@@ -166,11 +166,11 @@ class WorkQueue:
             await key_store.lock_new(tx, [key_store.Key(organization_id, name) for name in names if name])
 
     async def cancel(
-        self, tx: Transaction, organization_id: UUID, item_id: UUID, reason: str = "CANCELLED"
+        self, tx: Transaction, organization_id: UUID, item_id: UUID, reason: str = "CANCELLED", why: str = ""
     ) -> WorkItem:
         """Cancel an item at once, or ask the worker that runs it (which hears of it within a second); NotFound.
 
-        An item that has ended is returned as it is.
+        An item that has ended is returned as it is. `why` is for people, and kept with the errors.
         """
         item = await self.get(tx, organization_id, item_id)
         if item.state in FINAL:
@@ -178,7 +178,7 @@ class WorkQueue:
         key = key_of(item)
         if key is not None:
             await key_store.lock(tx, [key])
-        cancelled = await store.cancel(tx, organization_id, [item_id], reason)
+        cancelled = await store.cancel(tx, organization_id, [item_id], reason, why)
         if not cancelled:
             return await self.get(tx, organization_id, item_id)
         if cancelled[0].state is State.RUNNING:

@@ -65,7 +65,8 @@ class Worker:
         self._settings = settings or WorkerSettings()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._held: dict[UUID, Run] = {}  # by lease token: claimed, and not known to be settled
-        self._active = 0  # handlers that run
+        self._active = 0  # handlers that run and take a slot
+        self._waiting = 0  # handlers that have lent theirs
         self._promised: dict[UUID, float] = {}  # by lease token, until when: of submissions that may yet commit
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -155,13 +156,20 @@ class Worker:
     def _free(self) -> int:
         slots = self._settings.slots
         # Ends that are still to be written hold no slot, unless they pile up.
-        return min(slots - self._active, 2 * slots - len(self._held)) - self._count_promised()
+        return min(slots - self._active, 2 * slots + self._waiting - len(self._held)) - self._count_promised()
 
     def _count_promised(self) -> int:
         now = asyncio.get_running_loop().time()
         while self._promised and self._promised[oldest := next(iter(self._promised))] < now:
             del self._promised[oldest]
         return len(self._promised)
+
+    def _lend(self, lent: bool) -> None:
+        change = 1 if lent else -1
+        self._waiting += change
+        self._active -= change
+        if lent:
+            self._wake.set()
 
     async def _claim_forever(self) -> None:
         while not self._stopping.is_set():
@@ -203,6 +211,7 @@ class Worker:
 
     def _run(self, item: WorkItem) -> None:
         run = Run(item, self._stopping, asyncio.get_running_loop().time())
+        run.lend = self._lend
         self._held[run.lease_token] = run
         self._active += 1
         run.task = asyncio.create_task(self._process(run))

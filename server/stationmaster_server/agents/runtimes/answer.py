@@ -64,6 +64,7 @@ class Question:
     known_calls: frozenset[str]
     estimated_input_tokens: int
     most_input_tokens: int
+    own_key: str = field(default="", repr=False)
 
     def started(self) -> ModelCallStarted:
         """What is told before each attempt."""
@@ -128,7 +129,7 @@ def _guarded(question: Question, progress: _Progress) -> Iterator[None]:
             try:
                 yield
             except MODEL_ERRORS as error:
-                raise translate(error, question.model_id) from None
+                raise translate(error, question.model_id, question.own_key) from None
     except ProviderFailure as failure:
         failure.usage = progress.in_vain
         raise

@@ -35,17 +35,20 @@ _MAX_MESSAGE = 300
 _RETRYABLE = (ModelUnavailableError, ModelServerError, ModelConnectionError, ModelRequestTimeout)
 
 
-def translate(error: Exception, model_id: str) -> ProviderFailure:
+def translate(error: Exception, model_id: str, own_key: str = "") -> ProviderFailure:
     """Our failure for one of MODEL_ERRORS, without secrets."""
-    detail = _detail(error)
+    detail = _detail(error, own_key)
     match error:
         case ModelRateLimitError():
             message = f"the provider of {model_id} limits the rate of calls{detail}"
             after = error.retry_after or 0
             return ProviderFailure(Reason.RATE_LIMITED, message, retryable=True, retry_after=after)
         case ModelQuotaExceededError():
-            return _final(f"this server's account with the provider of {model_id} is used up")
+            whose = "the credential's" if own_key else "this server's"
+            return _final(f"{whose} account with the provider of {model_id} is used up")
         case ModelAuthenticationError():
+            if own_key:
+                return _final(f"the provider of {model_id} refuses the key of the credential that the agent names")
             return _final(f"the provider of {model_id} refuses this server's API key: ask whoever runs the server")
         case ModelNotFoundError():
             return _final(f"the provider does not know {model_id}: choose a model that ListModels names")
@@ -81,7 +84,7 @@ def _status(error: Exception) -> int:
     return error.status_code if isinstance(error, ModelHTTPError) else 0
 
 
-def _detail(error: Exception) -> str:
+def _detail(error: Exception, own_key: str) -> str:
     """`: what the provider said`, with anything that looks like a key masked."""
     text = _said(error.body) if isinstance(error, ModelAPIError) else ""
     status = _status(error)
@@ -89,6 +92,8 @@ def _detail(error: Exception) -> str:
         text = f"status {status}"
     elif not text and isinstance(error, ModelConnectionError):
         text = "the connection failed"
+    if own_key:
+        text = text.replace(own_key, "***")
     return f": {_KEYS.sub('***', text)[:_MAX_MESSAGE]}" if text else ""
 
 

@@ -110,6 +110,7 @@ class TurnLoop:
             known_calls=frozenset(conversation.known_calls),
             estimated_input_tokens=estimate,
             most_input_tokens=most,
+            own_key=client.own_key,
         )
 
     def _settings(self, input_tokens: int) -> ModelSettings:

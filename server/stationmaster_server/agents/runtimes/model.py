@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from stationmaster_server.agents.executors import Counters, Executors
+from stationmaster_server.agents.keys import ModelKeys
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import ModelClient, Providers
 from stationmaster_server.agents.runtime import RuntimeFailure, TurnEvent, TurnInput
@@ -37,18 +38,32 @@ class ModelRuntimeSettings:
     idle_client: timedelta = timedelta(minutes=10)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A model, and the key that it is reached with, where that is not this server's own."""
+
+    model_id: str
+    own_key: str = field(default="", repr=False)
+
+
 class ModelRuntime:
     """Runs turns on any model that the providers reach."""
 
     def __init__(
-        self, providers: Providers, source: ToolSource, prices: Prices, settings: ModelRuntimeSettings | None = None
+        self,
+        providers: Providers,
+        source: ToolSource,
+        prices: Prices,
+        settings: ModelRuntimeSettings | None = None,
+        keys: ModelKeys | None = None,
     ) -> None:
         self._settings = settings or ModelRuntimeSettings()
         self._providers = providers
         self._source = source
         self._prices = prices
+        self._keys = keys
         self._offers: dict[Hashable, Offer] = {}
-        self._clients: Executors[str, ModelClient] = Executors(
+        self._clients: Executors[_Reached, ModelClient] = Executors(
             self._make, ModelClient.close, most=self._settings.max_clients, idle=self._settings.idle_client
         )
 
@@ -62,7 +77,8 @@ class ModelRuntime:
         offered = await self._source.of(Tenant(turn.organization_id, turn.user_id), turn.spec)
         for notice in offered.notices:
             yield notice
-        client = await self._acquire(turn.spec.model)
+        reached = _Reached(turn.spec.model, await self._own_key(turn))
+        client = await self._acquire(reached)
         try:
             from stationmaster_server.agents.runtimes.loop import TurnLoop
 
@@ -78,11 +94,12 @@ class ModelRuntime:
                 async for event in events:
                     yield event
         finally:
-            await self._clients.release(turn.spec.model, client)
+            await self._clients.release(reached, client)
 
     async def warm(self, model_id: str = "demo") -> None:
         """Imports what the first turn needs, in a thread, and keeps a client of this model."""
-        await self._clients.release(model_id, await self._acquire(model_id))
+        reached = _Reached(model_id)
+        await self._clients.release(reached, await self._acquire(reached))
 
     async def evict_idle(self) -> int:
         """Closes the model clients that nobody has used for a while; returns how many."""
@@ -106,14 +123,18 @@ class ModelRuntime:
             offer = self._offers[key] = make_offer(offered)
         return offer
 
-    async def _acquire(self, model_id: str) -> ModelClient:
+    async def _own_key(self, turn: TurnInput) -> str:
+        """The key that the specification names; empty: this server's."""
+        return await self._keys.of(turn) if self._keys is not None else ""
+
+    async def _acquire(self, reached: _Reached) -> ModelClient:
         try:
-            return await self._clients.acquire(model_id)
+            return await self._clients.acquire(reached)
         except FailedPrecondition as error:
             raise RuntimeFailure(error.reason, error.message) from None
 
-    def _make(self, model_id: str) -> ModelClient:
+    def _make(self, reached: _Reached) -> ModelClient:
         # In a thread, so that the import does not hold up the event loop.
         import stationmaster_server.agents.runtimes.loop  # noqa: F401
 
-        return self._providers.make(model_id)
+        return self._providers.make(reached.model_id, reached.own_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -128,6 +129,13 @@ class Job(Protocol[P_co]):
     @property
     def conversation(self) -> Conversation:
         """The session that the execution runs in."""
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Inside, the execution takes no slot of its server: for a kind that does nothing but wait for other work.
+
+        How many may do so at once is for the kind to bound.
+        """
         ...
 
     def progress(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
@@ -98,6 +99,10 @@ class Rehearsal(Generic[P]):
     def conversation(self) -> RehearsedConversation:
         """The session that it runs in."""
         return self._conversation
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """There are no slots."""
+        return nullcontext()
 
     def progress(
         self, fraction: float | None = None, message: str = "", counters: Mapping[str, int] | None = None

@@ -11,7 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import httpx2
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 
-from stationmaster_server.errors import FailedPrecondition, Unavailable
+from stationmaster_server.credentials.using import Kind as At
+from stationmaster_server.credentials.using import Using, reference
+from stationmaster_server.errors import FailedPrecondition, StationmasterError, Unavailable
 from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.resilience.breakers import Breakers
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
@@ -30,6 +32,9 @@ _RETRIED = frozenset({408, 425, 429})
 _ASKS_TO_WAIT = frozenset({429, 503})
 _OURS = frozenset({"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"})
 _LONGEST_SECRET = 2_000
+PURPOSE = "webhook"
+_ONE = r"credentials/[a-z][a-z0-9-]{0,62}"
+_NAMED = rf"^({_ONE}|[^{{}}\x00-\x1f\x7f]{{0,200}}\{{{_ONE}\}}[^{{}}\x00-\x1f\x7f]{{0,200}})$"
 
 
 def _is_a_url(url: str) -> str:
@@ -77,8 +82,15 @@ class WebhookPayload(Payload):
     """Any JSON; it is sent as `application/json`."""
     text: Annotated[str, Field(max_length=200_000)] | None = None
     """Instead of `body`: sent as it is, as `text/plain` unless `headers` say otherwise."""
+    credential_headers: Annotated[
+        dict[HeaderName, Annotated[str, Field(pattern=_NAMED)]], Field(default_factory=dict, max_length=50)
+    ]
+    """Headers with the secret of a credential, such as `Bearer {credentials/x}`: it is put in when the request is sent.
+    The owner must be allowed to read it for the purpose `webhook`."""
     secret: Annotated[SecretStr, AfterValidator(_is_a_secret)] | None = None
     """`whsec_` and the base64 of 24 to 64 bytes, shared with the receiver; without it nothing is signed."""
+    secret_credential: Annotated[str, Field(pattern=r"^(credentials/[a-z][a-z0-9-]{0,62})?$")] = ""
+    """Instead of `secret`: the credential that holds it."""
     timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = 30
     """For the whole request."""
 
@@ -86,6 +98,8 @@ class WebhookPayload(Payload):
     def _one_of(self) -> Self:
         if self.text is not None and "body" in self.model_fields_set:
             raise ValueError("write either `body` or `text`")
+        if self.secret is not None and self.secret_credential:
+            raise ValueError("write either `secret` or `secret_credential`")
         return self
 
     def content(self) -> tuple[bytes, str]:
@@ -117,17 +131,18 @@ class WebhookKind:
     name: ClassVar[str] = "webhook"
     payload: ClassVar[type[BaseModel]] = WebhookPayload
 
-    def __init__(self, outbound: Outbound) -> None:
+    def __init__(self, outbound: Outbound, using: Using) -> None:
         self._outbound = outbound
+        self._using = using
         self._breakers = Breakers(_breaker)
 
     async def run(self, job: Job[WebhookPayload]) -> Done:
         """Send. Raises KindFailed unless the answer is a 2xx, Later while the receiver is left alone."""
-        payload = job.payload
+        payload = await self._with_secrets(job)
         url = httpx2.URL(payload.url)
         breaker = self._breakers.of((job.caller.tenant.organization_id, url.scheme, url.host, url.port))
         try:
-            answer = await breaker.call(lambda: self._sent(job))
+            answer = await breaker.call(lambda: self._sent(job, payload))
         except Unavailable as alone:
             raise await _left_alone(job, url.host, alone) from None
         except _Unwell as unwell:
@@ -140,14 +155,35 @@ class WebhookKind:
             raise KindFailed(f"{url.host} could not be reached: {type(error).__name__}", reason="CONNECTION") from None
         return _judged(answer, url.host)
 
-    async def _sent(self, job: Job[WebhookPayload]) -> _Answer:
-        payload = job.payload
+    async def _with_secrets(self, job: Job[WebhookPayload]) -> WebhookPayload:
+        """The payload with the secrets that it names. Raises KindFailed: the owner may not have them."""
+        payload, tenant, used_by = job.payload, job.caller.tenant, f"executions/{job.execution_id}"
+        named: dict[str, str] = {name: reference(text) for name, text in payload.credential_headers.items()}
+        secret = payload.secret
+        try:
+            headers = await self._using.filled(tenant, named, At.HEADER, purpose=PURPOSE, used_by=used_by)
+            if payload.secret_credential:
+                name = payload.secret_credential
+                found = await self._using.secret(tenant, name, At.KEY, purpose=PURPOSE, used_by=used_by)
+                secret = SecretStr(found)
+                read_secret(found)
+        except StationmasterError as error:
+            retryable = isinstance(error, Unavailable)
+            raise KindFailed(error.message, reason=error.reason.value, retryable=retryable) from None
+        except ValueError as error:
+            raise KindFailed(
+                f"the secret in {payload.secret_credential} {error}", reason="SECRET", retryable=False
+            ) from None
+        hidden = {name: SecretStr(value) for name, value in headers.items()}
+        return payload.model_copy(update={"headers": {**payload.headers, **hidden}, "secret": secret})
+
+    async def _sent(self, job: Job[WebhookPayload], payload: WebhookPayload) -> _Answer:
         content, kind = payload.content()
         async with (
             asyncio.timeout(payload.timeout_seconds),
             self._outbound.client(timeout=httpx2.Timeout(payload.timeout_seconds)) as client,
             client.stream(
-                payload.method, payload.url, content=content, headers=_headers(job, content, kind)
+                payload.method, payload.url, content=content, headers=_headers(job, payload, content, kind)
             ) as response,
         ):
             answer = await _read(response, _mask(payload))
@@ -176,8 +212,8 @@ async def _left_alone(job: Job[WebhookPayload], host: str, alone: Unavailable) -
     return Later(alone.retry_after)
 
 
-def _headers(job: Job[WebhookPayload], content: bytes, kind: str) -> dict[str, str]:
-    payload, message_id, now = job.payload, str(job.execution_id), datetime.now(UTC)
+def _headers(job: Job[WebhookPayload], payload: WebhookPayload, content: bytes, kind: str) -> dict[str, str]:
+    message_id, now = str(job.execution_id), datetime.now(UTC)
     own = {name.lower(): value.get_secret_value() for name, value in payload.headers.items()}
     # The body is read as it comes: what is not encoded cannot inflate.
     headers = {"content-type": kind, "accept-encoding": "identity", "user-agent": "stationmaster", **own}

@@ -301,6 +301,14 @@ CREATE INDEX executions_organization_id_task_uid_created_at_id_idx ON executions
 
 CREATE INDEX executions_organization_id_user_id_created_at_id_idx ON executions (organization_id, user_id, created_at, id);
 
+CREATE TABLE forgotten_executions (
+    organization_id UUID NOT NULL,
+    execution_id UUID NOT NULL,
+    session_id UUID,
+    claimed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT forgotten_executions_pkey PRIMARY KEY (organization_id, execution_id)
+);
+
 CREATE TABLE installation_secrets (
     purpose TEXT NOT NULL,
     secret BYTEA NOT NULL,
@@ -394,6 +402,54 @@ CREATE INDEX permission_requests_due_idx ON permission_requests (expires_at) WHE
 CREATE INDEX permission_requests_organization_id_session_id_created_at_idx ON permission_requests (organization_id, session_id, created_at);
 
 CREATE INDEX permission_requests_organization_id_turn_id_idx ON permission_requests (organization_id, turn_id);
+
+CREATE TABLE prompt_exposures (
+    organization_id UUID NOT NULL,
+    experiment_id UUID NOT NULL,
+    unit TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_exposures_pkey PRIMARY KEY (organization_id, experiment_id, unit)
+);
+
+CREATE TABLE prompt_figures (
+    organization_id UUID NOT NULL,
+    prompt_uid UUID NOT NULL,
+    hour TIMESTAMP WITH TIME ZONE NOT NULL,
+    version INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    renders BIGINT NOT NULL,
+    errors BIGINT NOT NULL,
+    latencies BIGINT[] NOT NULL,
+    model_calls BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    cost_micros BIGINT NOT NULL,
+    CONSTRAINT prompt_figures_pkey PRIMARY KEY (organization_id, prompt_uid, hour, version, label)
+);
+
+CREATE INDEX prompt_figures_hour_idx ON prompt_figures (hour);
+
+CREATE TABLE prompt_outcomes (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    prompt_uid UUID NOT NULL,
+    version INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    outcome FLOAT(53) NOT NULL,
+    experiment_id UUID,
+    variant TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_outcomes_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX prompt_outcomes_created_at_idx ON prompt_outcomes (created_at);
+
+CREATE UNIQUE INDEX prompt_outcomes_once ON prompt_outcomes (organization_id, experiment_id, unit, metric) WHERE experiment_id IS NOT NULL;
+
+CREATE INDEX prompt_outcomes_organization_id_prompt_uid_created_at_idx ON prompt_outcomes (organization_id, prompt_uid, created_at);
 
 CREATE TABLE prompts (
     organization_id UUID NOT NULL,
@@ -791,6 +847,36 @@ CREATE TABLE prompt_customizations (
 
 CREATE UNIQUE INDEX prompt_customizations_key ON prompt_customizations (organization_id, prompt_id, user_id, agent_id);
 
+CREATE TABLE prompt_experiments (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    prompt_uid UUID NOT NULL,
+    user_id UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    label TEXT NOT NULL,
+    variants JSON NOT NULL,
+    traffic INTEGER NOT NULL,
+    exclusion_group TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    alpha FLOAT(53) NOT NULL,
+    minimum INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    slots JSON NOT NULL,
+    winner TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE,
+    ended_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT prompt_experiments_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT prompt_experiments_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE INDEX prompt_experiments_by_creation ON prompt_experiments (organization_id, created_at, id);
+
+CREATE INDEX prompt_experiments_running ON prompt_experiments (organization_id, prompt_id) WHERE state = 'RUNNING';
+
 CREATE TABLE prompt_versions (
     organization_id UUID NOT NULL,
     prompt_id TEXT NOT NULL,
@@ -1046,6 +1132,16 @@ CREATE POLICY tenant ON executions TO stationmaster_app USING (organization_id =
 
 CREATE POLICY system ON executions TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_app;
+
+ALTER TABLE forgotten_executions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON forgotten_executions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON forgotten_executions TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON installation_secrets TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_servers TO stationmaster_system;
@@ -1087,6 +1183,36 @@ ALTER TABLE permission_requests ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON permission_requests TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON permission_requests TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_exposures TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_exposures TO stationmaster_app;
+
+ALTER TABLE prompt_exposures ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_exposures TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_exposures TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_figures TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_figures TO stationmaster_app;
+
+ALTER TABLE prompt_figures ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_figures TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_figures TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_outcomes TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_outcomes TO stationmaster_app;
+
+ALTER TABLE prompt_outcomes ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_outcomes TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_outcomes TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON prompts TO stationmaster_system;
 
@@ -1287,6 +1413,16 @@ ALTER TABLE prompt_customizations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON prompt_customizations TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid AND user_id = NULLIF(current_setting('stationmaster.user', true), '')::uuid);
 
 CREATE POLICY system ON prompt_customizations TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_experiments TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_experiments TO stationmaster_app;
+
+ALTER TABLE prompt_experiments ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_experiments TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_experiments TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_versions TO stationmaster_system;
 

@@ -1,0 +1,98 @@
+"""Credentials of environment variables, and requests that are repeated."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from stationmaster_server.config.credentials import allowed_variables
+from stationmaster_server.credentials.importing import Import
+from stationmaster_server.credentials.model import OnExisting, Value
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.model import RequestKey, Tenant
+from stationmaster_server.errors import AlreadyExists, InvalidArgument, PermissionDenied, Reason
+
+from tests.credentials.room import Room, caller_of, file_keys, make_room
+
+VARIABLES = {"APP_TOKEN": "a token", "APP_DB_PASSWORD": "a password", "OTHER": "x"}
+
+
+def request(caller: Caller, text: str, request_id: UUID) -> Caller:
+    """The caller of a request with this body."""
+    key = RequestKey(request_id, caller.method, hashlib.sha256(text.encode()).digest())
+    return replace(caller, request_key=key)
+
+
+async def test_variables_with_a_prefix_become_credentials(room: Room, owner: Caller) -> None:
+    imported = await room.importing.run(owner, Import("APP_", VARIABLES, strip_prefix=True))
+    assert [made.credential_id for made in imported.credentials] == ["db-password", "token"]
+    assert await room.read(owner, "token") == "a token"
+    again = await room.importing.run(owner, Import("APP_", VARIABLES, strip_prefix=True))
+    assert (again.credentials, again.skipped) == ((), ("credentials/db-password", "credentials/token"))
+
+
+async def test_those_that_changed_get_a_new_version_and_all_or_none_are_imported(room: Room, owner: Caller) -> None:
+    await room.importing.run(owner, Import("APP_", VARIABLES))
+    changed = {**VARIABLES, "APP_TOKEN": "another"}
+    imported = await room.importing.run(owner, Import("APP_", changed, on_existing=OnExisting.ADD_VERSION))
+    assert [made.credential_id for made in imported.credentials] == ["app-token"]
+    assert await room.read(owner, "app-token") == "another"
+    more = {**VARIABLES, "APP_A": "x"}
+    with pytest.raises(AlreadyExists):
+        await room.importing.run(owner, Import("APP_", more, on_existing=OnExisting.FAIL))
+    for bad in ({"A__": "x", "A": "y"}, {"_1": "x"}, {"A": ""}):
+        with pytest.raises(InvalidArgument):
+            await room.importing.run(owner, Import("", bad))
+    tried = await room.importing.run(owner, Import("", {"NEW": "x"}), validate_only=True)
+    assert [made.credential_id for made in tried.credentials] == ["new"]
+    assert await _count(room) == 2
+
+
+async def _count(room: Room) -> int:
+    async with room.database.system(autocommit=True) as tx:
+        return int(await tx.fetchval("SELECT count(*) FROM credentials"))
+
+
+async def test_the_servers_own_variables_are_for_operators_and_only_those_that_are_allowed(
+    room: Room, owner: Caller, tenant: Tenant, tmp_path: Path
+) -> None:
+    environment = {"APP_TOKEN": "x", "DATABASE_URL": "x", "STATIONMASTER_CREDENTIALS__KEYS": "x", "PGPASSWORD": "x"}
+    assert allowed_variables(("*",), environment) == {"APP_TOKEN": "x"}
+    assert allowed_variables((), environment) == {}
+    server = await make_room(room.database, file_keys(tmp_path), variables={"APP_TOKEN": "the server's"})
+    with pytest.raises(PermissionDenied):
+        await server.importing.run(caller_of(tenant), Import("APP_", {}))
+    with pytest.raises(InvalidArgument):
+        await server.importing.run(owner, Import("", {}))
+    await server.importing.run(owner, Import("APP_", {}))
+    assert await server.read(owner, "app-token") == "the server's"
+    await server.close()
+
+
+async def test_a_repeat_gets_the_first_answer_also_after_the_key_was_rotated(room: Room, owner: Caller) -> None:
+    await room.create(owner, "db", "one")
+    request_id = uuid4()
+    first = await room.versions.add(request(owner, "body", request_id), "db", Value("two"))
+    old = room.keyring.primary
+    await room.keys.start(owner, "")
+    assert room.keyring.primary != old
+    again = await room.versions.add(request(owner, "body", request_id), "db", Value("two"))
+    assert again == first
+    with pytest.raises(InvalidArgument) as refused:
+        await room.versions.add(request(owner, "another body", request_id), "db", Value("three"))
+    assert refused.value.reason is Reason.REQUEST_ID_REUSED
+
+
+async def test_what_is_kept_of_a_request_does_not_tell_its_secret(room: Room, owner: Caller) -> None:
+    """Whoever has the database could hash every PIN: a bare digest of the request would tell which it was."""
+    await room.create(owner, "db", "one")
+    await room.versions.add(request(owner, "a body with the PIN 1234", uuid4()), "db", Value("1234"))
+    async with room.database.system(autocommit=True) as tx:
+        kept = await tx.fetch("SELECT fingerprint, answer::text AS answer FROM request_ids")
+    assert kept
+    bare = hashlib.sha256(b"a body with the PIN 1234").digest()
+    assert all(row["fingerprint"] != bare for row in kept)
+    assert not any('"1234"' in row["answer"] for row in kept)

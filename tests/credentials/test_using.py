@@ -1,0 +1,186 @@
+"""Agents, MCP servers and webhooks use credentials by name: resolved at the last moment, audited, and masked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from google.protobuf.message import Message
+from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, task_pb2
+from stationmaster_client import Client
+from stationmaster_client.errors import FailedPrecondition, NotFound
+from stationmaster_server.resilience.webhooks import read_secret, signed
+
+from tests.agents.providers import openai_stream as openai
+from tests.agents.providers.stand_in import StandIn, stand_in
+from tests.fixtures.server import RunningServer, running, server_settings
+from tests.mcp.served import unruly
+from tests.resilience.site import serve
+
+SECRET = "TOP-SECRET-VALUE"
+KEY = "pk_nobody-may-see-this"
+
+
+@pytest_asyncio.fixture
+async def provider() -> AsyncIterator[StandIn]:
+    """A provider of models."""
+    async with stand_in() as there:
+        yield there
+
+
+@pytest_asyncio.fixture
+async def station(database_url: str, tmp_path: Path, provider: StandIn) -> AsyncIterator[RunningServer]:
+    """A server whose provider has no key of its own, and that may reach loopback."""
+    settings = server_settings(
+        tmp_path / "data",
+        database_url,
+        outbound={"allow": ["127.0.0.1"]},
+        models={"openai": {"base_url": f"{provider.url}/v1"}},
+    )
+    async with running(settings) as server:
+        yield server
+
+
+@asynccontextmanager
+async def client_of(server: RunningServer, key: str = "") -> AsyncIterator[Client]:
+    async with Client.connect(server.target, key or server.admin_key, insecure=True) as client:
+        yield client
+
+
+async def member_of(admin: Client) -> tuple[str, str]:
+    """The name and the key of one more user."""
+    user = await admin.users.create("Member", identity_pb2.ROLE_MEMBER)
+    return user.name, (await admin.keys.create(user=user.name)).secret
+
+
+async def accesses(admin: Client) -> list[tuple[str, str, str, dict[str, Any]]]:
+    """What the trail says of accesses: outcome, resource, on whose behalf, details."""
+    found = []
+    async for event in admin.audit.list(filter='action = "credential.access"', order_by="create_time"):
+        outcome = audit_pb2.AuditOutcome.Name(event.outcome).rpartition("_")[2]
+        found.append((outcome, event.resource, event.on_behalf_of, dict(event.details)))
+    return found
+
+
+async def said(client: Client, session: str, text: str) -> list[Message]:
+    """All events of a turn."""
+    async with client.sessions.send(session, text) as events:
+        return [event async for event in events]
+
+
+async def test_an_agent_asks_its_model_with_the_key_that_it_was_granted(
+    station: RunningServer, provider: StandIn
+) -> None:
+    provider.reply(openai.answer(openai.text("Hello.")), openai.answer(openai.text("Hello again.")))
+    async with client_of(station) as admin:
+        spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+        without = agent_pb2.AgentSpec(model="openai:gpt-4o")
+        with pytest.raises(FailedPrecondition):
+            await admin.agents.create("keyless", without)
+        await admin.agents.create("helper", spec)
+        await admin.credentials.create("openai", KEY)
+        name, key = await member_of(admin)
+        async with client_of(station, key) as member:
+            session = await member.sessions.create("helper")
+            refused = await said(member, session.name, "hi")
+            assert "credentials/openai" in str(refused[-1])
+            assert not provider.requests
+            await admin.credentials.grant("openai", "agents/helper", purposes=["model"])
+            answered = await said(member, session.name, "hi")
+            assert "Hello." in str(answered)
+            own = await member.sessions.create(spec=spec)  # without the agent, without its grant
+            assert "credentials/openai" in str((await said(member, own.name, "hi"))[-1])
+        assert [request.headers["authorization"] for request in provider.requests] == [f"Bearer {KEY}"]
+        trail = await accesses(admin)
+        assert [one[0] for one in trail] == ["DENIED", "ALLOWED", "DENIED"]
+        assert trail[1][1:3] == ("credentials/openai", name)
+        assert trail[1][3]["agent"] == "agents/helper"
+        assert trail[1][3]["used_by"] == session.name
+        assert KEY not in str([refused, answered, trail])
+
+
+async def test_what_a_provider_says_does_not_show_the_key(station: RunningServer, provider: StandIn) -> None:
+    provider.reply(*[openai.failure(400, f"I do not like {KEY}") for _ in range(3)])
+    async with client_of(station) as admin:
+        await admin.credentials.create("openai", KEY)
+        spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+        session = await admin.sessions.create(spec=spec)
+        events = str(await said(admin, session.name, "hi"))
+        assert "I do not like ***" in events
+        assert KEY not in events
+
+
+async def test_an_mcp_server_gets_its_secret_and_its_answers_do_not_show_it(station: RunningServer) -> None:
+    async with client_of(station) as admin:
+        await admin.credentials.create("github", SECRET)
+        stdio = unruly()
+        stdio.credential_environment["SECRET"] = "credentials/github"
+        server = mcp_pb2.McpServer(level=mcp_pb2.MCP_LEVEL_ORGANIZATION, stdio=stdio)
+        made = await admin.mcp.register("unruly", server)
+        assert dict(made.stdio.credential_environment) == {"SECRET": "{credentials/github}"}
+        _, key = await member_of(admin)
+        async with client_of(station, key) as member:  # by the right of who registered it
+            answer = await member.mcp.call("unruly", "reveal")
+            assert "it is ***" in str(answer)
+            assert SECRET not in str(answer)
+            http = mcp_pb2.McpHttp(url="http://127.0.0.1/mcp", credential_headers={"x": "{credentials/github}"})
+            with pytest.raises(NotFound):  # nobody names what he may not read
+                await member.mcp.register("mine", mcp_pb2.McpServer(http=http))
+        trail = await accesses(admin)
+        assert [(one[0], one[3]["used_by"]) for one in trail] == [
+            ("ALLOWED", "mcpServers/unruly"),  # when it was registered
+            ("ALLOWED", "mcpServers/unruly"),  # when it was connected to
+            ("DENIED", "mcpServers/mine"),
+        ]
+        await admin.credentials.disable_version("github", 1)
+        await admin.mcp.update(mcp_pb2.McpServer(name=made.name, description="Again"), ["description"])
+        checked = await admin.mcp.check("unruly")
+        assert not checked.healthy
+        assert "credentials/github" in checked.problem
+
+
+async def test_a_header_of_an_mcp_server_holds_the_secret(station: RunningServer) -> None:
+    async with serve() as site, client_of(station) as admin:
+        await admin.credentials.create("token", SECRET)
+        await admin.credentials.create("broken", f"{SECRET}\n")
+        http = mcp_pb2.McpHttp(url=f"http://127.0.0.1:{site.port}/mcp")
+        http.credential_headers["authorization"] = "Bearer {credentials/token}"
+        await admin.mcp.register("site", mcp_pb2.McpServer(http=http))
+        await admin.mcp.check("site")
+        assert site.requests[0][1]["authorization"] == f"Bearer {SECRET}"
+        http.credential_headers["authorization"] = "Bearer {credentials/broken}"
+        with pytest.raises(FailedPrecondition, match="line break") as refused:
+            await admin.mcp.register("other", mcp_pb2.McpServer(http=http))
+        assert SECRET not in str(refused.value)
+
+
+async def test_a_webhook_is_signed_with_a_credential(station: RunningServer) -> None:
+    secret = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
+    async with serve() as site, client_of(station) as admin:
+        await admin.credentials.create("hook", secret)
+        await admin.credentials.create("token", SECRET)
+        payload = {
+            "url": f"http://127.0.0.1:{site.port}/hook",
+            "credential_headers": {"authorization": "Bearer {credentials/token}"},
+            "secret_credential": "credentials/hook",
+        }
+        ended = await admin.executions.wait((await admin.executions.submit("webhook", payload)).name)
+        assert ended.state == task_pb2.EXECUTION_STATE_SUCCEEDED, ended
+        ((_, headers, body),) = site.requests
+        assert headers["authorization"] == f"Bearer {SECRET}"
+        at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
+        expected = signed(read_secret(secret), headers["webhook-id"], at, body)
+        assert headers["webhook-signature"] == expected["webhook-signature"]
+        assert secret not in str(ended)
+        assert SECRET not in str(ended)
+        trail = await accesses(admin)
+        assert {(one[1], one[3]["purpose"]) for one in trail} == {
+            ("credentials/hook", "webhook"),
+            ("credentials/token", "webhook"),
+        }
