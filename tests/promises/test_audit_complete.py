@@ -75,7 +75,7 @@ def resource_of(method: Method, request: Any, answers: list[Any]) -> str:
     if method.name == "IdentityService.CreateApiKey":
         return str(answer.api_key.name)
     fields = (getattr(request, field, "") for field in ("name", "parent", "task"))
-    return str(getattr(answer, "name", "") or next(filter(None, fields), _UNNAMED[method.name]))
+    return str(getattr(answer, "name", "") or next(filter(None, fields), _UNNAMED.get(method.name)))
 
 
 async def test_every_change_is_in_the_trail_once_with_its_method_actor_resource_and_request_id(owner: Caller) -> None:
