@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from stationmaster_server.tasks.kinds.cleanup import CleanupKind
-from stationmaster_server.tasks.kinds.crawl import CrawlKind
-from stationmaster_server.tasks.kinds.export import ExportKind
-from stationmaster_server.tasks.kinds.prompt import PromptKind
-from stationmaster_server.tasks.kinds.webhook import WebhookKind
+from stationmaster_server.app.tasks import KINDS
 
 TARGET = Path(__file__).parents[1] / "docs/guides/task-kinds-reference.md"
-KINDS = (PromptKind, CrawlKind, WebhookKind, ExportKind, CleanupKind)
+GUIDES = {"crawl": "crawling.md", "process": "documents.md"}
+"""Of kinds that have one of their own."""
 INTRODUCTION = """# Payloads of the kinds of tasks
 
 Made by `make generate` from the kinds themselves; do not edit. What each kind does is told in
@@ -43,7 +40,8 @@ def main() -> int:
 def of_kind(name: str, payload: type[BaseModel]) -> Iterator[str]:
     """The section of a kind: its payload, then what is nested in it."""
     schema = payload.model_json_schema()
-    yield f"\n## `{name}`\n\n{_first_paragraph(payload)}\n\n"
+    guide = f" ([guide]({GUIDES[name]}))" if name in GUIDES else ""
+    yield f"\n## `{name}`\n\n{_first_paragraph(payload)}{guide}\n\n"
     yield from table(payload, schema, schema)
     for model in _nested(payload):
         yield f"\n### {model.__name__.removesuffix('Payload')}\n\n{_first_paragraph(model)}\n\n"
@@ -62,6 +60,8 @@ def table(model: type[BaseModel], schema: Mapping[str, Any], root: Mapping[str, 
 
 def typed(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     """A type in words, with its bounds."""
+    if not isinstance(field, dict):
+        return "any value"  # JSON Schema: true
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         found = root["$defs"][name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,17 @@ def options(attempts: int = DEFAULT_ATTEMPTS) -> list[tuple[str, Any]]:
     ]
 
 
-def open_channel(connection: Connection, attempts: int = DEFAULT_ATTEMPTS) -> aio.Channel:
+def open_channel(
+    connection: Connection, attempts: int = DEFAULT_ATTEMPTS, interceptors: Sequence[aio.ClientInterceptor] = ()
+) -> aio.Channel:
     """Make a channel; it connects with the first call. Raises ConfigurationError when a TLS file cannot be read."""
     if connection.tls is None:
-        return aio.insecure_channel(connection.target, options=options(attempts))
+        return aio.insecure_channel(connection.target, options=options(attempts), interceptors=interceptors)
     settings = options(attempts)
     if connection.tls.server_name:
         settings.append(("grpc.ssl_target_name_override", connection.tls.server_name))
-    return aio.secure_channel(connection.target, _credentials(connection.tls), options=settings)
+    credentials = _credentials(connection.tls)
+    return aio.secure_channel(connection.target, credentials, options=settings, interceptors=interceptors)
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
+from stationmaster_client.keyed import interceptors
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.reports import Reports
@@ -36,8 +38,10 @@ class Client:
         attempts: int = DEFAULT_ATTEMPTS,
         channel: aio.Channel | None = None,
     ) -> None:
-        """Most callers want `Client.connect`. With `channel` it shares that of another client, which closes it."""
+        """Most callers want `Client.connect`. With `channel` it shares that of another client (see `on_behalf_of`)."""
         self.connection = connection
+        self._attempts = attempts
+        self._keyed: aio.Channel | None = None
         self._calls = calls = Calls(channel or open_channel(connection, attempts), connection.api_key, timeout)
         self._identity = identity_pb2_grpc.IdentityServiceStub(calls.channel)
         self.sessions = Sessions(calls)
@@ -77,8 +81,14 @@ class Client:
 
     @property
     def channel(self) -> aio.Channel:
-        """The gRPC channel, for the generated stubs."""
-        return self._calls.channel
+        """A gRPC channel for generated stubs: their calls carry the key, and nothing else that those of methods do."""
+        if self._keyed is None:
+            self._keyed = open_channel(self.connection, self._attempts, interceptors(self.connection.api_key))
+        return self._keyed
+
+    def on_behalf_of(self, api_key: str, *, timeout: timedelta = DEFAULT_TIMEOUT) -> Client:
+        """A client with somebody else's key on the connection of this one, which closes it."""
+        return Client(replace(self.connection, api_key=api_key), timeout=timeout, channel=self._calls.channel)
 
     async def whoami(self) -> identity_pb2.WhoAmIResponse:
         """Tell who the caller is, what it may do and how it was authenticated."""
@@ -87,6 +97,8 @@ class Client:
     async def aclose(self) -> None:
         """Close the connection; calls under way are cancelled."""
         await self._calls.channel.close()
+        if self._keyed is not None:
+            await self._keyed.close()
 
     async def __aenter__(self) -> Self:
         return self

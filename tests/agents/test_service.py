@@ -151,7 +151,7 @@ async def test_another_organization_sees_and_changes_nothing(
         (pb.AgentSpec(model="gpt-5"), Reason.MODEL_UNAVAILABLE, "provider:name"),
         (pb.AgentSpec(model="demo", runtime=pb.RUNTIME_CLAUDE), Reason.RUNTIME_UNAVAILABLE, "not installed"),
         (pb.AgentSpec(model="dmeo"), Reason.MODEL_UNAVAILABLE, "did you mean demo"),
-        (pb.AgentSpec(model="demo", prompt="greeting"), Reason.RUNTIME_UNAVAILABLE, "no prompts yet"),
+        (pb.AgentSpec(model="demo", prompt="greeting@production"), Reason.PROMPT_MISSING, "no prompts/greeting"),
         (pb.AgentSpec(model="demo", tools=["db.query"]), Reason.RUNTIME_UNAVAILABLE, "no tool of this server"),
         (pb.AgentSpec(model="demo", memory=pb.Memory(summarize=True)), Reason.RUNTIME_UNAVAILABLE, "no summaries yet"),
     ],

@@ -1,4 +1,4 @@
-"""The examples of the guides work as they stand."""
+"""The examples of the README and the guides work as they stand."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ import pytest
 from tests.client.cli.program import Program
 from tests.fixtures.server import RunningServer
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "python-client.md"
-EXAMPLES = [block for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "connect()" in block]
+ROOT = Path(__file__).parents[2]
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guides" / "python-client.md"
+
+
+def examples_of(file: Path) -> list[str]:
+    """The programs of a text."""
+    return [block for block in re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL) if "connect()" in block]
+
+
+EXAMPLES = [*examples_of(README), *examples_of(GUIDE)]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_an_example_of_the_guide_runs(example: str, server: RunningServer, tmp_path: Path) -> None:
+async def test_an_example_runs(example: str, server: RunningServer, tmp_path: Path) -> None:
     environment = Program(tmp_path, server.target, server.admin_key).environment()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", example), env=environment, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
-    assert "42" in out.decode()
+    assert ("demo" if "client.channel" in example else "42") in out.decode()
 
 
-def test_the_guide_has_an_example_for_both_clients() -> None:
-    assert len(EXAMPLES) == 4
+def test_the_readme_has_an_example_and_the_guide_one_for_both_clients() -> None:
+    assert [len(examples_of(file)) for file in (README, GUIDE)] == [1, 5]
 
 
 async def test_the_first_task_of_the_guide_works_as_it_stands(server: RunningServer, tmp_path: Path) -> None:

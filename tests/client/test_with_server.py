@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from stationmaster.v1 import agent_pb2, event_pb2, identity_pb2
+from grpc import StatusCode, aio
+from stationmaster.v1 import agent_pb2, event_pb2, identity_pb2, session_pb2
+from stationmaster.v1.session_pb2_grpc import SessionServiceStub
 from stationmaster_client import Client, SyncClient, errors
 
 from tests.client.relay import relaying
@@ -97,6 +99,24 @@ async def test_what_the_server_refuses_is_raised_with_its_reason(server: Running
     async with Client.connect(server.target, "sm_wrong") as stranger:
         with pytest.raises(errors.Unauthenticated):
             await stranger.whoami()
+
+
+async def test_generated_stubs_on_the_clients_channel_carry_its_key(server: RunningServer) -> None:
+    async with Client.connect(server.target, server.admin_key) as client:
+        sessions = SessionServiceStub(client.channel)
+        spec = agent_pb2.AgentSpec(model="demo", tools=["math.*"])
+        request = session_pb2.CreateSessionRequest(session=session_pb2.Session(spec=spec))
+        session = await sessions.CreateSession(request)
+        said = session_pb2.SendMessageRequest(session=session.name, text="what is 6*7")
+        events = [event async for answer in sessions.SendMessage(said) for event in answer.events]
+        assert "42" in words(events)
+        nobody = (("authorization", "Bearer sm_nobody"),)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await sessions.GetSession(session_pb2.GetSessionRequest(name=session.name), metadata=nobody)
+        assert refused.value.code() is StatusCode.UNAUTHENTICATED, "a key that the call brings is the one that counts"
+        other = client.on_behalf_of("sm_nobody")
+        with pytest.raises(errors.Unauthenticated):
+            await other.whoami()
 
 
 async def test_a_connection_that_is_cut_in_the_middle_of_messages_loses_nothing(server: RunningServer) -> None:

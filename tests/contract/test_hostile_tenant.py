@@ -77,16 +77,16 @@ def _without_ids(text: str) -> str:
 async def test_a_key_without_the_scope_is_denied_before_anything_is_read(
     server: RunningServer, operator: Caller, victim: Caller
 ) -> None:
-    secret = await settle(operator, "Narrow", scopes=["prompts.read"])
     wrong = []
-    async with connect(server.target, secret) as narrow:
-        for method in descriptors.methods():
-            if not method.scope:
-                continue
-            for request in (method.request_class(), smallest(method.request, victim.names)):
-                code, reason, _ = await outcome(narrow, method, request)
-                if (code, reason) != ("PERMISSION_DENIED", "SCOPE_MISSING"):
-                    wrong.append(f"{method.name}: {code} {reason}")
+    for scope in ("prompts.read", "audit.read"):
+        async with connect(server.target, await settle(operator, f"Narrow {scope}", scopes=[scope])) as narrow:
+            for method in descriptors.methods():
+                if method.scope in ("", scope):
+                    continue
+                for request in (method.request_class(), smallest(method.request, victim.names)):
+                    code, reason, _ = await outcome(narrow, method, request)
+                    if (code, reason) != ("PERMISSION_DENIED", "SCOPE_MISSING"):
+                        wrong.append(f"{method.name}: {code} {reason}")
     assert not wrong, "\n".join(wrong)
 
 

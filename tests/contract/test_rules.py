@@ -33,6 +33,8 @@ VALIDATE_ONLY = {"AgentService.CreateAgent", "AgentService.UpdateAgent", "Identi
     "CredentialService.CreateCredential",
     "CredentialService.UpdateCredential",
     "CredentialService.ImportEnvironment",
+    "PromptService.CreatePrompt",
+    "PromptService.UpdatePrompt",
 }
 
 
@@ -83,6 +85,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     assert len([name for name in names if name.startswith("TaskService.")]) == 24
     assert len([name for name in names if name.startswith("StorageService.")]) == 3
     assert len([name for name in names if name.startswith("CredentialService.")]) == 18
+    assert len([name for name in names if name.startswith("PromptService.")]) == 24
 
 
 @pytest.mark.parametrize("enum", list(descriptors.enums()), ids=lambda enum: enum.full_name)
@@ -217,6 +220,11 @@ def _is_input(message: Descriptor) -> bool:
             "McpHttp",
             "Credential",
             "CredentialGrant",
+            "Prompt",
+            "PromptRule",
+            "PromptCustomization",
+            "Experiment",
+            "ExperimentVariant",
         )
     }
     return message.full_name in wanted

@@ -28,6 +28,8 @@ from stationmaster.v1 import (
     identity_pb2_grpc,
     mcp_pb2,
     mcp_pb2_grpc,
+    prompt_pb2,
+    prompt_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
     task_pb2,
@@ -163,6 +165,7 @@ async def furnish(caller: Caller, database_url: str) -> None:
     await _furnish_mcp(caller)
     await _furnish_tasks(caller)
     await _furnish_credentials(caller)
+    await _furnish_prompts(caller)
     tenant = Tenant(*(UUID(name.rpartition("/")[2]) for name in (me.organization.name, me.user.name)))
     names["stationmaster.dev/Report"] = report_name((await deposit_at(database_url, tenant)).id)
     audit: Any = caller.stub(audit_pb2_grpc.AuditServiceStub)
@@ -227,6 +230,38 @@ async def _furnish_credentials(caller: Caller) -> None:
         request = credential_pb2.GrantAccessRequest(parent=created.name, grant=grant)
         granted = await stub.GrantAccess(request, metadata=caller.metadata)
         caller.names["stationmaster.dev/CredentialGrant"] = granted.name
+
+
+def prompt() -> prompt_pb2.Prompt:
+    """A prompt that can be."""
+    return prompt_pb2.Prompt(template="Say {{ what | default('hello') }}.")
+
+
+def experiment(prompt_name: str) -> prompt_pb2.Experiment:
+    """An experiment that can be: two variants of one version."""
+    variants = [prompt_pb2.ExperimentVariant(variant=name, version=1) for name in ("control", "treatment")]
+    return prompt_pb2.Experiment(prompt=prompt_name, label="sample", variants=variants)
+
+
+async def _furnish_prompts(caller: Caller) -> None:
+    stub: Any = caller.stub(prompt_pb2_grpc.PromptServiceStub)
+    for _ in range(2):
+        request = prompt_pb2.CreatePromptRequest(
+            prompt_id=f"agent-{uuid.uuid4().hex[:12]}", prompt=prompt(), labels=["sample"]
+        )
+        created = await stub.CreatePrompt(request, metadata=caller.metadata)
+    caller.names["stationmaster.dev/Prompt"] = created.name
+    revised = prompt_pb2.Prompt(name=created.name, template="Say {{ what | default('hello') }}!")
+    await stub.UpdatePrompt(prompt_pb2.UpdatePromptRequest(prompt=revised), metadata=caller.metadata)
+    for agent in ("", "agents/agent-sample"):
+        custom = prompt_pb2.PromptCustomization(template="Please.", agent=agent)
+        customized = prompt_pb2.CreatePromptCustomizationRequest(parent=created.name, customization=custom)
+        made = await stub.CreatePromptCustomization(customized, metadata=caller.metadata)
+    caller.names["stationmaster.dev/PromptCustomization"] = made.name
+    for _ in range(2):
+        trial = prompt_pb2.CreateExperimentRequest(experiment=experiment(created.name))
+        tried = await stub.CreateExperiment(trial, metadata=caller.metadata)
+    caller.names["stationmaster.dev/Experiment"] = tried.name
 
 
 async def _furnish_mcp(caller: Caller) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import asyncpg
 import pytest
 import pytest_asyncio
@@ -27,12 +25,12 @@ async def filled(administrator_url: str, tenant: Tenant) -> Tenant:
     connection = await asyncpg.connect(administrator_url)
     await connection.execute("SET session_replication_role = replica")  # no foreign keys
     for table in tenant_tables():
-        await fill(connection, table, tenant.organization_id)
+        await fill(connection, table, tenant)
     await connection.close()
     return tenant
 
 
-async def fill(connection: asyncpg.Connection[asyncpg.Record], table: Table, organization_id: UUID) -> None:
+async def fill(connection: asyncpg.Connection[asyncpg.Record], table: Table, tenant: Tenant) -> None:
     """One row of the organization with whatever the columns take."""
     columns = await connection.fetch(
         "SELECT attname, atttypid::regtype::text AS type FROM pg_attribute"
@@ -40,7 +38,9 @@ async def fill(connection: asyncpg.Connection[asyncpg.Record], table: Table, org
         table.name,
     )
     values = {column["attname"]: any_value(column["type"]) for column in columns}
-    values["organization_id"] = f"'{organization_id}'"
+    values["organization_id"] = f"'{tenant.organization_id}'"
+    if of_user := table.info.get("of_user"):
+        values[of_user] = f"'{tenant.user_id}'"
     await connection.execute(
         f"INSERT INTO {table.name} ({', '.join(values)}) OVERRIDING SYSTEM VALUE"
         f" VALUES ({', '.join(values.values())}) ON CONFLICT DO NOTHING"

@@ -156,7 +156,7 @@ def copied(request: Message) -> Any:
 
 async def test_a_missing_scope_is_in_the_trail_for_every_method(shared: RunningServer, owner: Caller) -> None:
     wrong = []
-    async with connect(shared.target, await settle(owner, "Narrow", scopes=["prompts.read"])) as narrow:
+    async with connect(shared.target, await settle(owner, "Narrow", scopes=["credentials.read"])) as narrow:
         me = await invoke(narrow, "WhoAmI", WHO)
         caller = named(narrow)
         async with connect(shared.target, await key_of(owner, me.user.name)) as reader:

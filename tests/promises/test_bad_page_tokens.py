@@ -25,6 +25,8 @@ _PARENTS = dict.fromkeys(_NOT_IN_THE_DATABASE, "stationmaster.dev/McpSession") |
     "TaskService.ListDependencies": "stationmaster.dev/Task",
     "CredentialService.ListCredentialVersions": "stationmaster.dev/Credential",
     "CredentialService.ListGrants": "stationmaster.dev/Credential",
+    "PromptService.ListPromptVersions": "stationmaster.dev/Prompt",
+    "PromptService.ListPromptCustomizations": "stationmaster.dev/Prompt",
 }
 
 

@@ -43,7 +43,7 @@ async def test_a_stale_etag_is_refused_and_changes_nothing(owner: Caller) -> Non
         holder.etag = newer.etag
         await owner.call(method, request)
     assert not wrong, "\n".join(wrong)
-    assert tried == 13
+    assert tried == 18
 
 
 def etag_holder(request: Any) -> Any:
@@ -65,12 +65,15 @@ GETS = {
     "mcpServers": "GetMcpServer",
     "tasks": "GetTask",
     "credentials": "GetCredential",
+    "prompts": "GetPrompt",
+    "customizations": "GetPromptCustomization",
 }
 
 
 async def current(caller: Caller, name: str) -> Any:
     """A resource as it is."""
-    get = GETS["quota" if name.endswith("/quota") else name.partition("/")[0]]
+    parts = name.split("/")
+    get = GETS["quota" if parts[-1] == "quota" else parts[-2]]
     return await invoke(caller, get, BY_NAME[get].request_class(name=name))
 
 
@@ -79,10 +82,13 @@ async def change(caller: Caller, resource: Any) -> None:
     kind = type(resource).__name__
     update = BY_NAME["SetQuota" if kind == "Quota" else f"Update{kind}"]
     request: Any = update.request_class()
-    changed = getattr(request, re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower())
+    field = "customization" if kind == "PromptCustomization" else re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
+    changed = getattr(request, field)
     changed.name = resource.name
     if kind == "Quota":
         changed.max_concurrent_sessions = 7
+    elif kind == "PromptCustomization":
+        changed.template = unique("changed")
     else:
         changed.display_name = unique("changed")
     await caller.call(update, request)

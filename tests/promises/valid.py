@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
-from stationmaster.v1 import agent_pb2, credential_pb2, identity_pb2, mcp_pb2, session_pb2, task_pb2
+from stationmaster.v1 import agent_pb2, credential_pb2, identity_pb2, mcp_pb2, prompt_pb2, session_pb2, task_pb2
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, behaviors, message_type, name_fields, reference
 from tests.contract.samples import smallest
-from tests.contract.world import MCP_SERVER, TOOL, Caller, task
+from tests.contract.world import MCP_SERVER, TOOL, Caller, experiment, prompt, task
 
 BY_NAME = {method.name.rpartition(".")[2]: method for method in descriptors.methods()}
 MUTATIONS = [method for method in descriptors.methods() if method.mutates]
@@ -41,6 +41,8 @@ async def request_for(caller: Caller, method: Method) -> Any:
         request.task_id = unique("agent")
     if "credential_id" in request.DESCRIPTOR.fields_by_name:
         request.credential_id = unique("agent")
+    if "prompt_id" in request.DESCRIPTOR.fields_by_name:
+        request.prompt_id = unique("agent")
     if prepare := _PREPARATIONS.get(method.descriptor.name):
         await prepare(caller, request)
     return request
@@ -178,6 +180,22 @@ async def _credential_grant(caller: Caller) -> str:
     return str((await invoke(caller, "GrantAccess", request)).name)
 
 
+async def _stored_prompt(caller: Caller) -> str:
+    request = prompt_pb2.CreatePromptRequest(prompt_id=unique("agent"), prompt=prompt(), labels=["sample"])
+    return str((await invoke(caller, "CreatePrompt", request)).name)
+
+
+async def _customization(caller: Caller) -> str:
+    request = prompt_pb2.CreatePromptCustomizationRequest(parent=await _stored_prompt(caller))
+    request.customization.template = "Please."
+    return str((await invoke(caller, "CreatePromptCustomization", request)).name)
+
+
+async def _experiment(caller: Caller) -> str:
+    request = prompt_pb2.CreateExperimentRequest(experiment=experiment(await _stored_prompt(caller)))
+    return str((await invoke(caller, "CreateExperiment", request)).name)
+
+
 _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Session": make_session,
     "stationmaster.dev/Turn": _turn,
@@ -195,6 +213,9 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Credential": _credential,
     "stationmaster.dev/CredentialVersion": _credential_version,
     "stationmaster.dev/CredentialGrant": _credential_grant,
+    "stationmaster.dev/Prompt": _stored_prompt,
+    "stationmaster.dev/PromptCustomization": _customization,
+    "stationmaster.dev/Experiment": _experiment,
 }
 
 
@@ -288,6 +309,20 @@ async def _variables(caller: Caller, request: Any) -> None:
     request.variables[unique("NAME").replace("-", "_")] = "a value"
 
 
+async def _first_version(caller: Caller, request: Any) -> None:
+    request.version = 1
+
+
+async def _start(caller: Caller, request: Any) -> None:
+    await invoke(caller, "StartExperiment", prompt_pb2.StartExperimentRequest(name=request.name))
+
+
+async def _variants(caller: Caller, request: Any) -> None:
+    name = request.experiment.display_name
+    request.experiment.CopyFrom(experiment(request.experiment.prompt))
+    request.experiment.display_name = name
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
@@ -310,5 +345,9 @@ _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "GrantAccess": _principal,
     "RotateEncryptionKey": _new_key,
     "ImportEnvironment": _variables,
+    "SetPromptLabel": _first_version,
+    "CreateExperiment": _variants,
+    "StopExperiment": _start,
+    "ConcludeExperiment": _start,
 }
 """What a method needs that its descriptor does not tell."""

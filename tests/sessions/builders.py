@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.model import AgentSpec
 from stationmaster_server.agents.runtime import Part, Text, ToolCall, ToolResult
 from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import RequestKey, Tenant
+from stationmaster_server.errors import NotFound
+from stationmaster_server.prompts.model import Rendered, RenderRequest, Selection
 from stationmaster_server.sessions import events, store, store_messages
 from stationmaster_server.sessions.model import Message, MessageRole, NewSession, Session
 from stationmaster_server.sessions.opening import opened
@@ -63,3 +66,24 @@ async def converse(database: Database, tenant: Tenant, session_id: UUID, script:
         "t": ToolResult("call", "files.list", "a.txt"),
     }
     return await add(database, tenant, *(message(session_id, ROLES[sign], parts[sign]) for sign in script))
+
+
+class NoPrompts:
+    """Prompts, of which there are none."""
+
+    async def render(self, tenant: Tenant, request: RenderRequest) -> Rendered:
+        """It is not there."""
+        raise NotFound("Prompt", f"prompts/{request.prompt_id}")
+
+
+class NoRecord:
+    """Nothing is noted."""
+
+    def used(
+        self, organization_id: UUID, selection: Selection, input_tokens: int, output_tokens: int, cost_micros: int
+    ) -> None:
+        """Forgotten."""
+
+
+NO_PROMPTS = Instructions(NoPrompts(), NoRecord())
+"""What fills in the prompts of specifications where there are none."""

@@ -30,7 +30,7 @@ from stationmaster_server.sessions.workspaces import Workspaces
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
 
-from tests.sessions.builders import make_caller
+from tests.sessions.builders import NO_PROMPTS, make_caller
 
 
 class OneAgent:
@@ -46,6 +46,9 @@ class OneAgent:
         """Refuse the model `unknown`."""
         if spec.model == "unknown":
             raise FailedPrecondition(Reason.MODEL_UNAVAILABLE, "the model unknown is not available")
+
+    async def check_prompt(self, tx: Transaction, organization_id: UUID, spec: AgentSpec) -> None:
+        """There are those that are named."""
 
     async def check_servers(self, tx: Transaction, tenant: Tenant, spec: AgentSpec) -> None:
         """There are those that are named."""
@@ -72,7 +75,8 @@ async def rooms(database: Database, tmp_path: Path) -> AsyncIterator[Rooms]:
         listener = Listener(database)
         log = EventLog(database, PostgresBus(listener), LogSettings(look=timedelta(seconds=60)))
         audit = AuditLog(database)
-        services = TurnServices(database, log, WorkQueue(Notifier(database)), audit, Quotas(database, listener, audit))
+        quotas, queue = Quotas(database, listener, audit), WorkQueue(Notifier(database))
+        services = TurnServices(database, log, queue, audit, quotas, NO_PROMPTS)
         await listener.start()
         stack.push_async_callback(listener.stop)
         await log.start()

@@ -52,6 +52,7 @@ from stationmaster_server.work.queue import WorkQueue
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import Worker, WorkerSettings
 
+from tests.sessions.builders import NO_PROMPTS
 from tests.sessions.conftest import OneAgent
 from tests.waiting import until
 
@@ -196,7 +197,7 @@ async def open_station(
         audit = AuditLog(database)
         quotas = Quotas(database, listener, audit)
         queue = WorkQueue(Notifier(database))
-        services = TurnServices(database, log, queue, audit, quotas)
+        services = TurnServices(database, log, queue, audit, quotas, NO_PROMPTS)
         await log.start()
         stack.push_async_callback(log.close)
         await audit.start()

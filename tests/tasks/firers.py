@@ -20,8 +20,8 @@ from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import store
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
@@ -34,6 +34,7 @@ from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
 
+from tests.fixtures.reports import reports_of
 from tests.tasks.kinds import Steered
 
 
@@ -59,7 +60,7 @@ class Firer:
     async def create(self, tenant: Tenant, task_id: str, schedule: Schedule, **fields: Any) -> Task:
         """A task of the kind `steered`, whose schedule begins now."""
         new = Task(task_id, "steered", tenant.user_id, tenant.user_id, schedule=schedule, **fields)
-        return await self.tasks.create(system_caller(tenant.organization_id, tenant.user_id, "test"), new)
+        return await self.tasks.create(system_caller(tenant.organization_id, tenant.user_id, request_id="test"), new)
 
     async def get(self, tenant: Tenant, task_id: str) -> Task:
         """A task as it stands."""
@@ -73,6 +74,13 @@ class Firer:
         return [row["scheduled_for"] for row in rows]
 
 
+async def states(server: Firer) -> list[str]:
+    """How the executions stand, the oldest first."""
+    async with server.database.system(autocommit=True) as tx:
+        rows = await tx.fetch("SELECT state FROM work_items WHERE follow_up ORDER BY created_at, item_id")
+    return [row["state"] for row in rows]
+
+
 @asynccontextmanager
 async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     """A server with connections of its own."""
@@ -84,7 +92,9 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     filling = Filling(kinds, Templates(pools.cpu))
     embedder = Embedder(HashingEncoder(), pools.cpu)
     queue, audit = WorkQueue(notifier), AuditLog(database)
-    services = TaskServices(database, log, queue, audit, kinds, filling, embedder, _no_session, clock)
+    services = TaskServices(
+        database, log, queue, audit, kinds, filling, embedder, _NoSessions(), reports_of(database), clock
+    )
     try:
         yield Firer(database, services, Tasks(services), Firing(services, clock=clock))
     finally:
@@ -93,5 +103,13 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
         await database.close()
 
 
-async def _no_session(tx: Transaction, caller: Caller, session_id: UUID, reason: str) -> None:
-    raise AssertionError(f"nothing here runs in a session, and {session_id} was to be ended: {reason}")
+class _NoSessions:
+    """Nothing here runs in a session."""
+
+    async def end(self, tx: Transaction, caller: Caller, session_id: UUID, reason: str) -> None:
+        """Tell that it was wanted."""
+        raise AssertionError(f"{session_id} was to be ended: {reason}")
+
+    async def stop_turn(self, tx: Transaction, caller: Caller, session_id: UUID, turn_id: UUID, reason: str) -> None:
+        """Tell that it was wanted."""
+        raise AssertionError(f"{turn_id} of {session_id} was to be stopped: {reason}")

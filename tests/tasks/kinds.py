@@ -17,6 +17,7 @@ class SteeredPayload(Payload):
     retryable: bool = True
     gate: str = ""
     steps: int = 0
+    lines: int = 0
     last_words: str = ""
 
 
@@ -40,6 +41,9 @@ class Steered:
         self.begun.append(job.execution_id)
         if payload.text:
             job.log(payload.text)
+        for line in range(1, payload.lines + 1):
+            job.log(f"line {line}")
+            await asyncio.sleep(0)
         for step in range(payload.steps):
             job.progress((step + 1) / payload.steps, f"step {step + 1}", {"steps": step + 1})
         if payload.gate:

@@ -16,6 +16,7 @@ from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.session_pb2_grpc import SessionServiceStub
 from stationmaster.v1.storage_pb2_grpc import StorageServiceStub
 from stationmaster_client.structs import values
+from stationmaster_server.tasks.kinds.base import Done, Job
 from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
@@ -59,6 +60,23 @@ async def test_execution_tells_of_every_step_and_ends_with_its_result(tasks: Tas
     assert dict(ended.progress.counters) == {"steps": 3}, "also what came after the last heartbeat"
     assert values(ended.result) == {"text": "hello", "attempt": 1}
     assert ended.end_time.ToDatetime() >= ended.start_time.ToDatetime()
+
+
+@pytest.mark.parametrize("answer", ["half a pair: \ud83d", float("nan"), object()])
+async def test_a_result_that_cannot_be_stored_fails_the_execution_once_and_says_why(
+    tasks: TaskServiceAsyncStub, steered: Steered, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    async def run(job: Job[Any]) -> Done:
+        return Done({"answer": answer})
+
+    monkeypatch.setattr(steered, "run", run)
+    execution = await submit(tasks)
+    await watched(tasks, execution.name)
+    ended = await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))
+    assert (ended.state, ended.reason) == (pb.EXECUTION_STATE_FAILED, "NOT_RETRYABLE")
+    (attempt,) = ended.failed_attempts
+    assert attempt.reason == "BAD_RESULT"
+    assert "no JSON that can be stored" in attempt.error
 
 
 async def test_watch_resumes_after_any_sequence(tasks: TaskServiceAsyncStub) -> None:

@@ -18,8 +18,8 @@ import pytest_asyncio
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import StationmasterError, Unavailable
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.loops import attempt
-from stationmaster_server.sessions.turn_services import system_caller
 from stationmaster_server.tasks import schedule_store
 from stationmaster_server.tasks.backfill import backfill
 from stationmaster_server.tasks.model import TaskState
@@ -66,13 +66,6 @@ async def end(server: Firer, state: str, count: int = 1) -> list[UUID]:
             count,
         )
     return [row["item_id"] for row in rows]
-
-
-async def states(server: Firer) -> list[str]:
-    """How the executions stand, the oldest first."""
-    async with server.database.system(autocommit=True) as tx:
-        rows = await tx.fetch("SELECT state FROM work_items WHERE follow_up ORDER BY created_at, item_id")
-    return [row["state"] for row in rows]
 
 
 async def audited(server: Firer, action: str) -> list[dict[str, object]]:
@@ -138,7 +131,7 @@ async def test_what_fires_is_what_the_preview_said(one: Firer, clock: Clock, ten
         "*/7 9-17 * * MON-FRI", time_zone="America/New_York", jitter=3 * MINUTE, overlap=Overlap.ALLOW_ALL
     )
     task = await one.create(tenant, "often", schedule)
-    caller = system_caller(tenant.organization_id, tenant.user_id, "test")
+    caller = system_caller(tenant.organization_id, tenant.user_id, request_id="test")
     preview, words = await Previews(one.services).schedule(caller, "often", None, NOON, 50)
     assert words.endswith("(America/New_York)")
     while len(await one.fired(task)) < 50:
@@ -194,24 +187,6 @@ async def test_skip_counts_what_came_while_another_one_ran(one: Firer, clock: Cl
     assert await one.fired(task) == [NOON + MINUTE, NOON + 4 * MINUTE]
 
 
-async def test_buffer_one_lets_one_wait_for_the_end(one: Firer, clock: Clock, tenant: Tenant) -> None:
-    await one.create(tenant, "buffers", replace(EVERY_MINUTE, overlap=Overlap.BUFFER_ONE))
-    for _ in range(4):
-        clock.at += MINUTE
-        await one.firing.fire_due()
-    assert await states(one) == ["QUEUED", "WAITING"]
-    assert (await one.get(tenant, "buffers")).skipped == {"OVERLAP": 2}
-
-
-async def test_cancel_other_cancels_what_has_not_ended(one: Firer, clock: Clock, tenant: Tenant) -> None:
-    await one.create(tenant, "cancels", replace(EVERY_MINUTE, overlap=Overlap.CANCEL_OTHER))
-    for _ in range(3):
-        clock.at += MINUTE
-        await one.firing.fire_due()
-    assert await states(one) == ["CANCELLED", "CANCELLED", "QUEUED"]
-    assert (await one.get(tenant, "cancels")).skipped == {}
-
-
 async def test_an_outage_is_caught_up_with_as_far_as_the_window_goes(one: Firer, clock: Clock, tenant: Tenant) -> None:
     schedule = replace(EVERY_MINUTE, overlap=Overlap.ALLOW_ALL, catch_up=2 * HOUR)
     task = await one.create(tenant, "late", schedule)
@@ -227,7 +202,7 @@ async def test_a_paused_task_does_not_fire_and_counts_the_pause_when_it_goes_on(
     one: Firer, clock: Clock, tenant: Tenant
 ) -> None:
     task = await one.create(tenant, "pauses", EVERY_MINUTE)
-    caller = system_caller(tenant.organization_id, tenant.user_id, "test")
+    caller = system_caller(tenant.organization_id, tenant.user_id, request_id="test")
     await one.tasks.pause(caller, "pauses")
     clock.at += 5 * MINUTE
     assert await one.firing.fire_due() == 0
@@ -242,7 +217,7 @@ async def test_a_paused_task_does_not_fire_and_counts_the_pause_when_it_goes_on(
 async def test_a_new_schedule_begins_now(one: Firer, clock: Clock, tenant: Tenant) -> None:
     task = await one.create(tenant, "changes", Schedule("@yearly"))
     clock.at += HOUR
-    caller = system_caller(tenant.organization_id, tenant.user_id, "test")
+    caller = system_caller(tenant.organization_id, tenant.user_id, request_id="test")
     changed = await one.tasks.update(caller, "changes", {"schedule": EVERY_MINUTE})
     assert changed.next_fire_at == clock.at + MINUTE
     assert await one.firing.fire_due() == 0
@@ -291,7 +266,7 @@ async def test_a_task_that_cannot_be_fired_holds_up_no_other(one: Firer, clock: 
 
 async def test_a_due_time_that_was_backfilled_is_not_executed_again(one: Firer, clock: Clock, tenant: Tenant) -> None:
     task = await one.create(tenant, "filled", replace(EVERY_MINUTE, overlap=Overlap.ALLOW_ALL))
-    caller = system_caller(tenant.organization_id, tenant.user_id, "test")
+    caller = system_caller(tenant.organization_id, tenant.user_id, request_id="test")
     await backfill(one.services, caller, "filled", NOON + MINUTE, NOON + 3 * MINUTE, variables={})
     clock.at += 4 * MINUTE
     assert await one.firing.fire_due() == 2

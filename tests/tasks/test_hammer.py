@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,14 @@ from google.protobuf.duration_pb2 import Duration
 from pydantic import BaseModel
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.config.pools import PoolSettings
+from stationmaster_server.db.engine import Database
+from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.tasks.cleanup.forgetting import Tools, forget_ended
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
+from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 
 from tests.crash import ledger
 from tests.fixtures.server import running, server_settings
@@ -146,16 +154,36 @@ async def stubs(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         yield [TaskServiceStub(here), TaskServiceStub(there)]
 
 
+@pytest_asyncio.fixture
+async def tools(database: Database, tmp_path: Path) -> AsyncIterator[Tools]:
+    """What executions are forgotten with."""
+    pools = Pools(PoolSettings())
+    yield Tools(database, AuditLog(database), pools, Workspaces(tmp_path), ExecutionWorkspaces(tmp_path / "executions"))
+    await pools.close(timedelta(0))
+
+
+async def forget_all_the_time(tools: Tools) -> None:
+    """Forget what has ended, however young it is."""
+    while True:
+        await forget_ended(tools, timedelta(0))
+        await asyncio.sleep(0.05)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("seed", "times"), [(1, 40), *(pytest.param(seed, 200, marks=pytest.mark.long) for seed in (2, 3, 4))]
 )
 async def test_nothing_that_is_done_at_once_deadlocks_or_tears_a_stream(
-    stubs: list[Any], administrator_url: str, seed: int, times: int
+    stubs: list[Any], tools: Tools, administrator_url: str, seed: int, times: int
 ) -> None:
     observer = await asyncpg.connect(administrator_url)
     clients = [Hammer(stub, 100 * seed + number) for stub in stubs for number in range(4)]
+    forgetter = asyncio.create_task(forget_all_the_time(tools))
     await asyncio.gather(*(client.strike(times) for client in clients))
+    forgetter.cancel()
+    await asyncio.wait([forgetter])
+    assert forgetter.cancelled(), forgetter.exception()
+    assert await observer.fetchval("SELECT count(*) FROM audit_events WHERE action = 'execution.delete'") > 0
 
     await clients[0].let_all_go()
 

@@ -182,6 +182,23 @@ async def test_no_member_cancels_what_another_runs_by_its_concurrency_key(
     assert (await ended(tasks, mine.name)).state == pb.EXECUTION_STATE_SUCCEEDED
 
 
+@pytest.mark.parametrize("key", ["", "nightly"])
+async def test_no_member_cancels_what_another_runs_of_a_task_that_both_may_execute(
+    tasks: TaskServiceAsyncStub, member: TaskServiceAsyncStub, steered: Steered, key: str
+) -> None:
+    only_one = pb.ExecutionConcurrency(key=key, max_running=1)
+    task = pb.Task(kind="steered", payload=struct({"gate": "mine"}), options=pb.ExecutionOptions(concurrency=only_one))
+    await tasks.CreateTask(pb.CreateTaskRequest(task_id="mine", task=task))
+    mine = await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/mine"))
+    only_one.strategy = pb.CONCURRENCY_STRATEGY_CANCEL_RUNNING
+    own = pb.ExecuteTaskRequest(name="tasks/mine", options=pb.ExecutionOptions(concurrency=only_one))
+    replaced, replacing = await member.ExecuteTask(own), await member.ExecuteTask(own)
+    assert (await ended(member, replaced.name)).reason == "CANCELLED_BY_NEWER"
+    steered.gate("mine").set()
+    for stub, name in ((member, replacing.name), (tasks, mine.name)):
+        assert (await ended(stub, name)).state == pb.EXECUTION_STATE_SUCCEEDED
+
+
 async def test_a_dependency_on_a_task_is_removed_by_the_owner_of_either(
     tasks: TaskServiceAsyncStub, member: TaskServiceAsyncStub
 ) -> None:

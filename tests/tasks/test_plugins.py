@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,18 +22,20 @@ from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
 from stationmaster_server.tasks.kinds.rehearsal import Rehearsal
 from stationmaster_server.wire.fields import struct
 
+from tests.client.cli.program import Program
 from tests.fixtures.server import StartServer, running, server_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples/task-kind-plugin"
 
 
-async def ran(*command: str, environment: dict[str, str] | None = None) -> None:
-    """Run a command to its good end."""
+async def ran(*command: str, environment: dict[str, str] | None = None) -> str:
+    """Run a command to its good end; what it said."""
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
 @pytest.fixture
@@ -57,6 +61,12 @@ async def test_installed_example_runs_on_a_real_server(
         events = [e async for a in tasks.WatchExecution(pb.WatchExecutionRequest(name=name)) for e in a.events]
         execution = await tasks.GetExecution(pb.GetExecutionRequest(name=name))
         stats = await tasks.GetQueueStats(pb.GetQueueStatsRequest())
+    program = Program(written, server.target, server.admin_key)
+    readme = (EXAMPLE / "README.md").read_text()
+    (command,) = (line for line in readme.splitlines() if "executions submit" in line)
+    assert json.loads((await program(*shlex.split(command)[1:])).out)["words"] == 3
+    python = readme.partition("```python\n")[2].partition("```")[0]
+    assert await ran(sys.executable, "-c", python, environment=program.environment()) == "3 words\n"
     assert execution.state == pb.EXECUTION_STATE_SUCCEEDED, execution.message
     assert values(execution.result) == {"words": 3, "most": {"two": 2, "one": 1}}
     assert "3 words in 2 texts" in [e.execution_log.text for e in events if e.HasField("execution_log")]
@@ -172,9 +182,9 @@ class Nonsense:
     ("what", "message"),
     [
         ("nothing", "the kind answered NoneType instead of Done"),
-        ("not a number", "ValueError: Out of range float values"),
-        ("no json", "TypeError: Object of type object is not JSON serializable"),
-        ("too much", "the result has 2000013 bytes; 1048576 are allowed"),
+        ("not a number", "the result is no JSON that can be stored: Out of range float values"),
+        ("no json", "the result is no JSON that can be stored: Object of type object is not JSON serializable"),
+        ("too much", "the result has 2000012 bytes; 1048576 are allowed"),
         ("no level", "ValueError: there is no level 'loud'"),
         ("no message", "17"),
         ("no checkpoint", "ValueError: Out of range float values"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stationmaster_server.tasks.schedule_model import Decision, Overlap, Schedule, SkipReason
-from stationmaster_server.tasks.schedule_rules import MOST_AT_ONCE, decide, resume
+from stationmaster_server.tasks.schedule_rules import MOST_AT_ONCE, MOST_OPEN, decide, resume
 from stationmaster_server.tasks.schedules import next_times
 
 MINUTE = timedelta(minutes=1)
@@ -57,6 +57,15 @@ def test_buffer_one_lets_one_wait(active: int, fires: list[int]) -> None:
 def test_allow_all_fires_everything() -> None:
     decision = decided(replace(EVERY_MINUTE, overlap=Overlap.ALLOW_ALL), 4, active=7)
     assert (fired(decision), decision.skipped) == ([3, 2, 1, 0], {})
+
+
+def test_no_schedule_has_more_open_than_it_may() -> None:
+    allowing = replace(EVERY_MINUTE, overlap=Overlap.ALLOW_ALL)
+    almost = decided(allowing, 4, active=MOST_OPEN - 2)
+    assert (fired(almost), almost.skipped, almost.settled_until) == ([3, 2], {}, NOON - 2 * MINUTE)
+    for schedule in (allowing, replace(EVERY_MINUTE, overlap=Overlap.CANCEL_OTHER)):
+        full = decided(schedule, 4, active=MOST_OPEN)
+        assert (fired(full), full.skipped, full.settled_until) == ([], {SkipReason.OVERLAP: 4}, NOON)
 
 
 def test_cancel_other_fires_the_last() -> None:
@@ -121,7 +130,11 @@ def test_what_comes_during_a_pause_is_counted_as_paused() -> None:
         jitter=st.sampled_from([timedelta(0), timedelta(seconds=40), timedelta(hours=2)]),
         catch_up=st.sampled_from([timedelta(seconds=10), 30 * MINUTE, timedelta(days=2)]),
     ),
-    st.lists(st.tuples(st.integers(1, 60 * 60 * 12), st.integers(0, 3)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(st.integers(1, 60 * 60 * 12), st.sampled_from([0, 1, 2, MOST_OPEN - 1, MOST_OPEN])),
+        min_size=1,
+        max_size=12,
+    ),
 )
 def test_every_due_time_is_fired_once_or_counted_once(schedule: Schedule, looks: list[tuple[int, int]]) -> None:
     start = now = settled = datetime(2026, 3, 28, 20, tzinfo=UTC)
@@ -147,4 +160,4 @@ def test_every_due_time_is_fired_once_or_counted_once(schedule: Schedule, looks:
     assert set(fires) <= set(due)
     assert len(fires) + skipped == len(due)
     more = [time for time in preview if time.due_at > settled and time.fires_at <= now]
-    assert not more or len(decision.fire) == MOST_AT_ONCE
+    assert not more or len(decision.fire) == min(MOST_AT_ONCE, MOST_OPEN - active)

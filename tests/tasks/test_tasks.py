@@ -73,6 +73,23 @@ async def test_all_missing_variables_are_named(tasks: TaskServiceAsyncStub) -> N
     assert "variables.two" in (refused.value.details() or "")
 
 
+async def test_payload_is_bounded_when_it_is_filled_in_too(tasks: TaskServiceAsyncStub) -> None:
+    declared = [pb.VariableDeclaration(name="a"), pb.VariableDeclaration(name="b", type=pb.VARIABLE_TYPE_LIST)]
+    task = pb.Task(kind="webhook", payload=struct({"url": "https://x.test/", "body": ["{{ a }}", "{{ b }}"] * 150}))
+    task.variables.extend(declared)
+    await tasks.CreateTask(pb.CreateTaskRequest(task_id="big", task=task))
+    small = {"a": "-" * 500, "b": ["-" * 500]}
+    await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/big", variables=struct(small)))
+    for large in ({"a": "-" * 3000}, {"b": ["-" * 3000]}, {"b": [1] * 200}):
+        for call in (tasks.ExecuteTask, tasks.RenderTask):
+            request = {tasks.ExecuteTask: pb.ExecuteTaskRequest, tasks.RenderTask: pb.RenderTaskRequest}[call]
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(request(name="tasks/big", variables=struct(large)))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "262144" in (refused.value.details() or ""), large
+    assert len(await executions_of(tasks, "big")) == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "place"),
     [
@@ -100,6 +117,9 @@ async def test_search_finds_tasks_by_their_words(tasks: TaskServiceAsyncStub) ->
         page = await tasks.SearchTasks(pb.SearchTasksRequest(query=words))
         assert [hit.task.name for hit in page.hits] == ["tasks/nightly-crawl"], words
     assert "**handbook**" in (await tasks.SearchTasks(pb.SearchTasksRequest(query="handbook"))).hits[0].snippet
+    for mode in (pb.SEARCH_MODE_TEXT, pb.SEARCH_MODE_HYBRID):
+        request = pb.SearchTasksRequest(query="zebra", mode=mode)
+        assert (await tasks.SearchTasks(request)).hits[0].snippet == "Crawl the handbook · **zebra**"
 
 
 async def test_dependency_that_closes_a_cycle_is_refused_with_the_whole_path(tasks: TaskServiceAsyncStub) -> None:
@@ -168,9 +188,31 @@ async def test_failure_policy_decides_about_what_waits(
     await create(tasks, "second")
     await depend(tasks, "second", "first", policy)
     second = await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/second"))
-    assert second.state == pb.EXECUTION_STATE_BLOCKED
+    assert (second.state, second.message) == (pb.EXECUTION_STATE_BLOCKED, "waits for tasks/first")
     await run(tasks, "first")
     assert (await ended(tasks, second.name)).state == state
+
+
+async def test_who_is_skipped_or_kept_waiting_is_told_which_task_failed(tasks: TaskServiceAsyncStub) -> None:
+    await create(tasks, "first", payload={"fail": 9, "retryable": False})
+    waiting = {}
+    for policy in ("SKIP", "BLOCK"):
+        name = policy.lower()
+        await create(tasks, name)
+        await depend(tasks, name, "first", policy)
+        waiting[policy] = (await tasks.ExecuteTask(pb.ExecuteTaskRequest(name=f"tasks/{name}"))).name
+    await run(tasks, "first")
+    skipped = await ended(tasks, waiting["SKIP"])
+    assert (skipped.reason, skipped.message) == ("DEPENDENCY_FAILED", "tasks/first ended as FAILED")
+    assert list(skipped.failed_attempts) == []
+    request = pb.WatchExecutionRequest(name=skipped.name)
+    events = [event async for answer in tasks.WatchExecution(request) for event in answer.events]
+    messages = [event.execution_state_changed.message for event in events]
+    assert messages == ["waits for tasks/first", "tasks/first ended as FAILED"]
+    blocked = await tasks.GetExecution(pb.GetExecutionRequest(name=waiting["BLOCK"]))
+    assert blocked.message == "waits for tasks/first, which ended as FAILED"
+    listed = await tasks.ListExecutions(pb.ListExecutionsRequest(filter='state = "BLOCKED"'))
+    assert [one.message for one in listed.executions] == [blocked.message]
 
 
 async def test_task_that_others_depend_on_is_not_deleted(tasks: TaskServiceAsyncStub) -> None:

@@ -59,3 +59,12 @@ async def test_there_is_a_limit_to_templates_in_a_payload() -> None:
     await fill(TEMPLATES, {"a": ["x"] * 5000}, {}, "payload")
     with pytest.raises(InvalidArgument, match="payload: it has 1001 templates; at most 1000"):
         await fill(TEMPLATES, {"a": ["{{ x }}"] * (MOST_TEMPLATES + 1)}, {"x": 1}, "payload")
+
+
+async def test_what_a_payload_becomes_is_bounded() -> None:
+    big = {"list": ["-" * 1000] * 10, "text": "-" * 1000}
+    for name in big:
+        with pytest.raises(InvalidArgument, match=r"payload.*: .*20000"):
+            await fill(TEMPLATES, {"a": [f"{{{{ {name} }}}}"] * 1000}, big, "payload", most=20_000)
+        filled = await fill(TEMPLATES, {"a": f"{{{{ {name} }}}}"}, big, "payload", most=20_000)
+        assert filled == {"a": big[name]}

@@ -24,9 +24,12 @@ class Counted:
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
         self.calls = 0
+        self.texts: list[str] = []
 
     async def cpu(self, function: Callable[[*Args], T], *args: *Args, timeout: timedelta) -> T:
         self.calls += 1
+        given: object = next(iter(args), None)
+        self.texts = list(given.values()) if isinstance(given, dict) else []
         return await self._pools.cpu(function, *args, timeout=timeout)
 
 
@@ -52,17 +55,49 @@ async def test_simple_templates_need_no_process(templates: Templates, pool: Coun
 async def test_loops_long_texts_and_large_values_are_filled_in_elsewhere(templates: Templates, pool: Counted) -> None:
     texts = {
         "loop": "{% for x in xs %}{{ x }},{% endfor %}",
-        "long": "{{ xs | first }}" + "-" * 5000,
+        "long": "{{ xs | first }}" + "-" * 20_000,
         "plain": "{{ xs | last }}",
     }
     filled = await templates.fill(texts, {"xs": [1, 2]})
-    assert filled == {"loop": "1,2,", "long": "1" + "-" * 5000, "plain": "2"}
+    assert filled == {"loop": "1,2,", "long": "1" + "-" * 20_000, "plain": "2"}
     assert pool.calls == 1
     assert (await templates.fill({"a": "{{ x }}" * 10}, {"x": "-" * 99_999}))["a"] == "-" * 999_990
     assert (await templates.fill({"a": "{{ x }}" * 10}, {"x": "-", "y": "-" * 200_000}))["a"] == "-" * 10
     assert pool.calls == 3
     assert (await templates.outlines(texts))["long"].names == {"xs"}
     assert pool.calls == 4
+
+
+async def test_of_many_templates_only_few_are_compiled_at_once(templates: Templates, pool: Counted) -> None:
+    texts = {f"payload.t[{place}]": f"{{{{ a }}}} {place}" for place in range(400)}
+    assert len(await templates.outlines(texts)) == 400
+    assert len(pool.texts) > 370
+    assert await templates.fill(texts, {"a": 1}) == {path: f"1 {path[10:-1]}" for path in texts}
+    assert len(pool.texts) > 340, "those that are kept, and as many as before"
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ a" + "|upper" * 60 + " }}", "{{ " + "not " * 60 + "a }}", "{{ a" + ".b" * 60 + "}}"]
+)
+async def test_what_is_nested_deeply_is_compiled_elsewhere(templates: Templates, pool: Counted, text: str) -> None:
+    assert (await templates.outlines({"a": text}))["a"].names == {"a"}
+    assert pool.texts == [text]
+
+
+async def test_what_stands_there_often_is_filled_in_once(templates: Templates, pool: Counted) -> None:
+    filled = await templates.fill({f"{place}": "<{{ a }}>" for place in range(1000)}, {"a": "-" * 100})
+    assert (len(filled), set(filled.values()), pool.calls) == (1000, {f"<{'-' * 100}>"}, 0)
+
+
+@pytest.mark.parametrize("text", ["{{ a }}", "{% for _ in [1] %}{{ a }}{% endfor %}"])
+async def test_filled_in_texts_have_a_bound_together(templates: Templates, text: str) -> None:
+    texts = {f"payload.t[{place}]": text for place in range(1000)}
+    with pytest.raises(InvalidArgument, match=r"payload.t\[5\]: with it the texts become longer than 1000 characters"):
+        await templates.fill(texts, {"a": "-" * 200}, most=1000)
+    both = {"one": "{{ a }}", "other": "{% for _ in [1] %}{{ a }}{% endfor %}"}
+    assert len(await templates.fill(both, {"a": "-" * 500}, most=1000)) == 2
+    with pytest.raises(InvalidArgument, match=r"other: with it the texts become longer than 1000 characters"):
+        await templates.fill(both, {"a": "-" * 501}, most=1000)
 
 
 async def test_all_that_is_wrong_is_named_by_path_and_line(templates: Templates) -> None:

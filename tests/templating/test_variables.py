@@ -82,6 +82,9 @@ def test_values_are_bounded() -> None:
         deep = [deep]
     with pytest.raises(InvalidArgument, match="nested deeper than 32 levels"):
         check_values((Variable("x", VariableType.LIST),), {"x": deep})
+    defaults = [Variable(name, has_default=True, default="-" * 200_000) for name in ("one", "two")]
+    with pytest.raises(InvalidArgument, match="variables: of the defaults: they are larger than 256 KiB"):
+        check_declarations(defaults)
     with pytest.raises(InvalidArgument, match="larger than 256 KiB"):
         check_values((TOPIC,), {"topic": "ü" * 131_072})
     with pytest.raises(InvalidArgument) as refused:

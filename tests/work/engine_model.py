@@ -159,10 +159,10 @@ class Model:
         key = work.concurrency_key
         if key is None:
             return State.QUEUED
-        if work.paused:  # what is held back takes no slot
-            return State.WAITING
         if work.strategy is Strategy.CANCEL_RUNNING:
             self._make_room(work)
+        if work.paused:  # what is held back takes no slot
+            return State.WAITING
         if self._taken(key) < work.max_running:
             return State.QUEUED
         return State.CANCELLED if work.strategy is Strategy.CANCEL_NEWEST else State.WAITING

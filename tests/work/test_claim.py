@@ -9,7 +9,7 @@ from typing import Any
 
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.work import claim_store
-from stationmaster_server.work.model import Outcome, Priority, RateLimit, State, Succeeded, WorkItem
+from stationmaster_server.work.model import Outcome, Priority, RateLimit, State, Succeeded, Timeouts, WorkItem
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import WorkerSettings
 
@@ -141,6 +141,19 @@ async def test_items_of_one_rate_key_start_no_closer_than_their_rate_allows(star
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+async def test_what_its_rate_holds_back_is_not_started_and_is_dead_when_its_time_to_start_is_up(
+    start_server: StartServer,
+) -> None:
+    server = await start_server({"noop": noop})
+    hourly = RateLimit("api", limit=1, per=timedelta(hours=1))
+    started = await server.submit(rate=hourly)
+    await server.reaches(started.item_id, State.SUCCEEDED)
+    in_time = Timeouts(schedule_to_start=timedelta(milliseconds=500))
+    held_back = await server.submit(rate=hourly, timeouts=in_time)
+    item = await server.reaches(held_back.item_id, State.DEAD)
+    assert (item.reason, item.attempt, item.started_at, item.errors) == ("SCHEDULE_TO_START", 0, None, [])
 
 
 async def test_the_queue_tells_what_it_holds(idle: Server) -> None:

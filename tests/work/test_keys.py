@@ -127,6 +127,14 @@ async def test_cancel_running_leaves_only_the_newest_of_those_that_wait(idle: Se
     assert await states(idle, items) == [State.CANCELLED] * 3 + [State.QUEUED]
 
 
+async def test_cancel_running_leaves_only_the_newest_of_those_that_are_held_back(idle: Server) -> None:
+    options: dict[str, Any] = {"concurrency_key": "k", "strategy": Strategy.CANCEL_RUNNING}
+    items = [await idle.submit(**options), *[await idle.submit(**options, paused=True) for _ in range(3)]]
+    assert await states(idle, items) == [State.CANCELLED] * 3 + [State.WAITING]
+    await idle.call(idle.queue.unpause, items[-1].item_id)
+    assert await states(idle, items[-1:]) == [State.QUEUED]
+
+
 async def test_cancel_running_gives_the_slots_that_it_frees_to_those_that_it_leaves(idle: Server) -> None:
     items = [await idle.submit(concurrency_key="k", max_running=2) for _ in range(3)]
     items.append(await idle.submit(concurrency_key="k", max_running=2, strategy=Strategy.CANCEL_RUNNING))

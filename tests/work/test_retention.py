@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.errors import NotFound
+from stationmaster_server.sessions.sweep_store import NEEDED_WORK
 from stationmaster_server.work.model import State
 from stationmaster_server.work.retention import forget_ended
 
@@ -44,7 +45,7 @@ async def test_only_what_ended_well_long_ago_is_forgotten(idle: Server, administ
     )
     await administrator.close()
     async with idle.database.system() as tx:
-        assert await forget_ended(tx, WEEK) == 2
+        assert await forget_ended(tx, WEEK, needed=NEEDED_WORK) == 2
     for state in (State.SUCCEEDED, State.CANCELLED):
         with pytest.raises(NotFound):
             await idle.get(old.pop(state))

@@ -24,7 +24,11 @@ def _option(name: str, text: str, metavar: str | None = None, least: int | None 
     return found
 
 
-Kind = Annotated[str, typer.Option("--kind", "-k", help="What it does: prompt, crawl or another kind.")]
+KINDS = ("prompt", "crawl", "webhook", "process", "export", "cleanup")
+"""Those of every server."""
+Kind = Annotated[
+    str, typer.Option("--kind", "-k", help=f"What it does: {', '.join(KINDS)}, or a kind of the server's plug-ins.")
+]
 Payload = Annotated[
     list[str], typer.Option("--payload", "-p", metavar="KEY=TEXT", help=f"What the kind needs: {given.HOW}.")
 ]

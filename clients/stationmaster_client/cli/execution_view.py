@@ -98,7 +98,7 @@ class ExecutionView:
         if state == "RUNNING":
             self._runs(changed.attempt, at)
         elif state == "BLOCKED":
-            self._line("… waits for the tasks that it depends on")
+            self._line(f"… {why or 'waits for the tasks that it depends on'}")
         elif state == "QUEUED" and changed.HasField("retry_time"):
             wait = (changed.retry_time.ToDatetime(UTC) - at).total_seconds()
             self._line(f"✗ attempt {changed.attempt} failed: {why}; again in {max(0.0, wait):.0f} s", "yellow")

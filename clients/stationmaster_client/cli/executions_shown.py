@@ -58,7 +58,7 @@ def ending(execution: task_pb2.Execution, counters: Mapping[str, int]) -> tuple[
     mark = {"succeeded": "✓", "failed": "✗"}.get(state, "■")
     took = between(execution.start_time, execution.end_time)
     parts = [f"{mark} {state}{f' in {took}' if took else ''}"]
-    if state == "failed" and execution.attempt_count > 1:
+    if execution.attempt_count > 1:
         parts[0] += f", {execution.attempt_count} attempts"
     if why := execution.message or (execution.reason if state != "succeeded" else ""):
         parts.append(why)

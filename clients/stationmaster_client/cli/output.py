@@ -86,19 +86,19 @@ class Output:
             prefix = "error: " if number == 0 else "       "
             self.errors.print(clean(prefix + line), style="bold red" if number == 0 else None, soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, empty: str, gap: int = 2) -> None:
         """Print rows under column heads; `empty` when there are none. A column that ends in `#` holds numbers."""
-        table = self.grid(columns, rows)
+        table = self.grid(columns, rows, gap=gap)
         if table.row_count:
             self.console.print(table)
         else:
             self.note(empty)
 
-    def grid(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-        """The same without printing it."""
+    def grid(self, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, gap: int = 2) -> Table:
+        """The same without printing it, with so much space between columns."""
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0))
         cells = [[clean(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
         # Where it is narrow the others give way first: an id that is cut cannot be copied.
         ids = min(_ID_WIDTH, max((len(row[0]) for row in cells), default=0))

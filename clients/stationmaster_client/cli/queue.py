@@ -15,11 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Group
     from stationmaster.v1 import task_pb2
 
-_COLUMNS = (
-    *("KIND", "BLOCKED#", "QUEUED#", "OLDEST", "RUNNING#", "FAILED#"),
-    *("OK 1H#", "FAILED 1H#", "CANCELLED 1H#"),
-)
-
+_NOW = ("KIND", "BLOCKED#", "QUEUED#", "OLDEST", "RUNNING#", "FAILED#")
+_LAST_HOUR = ("OK", "FAILED", "CANCELLED")
+_WIDE = 100
 
 _LOST = "⚡ connection lost, trying again"
 
@@ -62,11 +60,18 @@ async def _watch(run: Run, stats: task_pb2.GetQueueStatsResponse, every: float) 
                 run.out.note(_LOST if lost else "↻ connected again", "yellow" if lost else "green")
 
 
+def shape(width: int) -> tuple[tuple[str, ...], int]:
+    """The heads of the columns, on two lines where one has no room, and the space between columns."""
+    between, gap = (" ", 2) if width >= _WIDE else ("\n", 1)
+    return (*_NOW, *(f"{name}{between}1H#" for name in _LAST_HOUR)), gap
+
+
 def _print(run: Run, stats: task_pb2.GetQueueStatsResponse, *, line: bool = False) -> None:
     if run.out.as_json:
         run.out.json(stats, line=line)
     else:
-        run.out.table(_COLUMNS, map(_row, stats.kinds), empty="Nothing waits, nothing runs, nothing failed.")
+        heads, gap = shape(run.out.console.width)
+        run.out.table(heads, map(row, stats.kinds), empty="Nothing waits, nothing runs, nothing failed.", gap=gap)
 
 
 def _drawn(run: Run, stats: task_pb2.GetQueueStatsResponse, *, lost: bool) -> Group:
@@ -74,15 +79,17 @@ def _drawn(run: Run, stats: task_pb2.GetQueueStatsResponse, *, lost: bool) -> Gr
     from rich.text import Text
 
     warning = [Text(_LOST, "yellow")] if lost else []
-    return Group(run.out.grid(_COLUMNS, map(_row, stats.kinds)), *warning)
+    heads, gap = shape(run.out.console.width)
+    return Group(run.out.grid(heads, map(row, stats.kinds), gap=gap), *warning)
 
 
-def _row(kind: task_pb2.GetQueueStatsResponse.KindStats) -> tuple[str, ...]:
+def row(kind: task_pb2.GetQueueStatsResponse.KindStats) -> tuple[str, ...]:
+    """A line of the table."""
     return (
         kind.kind,
         f"{kind.blocked_count:,}",
         f"{kind.queued_count:,}",
-        age(kind.oldest_queued_time),
+        age(kind.oldest_queued_time).removesuffix(" ago"),
         f"{kind.running_count:,}",
         f"{kind.failed_count:,}",
         f"{kind.succeeded_last_hour_count:,}",

@@ -11,6 +11,7 @@ from stationmaster_client.cli import execution_options as how
 from stationmaster_client.cli import given, resolve
 from stationmaster_client.cli.command import Run, command
 from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.executions_shown import state_of
 from stationmaster_client.cli.options import pairs
 from stationmaster_client.cli.output import age, moment
 from stationmaster_client.cli.tasks import Task, app
@@ -73,6 +74,8 @@ async def begun(run: Run, execution: task_pb2.Execution, targets: Targets, *, wa
         run.out.json(execution)
     else:
         run.out.print(execution.name)
+        if state_of(execution) == "blocked":
+            run.out.note(f"It {execution.message}. Not to wait: --ignore-dependencies.")
         run.out.note(f"Watch it: stationmaster executions watch {resolve.short(execution.name)}")
 
 

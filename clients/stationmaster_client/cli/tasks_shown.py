@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.text import Text
     from stationmaster.v1 import task_pb2
 
+_BEFORE_A_MATCH = 24
+"""Characters of a line before what was searched for."""
+
 
 def row(task: task_pb2.Task) -> tuple[str | Text, ...]:
     """A line of a table."""
@@ -31,14 +34,26 @@ def row(task: task_pb2.Task) -> tuple[str | Text, ...]:
     )
 
 
-def hit_row(hit: task_pb2.SearchTasksResponse.Hit) -> tuple[str, ...]:
+def hit_row(hit: task_pb2.SearchTasksResponse.Hit) -> tuple[str | Text, ...]:
     """A task that a search found."""
-    return last(hit.task.name), hit.task.kind, shorten(hit.snippet)
+    return last(hit.task.name), hit.task.kind, matched(hit.snippet)
 
 
-def passage_row(hit: task_pb2.SearchTasksResponse.Hit) -> tuple[str, ...]:
+def passage_row(hit: task_pb2.SearchTasksResponse.Hit) -> tuple[str | Text, ...]:
     """A passage that a search found."""
-    return shorten(hit.passage.source), shorten(" > ".join(hit.passage.headings)), shorten(hit.snippet)
+    return shorten(hit.passage.source), shorten(" > ".join(hit.passage.headings)), matched(hit.snippet)
+
+
+def matched(snippet: str) -> Text:
+    """What surrounds the first match of a snippet, on one line; matches, which it has between `**`, are bold."""
+    from rich.text import Text
+
+    words = clean(" ".join(snippet.split()))
+    before, mark, rest = words.partition("**")
+    if mark and len(before) > _BEFORE_A_MATCH:
+        before = "… " + before[-_BEFORE_A_MATCH:].partition(" ")[2]
+    parts = f"{before}{mark}{rest}".split("**")
+    return Text.assemble(*((part, "bold") if number % 2 else part for number, part in enumerate(parts)))
 
 
 def state_of(task: task_pb2.Task) -> Text:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from stationmaster.v1 import mcp_pb2, mcp_pb2_grpc
+from stationmaster.v1 import mcp_pb2
 
-from stationmaster_client.calls import Calls
 from stationmaster_client.client import Client
 from stationmaster_client.demo import board
 from stationmaster_client.demo.server import DemoFailure
@@ -29,16 +28,13 @@ class Departures:
     async def register(self, client: Client) -> mcp_pb2.CheckMcpServerResponse:
         """Register its MCP server by API, and ask the server whether it can be reached. Raises DemoFailure."""
         self._file.write_text(board.FIRST)
-        calls = Calls(client.channel, client.connection.api_key)
-        stub = mcp_pb2_grpc.McpServiceStub(client.channel)
         server = mcp_pb2.McpServer(
             display_name="The departures board",
             stdio=mcp_pb2.McpStdio(command=sys.executable, arguments=["-I", str(board.PROGRAM), str(self._file)]),
             trust_annotations=True,
         )
-        request = mcp_pb2.RegisterMcpServerRequest(mcp_server_id=SERVER, mcp_server=server)
-        registered = await calls.unary(stub.RegisterMcpServer, request)
-        found = await calls.unary(stub.CheckMcpServer, mcp_pb2.CheckMcpServerRequest(name=registered.name))
+        registered = await client.mcp.register(SERVER, server)
+        found = await client.mcp.check(registered.name)
         if not found.healthy:
             raise DemoFailure(f"{registered.name} cannot be reached: {found.problem}")
         return found

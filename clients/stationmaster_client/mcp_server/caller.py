@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -36,8 +36,7 @@ class BearerCallers:
 
     def __init__(self, client: Client, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
         """Of `client` only the connection is used."""
-        self._channel = client.channel
-        self._connection = replace(client.connection, api_key=None)
+        self._client = client
         self._timeout = timeout
 
     def of(self, authorization: str | None) -> Client | None:
@@ -46,7 +45,7 @@ class BearerCallers:
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
             return None
-        return Client(replace(self._connection, api_key=key), timeout=self._timeout, channel=self._channel)
+        return self._client.on_behalf_of(key, timeout=self._timeout)
 
     def client(self, context: Context[Any, Any]) -> Client:
         """The client of who sent this request."""

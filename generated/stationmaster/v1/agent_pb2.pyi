@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -274,6 +275,7 @@ class AgentSpec(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    PROMPT_VARIABLES_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     MCP_SERVERS_FIELD_NUMBER: _builtins.int
     TOOL_POLICIES_FIELD_NUMBER: _builtins.int
@@ -290,7 +292,9 @@ class AgentSpec(_message.Message):
     text: _builtins.str
     """The text itself, at most 64 KiB."""
     prompt: _builtins.str
-    """A prompt's name (served once PromptService is built; until then FAILED_PRECONDITION)."""
+    """A prompt: `id`, `id@label`, `id@version` or `prompts/{prompt}/versions/{version}`. It is filled in when a turn begins, so that a label that moved
+    counts from the next turn on; an experiment on it tells sessions apart. Every message tells which version it was.
+    """
     max_output_tokens: _builtins.int
     """At most so many tokens of output per model call. Zero means the provider's default."""
     temperature: _builtins.float
@@ -299,6 +303,10 @@ class AgentSpec(_message.Message):
     """A credential that holds the key for the model's provider, instead of this server's own: `credentials/{credential}`. It is read when a turn runs,
     for the purpose `model`: the agent must have been granted it, or the session's user may read it. Only for RUNTIME_MODEL.
     """
+    @_builtins.property
+    def prompt_variables(self) -> _struct_pb2.Struct:
+        """The values of the prompt's variables."""
+
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tools the model is offered: names or patterns with `*`. Empty means none."""
@@ -333,6 +341,7 @@ class AgentSpec(_message.Message):
         model: _builtins.str = ...,
         text: _builtins.str = ...,
         prompt: _builtins.str = ...,
+        prompt_variables: _struct_pb2.Struct | None = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         mcp_servers: _abc.Iterable[_builtins.str] | None = ...,
         tool_policies: _abc.Iterable[Global___ToolPolicy] | None = ...,
@@ -343,9 +352,9 @@ class AgentSpec(_message.Message):
         temperature: _builtins.float | None = ...,
         credential: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "instructions", b"instructions", "limits", b"limits", "memory", b"memory", "permissions", b"permissions", "prompt", b"prompt", "temperature", b"temperature", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "instructions", b"instructions", "limits", b"limits", "memory", b"memory", "permissions", b"permissions", "prompt", b"prompt", "prompt_variables", b"prompt_variables", "temperature", b"temperature", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "credential", b"credential", "instructions", b"instructions", "limits", b"limits", "max_output_tokens", b"max_output_tokens", "mcp_servers", b"mcp_servers", "memory", b"memory", "model", b"model", "permissions", b"permissions", "prompt", b"prompt", "runtime", b"runtime", "temperature", b"temperature", "text", b"text", "tool_policies", b"tool_policies", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "credential", b"credential", "instructions", b"instructions", "limits", b"limits", "max_output_tokens", b"max_output_tokens", "mcp_servers", b"mcp_servers", "memory", b"memory", "model", b"model", "permissions", b"permissions", "prompt", b"prompt", "prompt_variables", b"prompt_variables", "runtime", b"runtime", "temperature", b"temperature", "text", b"text", "tool_policies", b"tool_policies", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015

@@ -75,7 +75,7 @@ class AgentServiceServicer:
     def CreateAgent(self, request, context):
         """Creates an agent under an id that the caller chooses.
 
-        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
+        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, PROMPT_MISSING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

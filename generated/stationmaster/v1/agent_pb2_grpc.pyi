@@ -37,7 +37,7 @@ class AgentServiceStub:
     CreateAgent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.CreateAgentRequest, _agent_pb2.Agent]
     """Creates an agent under an id that the caller chooses.
 
-    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
+    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, PROMPT_MISSING).
     """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.Agent]
     """Returns one agent.
@@ -73,7 +73,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     CreateAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.CreateAgentRequest, _agent_pb2.Agent]  # type: ignore[assignment]
     """Creates an agent under an id that the caller chooses.
 
-    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
+    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, PROMPT_MISSING).
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.Agent]  # type: ignore[assignment]
     """Returns one agent.
@@ -112,7 +112,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.Agent, _abc.Awaitable[_agent_pb2.Agent]]:
         """Creates an agent under an id that the caller chooses.
 
-        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
+        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), FAILED_PRECONDITION (MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, PROMPT_MISSING).
         """
 
     @_abc_1.abstractmethod

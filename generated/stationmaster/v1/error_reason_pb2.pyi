@@ -142,6 +142,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. A step of a rotation came out of order; PreconditionFailure says what has to come before it."""
     ERROR_REASON_ENCRYPTION_KEY_IN_USE: _ErrorReason.ValueType  # 66
     """FAILED_PRECONDITION. The encryption key wraps something still, or is the primary one."""
+    ERROR_REASON_PROMPT_CYCLE: _ErrorReason.ValueType  # 70
+    """FAILED_PRECONDITION. Prompts would include each other in a circle, or too deeply; metadata `path` has all of it."""
+    ERROR_REASON_PROMPT_MISSING: _ErrorReason.ValueType  # 71
+    """FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
+    ERROR_REASON_PROMPT_IN_USE: _ErrorReason.ValueType  # 72
+    """FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -269,4 +275,10 @@ ERROR_REASON_ROTATION_NOT_READY: ErrorReason.ValueType  # 65
 """FAILED_PRECONDITION. A step of a rotation came out of order; PreconditionFailure says what has to come before it."""
 ERROR_REASON_ENCRYPTION_KEY_IN_USE: ErrorReason.ValueType  # 66
 """FAILED_PRECONDITION. The encryption key wraps something still, or is the primary one."""
+ERROR_REASON_PROMPT_CYCLE: ErrorReason.ValueType  # 70
+"""FAILED_PRECONDITION. Prompts would include each other in a circle, or too deeply; metadata `path` has all of it."""
+ERROR_REASON_PROMPT_MISSING: ErrorReason.ValueType  # 71
+"""FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
+ERROR_REASON_PROMPT_IN_USE: ErrorReason.ValueType  # 72
+"""FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

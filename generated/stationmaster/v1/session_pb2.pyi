@@ -224,6 +224,7 @@ class Session(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    PROMPT_VARIABLES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`sessions/{id}`."""
     display_name: _builtins.str
@@ -282,6 +283,10 @@ class Session(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed, or a message was added."""
 
+    @_builtins.property
+    def prompt_variables(self) -> _struct_pb2.Struct:
+        """Values for the prompt that the instructions come from, over those of the agent."""
+
     def __init__(
         self,
         *,
@@ -306,10 +311,11 @@ class Session(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        prompt_variables: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "idle_timeout", b"idle_timeout", "limits", b"limits", "spec", b"spec", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "idle_timeout", b"idle_timeout", "limits", b"limits", "prompt_variables", b"prompt_variables", "spec", b"spec", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "create_time", b"create_time", "current_turn", b"current_turn", "display_name", b"display_name", "etag", b"etag", "idle_timeout", b"idle_timeout", "labels", b"labels", "last_sequence", b"last_sequence", "limits", b"limits", "message_count", b"message_count", "name", b"name", "parent_message", b"parent_message", "parent_session", b"parent_session", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "tool_policies", b"tool_policies", "update_time", b"update_time", "usage", b"usage", "user", b"user", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "create_time", b"create_time", "current_turn", b"current_turn", "display_name", b"display_name", "etag", b"etag", "idle_timeout", b"idle_timeout", "labels", b"labels", "last_sequence", b"last_sequence", "limits", b"limits", "message_count", b"message_count", "name", b"name", "parent_message", b"parent_message", "parent_session", b"parent_session", "prompt_variables", b"prompt_variables", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "tool_policies", b"tool_policies", "update_time", b"update_time", "usage", b"usage", "user", b"user", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -174,12 +174,17 @@ class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap
     OVERLAP_POLICY_BUFFER_ONE: _OverlapPolicy.ValueType  # 2
     """Submits one that waits for the end; further ones are skipped."""
     OVERLAP_POLICY_ALLOW_ALL: _OverlapPolicy.ValueType  # 3
-    """Submits another one beside it."""
+    """Submits another one beside it, while fewer than 1000 of the schedule wait or run."""
     OVERLAP_POLICY_CANCEL_OTHER: _OverlapPolicy.ValueType  # 4
     """Cancels the other one."""
 
 class OverlapPolicy(_OverlapPolicy, metaclass=_OverlapPolicyEnumTypeWrapper):
-    """What a schedule does when it is due while an execution that it began still waits or runs."""
+    """What a schedule does when it is due while an execution that it began still waits or runs.
+
+    A concurrency key that the task has in its options holds for what its schedule begins, too. Of such a task BUFFER_ONE
+    needs `max_running` 1 and the strategy WAIT, CANCEL_OTHER `max_running` 1 and the strategy CANCEL_RUNNING; other
+    combinations are INVALID_ARGUMENT.
+    """
 
 OVERLAP_POLICY_UNSPECIFIED: OverlapPolicy.ValueType  # 0
 """SKIP."""
@@ -188,7 +193,7 @@ OVERLAP_POLICY_SKIP: OverlapPolicy.ValueType  # 1
 OVERLAP_POLICY_BUFFER_ONE: OverlapPolicy.ValueType  # 2
 """Submits one that waits for the end; further ones are skipped."""
 OVERLAP_POLICY_ALLOW_ALL: OverlapPolicy.ValueType  # 3
-"""Submits another one beside it."""
+"""Submits another one beside it, while fewer than 1000 of the schedule wait or run."""
 OVERLAP_POLICY_CANCEL_OTHER: OverlapPolicy.ValueType  # 4
 """Cancels the other one."""
 Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015
@@ -377,6 +382,8 @@ class _VariableTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Variable
     """A list of any values."""
     VARIABLE_TYPE_OBJECT: _VariableType.ValueType  # 6
     """A JSON object."""
+    VARIABLE_TYPE_ANY: _VariableType.ValueType  # 7
+    """Any of them."""
 
 class VariableType(_VariableType, metaclass=_VariableTypeEnumTypeWrapper):
     """The type of a variable."""
@@ -395,6 +402,8 @@ VARIABLE_TYPE_LIST: VariableType.ValueType  # 5
 """A list of any values."""
 VARIABLE_TYPE_OBJECT: VariableType.ValueType  # 6
 """A JSON object."""
+VARIABLE_TYPE_ANY: VariableType.ValueType  # 7
+"""Any of them."""
 Global___VariableType: _TypeAlias = VariableType  # noqa: Y015
 
 class _SearchMode:
@@ -662,8 +671,8 @@ class ExecutionConcurrency(_message.Message):
     MAX_RUNNING_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key, within the organization, or with CANCEL_RUNNING within what the same user submits. Default, of a task:
-    the task itself; of an execution without one: the caller.
+    """The key, within the organization. Default, of a task: the task itself; of an execution without one: the caller.
+    With CANCEL_RUNNING, also by default, it is one of what the same user submits.
     """
     max_running: _builtins.int
     """How many; at least 1."""
@@ -847,7 +856,7 @@ class Task(_message.Message):
     description: _builtins.str
     """What it is for."""
     kind: _builtins.str
-    """What it does: `prompt`, `crawl`, `process`, `export`, `cleanup`, `webhook`, or a kind of a plug-in."""
+    """What it does: `prompt`, `crawl`, `webhook`, `process`, `export`, `cleanup`, or a kind of a plug-in."""
     dependency_mode: Global___DependencyMode.ValueType
     """What its dependencies do."""
     state: Global___TaskState.ValueType
@@ -862,7 +871,7 @@ class Task(_message.Message):
     """Changes with every change of the task."""
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
-        """What the kind needs; its texts are templates (Jinja2) over the variables. At most 256 KiB."""
+        """What the kind needs; its texts are templates (Jinja2) over the variables. At most 256 KiB, as it stands and filled in."""
 
     @_builtins.property
     def variables(self) -> _containers.RepeatedCompositeFieldContainer[Global___VariableDeclaration]:
@@ -890,7 +899,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def skip_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How often its schedule was due and did not begin it, by reason: `OVERLAP`, `MISSED`, `PAUSED`."""
+        """How often its schedule was due and did not begin it, by reason: `OVERLAP`, `MISSED`, `PAUSED`, `RESCHEDULED`."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -1154,7 +1163,7 @@ class Execution(_message.Message):
     reason: _builtins.str
     """Why it ended as it did, for programs."""
     message: _builtins.str
-    """The same for people."""
+    """The same for people; of one that is BLOCKED, what it waits for."""
     trigger: Global___ExecutionTrigger.ValueType
     """What began it."""
     priority: Global___ExecutionPriority.ValueType
@@ -1211,7 +1220,7 @@ class Execution(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When its first attempt began."""
+        """When its first attempt began; of one that was retried by hand, the first since then."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -2412,7 +2421,9 @@ class BackfillTaskRequest(_message.Message):
     name: _builtins.str
     """`tasks/{task}`."""
     max_running: _builtins.int
-    """How many run at once. Default 1."""
+    """How many run at once. Default 1. Of a task with a concurrency key in its options that key decides instead; its strategy
+    must be WAIT, or it is INVALID_ARGUMENT.
+    """
     validate_only: _builtins.bool
     """Tells what would be submitted and changes nothing."""
     request_id: _builtins.str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Set
 from typing import Any
 
@@ -21,7 +22,7 @@ from stationmaster_server.agents.model import (
 )
 from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.identity.convert import policies_from_proto, policies_to_proto
-from stationmaster_server.wire.fields import duration, span, timestamp
+from stationmaster_server.wire.fields import duration, mapping, span, struct, timestamp
 
 AGENT_NAME = "agents/{agent}"
 
@@ -110,6 +111,7 @@ def spec_to_proto(spec: AgentSpec) -> pb.AgentSpec:
     )
     if spec.prompt:
         message.prompt = spec.prompt
+        message.prompt_variables.CopyFrom(struct(json.loads(spec.prompt_variables)))
     elif spec.instructions:
         message.text = spec.instructions
     return message
@@ -122,6 +124,7 @@ def spec_from_proto(message: pb.AgentSpec) -> AgentSpec:
         model=message.model,
         instructions=message.text,
         prompt=message.prompt,
+        prompt_variables=json.dumps(mapping(message.prompt_variables, "spec.prompt_variables"), sort_keys=True),
         tools=tuple(message.tools),
         mcp_servers=tuple(message.mcp_servers),
         tool_policies=policies_from_proto(message.tool_policies),

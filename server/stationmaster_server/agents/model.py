@@ -74,6 +74,8 @@ class AgentSpec:
     runtime: RuntimeName = RuntimeName.MODEL
     instructions: str = ""
     prompt: str = ""
+    prompt_variables: str = "{}"
+    """A JSON object, as text: specifications are compared and hashed."""
     tools: tuple[str, ...] = ()
     mcp_servers: tuple[str, ...] = ()
     tool_policies: tuple[ToolPolicy, ...] = ()

@@ -37,6 +37,7 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.mcp.registry import Registry
+from stationmaster_server.prompts import availability
 
 LISTING = Listing(
     {
@@ -101,13 +102,14 @@ class AgentService:
         tenant = caller.tenant
         if validate_only:
             self.check(new.spec)
-            await self._require_free(caller, agent.agent_id)
+            await self._require_free(caller, agent)
             return agent
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
                 return again
             self.check(new.spec)
+            await self.check_prompt(tx, tenant.organization_id, new.spec)
             agent = await store.insert(tx, tenant.organization_id, agent)
             await self._write_audit(tx, caller, "agent.create", agent.agent_id, {"model": agent.spec.model})
             await remember(tx, tenant, caller.request_key, agent)
@@ -135,7 +137,11 @@ class AgentService:
         tenant = caller.tenant
         if validate_only:
             self._check_change(changes)
-            return _changed(_unchanged_since(await self.get(caller, agent_id), etag), changes)
+            async with self._database.tenant(tenant, read=True) as tx:
+                changed = _found(await store.get(tx, tenant.organization_id, agent_id), agent_id)
+                changed = _changed(_unchanged_since(changed, etag), changes)
+                await self.check_prompt(tx, tenant.organization_id, changed.spec)
+            return changed
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
@@ -143,6 +149,8 @@ class AgentService:
             self._check_change(changes)
             agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
             agent = _changed(_unchanged_since(agent, etag), changes)
+            if "spec" in changes:
+                await self.check_prompt(tx, tenant.organization_id, agent.spec)
             agent = await store.update(tx, tenant.organization_id, agent)
             details = {"paths": sorted(changes), "model": agent.spec.model}
             await self._write_audit(tx, caller, "agent.update", agent_id, details)
@@ -181,10 +189,11 @@ class AgentService:
         """The specification of an agent as it is now, for a session that begins.
 
         Raises:
-            NotFound, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
+            NotFound, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE, PROMPT_MISSING).
         """
         agent = _found(await store.get(tx, organization_id, agent_id), agent_id)
         self.check(agent.spec)
+        await self.check_prompt(tx, organization_id, agent.spec)
         return agent.spec
 
     def check(self, spec: AgentSpec) -> None:
@@ -192,10 +201,6 @@ class AgentService:
         if spec.runtime not in self._runtimes:
             why = f"runtime {spec.runtime} is not installed on this server, or turned off: {_NEEDS[spec.runtime]}"
             raise _cannot_run("RUNTIME", spec.runtime.value, why)
-        if spec.prompt:
-            raise _cannot_run(
-                "PROMPT", spec.prompt, "this server serves no prompts yet: write the instructions as text"
-            )
         if spec.memory.summarize:
             raise _cannot_run("MEMORY", "summarize", "this server writes no summaries yet: leave memory.summarize out")
         for pattern in spec.tools:
@@ -210,6 +215,11 @@ class AgentService:
             raise _cannot_run("CREDENTIAL", spec.credential, why)
         if spec.runtime is RuntimeName.CLAUDE:
             self._check_claude(spec)
+
+    async def check_prompt(self, tx: Transaction, organization_id: UUID, spec: AgentSpec) -> None:
+        """Whether the prompt that is named is there. Raises InvalidArgument, FailedPrecondition(PROMPT_MISSING)."""
+        if spec.prompt:
+            await availability.require(tx, organization_id, spec.prompt, "spec.prompt")
 
     async def check_servers(self, tx: Transaction, tenant: Tenant, spec: AgentSpec) -> None:
         """Whether whose session it is has the MCP servers that are named. Raises FailedPrecondition.
@@ -234,10 +244,12 @@ class AgentService:
         if "spec" in changes:
             self.check(changes["spec"])
 
-    async def _require_free(self, caller: Caller, agent_id: str) -> None:
+    async def _require_free(self, caller: Caller, agent: Agent) -> None:
+        organization_id = caller.tenant.organization_id
         async with self._database.tenant(caller.tenant, read=True) as tx:
-            if await store.get(tx, caller.tenant.organization_id, agent_id) is not None:
-                raise AlreadyExists("Agent", f"agents/{agent_id}")
+            if await store.get(tx, organization_id, agent.agent_id) is not None:
+                raise AlreadyExists("Agent", f"agents/{agent.agent_id}")
+            await self.check_prompt(tx, organization_id, agent.spec)
 
     async def _write_audit(
         self, tx: Transaction, caller: Caller, action: str, agent_id: str, details: dict[str, Any]

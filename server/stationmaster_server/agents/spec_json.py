@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -36,6 +37,7 @@ def spec_to_json(spec: AgentSpec) -> dict[str, Any]:
         "model": spec.model,
         "instructions": spec.instructions,
         "prompt": spec.prompt,
+        "prompt_variables": json.loads(spec.prompt_variables),
         "tools": list(spec.tools),
         "mcp_servers": list(spec.mcp_servers),
         "tool_policies": policies_to_json(spec.tool_policies),
@@ -59,6 +61,7 @@ def spec_from_json(document: Mapping[str, Any]) -> AgentSpec:
         model=document.get("model", ""),
         instructions=document.get("instructions", ""),
         prompt=document.get("prompt", ""),
+        prompt_variables=json.dumps(document.get("prompt_variables", {}), sort_keys=True),
         tools=tuple(document.get("tools", ())),
         mcp_servers=tuple(document.get("mcp_servers", ())),
         tool_policies=policies_from_json(document.get("tool_policies", ())),

@@ -46,13 +46,13 @@ def build_worker(
     return Worker(database, engines.queue, handlers, limits, listener=listener)
 
 
-def forgetting(database: Database, keep: timedelta) -> Chore:
-    """The chore that forgets work which ended longer ago than `keep`."""
+def forgetting(database: Database, keep: timedelta, needed: str) -> Chore:
+    """The chore that forgets work which ended longer ago than `keep`; `needed`: which stays, as of `forget_ended`."""
 
     async def forget() -> None:
         deleted = BATCH
         while deleted == BATCH:  # a transaction each, so that none holds many rows
             async with database.system() as tx:
-                deleted = await forget_ended(tx, keep)
+                deleted = await forget_ended(tx, keep, needed=needed)
 
     return Chore("forget ended work", timedelta(hours=1), forget)

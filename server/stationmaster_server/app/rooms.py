@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.servicer import AgentServicer
 from stationmaster_server.app.agents import build_agents, warm_up
 from stationmaster_server.app.credentials import KEY, build_credentials
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.mcp import build_mcp
+from stationmaster_server.app.prompts import build_prompts
 from stationmaster_server.app.sessions import build_sessions
 from stationmaster_server.app.storage import build_storage
 from stationmaster_server.app.tasks import build_tasks
@@ -41,18 +43,29 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     stack.push_async_callback(trail.close)
     storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
     credentials = await build_credentials(stack, on)
+    prompts = build_prompts(stack, on)
     mcp = build_mcp(
         stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board, credentials.using
     )
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics, credentials.using)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
-        on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
+        on.settings,
+        database,
+        gate,
+        on.engines,
+        agents,
+        tokens,
+        on.chores,
+        outbound,
+        Instructions(prompts.rendering, prompts.recorder),
+        lambda: server.draining,
     )
-    tasks = build_tasks(stack, on, sessions, storage, outbound, credentials.using)
+    tasks = build_tasks(stack, on, sessions, storage, prompts, outbound, credentials.using)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
-    for servicer in (identity, audit, storage.servicer, mcp.servicer, agent, sessions.servicer, tasks.servicer):
+    below = (identity, audit, storage.servicer, prompts.servicer, mcp.servicer)
+    for servicer in (*below, agent, sessions.servicer, tasks.servicer):
         server.add(servicer, needs=(DATABASE,))
     server.add(credentials.servicer, needs=(DATABASE, KEY))
     return sessions.handlers | tasks.handlers

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 from stationmaster_server.app.agents import Agents
 from stationmaster_server.app.engines import Engines, forgetting
@@ -53,10 +54,11 @@ def build_sessions(
     tokens: PageTokens,
     chores: Housekeeping,
     outbound: Outbound,
+    instructions: Instructions,
     stopping: Callable[[], bool],
 ) -> Sessions:
     """Build everything about sessions and turns. `stopping`: whether the server ends its streams by itself."""
-    services = TurnServices(database, engines.log, engines.queue, gate.audit, gate.quotas)
+    services = TurnServices(database, engines.log, engines.queue, gate.audit, gate.quotas, instructions)
     workspaces = Workspaces(settings.data_folder / WORKSPACES)
     workspaces.prepare()
     turns, permissions = Turns(services), Permissions(services)
@@ -65,7 +67,7 @@ def build_sessions(
     idle = IdleSessions(services, default_timeout=settings.sessions.idle_timeout)
     chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
     chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
-    chores.add(forgetting(database, settings.work.keep_ended))
+    chores.add(forgetting(database, settings.work.keep_ended, sweep_store.NEEDED_WORK))
     chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
     chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
     if agents.claude is not None:

@@ -9,15 +9,15 @@ from typing import Any
 
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
+from stationmaster_server.app.prompts import Prompts
 from stationmaster_server.app.sessions import WORKSPACES, Sessions
 from stationmaster_server.app.storage import Storage
 from stationmaster_server.credentials.using import Using
-from stationmaster_server.db.engine import Database
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.tasks import embeddings, reporting, retention_store
-from stationmaster_server.tasks.cleanup.cleaner import Tools
+from stationmaster_server.tasks import embeddings, reporting
+from stationmaster_server.tasks.cleanup.forgetting import Tools, forget_ended
 from stationmaster_server.tasks.crawl.journal import forget_old
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.firing import Firing
@@ -41,9 +41,11 @@ from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
 
-_KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
-OURS = tuple(kind.name for kind in _KINDS)
-"""The kinds that every server knows."""
+KINDS = (PromptKind, CrawlKind, WebhookKind, ProcessKind, ExportKind, CleanupKind)
+"""The kinds that every server knows, in the order in which they are told of."""
+OURS = tuple(kind.name for kind in KINDS)
+_PROMPTS_PER_SLOT = 2
+"""Wait at most for their turns: enough that all slots have turns, and not so many that turns of others queue behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +57,60 @@ class Tasks:
 
 
 def build_tasks(
-    stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound, using: Using
+    stack: AsyncExitStack,
+    on: Ground,
+    sessions: Sessions,
+    storage: Storage,
+    prompts: Prompts,
+    outbound: Outbound,
+    using: Using,
 ) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
     embedder = Embedder(HashingEncoder(), on.pools.cpu)
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
+    tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own)
     ours: list[Kind[Any]] = [
-        PromptKind(sessions.service, sessions.turns, sessions.watching, at_once=on.settings.work.slots // 2),
+        PromptKind(
+            sessions.service,
+            sessions.turns,
+            sessions.watching,
+            prompts.rendering,
+            at_once=_PROMPTS_PER_SLOT * on.settings.work.slots,
+        ),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound, using),
         _process_kind(on, sessions, embedder),
         ExportKind(database, sessions.workspaces, own, on.pools, on.settings.export),
-        CleanupKind(Tools(database, engines.log, on.gate.audit, on.pools, sessions.workspaces, own)),
+        CleanupKind(tools, engines.log),
     ]
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
     services = TaskServices(
-        database, engines.log, engines.queue, on.gate.audit, kinds, filling, embedder, sessions.service.end
+        database,
+        engines.log,
+        engines.queue,
+        on.gate.audit,
+        kinds,
+        filling,
+        embedder,
+        sessions.service,
+        storage.reports,
     )
     follow_up = FollowUp(services)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
     on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
-    on.chores.add(_forgetting(database, on.settings.tasks.keep_executions))
+    keep = on.settings.tasks.keep_executions
+    on.chores.add(Chore("forget ended executions", timedelta(hours=1), lambda: forget_ended(tools, keep)))
     on.chores.add(Chore("forget unfinished documents", timedelta(hours=1), lambda: forget_unfinished(database)))
     on.chores.add(Chore("embed tasks", timedelta(minutes=1), lambda: embeddings.embed_rest(services)))
     _fire_schedules(on, services)
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
-    reports = {reporting.KIND: reporting.Reporting(services, storage.reports, on.pools)}
+    reports = {reporting.KIND: reporting.Reporting(services, on.pools)}
     embedding: dict[str, Handler] = {embeddings.KIND: embeddings.TaskEmbedding(services)}
     return Tasks(TaskServicer(services, on.tokens), runners | reports | embedding)
 
@@ -95,18 +119,6 @@ def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> Process
     settings = on.settings.documents
     sources = Sources(on.database, on.pools, sessions.service, sessions.workspaces.path, settings.max_bytes)
     return ProcessKind(sources, Library(on.database, on.gate.audit), embedder, on.pools, settings)
-
-
-def _forgetting(database: Database, keep: timedelta) -> Chore:
-    """The chore that forgets executions which ended longer ago than `keep`."""
-
-    async def forget() -> None:
-        deleted = retention_store.BATCH
-        while deleted == retention_store.BATCH:  # a transaction each, so that none holds many rows
-            async with database.system() as tx:
-                deleted = await retention_store.forget(tx, keep)
-
-    return Chore("forget ended executions", timedelta(hours=1), forget)
 
 
 def _fire_schedules(on: Ground, services: TaskServices) -> None:

@@ -22,6 +22,7 @@ from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
+from stationmaster_server.config.prompts import PromptSettings
 from stationmaster_server.config.storage import StorageSettings
 from stationmaster_server.config.tasks import TaskSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
@@ -320,6 +321,7 @@ class Settings(BaseSettings):
     credentials: CredentialSettings = CredentialSettings()
     mcp: McpSettings = McpSettings()
     storage: StorageSettings = StorageSettings()
+    prompts: PromptSettings = PromptSettings()
     tasks: TaskSettings = TaskSettings()
     crawl: CrawlerSettings = CrawlerSettings()
     export: ExportSettings = ExportSettings()

@@ -13,4 +13,4 @@ class StorageSettings(Group):
     max_report_bytes: Positive = 32 * 1024 * 1024
     """The largest report that is stored, in one format."""
     report_retention: Duration = timedelta(days=180)
-    """Reports that are older are deleted."""
+    """Reports that are older are deleted, and before that with the executions that they are of."""

@@ -11,4 +11,5 @@ class TaskSettings(Group):
     """Executions of tasks."""
 
     keep_executions: Duration = timedelta(days=90)
-    """Executions that ended longer ago are forgotten, with their streams; reports have a time of their own."""
+    """Executions that ended longer ago are forgotten with all that they left: streams, reports, pages, exported files.
+    The newest of each task stays."""

@@ -18,6 +18,7 @@ MODULES = (
     "stationmaster_server.audit.tables",
     "stationmaster_server.storage.tables",
     "stationmaster_server.credentials.tables",
+    "stationmaster_server.prompts.tables",
     "stationmaster_server.mcp.tables",
     "stationmaster_server.agents.tables",
     "stationmaster_server.sessions.tables",

@@ -39,11 +39,13 @@ class Field:
     """What a filter or an order may name: its SQL and its type (str, int, float, bool, datetime, UUID, an Enum, dict).
 
     An Enum is written by its member's name and compared by its value; a dict is a jsonb object of text. A field that
-    lists are ordered by must never be NULL.
+    lists are ordered by must never be NULL. `equals` is the condition for one value, where an index serves another
+    one than `sql = value`; it is given the value and what makes a placeholder of one.
     """
 
     sql: str
     type: type
+    equals: Callable[[Any, Callable[[object], str]], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,11 @@ class _Parser:
             return self._has(field, operator, value)
         if operator.text not in ("=", "!=") and field.type not in _ORDERED:
             raise self._error(operator, f"{name.text} can be compared by = and != only")
-        placeholder = self._bind(self._value(field.type, value))
+        read = self._value(field.type, value)
+        if field.equals is not None and operator.text in ("=", "!="):
+            condition = field.equals(read, self._bind)
+            return f"({condition})" if operator.text == "=" else f"({condition}) IS NOT TRUE"
+        placeholder = self._bind(read)
         return f"{field.sql} {'IS DISTINCT FROM' if operator.text == '!=' else operator.text} {placeholder}"
 
     def _label(self, field: Field, key: str, operator: _Token, value: _Token) -> str:

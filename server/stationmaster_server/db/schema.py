@@ -42,13 +42,18 @@ class Vector(UserDefinedType[object]):
         return f"VECTOR({self.dimensions})"
 
 
-def tenant_table(name: str, *items: SchemaItem, partition_by_month: str | None = None) -> Table:
+def tenant_table(
+    name: str, *items: SchemaItem, partition_by_month: str | None = None, of_user: str | None = None
+) -> Table:
     """A table of tenants: its primary key starts with `organization_id`; row-level security keeps tenants apart.
 
-    `partition_by_month` names a timestamptz column, part of the primary key, by which the table is partitioned.
+    `partition_by_month` names a timestamptz column, part of the primary key, by which the table is partitioned;
+    `of_user` the column that says whose a row is, where row-level security keeps users apart as well.
     """
     organization = Column("organization_id", Uuid, primary_key=True, nullable=False)
     info: dict[str, object] = {"tenant": True}
+    if of_user is not None:
+        info["of_user"] = of_user
     if partition_by_month is None:
         return Table(name, metadata, organization, *items, info=info)
     info["partition_by_month"] = partition_by_month
@@ -89,14 +94,15 @@ def security_ddl(tables: MetaData = metadata) -> Iterator[str]:
     for table in tables.sorted_tables:
         yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.name} TO {SYSTEM_ROLE}"
         if table.info.get("tenant"):
-            yield from _tenant_security(table.name)
+            yield from _tenant_security(table.name, table.info.get("of_user"))
     for table in partitioned_tables(tables):
         yield f"CREATE TABLE {table.name}_default PARTITION OF {table.name} DEFAULT"
 
 
-def _tenant_security(name: str) -> Iterator[str]:
+def _tenant_security(name: str, of_user: object) -> Iterator[str]:
+    own = f"organization_id = {CURRENT_ORGANIZATION}" + (f" AND {of_user} = {CURRENT_USER_ID}" if of_user else "")
     yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {APP_ROLE}"
     yield f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"
     # USING without WITH CHECK guards what is written as well.
-    yield f"CREATE POLICY tenant ON {name} TO {APP_ROLE} USING (organization_id = {CURRENT_ORGANIZATION})"
+    yield f"CREATE POLICY tenant ON {name} TO {APP_ROLE} USING ({own})"
     yield f"CREATE POLICY system ON {name} TO {SYSTEM_ROLE} USING (true)"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
@@ -81,6 +82,10 @@ class Transaction:
         """Run a statement once for each row of arguments, in one round trip."""
         self._wrote = self._wrote or writes(sql)
         return self._connection.executemany(sql, rows)
+
+    async def wait_at_most(self, limit: timedelta) -> None:
+        """Wait for no lock longer than that: what is not had by then ends the transaction with Aborted."""
+        await self.execute(f"SET LOCAL lock_timeout = {max(limit // timedelta(milliseconds=1), 1)}")
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback`, in the order of these calls, once COMMIT has succeeded; never after a rollback."""

@@ -56,6 +56,22 @@ async def create_stream(tx: Transaction, organization_id: UUID, stream_id: UUID)
     await tx.execute("INSERT INTO streams (organization_id, stream_id) VALUES ($1, $2)", organization_id, stream_id)
 
 
+def begin_streams(new: str) -> str:
+    """CTEs `stream` and `event` for the statement that stores what streams are of: they begin with an event each.
+
+    `new` is a CTE before them with columns stream_id, kind and body (JSON text); $1 is the organization. A stream that
+    exists is left as it is. Nobody else knows of those that are new, so all of it is one round trip.
+    """
+    return f"""stream AS (
+    INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, stream_id, 1 FROM {new}
+    ON CONFLICT DO NOTHING
+), event AS (
+    INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
+    SELECT $1, n.stream_id, 1, now(), n.kind, n.body::json FROM {new} n
+    WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = n.stream_id)
+)"""
+
+
 async def set_fence(tx: Transaction, organization_id: UUID, stream_id: UUID, fence: UUID | None) -> bool:
     """Let only `fence` write; False when there is no such stream."""
     sql = "UPDATE streams SET fence = $3 WHERE organization_id = $1 AND stream_id = $2"

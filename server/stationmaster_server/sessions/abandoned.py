@@ -7,11 +7,12 @@ from uuid import UUID
 
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import Reason
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.sessions import store, sweep_store, turn_store
 from stationmaster_server.sessions.model import OPEN_TURNS, Ending, TurnState
 from stationmaster_server.sessions.recovery import partial_answer
 from stationmaster_server.sessions.turn_ending import asked_ending, end_turn
-from stationmaster_server.sessions.turn_services import TurnServices, system_caller
+from stationmaster_server.sessions.turn_services import TurnServices
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class AbandonedTurns:
         return ended
 
     async def _end(self, tenant: Tenant, session_id: UUID, turn_id: UUID) -> None:
-        caller = system_caller(tenant.organization_id, tenant.user_id, f"turn-{turn_id}")
+        caller = system_caller(tenant.organization_id, tenant.user_id, request_id=f"turn-{turn_id}")
         async with self._services.database.tenant(tenant, read=True) as tx:
             turn = await turn_store.get_turn(tx, tenant.organization_id, session_id, turn_id)
         partial = await partial_answer(self._services.log, tenant, turn)

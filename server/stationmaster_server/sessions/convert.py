@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -110,6 +111,7 @@ def new_session_from_proto(message: pb.Session) -> NewSession:
         limits=limits_from_proto(message.limits),
         labels=dict(message.labels),
         idle_timeout=span(message, "idle_timeout"),
+        prompt_variables=json.dumps(mapping(message.prompt_variables, "session.prompt_variables"), sort_keys=True),
     )
 
 

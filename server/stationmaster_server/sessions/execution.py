@@ -10,6 +10,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import assert_never
 
+from stationmaster_server.agents.instructions import Instructed
 from stationmaster_server.agents.model import OnBreach
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.runtime import (
@@ -29,6 +30,7 @@ from stationmaster_server.agents.runtime import (
     ToolResult,
     ToolsCompleted,
     TurnEvent,
+    TurnInput,
     Usage,
 )
 from stationmaster_server.events.model import NewEvent
@@ -65,6 +67,7 @@ class Execution:
         self._call: ToolCall | None = None
         """The tool call under way, and since when."""
         self._call_began = monotonic()
+        self._instructed: Instructed | None = None
         self._task = _current_task()
         self._waiting = False
         self._interrupted = False
@@ -108,13 +111,23 @@ class Execution:
         self._clock.start()
         await self._clock.pay()
         self._spending.quota_left = await self._services.quotas.left(self._begun.caller)
-        stream = self._runtime.run(self._spending.budgets(self._begun.input))
+        stream = self._runtime.run(self._spending.budgets(await self._instructed_input()))
         async with aclosing(stream):
             while not self._finished:
                 event = await self._next(stream)
                 if event is None:
                     raise RuntimeFailure("INTERNAL", "the runtime ended without an answer")
                 await self._handle(event)
+
+    async def _instructed_input(self) -> TurnInput:
+        """The turn's input, with instructions in the place of the prompt that they come from."""
+        begun = self._begun
+        spec = begun.input.spec
+        if not spec.prompt:
+            return begun.input
+        told = await self._services.instructions.of(begun.caller.tenant, spec, begun.session.agent_id, begun.session.id)
+        self._instructed = told
+        return replace(begun.input, spec=replace(spec, instructions=told.text))
 
     async def _next(self, stream: AsyncGenerator[TurnEvent, None]) -> TurnEvent | None:
         if not self._interrupted:
@@ -235,6 +248,8 @@ class Execution:
         self._step = event.step
         await self._steps.answered(self._turn, event, partial, spending.reservation, used)
         spending.settled()
+        if self._instructed is not None:
+            self._services.instructions.used(self._begun.caller.tenant, self._instructed, event.usage)
         self._forget_deltas()
         self._finished = not event.calls
         if event.calls and spending.quota_left is not None:
@@ -243,7 +258,9 @@ class Execution:
     @property
     def _turn(self) -> Turn:
         """The turn as it stands."""
-        return replace(self._begun.turn, step=self._step, usage=self._spending.turn)
+        turn = replace(self._begun.turn, step=self._step, usage=self._spending.turn)
+        told = self._instructed
+        return turn if told is None else replace(turn, prompt_version=told.version, prompt_variant=told.variant)
 
     def _used_in_vain(self, failure: RuntimeFailure) -> Usage:
         if failure.usage is not None:

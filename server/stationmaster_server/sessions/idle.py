@@ -7,10 +7,11 @@ from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.identity.model import AuditEntry, Category
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.sessions import sweep_store
 from stationmaster_server.sessions.model import Session, SessionState, session_name, transition
 from stationmaster_server.sessions.service import change_state
-from stationmaster_server.sessions.turn_services import TurnServices, system_caller
+from stationmaster_server.sessions.turn_services import TurnServices
 
 REASON = "idle"
 BATCH = 100
@@ -39,6 +40,6 @@ class IdleSessions:
         name = session_name(session.id)
         paused = transition(name, session.state, SessionState.PAUSED)
         await change_state(tx, self._services, session, organization_id, paused, REASON)
-        caller = system_caller(organization_id, session.user_id, f"idle-{session.id}")
+        caller = system_caller(organization_id, session.user_id, request_id=f"idle-{session.id}")
         entry = AuditEntry("session.pause", name, category=Category.SYSTEM, reason=REASON)
         await self._services.audit.write(tx, caller, entry)

@@ -171,6 +171,8 @@ class NewSession:
     limits: Limits = field(default_factory=Limits)
     labels: Mapping[str, str] | None = None
     idle_timeout: timedelta | None = None
+    prompt_variables: str = "{}"
+    """A JSON object, as text: values for the prompt of the specification, over its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,9 @@ class Turn:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    prompt_version: str = ""
+    """While it runs here: what its instructions come from, which its messages tell."""
+    prompt_variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -12,6 +13,17 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, NotFound
 from stationmaster_server.sessions import store_messages
 from stationmaster_server.sessions.model import Message, NewSession, Session, SessionState, message_name
+
+
+def with_variables(spec: AgentSpec, values: str) -> AgentSpec:
+    """The specification with a session's values for its prompt over its own."""
+    given = json.loads(values)
+    if not given:
+        return spec
+    if not spec.prompt:
+        raise InvalidArgument.field("session.prompt_variables", "its instructions come from no prompt: leave them out")
+    merged = {**json.loads(spec.prompt_variables), **given}
+    return replace(spec, prompt_variables=json.dumps(merged, sort_keys=True))
 
 
 def opened(session_id: UUID, user_id: UUID, new: NewSession, spec: AgentSpec) -> Session:

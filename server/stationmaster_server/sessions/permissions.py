@@ -15,6 +15,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import FailedPrecondition, InvalidArgument, PreconditionViolation, Reason
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.sessions import events, grant_store, permission_store, store, turn_store
 from stationmaster_server.sessions.model import (
     Breach,
@@ -30,7 +31,7 @@ from stationmaster_server.sessions.model import (
     transition,
 )
 from stationmaster_server.sessions.turn_ending import end_turn
-from stationmaster_server.sessions.turn_services import TurnServices, system_caller
+from stationmaster_server.sessions.turn_services import TurnServices
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Permissions:
             due = await permission_store.due(tx, 100)
         ended = 0
         for organization_id, user_id, request in due:
-            caller = system_caller(organization_id, user_id, f"permission-{request.id}")
+            caller = system_caller(organization_id, user_id, request_id=f"permission-{request.id}")
             try:
                 async with self._services.database.tenant(caller.tenant) as tx:
                     session = await store.lock_session(tx, organization_id, request.session_id, None)

@@ -20,6 +20,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.sessions import events, permission_store, store, store_messages, tool_call_store, turn_store
 from stationmaster_server.sessions.begun import Begun
 from stationmaster_server.sessions.execution import Execution
@@ -41,7 +42,7 @@ from stationmaster_server.sessions.model import (
 from stationmaster_server.sessions.recovery import Recovery, decide, partial_answer
 from stationmaster_server.sessions.rulings import rulings
 from stationmaster_server.sessions.turn_ending import asked_ending, end_turn
-from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
+from stationmaster_server.sessions.turn_services import Prepared, TurnServices
 from stationmaster_server.work import leases
 from stationmaster_server.work.model import Cancelled, Outcome, Succeeded
 from stationmaster_server.work.run import Run
@@ -79,7 +80,7 @@ class TurnRunner:
 
     async def _begin(self, run: Run) -> Begun | None:
         item = run.item
-        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        caller = system_caller(item.organization_id, item.user_id, request_id=item.payload["request_id"])
         session_id = UUID(item.payload["session_id"])
         turn = await self._take_over(run, caller, session_id)
         if turn.state not in OPEN_TURNS:

@@ -29,9 +29,9 @@ from stationmaster_server.sessions.model import (
     session_name,
     transition,
 )
-from stationmaster_server.sessions.opening import fork_point, forked, opened
+from stationmaster_server.sessions.opening import fork_point, forked, opened, with_variables
 from stationmaster_server.sessions.search_store import search_messages
-from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.sessions.turn_services import First, TurnServices
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.workspaces import Workspaces
 
@@ -47,6 +47,10 @@ class Agents(Protocol):
 
     def check(self, spec: AgentSpec) -> None:
         """Whether this server can run it. Raises FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
+        ...
+
+    async def check_prompt(self, tx: Transaction, organization_id: UUID, spec: AgentSpec) -> None:
+        """Whether the prompt that is named is there. Raises InvalidArgument, FailedPrecondition(PROMPT_MISSING)."""
         ...
 
     async def check_servers(self, tx: Transaction, tenant: Tenant, spec: AgentSpec) -> None:
@@ -71,7 +75,7 @@ class SessionService:
         self._workspaces = workspaces
         self._close_executors = close_executors
 
-    async def create(self, caller: Caller, new: NewSession) -> Session:
+    async def create(self, caller: Caller, new: NewSession, *, first: First | None = None) -> Session:
         """Create a session with its workspace: all or nothing.
 
         Raises NotFound (the agent), FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
@@ -79,11 +83,14 @@ class SessionService:
         session_id = new_id()
 
         async def build(tx: Transaction) -> Session:
+            if first is not None:
+                await first(tx, session_id)
             if new.spec is not None:
                 self._agents.check(new.spec)
                 await self._agents.check_servers(tx, caller.tenant, new.spec)
+                await self._agents.check_prompt(tx, caller.tenant.organization_id, new.spec)
             spec = new.spec or await self._agents.resolve(tx, caller.tenant.organization_id, new.agent_id)
-            return opened(session_id, caller.tenant.user_id, new, spec)
+            return opened(session_id, caller.tenant.user_id, new, with_variables(spec, new.prompt_variables))
 
         return await self._open(caller, session_id, build)
 
@@ -135,6 +142,7 @@ class SessionService:
             _check_etag(session, etag)
             if "spec" in changes:
                 await self._agents.check_servers(tx, Tenant(organization_id, session.user_id), changes["spec"])
+                await self._agents.check_prompt(tx, organization_id, changes["spec"])
             session = await store.update_session(tx, organization_id, replace(session, **changes))
             stored = await self._services.log.append(tx, organization_id, session_id, [events.session_updated(changes)])
             await self._audit(tx, caller, session, "session.update", details={"paths": sorted(changes)})
@@ -161,6 +169,11 @@ class SessionService:
         session = await store.lock_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
         if session.state not in ENDED:
             await self._change(tx, caller, session, SessionState.TERMINATED, "session.terminate", reason)
+
+    async def stop_turn(self, tx: Transaction, caller: Caller, session_id: UUID, turn_id: UUID, reason: str) -> None:
+        """Cancel a turn, if it has not ended, in the caller's transaction: the session goes on. Raises NotFound."""
+        session = await store.lock_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
+        await self._turns.stop(tx, caller, session, turn_id, reason)
 
     async def archive(self, caller: Caller, session_id: UUID) -> Session:
         """Put a terminated session away. Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION)."""

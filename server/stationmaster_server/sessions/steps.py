@@ -315,6 +315,8 @@ def _answer(turn: Turn, answer: AnswerCompleted, partial: Partial, audit_event_i
             usage=answer.usage,
             latency=answer.latency,
             first_token_latency=answer.first_token_latency,
+            prompt_version=turn.prompt_version,
+            prompt_variant=turn.prompt_variant,
             audit_event_id=audit_event_id,
         ),
         first_delta=partial.first_delta,

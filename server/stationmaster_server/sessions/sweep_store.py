@@ -53,6 +53,12 @@ async def forget_transcripts(tx: Transaction, most: int) -> int:
     return int(tag.split()[-1])
 
 
+NEEDED_WORK = """EXISTS (
+    SELECT FROM turns t WHERE t.organization_id = i.organization_id AND t.id = i.item_id AND t.finished_at IS NULL
+)"""
+"""For `work.retention`: an open turn is found, and ended, by the end of its work item (`abandoned`): that stays."""
+
+
 async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUID]]:
     """Turns of all organizations that are open although nothing will run them any more: tenant, session, turn."""
     rows = await tx.fetch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.agents.runtime import Part, Text, ToolCall, ToolResult, Usage
@@ -18,6 +19,7 @@ from stationmaster_server.sessions.model import (
     Message,
     MessageRole,
     Partial,
+    Provenance,
     Session,
     SessionState,
     Turn,
@@ -86,6 +88,7 @@ async def _keep_partial_work(
             parts=(Text(partial.text),),
             created_at=turn.created_at,
             interrupted=True,
+            provenance=_provenance(turn),
             first_delta=partial.first_delta,
             last_delta=partial.last_delta,
         )
@@ -108,6 +111,14 @@ async def _keep_partial_work(
         interrupted=True,
     )
     return [events.message_added(await store_messages.append_message(tx, organization_id, tools))]
+
+
+def _provenance(turn: Turn) -> Provenance | None:
+    """What is known of an answer that was cut: the prompt that its instructions came from, if they did."""
+    if not turn.prompt_version:
+        return None
+    nothing = timedelta(0)
+    return Provenance("", NOTHING, nothing, nothing, turn.prompt_version, turn.prompt_variant)
 
 
 def _calls(message: Message, turn: Turn) -> list[ToolCall]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.audit.service import AuditLog
-from stationmaster_server.db.caller import Caller, Role
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.identity.model import ToolPolicy
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.sessions.model import Message, Session, Turn
 from stationmaster_server.work.queue import WorkQueue
+
+First = Callable[[Transaction, UUID], Awaitable[None]]
+"""What is done first in the transaction that makes a session, or begins a turn, of this id: both hold, or neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +42,6 @@ class TurnServices:
     queue: WorkQueue
     audit: AuditLog
     quotas: Quotas
+    instructions: Instructions
     prepared: dict[UUID, Prepared] = field(default_factory=dict)
     """By turn: from the commit of a message to the moment that this server's worker takes it up."""
-
-
-def system_caller(organization_id: UUID, user_id: UUID, request_id: str) -> Caller:
-    """The system itself, acting for the owner of a session; `request_id` is that of the call that began it."""
-    return Caller(
-        tenant=Tenant(organization_id, user_id),
-        role=Role.SERVICE,
-        scopes=frozenset(),
-        key_id=None,
-        subject="system",
-        request_id=request_id,
-        peer="",
-        method="",
-    )

@@ -21,6 +21,7 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.identity.model import AuditEntry, Category, ToolPolicy
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.sessions import events, store, store_messages, turn_store
 from stationmaster_server.sessions.model import (
     BUSY,
@@ -42,7 +43,7 @@ from stationmaster_server.sessions.model import (
 from stationmaster_server.sessions.recovery import MAX_ATTEMPTS
 from stationmaster_server.sessions.runner import read_history, started_entry, user_message
 from stationmaster_server.sessions.turn_ending import end_turn
-from stationmaster_server.sessions.turn_services import Prepared, TurnServices, system_caller
+from stationmaster_server.sessions.turn_services import First, Prepared, TurnServices
 from stationmaster_server.work.model import NewWork, RetryPolicy, State, WorkItem
 
 KIND = "turn"
@@ -75,7 +76,9 @@ class Turns:
     def __init__(self, services: TurnServices) -> None:
         self._services = services
 
-    async def send(self, caller: Caller, session_id: UUID, request: SendRequest) -> Started:
+    async def send(
+        self, caller: Caller, session_id: UUID, request: SendRequest, *, first: First | None = None
+    ) -> Started:
         """Start a turn, or put it into the session's queue.
 
         Raises NotFound, FailedPrecondition(SESSION_BUSY, SESSION_CLOSED), ResourceExhausted(QUEUE_FULL).
@@ -84,13 +87,17 @@ class Turns:
             again = await recall(tx, caller.tenant, caller.request_key, Started)
             if again is not None:
                 return again
+            turn_id = new_id()
+            if first is not None:
+                await first(tx, turn_id)
             session = await store.lock_session(tx, caller.tenant.organization_id, session_id, owner_scope(caller))
             if session.state in CLOSED:
                 raise _closed(session)
+            turn = _new_turn(turn_id, session, request)
             if session.state in BUSY:
-                started = await self._send_while_busy(tx, caller, session, request)
+                started = await self._send_while_busy(tx, caller, session, turn, request)
             else:
-                started = await self._send_now(tx, caller, session, request)
+                started = await self._send_now(tx, caller, session, turn, request)
             await remember(tx, caller.tenant, caller.request_key, started)
             return started
 
@@ -112,6 +119,12 @@ class Turns:
             turn = await turn_store.get_turn(tx, organization_id, session_id, turn_id)
             await remember(tx, caller.tenant, caller.request_key, turn)
             return turn
+
+    async def stop(self, tx: Transaction, caller: Caller, session: Session, turn_id: UUID, reason: str) -> None:
+        """Cancel a turn, if it has not ended, in a transaction that has locked its session. Raises NotFound."""
+        turn = await turn_store.get_turn(tx, caller.tenant.organization_id, session.id, turn_id)
+        if turn.state in OPEN_TURNS:
+            await self._stop(tx, caller, session, turn, "CANCEL", reason)
 
     async def stop_all(self, tx: Transaction, caller: Caller, session: Session, ending: str, reason: str) -> None:
         """Stop every open turn of a session that is paused or terminated, in a transaction that has locked it.
@@ -137,10 +150,11 @@ class Turns:
             await store.get_session(tx, organization_id, session_id, owner_scope(caller))
             return await turn_store.list_turns(tx, organization_id, session_id, filter_text, order_by, page)
 
-    async def _send_now(self, tx: Transaction, caller: Caller, session: Session, request: SendRequest) -> Started:
+    async def _send_now(
+        self, tx: Transaction, caller: Caller, session: Session, turn: Turn, request: SendRequest
+    ) -> Started:
         """Start the turn; with a free worker on this server it begins here and now, in the same transaction."""
         organization_id = caller.tenant.organization_id
-        turn = _new_turn(session, request)
         message = await store_messages.append_message(tx, organization_id, user_message(turn, request.text))
         item = await self._submit(tx, caller, session, turn)
         state = transition(session_name(session.id), session.state, SessionState.PROCESSING)
@@ -171,7 +185,7 @@ class Turns:
     ) -> None:
         organization_id = caller.tenant.organization_id
         await self._services.log.set_fence(tx, organization_id, session.id, item.lease_token)
-        owner = system_caller(organization_id, session.user_id, caller.request_id)
+        owner = system_caller(organization_id, session.user_id, request_id=caller.request_id)
         # Its own act, wherever a turn begins: of the call the trail has that it sent a message.
         await self._services.audit.write(tx, owner, started_entry(session, turn, turn.attempts, resumed=False))
         history = await read_history(tx, organization_id, session) if session.message_count else [message]
@@ -179,7 +193,7 @@ class Turns:
         tx.after_commit(lambda: self._services.prepared.__setitem__(turn.id, prepared))
 
     async def _send_while_busy(
-        self, tx: Transaction, caller: Caller, session: Session, request: SendRequest
+        self, tx: Transaction, caller: Caller, session: Session, turn: Turn, request: SendRequest
     ) -> Started:
         if request.busy_policy is BusyPolicy.REJECT:
             raise _busy(session)
@@ -187,7 +201,6 @@ class Turns:
         before = await turn_store.open_turns(tx, organization_id, session.id)
         if len(before) > MAX_QUEUED_TURNS:
             raise _queue_full(session)
-        turn = _new_turn(session, request)
         await self._submit(tx, caller, session, turn)
         started, _ = await self._store(tx, caller, session, turn, request, [events.turn_queued(turn.id, len(before))])
         if request.busy_policy is not BusyPolicy.QUEUE:
@@ -249,9 +262,9 @@ class Turns:
         await self._services.queue.cancel(tx, organization_id, turn.id)
 
 
-def _new_turn(session: Session, request: SendRequest) -> Turn:
+def _new_turn(turn_id: UUID, session: Session, request: SendRequest) -> Turn:
     return Turn(
-        id=new_id(),
+        id=turn_id,
         session_id=session.id,
         state=TurnState.QUEUED,
         user_message=0,

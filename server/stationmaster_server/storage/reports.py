@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
@@ -51,6 +52,11 @@ class Reports:
         await self._audit.write(tx, caller, _entry("report.create", made))
         return made
 
+    async def withdraw(self, tx: Transaction, caller: Caller, execution_id: UUID, reason: str) -> None:
+        """Delete the reports of an execution, which tell of an end that it has no more."""
+        for report in await store.delete_of(tx, caller.tenant.organization_id, [execution_id]):
+            await self._audit.write(tx, caller, _entry("report.delete", report, reason=reason))
+
     async def remove_old(self) -> int:
         """Delete the reports that are past their time; returns how many."""
         total = 0
@@ -65,11 +71,13 @@ class Reports:
                 return total
 
 
-def _entry(action: str, report: StoredReport, category: Category = Category.BUSINESS) -> AuditEntry:
+def _entry(
+    action: str, report: StoredReport, category: Category = Category.BUSINESS, *, reason: str = ""
+) -> AuditEntry:
     details = {
         "execution": f"executions/{report.execution_id}",
         "format": report.format.name,
         "size_bytes": report.size_bytes,
         "sha256": report.sha256,
     }
-    return AuditEntry(action, report_name(report.id), category=category, details=details)
+    return AuditEntry(action, report_name(report.id), category=category, reason=reason, details=details)

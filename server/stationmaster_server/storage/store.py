@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -95,6 +96,17 @@ async def delete_old(tx: Transaction, older_than: timedelta, limit: int) -> list
         limit,
     )
     return [(row["organization_id"], _report(row)) for row in rows]
+
+
+async def delete_of(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[StoredReport]:
+    """Delete the reports of executions; returns those that there were."""
+    rows = await tx.fetch(
+        f"""DELETE FROM reports r WHERE r.organization_id = $1 AND r.execution_id = ANY($2::uuid[])
+            RETURNING {_COLUMNS}""",
+        organization_id,
+        list(execution_ids),
+    )
+    return [_report(row) for row in rows]
 
 
 def _report(row: Record) -> StoredReport:

@@ -17,6 +17,8 @@ reports = tenant_table(
     Column("sha256", Text, nullable=False),
     timestamp("created_at", default_now=True),
 )
+# Of an execution there is one in a format; those of an execution.
+Index("reports_execution_format_key", reports.c.organization_id, reports.c.execution_id, reports.c.format, unique=True)
 # ListReports by owners and admins, and by others.
 Index(None, reports.c.organization_id, reports.c.created_at, reports.c.id)
 Index(None, reports.c.organization_id, reports.c.user_id, reports.c.created_at, reports.c.id)

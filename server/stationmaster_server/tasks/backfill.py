@@ -12,7 +12,8 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.errors import FailedPrecondition, InvalidArgument, PreconditionViolation, Reason
 from stationmaster_server.tasks import execution_store, store
-from stationmaster_server.tasks.model import Concurrency, Schedule, Task, Trigger, task_name
+from stationmaster_server.tasks.model import Schedule, Task, Trigger, task_name
+from stationmaster_server.tasks.overlap import of_backfill
 from stationmaster_server.tasks.schedules import due_between
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
@@ -55,6 +56,7 @@ async def backfill(
         task = await store.get(tx, tenant.organization_id, task_id)
     require_owner(caller, task)
     times = _due(schedule_of(task), since, until)
+    of_backfill(task, max_running or 1)
     await services.filling.fill(task, variables)  # what is wrong is told now, not a thousand times later
     async with services.database.tenant(tenant) as tx:
         again = await recall(tx, tenant, key, Backfilled)
@@ -67,7 +69,7 @@ async def backfill(
             tx.audited = True  # nothing is changed
             done = Backfilled([], wanted, len(known))
         else:
-            few = Concurrency(f"backfill:{task.uid}", max_running or 1)
+            few = of_backfill(task, max_running or 1)
             ids = await start(
                 tx, services, caller, task, Trigger.BACKFILL, times=wanted, variables=variables, concurrency=few
             )

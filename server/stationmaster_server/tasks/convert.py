@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from google.protobuf.struct_pb2 import Struct, Value
 from stationmaster.v1 import task_pb2 as pb
 
 from stationmaster_server.errors import InvalidArgument
@@ -22,8 +21,6 @@ from stationmaster_server.tasks.model import (
     Schedule,
     Task,
     TaskState,
-    Variable,
-    VariableType,
     execution_name,
     task_name,
 )
@@ -31,14 +28,13 @@ from stationmaster_server.tasks.schedule_model import Overlap
 from stationmaster_server.tasks.search_model import Hit, Mode, Passage, Target
 from stationmaster_server.wire.fields import duration, mapping, moment, span, struct, timestamp
 from stationmaster_server.wire.names import parse
+from stationmaster_server.wire.variables import variable_from_proto, variable_to_proto
 
 TASK = "tasks/{task}"
 NOBODY = UUID(int=0)
 """Stands for what the service sets."""
 
 _STATES = {state: pb.TaskState.Value(f"TASK_STATE_{state}") for state in TaskState}
-_TYPES = {kind: pb.VariableType.Value(f"VARIABLE_TYPE_{kind}") for kind in VariableType}
-_TYPE_OF = {number: kind for kind, number in _TYPES.items()}
 _OVERLAPS = {overlap: pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{overlap}") for overlap in Overlap}
 _OVERLAP_OF = {number: overlap for overlap, number in _OVERLAPS.items()}
 _MODES = {mode: pb.DependencyMode.Value(f"DEPENDENCY_MODE_{mode}") for mode in DependencyMode}
@@ -75,7 +71,7 @@ def task_changes(message: pb.Task, fields: Set[str]) -> dict[str, Any]:
         check_size(message.payload.ByteSize(), "task.payload")
         changes["payload"] = mapping(message.payload, "task.payload")
     if "variables" in fields:
-        changes["variables"] = tuple(_variable(one) for one in message.variables)
+        changes["variables"] = tuple(variable_from_proto(one, "task.variables") for one in message.variables)
     if "schedule" in fields:
         changes["schedule"] = schedule_from_proto(message.schedule) if message.HasField("schedule") else None
     if "options" in fields:
@@ -89,23 +85,6 @@ def check_size(size: int, field: str) -> None:
     """A payload that is too large would be one for every execution."""
     if size > MAX_PAYLOAD_BYTES:
         raise InvalidArgument.field(field, f"has {size} bytes; {MAX_PAYLOAD_BYTES} are allowed")
-
-
-def _variable(message: pb.VariableDeclaration) -> Variable:
-    has_default = message.HasField("default_value")
-    return Variable(
-        name=message.name,
-        type=_TYPE_OF.get(message.type, VariableType.STRING),
-        description=message.description,
-        required=message.required,
-        has_default=has_default,
-        default=_plain(message.default_value) if has_default else None,
-        allowed=tuple(_plain(value) for value in message.allowed_values),
-    )
-
-
-def _plain(value: Value) -> Any:
-    return mapping(Struct(fields={"value": value}), "task.variables")["value"]
 
 
 def schedule_from_proto(message: pb.Schedule) -> Schedule:
@@ -148,7 +127,7 @@ def task_to_proto(task: Task) -> pb.Task:
         description=task.description,
         kind=task.kind,
         payload=struct(task.payload),
-        variables=[_variable_to_proto(variable) for variable in task.variables],
+        variables=[variable_to_proto(variable) for variable in task.variables],
         schedule=_schedule_to_proto(task.schedule) if task.schedule else None,
         options=options_to_proto(task.options),
         dependency_mode=_MODES[task.dependency_mode],
@@ -164,23 +143,6 @@ def task_to_proto(task: Task) -> pb.Task:
         create_time=timestamp(task.created_at),
         update_time=timestamp(task.updated_at),
     )
-
-
-def _variable_to_proto(variable: Variable) -> pb.VariableDeclaration:
-    message = pb.VariableDeclaration(
-        name=variable.name,
-        type=_TYPES[variable.type],
-        description=variable.description,
-        required=variable.required,
-        allowed_values=[_value(value) for value in variable.allowed],
-    )
-    if variable.has_default:
-        message.default_value.CopyFrom(_value(variable.default))
-    return message
-
-
-def _value(value: Any) -> Value:
-    return struct({"value": value}).fields["value"]
 
 
 def failure_policy_of(number: pb.DependencyFailurePolicy.ValueType) -> FailurePolicy:

@@ -61,7 +61,8 @@ class Dependencies:
             again = await recall(tx, tenant, None if validate_only else caller.request_key, Dependency)
             if again is not None:
                 return again
-            await dependency_store.lock_graph(tx, organization_id)
+            if not validate_only:
+                await dependency_store.lock_graph(tx, organization_id)
             require_owner(caller, await store.get(tx, organization_id, task_id))
             await store.get(tx, organization_id, depends_on)
             cycle = await find_cycle(tx, organization_id, task_id, depends_on)

@@ -10,12 +10,12 @@ from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, NotFound
-from stationmaster_server.tasks.model import Dependency, DependencyState, FailurePolicy, task_name
+from stationmaster_server.tasks.model import Dependency, DependencyState, ExecutionState, FailurePolicy, task_name
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`task_id` waits for `depends_on`. `ended_at`: the end of the newest execution of that one, if it has ended."""
+    """`task_id` waits for `depends_on`, whose uid is `uid`. `ended_at`, `ended_as`: of that one's newest execution."""
 
     task_id: str
     depends_on: str
@@ -23,6 +23,8 @@ class Edge:
     state: DependencyState
     created_at: datetime
     ended_at: datetime | None
+    ended_as: ExecutionState | None
+    uid: UUID
 
     def at(self, depth: int) -> Dependency:
         """The dependency as callers see it."""
@@ -31,12 +33,14 @@ class Edge:
 
 # How a dependency stands is decided by the newest execution of the task depended on.
 _EDGES = """
-SELECT d.task_id, d.depends_on, d.on_failure, d.created_at, newest.state, newest.finished_at
-FROM task_dependencies d LEFT JOIN LATERAL (
+SELECT d.task_id, d.depends_on, d.on_failure, d.created_at, t.uid, newest.state, newest.finished_at
+FROM task_dependencies d
+JOIN tasks t ON t.organization_id = d.organization_id AND t.task_id = d.depends_on
+LEFT JOIN LATERAL (
     SELECT i.state, i.finished_at
     FROM executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
-    WHERE e.organization_id = d.organization_id AND e.task_id = d.depends_on
-    ORDER BY e.created_at DESC LIMIT 1
+    WHERE e.organization_id = d.organization_id AND e.task_uid = t.uid
+    ORDER BY e.created_at DESC, e.id DESC LIMIT 1
 ) newest ON true
 WHERE d.organization_id = $1 AND d.{column} = ANY($2::text[])
 ORDER BY d.task_id, d.depends_on
@@ -113,13 +117,16 @@ async def neighbours(
 
 
 def _edge(row: Any) -> Edge:
+    ended_as: ExecutionState | None
     match row["state"]:
         case "SUCCEEDED":
-            state = DependencyState.SATISFIED
-        case "CANCELLED" | "DEAD":
-            state = DependencyState.FAILED
+            state, ended_as = DependencyState.SATISFIED, ExecutionState.SUCCEEDED
+        case "CANCELLED":
+            state, ended_as = DependencyState.FAILED, ExecutionState.CANCELLED
+        case "DEAD":
+            state, ended_as = DependencyState.FAILED, ExecutionState.FAILED
         case _:
-            state = DependencyState.PENDING
+            state, ended_as = DependencyState.PENDING, None
     ended_at = None if state is DependencyState.PENDING else row["finished_at"]
     on_failure = FailurePolicy(row["on_failure"])
-    return Edge(row["task_id"], row["depends_on"], on_failure, state, row["created_at"], ended_at)
+    return Edge(row["task_id"], row["depends_on"], on_failure, state, row["created_at"], ended_at, ended_as, row["uid"])

@@ -13,7 +13,7 @@ from stationmaster_server.errors import NotFound, Reason, ResourceExhausted
 from stationmaster_server.tasks import search_store, store
 from stationmaster_server.tasks.model import Task
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, Succeeded
+from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, State, Succeeded, WorkItem
 from stationmaster_server.work.queue import WorkQueue
 from stationmaster_server.work.run import Run
 
@@ -41,8 +41,8 @@ def _texts(value: object) -> list[str]:
     return []
 
 
-async def order(tx: Transaction, queue: WorkQueue, tenant: Tenant, task: Task, encoder: str) -> None:
-    """Have a task embedded, in the transaction that writes its text, which a full queue does not hinder."""
+async def order(tx: Transaction, queue: WorkQueue, tenant: Tenant, task: Task, encoder: str) -> WorkItem | None:
+    """Have a task embedded, in the transaction that writes its text, which a full queue (None) does not hinder."""
     work = NewWork(
         organization_id=tenant.organization_id,
         user_id=task.user_id,
@@ -54,11 +54,11 @@ async def order(tx: Transaction, queue: WorkQueue, tenant: Tenant, task: Task, e
         on_conflict=OnConflict.USE_EXISTING,
     )
     try:
-        await queue.submit(tx, work)
+        return await queue.submit(tx, work)
     except ResourceExhausted as error:
         if error.reason is not Reason.QUEUE_FULL:
             raise
-        # `embed_rest` finds it later.
+        return None  # `embed_rest` finds it later
 
 
 class TaskEmbedding:
@@ -89,7 +89,7 @@ class TaskEmbedding:
 async def embed_rest(services: TaskServices) -> None:
     """Have tasks embedded, of all organizations, that lack a vector of their text as it is or of this server's encoder.
 
-    They were written when the queue was full, or before the encoder was another one.
+    They were written when the queue was full, or before the encoder was another one, or could not be embedded then.
     """
     encoder = services.embedder.name
     async with services.database.system(autocommit=True) as tx:
@@ -104,4 +104,6 @@ async def _embed(services: TaskServices, organization_id: UUID, task_id: str, en
             task = await store.get(tx, organization_id, task_id)
         except NotFound:
             return
-        await order(tx, services.queue, Tenant(organization_id, task.user_id), task, encoder)
+        item = await order(tx, services.queue, Tenant(organization_id, task.user_id), task, encoder)
+        if item is not None and item.state is State.DEAD:
+            await services.queue.retry_many(tx, organization_id, [item.item_id])

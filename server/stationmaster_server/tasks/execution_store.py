@@ -5,62 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
 
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
-from stationmaster_server.tasks.model import (
-    Attempt,
-    Execution,
-    ExecutionState,
-    KindStats,
-    Priority,
-    Progress,
-    ReportFormat,
-    Trigger,
-    execution_name,
-)
-
-# How an execution stands follows from its work item.
-_STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
-     WHEN 'QUEUED' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
-     WHEN 'SUSPENDED' THEN 'QUEUED' WHEN 'DEAD' THEN 'FAILED' ELSE i.state END)"""
-LISTING = Listing(
-    {
-        "task": Field("('tasks/' || e.task_id)", str),
-        "kind": Field("e.kind", str),
-        "state": Field(_STATE, ExecutionState),
-        "trigger": Field("e.trigger", Trigger),
-        "labels": Field("e.labels", dict),
-        "reason": Field("i.reason", str),
-        "create_time": Field("e.created_at", datetime),
-        "start_time": Field("i.started_at", datetime),
-        "end_time": Field("i.finished_at", datetime),
-    },
-    key="e.id",
-    default_order="create_time desc",
-    order_fields=["create_time"],
-)
-_SHORT = f"""
-    e.id, e.user_id, e.task_id, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats, e.session_id,
-    e.created_at, {_STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
-    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error"""
-_WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
-    (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
-        AS last_sequence,
-    ARRAY(SELECT r.id FROM reports r WHERE r.organization_id = e.organization_id AND r.execution_id = e.id
-          ORDER BY r.created_at) AS report_ids"""
-_JOINED = """executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
-    WHERE e.organization_id = $1"""
+from stationmaster_server.events.store import begin_streams, encode_body
+from stationmaster_server.tasks import events
+from stationmaster_server.tasks.execution_row_store import JOINED, STATE, WHOLE, to_execution
+from stationmaster_server.tasks.model import Execution, ExecutionState, RanIn, ReportFormat, Trigger, execution_name
 
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins."""
+    """What is stored of an execution beside its work item. `template`: the payload is filled in when it begins.
+
+    `blocked_by`: what it waits for, in words; empty: nothing.
+    """
 
     id: UUID
     payload: dict[str, Any]
@@ -72,29 +36,29 @@ class NewRow:
     task_uid: UUID | None = None
     scheduled_for: datetime | None = None
     template: bool = False
-    blocked: bool = False
+    blocked_by: str = ""
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for other tasks."""
+        return bool(self.blocked_by)
 
-# A stream that begins is nobody else's yet: so rows, streams and first events are one round trip.
-_INSERT = """
+
+_INSERT = f"""
 WITH new AS (
     SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[])
+                         $11::uuid[], $12::timestamptz[], $13::boolean[], $14::boolean[], $15::text[],
+                         $16::text[])
         AS n(id, kind, payload, variables, labels, report_formats, task_id, task_uid, scheduled_for, template, blocked,
-             secrets)
-), stream AS (
-    INSERT INTO streams (organization_id, stream_id, last_sequence) SELECT $1, id, 1 FROM new ON CONFLICT DO NOTHING
-), event AS (
-    INSERT INTO events (organization_id, stream_id, sequence, created_at, kind, body)
-    SELECT $1, id, 1, now(), 'execution_state_changed',
-           json_build_object('state', CASE WHEN blocked THEN 'BLOCKED' ELSE 'QUEUED' END, 'attempt', 0)
-    FROM new WHERE NOT EXISTS (SELECT FROM streams s WHERE s.organization_id = $1 AND s.stream_id = new.id)
-)
+             secrets, first_event)
+), first AS (
+    SELECT id AS stream_id, '{events.STATE_CHANGED}' AS kind, first_event AS body FROM new
+), {begin_streams("first")}
 INSERT INTO executions (organization_id, user_id, trigger, id, kind, payload, variables, labels, report_formats,
                         task_id, task_uid, scheduled_for, template, blocked, secrets)
 SELECT $1, $2, $3, id, kind, payload::json, variables::json, labels::jsonb,
-       COALESCE(string_to_array(report_formats, ','), '{}'), task_id, task_uid, scheduled_for, template, blocked,
+       COALESCE(string_to_array(report_formats, ','), '{{}}'), task_id, task_uid, scheduled_for, template, blocked,
        secrets::json
 FROM new
 """
@@ -121,26 +85,61 @@ async def insert(
         [row.template for row in rows],
         [row.blocked for row in rows],
         [_json(dict(row.secrets)) for row in rows],
+        [_first_event(row.blocked_by) for row in rows],
     )
 
 
 async def get(tx: Transaction, organization_id: UUID, execution_id: UUID, owner: UUID | None) -> Execution:
     """One execution with everything. Raises NotFound alike for one that is missing and one that is somebody else's."""
     row = await tx.fetchrow(
-        f"SELECT {_WHOLE} FROM {_JOINED} AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)",
+        f"SELECT {WHOLE} FROM {JOINED} AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)",
         organization_id,
         execution_id,
         owner,
     )
     if row is None:
         raise NotFound("Execution", execution_name(execution_id))
-    return _execution(row)
+    return to_execution(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an execution stands, and the newest sequence of its stream."""
+
+    state: ExecutionState
+    last_sequence: int
+
+
+async def standing(tx: Transaction, organization_id: UUID, execution_id: UUID, owner: UUID | None) -> Standing:
+    """What watchers ask for at every keepalive: small, whatever the execution is given and answers. Raises NotFound."""
+    row = await tx.fetchrow(
+        f"""SELECT {STATE} AS execution_state, s.last_sequence
+            FROM executions e JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
+            JOIN streams s ON s.organization_id = e.organization_id AND s.stream_id = e.id
+            WHERE e.organization_id = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.user_id = $3)""",
+        organization_id,
+        execution_id,
+        owner,
+    )
+    if row is None:
+        raise NotFound("Execution", execution_name(execution_id))
+    return Standing(ExecutionState(row["execution_state"]), row["last_sequence"])
 
 
 async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> list[Execution]:
     """Those of the executions that there are, with everything."""
-    sql = f"SELECT {_WHOLE} FROM {_JOINED} AND e.id = ANY($2::uuid[])"
-    return [_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
+    sql = f"SELECT {WHOLE} FROM {JOINED} AND e.id = ANY($2::uuid[])"
+    return [to_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
+
+
+async def hold_end(tx: Transaction, organization_id: UUID, execution_id: UUID) -> datetime | None:
+    """When an execution ended, and it stays as it is to the end of the transaction; None: it has not, or is gone."""
+    ended_at: datetime | None = await tx.fetchval(
+        "SELECT finished_at FROM work_items WHERE organization_id = $1 AND item_id = $2 FOR SHARE",
+        organization_id,
+        execution_id,
+    )
+    return ended_at
 
 
 async def is_taken(tx: Transaction, organization_id: UUID, item_id: UUID) -> bool:
@@ -150,110 +149,26 @@ async def is_taken(tx: Transaction, organization_id: UUID, item_id: UUID) -> boo
     return bool(await tx.fetchval(sql, organization_id, item_id))
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """What is left of an execution that was replaced: the session that it ran in, and whether that is to be kept."""
-
-    session_id: UUID | None
-    keep_session: bool
-
-
-async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> Deleted | None:
-    """Remove an execution's row, not its stream; None: there was none."""
+async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> RanIn | None:
+    """Remove an execution's row, not its stream; returns where it ran, None: there was none."""
     row = await tx.fetchrow(
         """DELETE FROM executions WHERE organization_id = $1 AND id = $2
-           RETURNING session_id, COALESCE(payload ->> 'keep_session' = 'true', false)""",
+           RETURNING session_id, turn_id, keep_session""",
         organization_id,
         execution_id,
     )
-    return None if row is None else Deleted(*row)
+    return None if row is None else RanIn(*row)
 
 
-async def list_executions(
-    tx: Transaction,
-    organization_id: UUID,
-    owner: UUID | None,
-    filter_text: str,
-    order_by: str,
-    page: PageRequest,
-) -> Page[Execution]:
-    """A page of executions, without payloads, variables and results."""
-    clause = LISTING.sql(filter_text, order_by, page, start=3)
-    rows = await tx.fetch(
-        f"""SELECT {_SHORT}, {clause.cursor_sql} FROM {_JOINED} AND ($2::uuid IS NULL OR e.user_id = $2)
-            AND {clause.where_sql} ORDER BY {clause.order_sql}""",
-        organization_id,
-        owner,
-        *clause.args,
-    )
-    return clause.page(rows, _execution)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a worker reads of an execution before it begins."""
-
-    payload: dict[str, Any]
-    variables: dict[str, Any]
-    template: bool
-    task_id: str | None
-    task_uid: UUID | None
-    scheduled_for: datetime | None
-    session_id: UUID | None
-    checkpoint: dict[str, Any] | None
-    secrets: dict[str, Any] = field(repr=False)
-
-
-async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, lease_token: UUID) -> Stored | None:
-    """What a worker needs, and nobody else gets its lease before the transaction's end; None: it has the lease no more.
-
-    As `work.leases.hold`, in one round trip.
-    """
-    row = await tx.fetchrow(
-        """SELECT e.payload, e.variables, e.template, e.task_id, e.task_uid, e.scheduled_for, e.session_id,
-                  e.checkpoint, e.secrets
-           FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
-           WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'
-           FOR SHARE OF i""",
+async def leave(tx: Transaction, organization_id: UUID, execution_id: UUID) -> UUID | None:
+    """The execution waits for no turn any more; returns the id of what it begins next, None: it is gone."""
+    left: UUID | None = await tx.fetchval(
+        """UPDATE executions SET turn_id = NULL, conversation_id = gen_random_uuid()
+           WHERE organization_id = $1 AND id = $2 RETURNING conversation_id""",
         organization_id,
         execution_id,
-        lease_token,
     )
-    return None if row is None else Stored(*row)
-
-
-async def set_rendered(
-    tx: Transaction,
-    organization_id: UUID,
-    execution_id: UUID,
-    payload: dict[str, Any],
-    variables: dict[str, Any],
-    secrets: Mapping[str, Any],
-) -> None:
-    """Write the payload filled in, and its secrets."""
-    await tx.execute(
-        """UPDATE executions SET payload = $3, variables = $4, secrets = $5, template = false
-           WHERE organization_id = $1 AND id = $2""",
-        organization_id,
-        execution_id,
-        payload,
-        variables,
-        dict(secrets),
-    )
-
-
-async def set_checkpoint(
-    tx: Transaction, organization_id: UUID, execution_id: UUID, checkpoint: dict[str, Any]
-) -> None:
-    """Write what the next attempt goes on from."""
-    sql = "UPDATE executions SET checkpoint = $3 WHERE organization_id = $1 AND id = $2"
-    await tx.execute(sql, organization_id, execution_id, checkpoint)
-
-
-async def set_session(tx: Transaction, organization_id: UUID, execution_id: UUID, session_id: UUID) -> None:
-    """Write the session that an execution runs in."""
-    sql = "UPDATE executions SET session_id = $3 WHERE organization_id = $1 AND id = $2"
-    await tx.execute(sql, organization_id, execution_id, session_id)
+    return left
 
 
 async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> None:
@@ -263,15 +178,16 @@ async def unblock(tx: Transaction, organization_id: UUID, execution_ids: Sequenc
 
 
 async def blocked_of(tx: Transaction, organization_id: UUID, *task_ids: str) -> list[UUID]:
-    """The executions of tasks that wait for others, in their order."""
-    sql = "SELECT id FROM executions WHERE organization_id = $1 AND task_id = ANY($2::text[]) AND blocked ORDER BY id"
+    """The executions of tasks that wait for others and have not ended, in their order."""
+    sql = f"""SELECT e.id FROM {JOINED} AND e.task_id = ANY($2::text[]) AND e.blocked
+              AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.id"""
     return [row["id"] for row in await tx.fetch(sql, organization_id, list(task_ids))]
 
 
 async def tasks_of(tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]) -> dict[str, bool]:
     """The tasks of executions; of each, whether one of them failed that its schedule had begun."""
     rows = await tx.fetch(
-        f"""SELECT e.task_id, bool_or(e.trigger = 'SCHEDULE' AND i.state = 'DEAD') FROM {_JOINED}
+        f"""SELECT e.task_id, bool_or(e.trigger = 'SCHEDULE' AND i.state = 'DEAD') FROM {JOINED}
             AND e.id = ANY($2::uuid[]) AND e.task_id IS NOT NULL GROUP BY 1""",
         organization_id,
         list(execution_ids),
@@ -279,22 +195,22 @@ async def tasks_of(tx: Transaction, organization_id: UUID, execution_ids: Sequen
     return {row[0]: row[1] for row in rows}
 
 
-async def open_of(tx: Transaction, organization_id: UUID, task_id: str, *, scheduled: bool = False) -> list[UUID]:
+async def open_of(tx: Transaction, organization_id: UUID, task_uid: UUID, *, scheduled: bool = False) -> list[UUID]:
     """The executions of a task that have not ended (`scheduled`: that its schedule began), the oldest first."""
     rows = await tx.fetch(
-        f"""SELECT e.id FROM {_JOINED} AND e.task_id = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
+        f"""SELECT e.id FROM {JOINED} AND e.task_uid = $2 AND (NOT $3 OR e.trigger = 'SCHEDULE')
             AND i.state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED') ORDER BY e.created_at, e.id""",
         organization_id,
-        task_id,
+        task_uid,
         scheduled,
     )
     return [row["id"] for row in rows]
 
 
-async def last_begun(tx: Transaction, organization_id: UUID, task_id: str) -> datetime | None:
+async def last_begun(tx: Transaction, organization_id: UUID, task_uid: UUID) -> datetime | None:
     """When the newest execution of a task was submitted; None when there is none."""
     at: datetime | None = await tx.fetchval(
-        "SELECT max(created_at) FROM executions WHERE organization_id = $1 AND task_id = $2", organization_id, task_id
+        "SELECT max(created_at) FROM executions WHERE organization_id = $1 AND task_uid = $2", organization_id, task_uid
     )
     return at
 
@@ -311,85 +227,11 @@ async def times_of(tx: Transaction, organization_id: UUID, task_uid: UUID, times
     return {row["scheduled_for"] for row in rows}
 
 
-async def stats(tx: Transaction, organization_id: UUID, known: Sequence[str] = ()) -> list[KindStats]:
-    """How many executions of each kind stand how: of the kinds known, and of others that there are executions of."""
-    rows = await tx.fetch(
-        f"""
-        SELECT e.kind, {_STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
-               count(*) FILTER (WHERE i.finished_at > now() - interval '1 hour') AS lately
-        FROM {_JOINED} AND (i.state NOT IN ('SUCCEEDED', 'CANCELLED') OR i.finished_at > now() - interval '1 hour')
-        GROUP BY 1, 2
-        """,
-        organization_id,
-    )
-    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in known}
-    for row in rows:
-        kinds.setdefault(row["kind"], {})[row["state"]] = row
-    return [_stats(kind, states) for kind, states in sorted(kinds.items())]
-
-
-def _stats(kind: str, states: dict[str, Any]) -> KindStats:
-    def of(state: ExecutionState, column: str) -> Any:
-        return states[state][column] if state in states else 0
-
-    return KindStats(
-        kind=kind,
-        blocked=of(ExecutionState.BLOCKED, "count"),
-        queued=of(ExecutionState.QUEUED, "count"),
-        running=of(ExecutionState.RUNNING, "count"),
-        failed=of(ExecutionState.FAILED, "count"),
-        oldest_queued_at=of(ExecutionState.QUEUED, "oldest") or None,
-        succeeded_lately=of(ExecutionState.SUCCEEDED, "lately"),
-        failed_lately=of(ExecutionState.FAILED, "lately"),
-        cancelled_lately=of(ExecutionState.CANCELLED, "lately"),
-    )
+@lru_cache(64)
+def _first_event(blocked_by: str) -> str:
+    state = ExecutionState.BLOCKED if blocked_by else ExecutionState.QUEUED
+    return encode_body(events.state_changed(state, 0, message=blocked_by).body)
 
 
 def _json(value: dict[str, Any]) -> str:
     return to_json(value).decode()
-
-
-def _execution(row: Any) -> Execution:
-    whole = "payload" in row.keys()  # noqa: SIM118 - a record is no mapping
-    last_error, progress = row["last_error"], row["progress"] or {}
-    ended_badly = row["execution_state"] == ExecutionState.FAILED
-    return Execution(
-        id=row["id"],
-        user_id=row["user_id"],
-        kind=row["kind"],
-        state=ExecutionState(row["execution_state"]),
-        trigger=Trigger(row["trigger"]),
-        created_at=row["created_at"],
-        task_id=row["task_id"],
-        reason=row["reason"] or "",
-        message=last_error["error"] if ended_badly and last_error else "",
-        scheduled_for=row["scheduled_for"],
-        payload=row["payload"] if whole else {},
-        variables=row["variables"] if whole else {},
-        priority=Priority(row["priority"]),
-        attempts=row["attempt"],
-        failed_attempts=_attempts(row["errors"]) if whole else (),
-        progress=Progress(progress.get("fraction"), progress.get("message", ""), progress.get("counters", {})),
-        result=(row["result"] or {}) if whole else {},
-        session_id=row["session_id"],
-        report_formats=tuple(ReportFormat(name) for name in row["report_formats"]),
-        report_ids=tuple(row["report_ids"]) if whole else (),
-        cancel_requested=row["cancel_requested"],
-        labels=row["labels"],
-        run_at=row["run_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        last_sequence=row["last_sequence"] if whole else 0,
-    )
-
-
-def _attempts(errors: list[dict[str, Any]]) -> tuple[Attempt, ...]:
-    return tuple(
-        Attempt(
-            number=error["attempt"],
-            error=error["error"],
-            reason=error.get("reason") or "",
-            ended_at=datetime.fromisoformat(error["at"]) if error.get("at") else None,
-        )
-        for error in errors
-    )

@@ -15,9 +15,10 @@ from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
 from stationmaster_server.identity.model import AuditEntry, owner_scope
-from stationmaster_server.tasks import dependency_store, events, execution_store, store
+from stationmaster_server.tasks import dependency_store, events, execution_store, listing_store, stats_store, store
 from stationmaster_server.tasks.execution_store import NewRow
-from stationmaster_server.tasks.graph import Verdict, verdict
+from stationmaster_server.tasks.graph import Verdict, verdict, why_waiting
+from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (
     FINAL,
     Execution,
@@ -93,8 +94,8 @@ class Executions:
             again = await recall(tx, tenant, caller.request_key, Execution)
             if again is not None:
                 return again
-            blocked = not request.ignore_dependencies and await self._held_back(tx, caller, task)
-            row = _row(new_id(), spec, task=task, variables=variables, blocked=blocked)
+            blocked_by = "" if request.ignore_dependencies else await self._held_back(tx, caller, task)
+            row = _row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
             execution = await self._submit(tx, caller, spec, row, Trigger.MANUAL, task=task)
             await remember(tx, tenant, caller.request_key, execution)
             return execution
@@ -142,7 +143,7 @@ class Executions:
     async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[Execution]:
         """A page of the executions that the caller sees. Raises InvalidArgument."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            return await execution_store.list_executions(
+            return await listing_store.list_executions(
                 tx, caller.tenant.organization_id, owner_scope(caller), filter_text, order_by, page
             )
 
@@ -191,7 +192,7 @@ class Executions:
     async def stats(self, caller: Caller) -> Sequence[KindStats]:
         """How many executions of each kind stand how; of kinds that nobody uses, too."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            return await execution_store.stats(tx, caller.tenant.organization_id, list(self._services.kinds))
+            return await stats_store.stats(tx, caller.tenant.organization_id, list(self._services.kinds))
 
     def _checked(self, caller: Caller, spec: Spec, field: str) -> Spec:
         """What may be submitted, its secrets apart. Raises InvalidArgument, PermissionDenied."""
@@ -204,7 +205,8 @@ class Executions:
     async def _get(self, tx: Transaction, caller: Caller, execution_id: UUID) -> Execution:
         return await execution_store.get(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))
 
-    async def _held_back(self, tx: Transaction, caller: Caller, task: Task) -> bool:
+    async def _held_back(self, tx: Transaction, caller: Caller, task: Task) -> str:
+        """What an execution of the task has to wait for, in words."""
         organization_id = caller.tenant.organization_id
         edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
         if edges:  # locked, for whoever follows up the end of one of them now must see this one, or be seen
@@ -219,7 +221,7 @@ class Executions:
                 "executed",
                 f"it depends on {failed}, which failed, with the policy SKIP: set ignore_dependencies to run it anyway",
             )
-        return what is Verdict.WAIT
+        return why_waiting(edges) if what is Verdict.WAIT else ""
 
     async def _submit(
         self,
@@ -248,9 +250,9 @@ class Executions:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
                 # From the worker that had it, the stream takes nothing more.
                 await self._services.log.hand_over(tx, organization_id, {row.id: queued}, None)
-                if replaced.session_id is not None and not replaced.keep_session:
-                    why = f"{execution_name(row.id)} was replaced"
-                    await self._services.end_session(tx, caller, replaced.session_id, why)
+                why = f"{execution_name(row.id)} was replaced"
+                await self._services.reports.withdraw(tx, caller, row.id, why)
+                await leave_session(tx, self._services, caller, replaced, why)
         await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
         return await self._get(tx, caller, item.item_id)
 
@@ -270,7 +272,7 @@ class Executions:
         if not filter_text:
             raise InvalidArgument.field("filter", 'name one execution, or give a filter such as `kind = "crawl"`')
         wanted = f'({filter_text}) AND state = "FAILED"'
-        page = await execution_store.list_executions(
+        page = await listing_store.list_executions(
             tx,
             caller.tenant.organization_id,
             owner_scope(caller),
@@ -313,7 +315,7 @@ def _row(
     *,
     task: Task | None = None,
     variables: Mapping[str, Any] | None = None,
-    blocked: bool = False,
+    blocked_by: str = "",
 ) -> NewRow:
     return NewRow(
         id=execution_id,
@@ -325,5 +327,5 @@ def _row(
         kind=spec.kind,
         task_id=task.task_id if task else None,
         task_uid=task.uid if task else None,
-        blocked=blocked,
+        blocked_by=blocked_by,
     )

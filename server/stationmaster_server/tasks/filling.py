@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,17 @@ BUILT_IN = frozenset({"scheduled_time", "task"})
 """Variables that every template may use: the time that a schedule was due at, and the task's name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unfilled:
+    """A payload with templates, as its task has it or as an execution of that was submitted with it."""
+
+    kind: str
+    task_id: str
+    payload: Mapping[str, Any]
+    secrets: Mapping[str, Any] = field(repr=False)
+    scheduled_for: datetime | None = None
+
+
 class Filling:
     """Fills payloads in. It may take a process and seconds: never within a transaction."""
 
@@ -25,23 +37,26 @@ class Filling:
         self._kinds = kinds
         self._texts = texts
 
-    async def check(self, task: Task, field: str = "task") -> None:
+    async def check(self, task: Task, path: str = "task") -> None:
         """Whether the variables, templates and payload of a task can be. Raises InvalidArgument naming the paths."""
-        check_declarations(task.variables, f"{field}.variables")
+        check_declarations(task.variables, f"{path}.variables")
         names = BUILT_IN | {variable.name for variable in task.variables}
-        await templates.check(self._texts, task.payload, names, f"{field}.payload")
-        self._kinds.check(task.kind, join(task.payload, task.secrets), f"{field}.payload")
+        await templates.check(self._texts, task.payload, names, f"{path}.payload")
+        self._kinds.check(task.kind, join(task.payload, task.secrets), f"{path}.payload")
 
-    async def fill(
-        self, task: Task, values: Mapping[str, Any], scheduled_for: datetime | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def fill(self, task: Task, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The payload with masks for secrets, and all variables. Raises InvalidArgument naming all that is wrong."""
         variables = check_values(task.variables, values)
-        due = "" if scheduled_for is None else scheduled_for.isoformat()
-        context = {"scheduled_time": due, "task": task_name(task.task_id), **variables}
-        payload = await templates.fill(self._texts, task.payload, context, "payload")
-        _, secrets = self._kinds.part(task.kind, payload, "payload", task.secrets)
-        for pointer in sorted(secrets.keys() - task.secrets.keys()):
+        unfilled = Unfilled(task.kind, task.task_id, task.payload, task.secrets)
+        return await self.fill_in(unfilled, variables), variables
+
+    async def fill_in(self, unfilled: Unfilled, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload with masks for secrets, of variables that were checked. Raises InvalidArgument as `fill`."""
+        due = "" if unfilled.scheduled_for is None else unfilled.scheduled_for.isoformat()
+        context = {"scheduled_time": due, "task": task_name(unfilled.task_id), **variables}
+        payload = await templates.fill(self._texts, unfilled.payload, context, "payload")
+        _, secrets = self._kinds.part(unfilled.kind, payload, "payload", unfilled.secrets)
+        for pointer in sorted(secrets.keys() - unfilled.secrets.keys()):
             raise InvalidArgument.field(f"payload{pointer.replace('/', '.')}", "a secret cannot come from a variable")
-        self._kinds.parse(task.kind, join(payload, task.secrets), "payload")
-        return payload, variables
+        self._kinds.parse(unfilled.kind, join(payload, unfilled.secrets), "payload")
+        return payload

@@ -12,10 +12,11 @@ from uuid import UUID
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, Unavailable
 from stationmaster_server.identity.model import AuditEntry, Category
-from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks import execution_store, schedule_store
-from stationmaster_server.tasks.model import Concurrency, Strategy, Task, Trigger, task_name
-from stationmaster_server.tasks.schedule_model import Decision, Overlap, Schedule, SkipReason
+from stationmaster_server.tasks.model import Task, Trigger, task_name
+from stationmaster_server.tasks.overlap import of_schedule
+from stationmaster_server.tasks.schedule_model import Decision, Schedule, SkipReason
 from stationmaster_server.tasks.schedule_rules import decide
 from stationmaster_server.tasks.schedule_store import Claimed, clock
 from stationmaster_server.tasks.services import TaskServices
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 _AGAIN_SOON = timedelta(seconds=1)
 _AGAIN_LATER = timedelta(seconds=30)
-# Under these policies the executions of a schedule have a key of their own, in place of the task's.
-_STRATEGIES = {Overlap.BUFFER_ONE: Strategy.GROUP_ROUND_ROBIN, Overlap.CANCEL_OTHER: Strategy.CANCEL_RUNNING}
+_PATIENCE = timedelta(milliseconds=200)
+"""How long one task's locks are waited for while others are due."""
 
 
 class Firing:
@@ -66,6 +67,7 @@ class Firing:
         claimed: Claimed | None = None
         try:
             async with self._services.database.system() as tx:
+                await tx.wait_at_most(_PATIENCE)
                 claimed = await schedule_store.claim(tx, self._clock() if self._clock else await clock(tx))
                 return None if claimed is None else await self._settle(tx, claimed)
         except Unavailable:
@@ -86,10 +88,10 @@ class Firing:
         schedule, settled_until = task.schedule, task.settled_until
         if schedule is None or settled_until is None:
             raise ValueError(f"{task_name(task.task_id)} is due and has no schedule")
-        if schedule.pause_on_failure and await schedule_store.has_new_failure(tx, organization_id, task.task_id):
+        if schedule.pause_on_failure and await schedule_store.has_new_failure(tx, organization_id, task.uid):
             await schedule_store.put_off(tx, claimed, _AGAIN_SOON)
             return 0
-        active = await execution_store.open_of(tx, organization_id, task.task_id, scheduled=True)
+        active = await execution_store.open_of(tx, organization_id, task.uid, scheduled=True)
         decision = decide(schedule, settled_until, now, active=len(active), seed=str(task.uid))
         times = await self._start(tx, organization_id, task, schedule, decision)
         await schedule_store.settle(
@@ -119,15 +121,14 @@ class Firing:
         known = await execution_store.times_of(tx, organization_id, task.uid, times) if times else set()
         times = [time for time in times if time not in known]
         if times:
-            strategy = _STRATEGIES.get(schedule.overlap)
             await start(
                 tx,
                 self._services,
-                system_caller(organization_id, task.user_id, f"schedule-{task.uid}"),
+                system_caller(organization_id, task.user_id, request_id=f"schedule-{task.uid}"),
                 task,
                 Trigger.SCHEDULE,
                 times=times,
-                concurrency=Concurrency(f"schedule:{task.uid}", 1, strategy) if strategy else None,
+                concurrency=of_schedule(task, schedule),
             )
         return times
 
@@ -135,5 +136,5 @@ class Firing:
         if decision.skipped:
             details: dict[str, Any] = {"until": decision.settled_until.isoformat(), **added({}, decision)}
             entry = AuditEntry("task.skip", task_name(task.task_id), category=Category.SYSTEM, details=details)
-            caller = system_caller(organization_id, task.user_id, f"schedule-{task.uid}")
+            caller = system_caller(organization_id, task.user_id, request_id=f"schedule-{task.uid}")
             await self._services.audit.write(tx, caller, entry)

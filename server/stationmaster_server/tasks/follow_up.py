@@ -10,11 +10,12 @@ from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import NotFound, StationmasterError, Unavailable
+from stationmaster_server.errors import Aborted, NotFound, StationmasterError, Unavailable
 from stationmaster_server.identity.model import AuditEntry
-from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks import dependency_store, events, execution_store, reporting, store
 from stationmaster_server.tasks.graph import starts
+from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (
     DependencyMode,
     Execution,
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 200
 _LOOK = timedelta(seconds=1)
+_PATIENCE = timedelta(milliseconds=200)
+"""How long one organization's locks are waited for while the ends of others wait."""
 
 
 class FollowUp:
@@ -62,15 +65,28 @@ class FollowUp:
         self._wake.set()
 
     async def run_once(self) -> int:
-        """Deal with a batch; returns how many. What cannot be dealt with holds up nobody else. Raises Unavailable."""
-        async with self._services.database.system(autocommit=True) as tx:
-            found = await follow_up_store.look(tx, self._kinds, _BATCH)
-        return sum([await self._deal_with(organization_id, ids) for organization_id, ids in found.items()])
+        """Deal with a batch; returns how many. What cannot be dealt with holds up nobody else. Raises Unavailable.
+
+        An organization whose graph, tasks or keys somebody holds is left to the next look.
+        """
+        handled, busy = 0, set[UUID]()
+        while True:
+            async with self._services.database.system(autocommit=True) as tx:
+                found = await follow_up_store.look(tx, self._kinds, _BATCH, without=busy)
+            held = set[UUID]()
+            for organization_id, ids in found.items():
+                try:
+                    handled += await self._deal_with(organization_id, ids)
+                except Aborted:
+                    held.add(organization_id)
+            if not held:
+                return handled
+            busy |= held
 
     async def _deal_with(self, organization_id: UUID, ids: Sequence[UUID]) -> int:
         try:
             return await self._deal_with_all(organization_id, ids)
-        except Unavailable:
+        except (Unavailable, Aborted):
             raise
         except Exception:
             if len(ids) == 1:
@@ -82,6 +98,7 @@ class FollowUp:
     async def _deal_with_all(self, organization_id: UUID, ids: Sequence[UUID]) -> int:
         """One transaction, in the order of locks that everybody keeps: graph, tasks, keys, items, streams."""
         async with self._services.database.system() as tx:
+            await tx.wait_at_most(_PATIENCE)
             await self._lock_tasks(tx, organization_id, ids)
             items = await follow_up_store.lock(tx, organization_id, ids)
             await self._tell(tx, organization_id, items)
@@ -111,7 +128,7 @@ class FollowUp:
                 logger.warning("ended executions could not be followed up, the next look will: %s", error)
             except Exception:
                 logger.exception("ended executions could not be followed up, the next look will")
-            if handled == _BATCH:
+            if handled >= _BATCH:
                 continue
             try:
                 async with asyncio.timeout(_LOOK.total_seconds()):
@@ -124,7 +141,7 @@ class FollowUp:
         request_ids = {item.item_id: item.payload["request_id"] for item in items}
         # Those that were forgotten are not among them.
         ended = [
-            (system_caller(organization_id, execution.user_id, request_ids[execution.id]), execution)
+            (system_caller(organization_id, execution.user_id, request_id=request_ids[execution.id]), execution)
             for execution in await execution_store.get_many(tx, organization_id, list(request_ids))
         ]
         last = {one.id: events.state_changed(one.state, one.attempts, one.reason, one.message) for _, one in ended}
@@ -132,10 +149,11 @@ class FollowUp:
         await execution_store.unblock(tx, organization_id, list(last))
         await self._services.audit.write_many(tx, [(caller, _audited(execution)) for caller, execution in ended])
         for caller, execution in ended:
-            await reporting.order(tx, self._services.queue, caller, execution)
-            if execution.session_id is not None and not execution.payload.get("keep_session"):
+            await reporting.order(tx, self._services, caller, execution)
+            if execution.session_id is not None:
                 why = f"{execution_name(execution.id)} ended as {execution.state}"
-                await self._services.end_session(tx, caller, execution.session_id, why)
+                await leave_session(tx, self._services, caller, execution.ran_in, why)
+                await execution_store.leave(tx, organization_id, execution.id)
             await self._pause_on_failure(tx, caller, execution)
         await self._wake_dependents(tx, organization_id, [execution for _, execution in ended])
 
@@ -147,6 +165,8 @@ class FollowUp:
             task = await store.lock(tx, caller.tenant.organization_id, task_id)
         except NotFound:
             return  # it was deleted
+        if task.uid != execution.task_uid:
+            return  # another one has its name
         if task.schedule is None or not task.schedule.pause_on_failure or task.state is TaskState.PAUSED:
             return
         why = f"{execution_name(execution.id)} failed: {execution.message}"[:1000]
@@ -154,16 +174,18 @@ class FollowUp:
         await self._services.audit.write(tx, caller, AuditEntry("task.pause", task_name(task_id), reason=why))
 
     async def _wake_dependents(self, tx: Transaction, organization_id: UUID, ended: Sequence[Execution]) -> None:
-        causes = {execution.task_id: execution for execution in ended if execution.task_id is not None}
+        causes = {execution.task_uid: execution for execution in ended if execution.task_uid is not None}
         if not causes:
             return
-        edges = await dependency_store.downstream(tx, organization_id, list(causes))
-        for dependent, cause in sorted({edge.task_id: causes[edge.depends_on].id for edge in edges}.items()):
+        names = {execution.task_id for execution in causes.values() if execution.task_id is not None}
+        edges = await dependency_store.downstream(tx, organization_id, sorted(names))
+        woken = {edge.task_id: causes[edge.uid].id for edge in edges if edge.uid in causes}
+        for dependent, cause in sorted(woken.items()):
             try:  # locked, so that of two tasks that end at once the second sees the first
                 task = await store.lock(tx, organization_id, dependent)
             except NotFound:
                 continue  # it was deleted
-            caller = system_caller(organization_id, task.user_id, f"execution-{cause}")
+            caller = system_caller(organization_id, task.user_id, request_id=f"execution-{cause}")
             if await execution_store.blocked_of(tx, organization_id, dependent):
                 await look_again(tx, self._services, caller, dependent)
             elif task.dependency_mode is DependencyMode.START and task.state is TaskState.ACTIVE:
@@ -172,7 +194,7 @@ class FollowUp:
     async def _start(self, tx: Transaction, caller: Caller, task: Task) -> None:
         organization_id = caller.tenant.organization_id
         edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
-        if starts(edges, await execution_store.last_begun(tx, organization_id, task.task_id)):
+        if starts(edges, await execution_store.last_begun(tx, organization_id, task.uid)):
             await start(tx, self._services, caller, task, Trigger.DEPENDENCY)
 
 

@@ -43,6 +43,20 @@ def starts(edges: Sequence[Edge], since: datetime | None) -> bool:
     )
 
 
+def why_waiting(edges: Sequence[Edge]) -> str:
+    """What an execution waits for: `waits for tasks/a`, and how that ended; empty when for nothing."""
+    waits = ((task_name(edge.depends_on), edge.ended_as) for edge in edges if not _fulfilled(edge))
+    return "; ".join(
+        f"waits for {name}{f', which ended as {ended_as}' if ended_as else ''}" for name, ended_as in waits
+    )
+
+
+def why_skipped(edges: Sequence[Edge]) -> str:
+    """What forbids an execution: `tasks/a ended as FAILED`."""
+    failed = [edge for edge in edges if edge.state is DependencyState.FAILED and edge.on_failure is FailurePolicy.SKIP]
+    return "; ".join(f"{task_name(edge.depends_on)} ended as {edge.ended_as}" for edge in failed)
+
+
 def _fulfilled(edge: Edge) -> bool:
     if edge.state is DependencyState.FAILED:
         return edge.on_failure is FailurePolicy.RUN_ANYWAY

@@ -39,6 +39,8 @@ __all__ = [
 
 MAX_DEPTH = 50
 """Of dependencies."""
+DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
+"""The reason of an execution that was cancelled because a task that its task depends on had failed."""
 
 
 class TaskState(StrEnum):
@@ -196,6 +198,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class RanIn:
+    """The session that an execution runs in, the turn that it waits for there, and whether the session outlives it."""
+
+    session_id: UUID | None = None
+    turn_id: UUID | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """One run of a task, or of work without one (`task_id` None)."""
 
@@ -206,6 +217,7 @@ class Execution:
     trigger: Trigger
     created_at: datetime
     task_id: str | None = None
+    task_uid: UUID | None = None
     reason: str = ""
     message: str = ""
     scheduled_for: datetime | None = None
@@ -216,7 +228,7 @@ class Execution:
     failed_attempts: tuple[Attempt, ...] = ()
     progress: Progress = Progress()
     result: Mapping[str, Any] = field(default_factory=dict)
-    session_id: UUID | None = None
+    ran_in: RanIn = RanIn()
     report_formats: tuple[ReportFormat, ...] = ()
     report_ids: tuple[UUID, ...] = ()
     cancel_requested: bool = False
@@ -225,6 +237,11 @@ class Execution:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     last_sequence: int = 0
+
+    @property
+    def session_id(self) -> UUID | None:
+        """The session that it runs in."""
+        return self.ran_in.session_id
 
 
 @dataclass(frozen=True, slots=True)

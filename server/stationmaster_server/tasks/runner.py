@@ -11,25 +11,29 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from stationmaster_server.errors import (
     InvalidArgument,
     LeaseLost,
-    NotFound,
     PermissionDenied,
+    Reason,
     StationmasterError,
     Unavailable,
 )
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.mcp.masking import Mask
-from stationmaster_server.sessions.turn_services import system_caller
-from stationmaster_server.tasks import events, execution_store, store
-from stationmaster_server.tasks.execution_store import Stored
+from stationmaster_server.tasks import attempt_store, events
+from stationmaster_server.tasks.attempt_store import Stored
+from stationmaster_server.tasks.filling import Unfilled
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
-from stationmaster_server.tasks.model import ExecutionState, task_name
+from stationmaster_server.tasks.model import ExecutionState
+from stationmaster_server.tasks.owners import owner_of
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
 from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.starting import FAULT
 from stationmaster_server.work import leases
 from stationmaster_server.work.model import Cancelled, Failed, Outcome, Released, State, Succeeded
 from stationmaster_server.work.retry import decide
@@ -52,7 +56,7 @@ class ExecutionRunner:
         begun = await self._begin(run)
         try:
             payload, mask = await self._payload(begun)
-        except InvalidArgument as error:
+        except (InvalidArgument, PermissionDenied) as error:
             return await self._told(run, None, Failed(error.message, retryable=False, reason=error.reason))
         job = RunningJob(self._services, begun, payload, mask)
         outcome = _masked(await self._attempt(run, job), mask)
@@ -61,11 +65,11 @@ class ExecutionRunner:
     async def _begin(self, run: Run) -> Begun:
         """From here on the stream takes events under this lease only."""
         item = run.item
-        caller = system_caller(item.organization_id, item.user_id, item.payload["request_id"])
+        caller = system_caller(item.organization_id, item.user_id, request_id=item.payload["request_id"])
         running = events.state_changed(ExecutionState.RUNNING, run.attempt)
         async with self._services.database.system() as tx:
             # The item is locked before the stream, as everybody does it.
-            stored = await execution_store.begin(tx, item.organization_id, item.item_id, run.lease_token)
+            stored = await attempt_store.begin(tx, item.organization_id, item.item_id, run.lease_token)
             if stored is None:
                 raise LeaseLost(f"item {item.item_id} is run by somebody else")
             await self._services.log.hand_over(tx, item.organization_id, {item.item_id: running}, run.lease_token)
@@ -74,31 +78,27 @@ class ExecutionRunner:
     async def _payload(self, begun: Begun) -> tuple[BaseModel, Mask]:
         """The payload, filled in now if it was not at the submission, and a mask of its secrets.
 
-        Raises InvalidArgument.
+        Raises InvalidArgument, PermissionDenied.
         """
         stored, item = begun.stored, begun.run.item
         if stored.template and stored.task_id is not None:
             stored = await self._filled(begun, stored, stored.task_id)
             async with self._services.database.system() as tx:
                 await leases.hold(tx, begun.run)
-                await execution_store.set_rendered(
-                    tx, item.organization_id, item.item_id, stored.payload, stored.variables, stored.secrets
-                )
+                await attempt_store.set_rendered(tx, item.organization_id, item.item_id, stored.payload)
         payload = self._services.kinds.parse(self._kind.name, join(stored.payload, stored.secrets), "payload")
         return payload, mask_of(stored.secrets)
 
     async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> Stored:
-        """What was submitted, filled in as its task declares. Raises InvalidArgument when that task is gone."""
-        try:
-            async with self._services.database.tenant(begun.caller.tenant, read=True) as tx:
-                task = await store.get(tx, begun.caller.tenant.organization_id, task_id)
-        except NotFound:
-            task = None
-        if task is None or task.uid != stored.task_uid:
-            raise InvalidArgument.field("task", f"{task_name(task_id)} was deleted before this execution of it began")
-        submitted = replace(task, payload=stored.payload)
-        payload, variables = await self._services.filling.fill(submitted, stored.variables, stored.scheduled_for)
-        return replace(stored, payload=payload, variables=variables)
+        """What was submitted by no caller, filled in with what it was submitted with, whatever its task is now.
+
+        Raises PermissionDenied (the task's owner is disabled), InvalidArgument.
+        """
+        await owner_of(self._services.database, begun.caller)
+        if fault := begun.run.item.payload.get(FAULT):
+            raise InvalidArgument(Reason.INVALID_FIELD, fault)
+        unfilled = Unfilled(self._kind.name, task_id, stored.payload, stored.secrets, stored.scheduled_for)
+        return replace(stored, payload=await self._services.filling.fill_in(unfilled, stored.variables))
 
     async def _attempt(self, run: Run, job: RunningJob) -> Outcome:
         """Run the kind; when somebody cancels, end it at once."""
@@ -171,7 +171,11 @@ def _masked(outcome: Outcome, mask: Mask) -> Outcome:
 def _succeeded(done: object) -> Outcome:
     if not isinstance(done, Done):
         return Failed(f"the kind answered {type(done).__name__} instead of Done", False, "BAD_RESULT")
-    size = len(json.dumps(dict(done.result), allow_nan=False))
+    try:
+        json.dumps(dict(done.result), allow_nan=False)
+        size = len(to_json(dict(done.result)))  # what writes it refuses half a surrogate pair, too
+    except (TypeError, ValueError, RecursionError) as error:
+        return Failed(f"the result is no JSON that can be stored: {error}", False, "BAD_RESULT")
     if size > MAX_BYTES:
         return Failed(f"the result has {size} bytes; {MAX_BYTES} are allowed", False, "RESULT_TOO_LARGE")
     return Succeeded(dict(done.result))

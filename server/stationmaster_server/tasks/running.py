@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,9 +16,10 @@ from pydantic import BaseModel
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.mcp.masking import Mask
-from stationmaster_server.tasks import events, execution_store
+from stationmaster_server.tasks import attempt_store, events
+from stationmaster_server.tasks.attempt_store import Stored
+from stationmaster_server.tasks.conversing import RunningConversation
 from stationmaster_server.tasks.events import LEVELS, progress_to_json
-from stationmaster_server.tasks.execution_store import Stored
 from stationmaster_server.tasks.model import Progress
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.work import leases
@@ -49,6 +51,7 @@ class RunningJob:
         self._payload = payload
         self.mask = mask
         self._checkpoint = facts.stored.checkpoint
+        self._conversation = RunningConversation(services, facts.run, facts.stored, facts.caller)
         self._pending: Progress | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._last: asyncio.Future[int] | None = None
@@ -89,9 +92,13 @@ class RunningJob:
         return self._checkpoint
 
     @property
-    def session_id(self) -> UUID | None:
+    def conversation(self) -> RunningConversation:
         """The session that it runs in."""
-        return self._stored.session_id
+        return self._conversation
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Inside, it takes no slot of its server."""
+        return self._run.waiting()
 
     def progress(
         self, fraction: float | None = None, message: str = "", counters: Mapping[str, int] | None = None
@@ -129,16 +136,9 @@ class RunningJob:
         item = self._run.item
         async with self._services.database.system() as tx:
             await leases.hold(tx, self._run)
-            await execution_store.set_checkpoint(tx, item.organization_id, item.item_id, document)
+            await attempt_store.set_checkpoint(tx, item.organization_id, item.item_id, document)
         self._checkpoint = document
         self._run.heartbeat()
-
-    async def set_session(self, session_id: UUID) -> None:
-        """Tell which session the execution runs in. Raises LeaseLost."""
-        item = self._run.item
-        async with self._services.database.system() as tx:
-            await leases.hold(tx, self._run)
-            await execution_store.set_session(tx, item.organization_id, item.item_id, session_id)
 
     async def flush(self) -> None:
         """Wait until all that was said is durable. Raises LeaseLost, Unavailable."""

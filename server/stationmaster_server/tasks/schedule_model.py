@@ -13,7 +13,7 @@ class Overlap(StrEnum):
 
     SKIP = "SKIP"  # it is skipped
     BUFFER_ONE = "BUFFER_ONE"  # one waits for the end of the one that runs; more are skipped
-    ALLOW_ALL = "ALLOW_ALL"  # they run side by side
+    ALLOW_ALL = "ALLOW_ALL"  # they run side by side, up to a bound
     CANCEL_OTHER = "CANCEL_OTHER"  # the one that runs is cancelled, and the new one starts once it has stopped
 
 
@@ -21,8 +21,9 @@ class SkipReason(StrEnum):
     """Why a due time did not fire."""
 
     MISSED = "MISSED"  # no server fired it within the catch-up window
-    OVERLAP = "OVERLAP"  # another execution had not ended
+    OVERLAP = "OVERLAP"  # another execution had not ended; under ALLOW_ALL as many as may be
     PAUSED = "PAUSED"  # it came while the schedule was paused
+    RESCHEDULED = "RESCHEDULED"  # another schedule took the place of its own before it fired
 
 
 @dataclass(frozen=True, slots=True)

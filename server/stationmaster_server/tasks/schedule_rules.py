@@ -9,6 +9,8 @@ from stationmaster_server.tasks.schedules import count_due, due_between, next_ti
 
 MOST_AT_ONCE = 100
 """How many executions one decision starts at most; the next one goes on from there."""
+MOST_OPEN = 1000
+"""How many executions of one schedule may wait or run; what is due beyond that is skipped."""
 _TICK = timedelta(microseconds=1)
 
 
@@ -24,8 +26,8 @@ def decide(schedule: Schedule, settled_until: datetime, now: datetime, *, active
     ready, last = count_due(schedule, since, now, seed=seed)
     fire = _firing(schedule, since, now, last, active, seed)
     skipped = {SkipReason.MISSED: missed}
-    if schedule.overlap is Overlap.ALLOW_ALL:
-        last = fire[-1] if fire else last
+    if schedule.overlap is Overlap.ALLOW_ALL and fire:
+        last = fire[-1]
     else:
         skipped[SkipReason.OVERLAP] = ready - len(fire)
     settled = since if last is None else last.due_at
@@ -50,9 +52,10 @@ def following(schedule: Schedule, settled_until: datetime, seed: str) -> DueTime
 def _firing(
     schedule: Schedule, since: datetime, now: datetime, last: DueTime | None, active: int, seed: str
 ) -> tuple[DueTime, ...]:
-    if last is None:
+    if last is None or active >= MOST_OPEN:
         return ()
     if schedule.overlap is Overlap.CANCEL_OTHER:
         return (last,)
-    room = {Overlap.SKIP: 1 - active, Overlap.BUFFER_ONE: 2 - active, Overlap.ALLOW_ALL: MOST_AT_ONCE}[schedule.overlap]
+    at_once = min(MOST_AT_ONCE, MOST_OPEN - active)
+    room = {Overlap.SKIP: 1 - active, Overlap.BUFFER_ONE: 2 - active, Overlap.ALLOW_ALL: at_once}[schedule.overlap]
     return tuple(due_between(schedule, since, now, room, seed=seed)) if room > 0 else ()

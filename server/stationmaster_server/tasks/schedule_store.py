@@ -77,17 +77,17 @@ async def put_off(tx: Transaction, claimed: Claimed, pause: timedelta) -> None:
     )
 
 
-async def has_new_failure(tx: Transaction, organization_id: UUID, task_id: str) -> bool:
+async def has_new_failure(tx: Transaction, organization_id: UUID, task_uid: UUID) -> bool:
     """Whether an execution that the schedule began has failed, and what follows from that is still to be done."""
     return bool(
         await tx.fetchval(
             """SELECT EXISTS (
                    SELECT FROM executions e
                    JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
-                   WHERE e.organization_id = $1 AND e.task_id = $2 AND e.trigger = 'SCHEDULE'
+                   WHERE e.organization_id = $1 AND e.task_uid = $2 AND e.trigger = 'SCHEDULE'
                      AND i.state = 'DEAD' AND NOT i.followed_up
                )""",
             organization_id,
-            task_id,
+            task_uid,
         )
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.tasks.model import Task
 from stationmaster_server.tasks.search_model import Key, Passage, Ranking, Target
+from stationmaster_server.tasks.store import READABLE
 
 FEW_PIECES = 20_000
 """So many are compared one by one: nothing is missed, however many others' pieces the index holds."""
@@ -111,9 +112,8 @@ async def _are_few(tx: Transaction, organization_id: UUID, owner: UUID | None) -
 async def task_snippets(tx: Transaction, organization_id: UUID, task_ids: Sequence[str], query: str) -> dict[str, str]:
     """A piece of each task's text, by its id."""
     rows = await tx.fetch(
-        f"""SELECT task_id, ts_headline('simple',
-                left(concat_ws(' ', display_name, description, labels::text, payload::text), 100000),
-                websearch_to_tsquery('simple', $3), {_HEADLINE}) AS snippet
+        f"""SELECT task_id,
+                   ts_headline('simple', {READABLE}, websearch_to_tsquery('simple', $3), {_HEADLINE}) AS snippet
             FROM tasks WHERE organization_id = $1 AND task_id = ANY($2)""",
         organization_id,
         list(task_ids),
@@ -176,10 +176,13 @@ async def set_vector(tx: Transaction, organization_id: UUID, task: Task, encoder
 
 
 async def lacking_vectors(tx: Transaction, encoder: str, limit: int) -> list[tuple[UUID, str]]:
-    """Tasks, of all organizations, without a vector of this encoder and their newest text."""
+    """Some tasks, of all organizations, without a vector of this encoder and their newest text.
+
+    Any of them: some that cannot be embedded keep no others waiting.
+    """
     rows = await tx.fetch(
         """SELECT t.organization_id, t.task_id FROM tasks t LEFT JOIN task_vectors v USING (organization_id, task_id)
-           WHERE v.encoder IS DISTINCT FROM $1 OR v.etag <> t.etag ORDER BY t.updated_at LIMIT $2""",
+           WHERE v.encoder IS DISTINCT FROM $1 OR v.etag <> t.etag ORDER BY random() LIMIT $2""",
         encoder,
         limit,
     )

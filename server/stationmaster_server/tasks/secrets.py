@@ -18,6 +18,13 @@ MASK = "********"
 Secrets = Mapping[str, Any]
 
 
+def any_in(schema: Any) -> bool:
+    """Whether anything that a schema describes is secret."""
+    if isinstance(schema, dict):
+        return bool(schema.get("writeOnly")) or any(any_in(inner) for inner in schema.values())
+    return isinstance(schema, list) and any(any_in(inner) for inner in schema)
+
+
 def part(
     schema: Mapping[str, Any], payload: Mapping[str, Any], field: str, before: Secrets | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -25,9 +25,10 @@ from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import administers, require_administrator
 from stationmaster_server.tasks import dependency_store, embeddings, execution_store, schedule_store, store
 from stationmaster_server.tasks.model import Task, TaskState, illegal_state, task_name
+from stationmaster_server.tasks.overlap import check_overlap
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.tasks.timing import resumed, scheduled
+from stationmaster_server.tasks.timing import rescheduled, resumed, scheduled
 
 UPDATABLE = frozenset(
     {"display_name", "description", "payload", "variables", "schedule", "options", "dependency_mode", "labels"}
@@ -98,8 +99,9 @@ class Tasks:
             parted = self._services.kinds.part(before.kind, changed.payload, "task.payload", before.secrets)
             changed = replace(changed, payload=parted[0], secrets=parted[1])
         await self._check(caller, changed)  # before the transaction: a template may take its time
-        if "schedule" in changes:
-            changed = scheduled(changed, self._services.now())
+        anew = changed.schedule != before.schedule
+        if anew:
+            changed = rescheduled(before, changed, self._services.now())
         if validate_only:
             _check_etag(before, etag)
             return changed
@@ -107,8 +109,10 @@ class Tasks:
             again = await recall(tx, tenant, caller.request_key, Task)
             if again is not None:
                 return again
-            await self._own(tx, caller, task_id, etag or before.etag)
-            changed = await store.update(tx, tenant.organization_id, changed, scheduled="schedule" in changes)
+            current = await self._own(tx, caller, task_id, etag or before.etag)
+            if anew:  # it may have fired since it was read
+                changed = rescheduled(current, changed, self._services.now())
+            changed = await store.update(tx, tenant.organization_id, changed, scheduled=anew)
             if embeddings.TEXT_FIELDS & changes.keys():
                 await embeddings.order(tx, self._services.queue, tenant, changed, self._services.embedder.name)
             await self._audit(tx, caller, "task.update", changed, paths=sorted(changes))
@@ -128,7 +132,7 @@ class Tasks:
             if waiting:
                 raise _in_use(task_id, sorted(edge.task_id for edge in waiting))
             await store.delete(tx, organization_id, task_id)
-            await self._cancel(tx, organization_id, task_id, blocked_only=not cancel_executions)
+            await self._cancel(tx, organization_id, task, blocked_only=not cancel_executions)
             await self._audit(tx, caller, "task.delete", task)
             await remember(tx, tenant, caller.request_key, _Deleted(task_id))
 
@@ -170,10 +174,11 @@ class Tasks:
         _check_etag(task, etag)
         return task
 
-    async def _cancel(self, tx: Transaction, organization_id: UUID, task_id: str, *, blocked_only: bool) -> None:
+    async def _cancel(self, tx: Transaction, organization_id: UUID, task: Task, *, blocked_only: bool) -> None:
         """Cancel what has not ended; what waits for dependencies, which are gone, in any case."""
-        find = execution_store.blocked_of if blocked_only else execution_store.open_of
-        running = sorted(await find(tx, organization_id, task_id))
+        running = await execution_store.blocked_of(tx, organization_id, task.task_id)
+        if not blocked_only:
+            running = sorted({*running, *await execution_store.open_of(tx, organization_id, task.uid)})
         await self._services.queue.lock_keys(tx, organization_id, running)
         for execution_id in running:
             await self._services.queue.cancel(tx, organization_id, execution_id, "TASK_DELETED")
@@ -191,6 +196,7 @@ class Tasks:
         await self._services.filling.check(task)
         if task.schedule is not None:
             check_schedule(task.schedule, "task.schedule")
+            check_overlap(task)
             lacking = sorted(v.name for v in task.variables if v.required and not v.has_default)
             if lacking:
                 raise InvalidArgument.field(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
@@ -13,11 +14,22 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.events.log import EventLog
+from stationmaster_server.storage.reports import Reports
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.work.queue import WorkQueue
 
-EndSession = Callable[[Transaction, Caller, UUID, str], Awaitable[None]]
+
+class Sessions(Protocol):
+    """What the room needs of sessions; `sessions.service.SessionService` is the one there is."""
+
+    async def end(self, tx: Transaction, caller: Caller, session_id: UUID, reason: str) -> None:
+        """Terminate a session, if it has not ended, in the caller's transaction."""
+        ...
+
+    async def stop_turn(self, tx: Transaction, caller: Caller, session_id: UUID, turn_id: UUID, reason: str) -> None:
+        """Cancel a turn, if it has not ended, in the caller's transaction."""
+        ...
 
 
 def _utc_now() -> datetime:
@@ -35,6 +47,7 @@ class TaskServices:
     kinds: Kinds
     filling: Filling
     embedder: Embedder
-    end_session: EndSession
+    sessions: Sessions
+    reports: Reports
     now: Callable[[], datetime] = _utc_now
     """The clock of schedules, in UTC."""

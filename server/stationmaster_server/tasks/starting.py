@@ -12,11 +12,13 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.tasks import dependency_store, events, execution_store
 from stationmaster_server.tasks.execution_store import NewRow
-from stationmaster_server.tasks.graph import Verdict, verdict
+from stationmaster_server.tasks.graph import Verdict, verdict, why_skipped, why_waiting
 from stationmaster_server.tasks.model import (
+    DEPENDENCY_FAILED,
     Concurrency,
     ExecutionState,
     Spec,
@@ -27,6 +29,10 @@ from stationmaster_server.tasks.model import (
 )
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.work import new_work
+from stationmaster_server.templating.variables import check_values
+
+FAULT = "fault"
+"""In the payload of a work item: why the execution is to fail when it begins."""
 
 
 async def start(
@@ -42,6 +48,7 @@ async def start(
 ) -> list[UUID]:
     """Submit an execution of a task for each due time, whose templates are filled in when it begins.
 
+    With the variables of now: with wrong ones it fails when it begins, but a backfill's caller is told at once.
     `caller` acts for the task's owner. `concurrency` replaces the task's. An execution whose dependencies are not
     fulfilled waits for them; one that they forbid is cancelled at once.
     """
@@ -49,10 +56,14 @@ async def start(
     edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
     blocked = trigger is not Trigger.DEPENDENCY and verdict(edges) is not Verdict.RUN
     options = replace(task.options, concurrency=concurrency) if concurrency else task.options
-    rows = [_row(task, time, variables or {}, blocked) for time in times]
+    values, fault = _values(task, variables or {}, trigger)
+    blocked_by = why_waiting(edges) if blocked else ""
+    rows = [_row(task, time, values, blocked_by) for time in times]
     spec = Spec(task.kind, {}, options)
     tenant = Tenant(organization_id, task.user_id)
     works = [new_work(tenant, spec, row.id, caller.request_id, task=task, blocked=blocked) for row in rows]
+    if fault:
+        works = [replace(work, payload={**work.payload, FAULT: fault}) for work in works]
     waiting = await execution_store.blocked_of(tx, organization_id, task.task_id)
     await services.queue.lock_keys(tx, organization_id, waiting, {work.concurrency_key for work in works})
     await services.queue.submit_many(tx, works, bounded=trigger is Trigger.BACKFILL)
@@ -65,7 +76,17 @@ async def start(
     return ids
 
 
-def _row(task: Task, time: datetime | None, variables: Mapping[str, Any], blocked: bool) -> NewRow:
+def _values(task: Task, given: Mapping[str, Any], trigger: Trigger) -> tuple[dict[str, Any], str]:
+    """All variables of executions, and what is wrong with them when there is nobody to tell it to."""
+    try:
+        return check_values(task.variables, given), ""
+    except InvalidArgument as error:
+        if trigger is Trigger.BACKFILL:
+            raise
+        return dict(given), error.message
+
+
+def _row(task: Task, time: datetime | None, variables: Mapping[str, Any], blocked_by: str) -> NewRow:
     return NewRow(
         id=new_id(),
         payload=dict(task.payload),
@@ -78,7 +99,7 @@ def _row(task: Task, time: datetime | None, variables: Mapping[str, Any], blocke
         scheduled_for=time,
         template=True,
         secrets=task.secrets,
-        blocked=blocked,
+        blocked_by=blocked_by,
     )
 
 
@@ -88,7 +109,8 @@ async def look_again(tx: Transaction, services: TaskServices, caller: Caller, ta
     waiting = await execution_store.blocked_of(tx, organization_id, task_id)
     if not waiting:
         return
-    what = verdict(await dependency_store.upstream(tx, organization_id, [task_id]))
+    edges = await dependency_store.upstream(tx, organization_id, [task_id])
+    what = verdict(edges)
     if what is Verdict.WAIT:
         return
     await services.queue.lock_keys(tx, organization_id, waiting)
@@ -96,7 +118,7 @@ async def look_again(tx: Transaction, services: TaskServices, caller: Caller, ta
         if what is Verdict.RUN:
             await release(tx, services, organization_id, execution_id)
         else:
-            await services.queue.cancel(tx, organization_id, execution_id, "DEPENDENCY_FAILED")
+            await services.queue.cancel(tx, organization_id, execution_id, DEPENDENCY_FAILED, why_skipped(edges))
             await execution_store.unblock(tx, organization_id, [execution_id])
 
 

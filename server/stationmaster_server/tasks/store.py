@@ -42,8 +42,8 @@ _COLUMNS = """
     t.options,
     t.dependency_mode, t.labels, t.state, t.state_reason, t.settled_until, t.next_fire_at, t.last_fire_at, t.fired,
     t.skipped, t.etag, t.created_at, t.updated_at,
-    (SELECT e.id FROM executions e WHERE e.organization_id = t.organization_id AND e.task_id = t.task_id
-      ORDER BY e.created_at DESC LIMIT 1) AS last_execution_id"""
+    (SELECT e.id FROM executions e WHERE e.organization_id = t.organization_id AND e.task_uid = t.uid
+      ORDER BY e.created_at DESC, e.id DESC LIMIT 1) AS last_execution_id"""
 _ONE = f"SELECT {_COLUMNS} FROM tasks t WHERE t.organization_id = $1 AND t.task_id = $2"
 
 
@@ -91,16 +91,18 @@ async def lock_many(tx: Transaction, organization_id: UUID, task_ids: Iterable[s
 
 
 async def update(tx: Transaction, organization_id: UUID, task: Task, *, scheduled: bool) -> Task:
-    """Write what can be changed of a task; `scheduled`: when it is due as well."""
+    """Write what can be changed of a task; `scheduled`: when it is due, and what was skipped, as well."""
     sql = f"""
     UPDATE tasks t
     SET display_name = $3, description = $4, payload = $5, variables = $6, schedule = $7, options = $8,
         dependency_mode = $9, labels = $10, etag = $11, secrets = $14, updated_at = now(),
         settled_until = CASE WHEN $15 THEN $12 ELSE settled_until END,
-        next_fire_at = CASE WHEN $15 THEN $13 ELSE next_fire_at END
+        next_fire_at = CASE WHEN $15 THEN $13 ELSE next_fire_at END,
+        skipped = CASE WHEN $15 THEN $16 ELSE skipped END
     WHERE organization_id = $1 AND task_id = $2 RETURNING {_COLUMNS}
     """
-    return _task(await tx.fetchrow(sql, organization_id, task.task_id, *_changeable(task), scheduled))
+    args = (organization_id, task.task_id, *_changeable(task), scheduled, dict(task.skipped))
+    return _task(await tx.fetchrow(sql, *args))
 
 
 async def set_state(
@@ -132,6 +134,11 @@ async def list_tasks(tx: Transaction, organization_id: UUID, clause: Clause) -> 
 
 
 # Headlines are made for the page alone: each reads the whole text.
+# What is searched of a task, as people read it: no JSON.
+READABLE = """left(concat_ws(' · ', NULLIF(display_name, ''), NULLIF(description, ''),
+    (SELECT string_agg(key || '=' || value, ' ') FROM jsonb_each_text(labels)),
+    (SELECT string_agg(one #>> '{}', ' · ') FROM jsonb_path_query(payload, 'strict $.** ? (@.type() == "string")') one)
+), 100000)"""
 _SEARCH = f"""
 WITH wanted AS (SELECT websearch_to_tsquery('simple', $2) AS query),
 hits AS (
@@ -142,8 +149,8 @@ hits AS (
     ORDER BY score DESC, task_id DESC LIMIT $5
 )
 SELECT {_COLUMNS}, score,
-       ts_headline('simple', left(concat_ws(' ', display_name, description, labels::text, payload::text), 100000),
-                   wanted.query, 'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=24, MinWords=8') AS snippet
+       ts_headline('simple', {READABLE}, wanted.query,
+                   'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=24, MinWords=8') AS snippet
 FROM page t, wanted ORDER BY score DESC, task_id DESC
 """
 

@@ -83,20 +83,35 @@ executions = tenant_table(
     Column("report_formats", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("blocked", Boolean, nullable=False, server_default=text("false")),
     Column("template", Boolean, nullable=False, server_default=text("false")),
+    # The session that it runs in, whether that outlives it, and the turn that it waits for there. What is made under
+    # the id of the conversation is made once, whatever dies; what comes after it was left has another one.
+    Column("conversation_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("session_id", Uuid),
+    Column("keep_session", Boolean, nullable=False, server_default=text("false")),
+    Column("turn_id", Uuid),
     Column("checkpoint", JSON),
     timestamp("created_at", default_now=True),
 )
 # ListExecutions, newest first: of an organization, of a user.
 Index(None, executions.c.organization_id, executions.c.created_at, executions.c.id)
 Index(None, executions.c.organization_id, executions.c.user_id, executions.c.created_at, executions.c.id)
-# The newest of a task: how a dependency on it stands, and whether its schedule overlaps.
+# ListExecutions by the name of a task, which more than one may have had.
 Index(
     None,
     executions.c.organization_id,
     executions.c.task_id,
     executions.c.created_at,
+    executions.c.id,
     postgresql_where=text("task_id IS NOT NULL"),
+)
+# The newest of a task: how a dependency on it stands, and whether its schedule overlaps.
+Index(
+    None,
+    executions.c.organization_id,
+    executions.c.task_uid,
+    executions.c.created_at,
+    executions.c.id,
+    postgresql_where=text("task_uid IS NOT NULL"),
 )
 # A due time of a task is executed once.
 Index(
@@ -109,3 +124,12 @@ Index(
 )
 # Those that wait for tasks that theirs depends on.
 Index(None, executions.c.organization_id, executions.c.task_id, postgresql_where=text("blocked"))
+
+# Executions that are gone while something that they left may still be there. `session_id`: whose workspace has files of
+# theirs. Whoever deals with one has claimed it.
+forgotten_executions = tenant_table(
+    "forgotten_executions",
+    Column("execution_id", Uuid, primary_key=True),
+    Column("session_id", Uuid),
+    timestamp("claimed_at", default_now=True),
+)

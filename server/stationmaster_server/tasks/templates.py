@@ -7,9 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic_core import to_json
+
 from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.tasks.kinds.registry import MAX_PAYLOAD_BYTES
 from stationmaster_server.templating.templates import Templates, is_template
 from stationmaster_server.templating.variables import check_names
+from stationmaster_server.wire.fields import struct_bytes
 
 MOST_TEMPLATES = 1000
 """In a payload."""
@@ -24,16 +28,29 @@ async def check(templates: Templates, payload: Mapping[str, Any], names: frozens
 
 
 async def fill(
-    templates: Templates, payload: Mapping[str, Any], values: Mapping[str, Any], path: str
+    templates: Templates,
+    payload: Mapping[str, Any],
+    values: Mapping[str, Any],
+    path: str,
+    *,
+    most: int = MAX_PAYLOAD_BYTES,
 ) -> dict[str, Any]:
-    """The payload filled in. Raises InvalidArgument naming the texts that cannot be.
+    """The payload filled in. Raises InvalidArgument naming the texts that cannot be, or when it has too many bytes.
 
     A text that is nothing but the name of a list or an object, `{{ urls }}`, becomes that; all others stay texts.
     """
     texts = _texts(payload, path)
-    whole = {text_path: values[name] for text_path, text in texts.items() if (name := _container(text, values))}
-    filled = await templates.fill({path: text for path, text in texts.items() if path not in whole}, values)
-    return {key: _replaced(item, _below(path, key), {**filled, **whole}) for key, item in payload.items()}
+    names = {text_path: name for text_path, text in texts.items() if (name := _container(text, values))}
+    sizes = {name: len(to_json(values[name])) for name in set(names.values())}
+    if sum(sizes[name] for name in names.values()) > most:  # before anything is made of them
+        raise InvalidArgument.field(path, f"filled in, it has more than the {most} bytes that are allowed")
+    others = {text_path: text for text_path, text in texts.items() if text_path not in names}
+    filled = await templates.fill(others, values, most=most)
+    new: dict[str, Any] = {**filled, **{text_path: values[name] for text_path, name in names.items()}}
+    made = {key: _replaced(item, _below(path, key), new) for key, item in payload.items()}
+    if (size := struct_bytes(made)) > most:
+        raise InvalidArgument.field(path, f"filled in, it has {size} bytes; {most} are allowed")
+    return made
 
 
 def _container(text: str, values: Mapping[str, Any]) -> str | None:

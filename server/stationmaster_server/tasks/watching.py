@@ -14,7 +14,8 @@ from stationmaster_server.events.model import Batch, Event
 from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import execution_store
 from stationmaster_server.tasks.events import STATE_CHANGED
-from stationmaster_server.tasks.model import FINAL, Execution
+from stationmaster_server.tasks.execution_store import Standing
+from stationmaster_server.tasks.model import FINAL
 
 
 class Watching:
@@ -29,9 +30,9 @@ class Watching:
 
         Raises NotFound, InvalidArgument for a cursor past the end, Unavailable when the server stops.
         """
-        execution = await self._execution(caller, execution_id)
+        now = await self._standing(caller, execution_id)
         position = after
-        ended = execution.state in FINAL and after == execution.last_sequence
+        ended = now.state in FINAL and after == now.last_sequence
         if ended and await self._is_over(caller, execution_id, position):
             return
         async with aclosing(self._log.watch(caller.tenant, execution_id, after)) as batches:
@@ -48,15 +49,15 @@ class Watching:
 
     async def _is_over(self, caller: Caller, execution_id: UUID, position: int) -> bool:
         """Its end has been told of, and everything was delivered."""
-        execution = await self._execution(caller, execution_id)
-        if execution.state not in FINAL or execution.last_sequence > position:
+        now = await self._standing(caller, execution_id)
+        if now.state not in FINAL or now.last_sequence > position:
             return False
         newest = await self._log.read(caller.tenant, execution_id, max(position - 1, 0), 1)
         return bool(newest) and _is_final(newest[-1])
 
-    async def _execution(self, caller: Caller, execution_id: UUID) -> Execution:
+    async def _standing(self, caller: Caller, execution_id: UUID) -> Standing:
         async with self._database.tenant(caller.tenant, read=True) as tx:
-            return await execution_store.get(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))
+            return await execution_store.standing(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))
 
 
 def _is_final(event: Event) -> bool:

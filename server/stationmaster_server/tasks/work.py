@@ -63,11 +63,13 @@ def key_of_task(task: Task) -> str | None:
 
 def key_name(concurrency: Concurrency, user_id: UUID, task: Task | None) -> str:
     """The name of the engine's key: nobody shares one that cancels what runs, so that none ends another's work."""
-    if not concurrency.key:
-        return f"task:{task.uid}" if task else f"user:{user_id}"
-    if concurrency.strategy is Strategy.CANCEL_RUNNING:
-        return f"user:{user_id}:key:{concurrency.key}"
-    return f"key:{concurrency.key}"
+    if concurrency.key:
+        name = f"key:{concurrency.key}"
+    elif task is not None:
+        name = f"task:{task.uid}"
+    else:
+        return f"user:{user_id}"
+    return f"user:{user_id}:{name}" if concurrency.strategy is Strategy.CANCEL_RUNNING else name
 
 
 def with_limit(options: Options) -> Timeouts:

@@ -28,6 +28,11 @@ class ExecutionWorkspaces:
         return remove_tree(self.path(organization_id, execution_id))
 
 
+def exports_folder(execution_id: UUID) -> str:
+    """Where in a workspace the files of an export are."""
+    return f"exports/{execution_id}"
+
+
 def remove_tree(path: Path) -> bool:
     """Remove a folder with all that is in it, following no link; whether there was one."""
     if not path.is_dir():

@@ -16,6 +16,7 @@ class VariableType(StrEnum):
     BOOLEAN = "BOOLEAN"
     LIST = "LIST"
     OBJECT = "OBJECT"
+    ANY = "ANY"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _KINDS = {
     VariableType.BOOLEAN: "true or false",
     VariableType.LIST: "a list",
     VariableType.OBJECT: "an object",
+    VariableType.ANY: "a value",
 }
 _WHOLE_BELOW = 2**53
 
@@ -37,6 +38,8 @@ def check_declarations(variables: Sequence[Variable], path: str = "variables") -
     faults = []
     if len(variables) > MOST_VARIABLES:
         faults.append(FieldViolation(path, f"there are {len(variables)}; at most {MOST_VARIABLES} can be declared"))
+    if size_fault := _size_fault({variable.name: variable.default for variable in variables[:MOST_VARIABLES]}):
+        raise InvalidArgument.field(path, f"of the defaults: {size_fault}")
     seen: set[str] = set()
     for place, variable in enumerate(variables[:MOST_VARIABLES]):
         faults += [FieldViolation(f"{path}[{place}].{field}", text) for field, text in _declared(variable, seen)]
@@ -131,6 +134,8 @@ def _is_a(wanted: VariableType, value: Any) -> bool:
             return isinstance(value, list)
         case VariableType.OBJECT:
             return isinstance(value, dict)
+        case VariableType.ANY:
+            return True
 
 
 def _size_fault(given: Mapping[str, Any]) -> str:

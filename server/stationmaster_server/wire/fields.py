@@ -75,6 +75,11 @@ def struct(values: Mapping[str, Any]) -> Struct:
     return _to_struct(values, _DEEPEST)
 
 
+def struct_bytes(values: Mapping[str, Any]) -> int:
+    """How many bytes a JSON object has as a Struct."""
+    return struct(values).ByteSize()
+
+
 def mapping(message: Struct, field: str) -> dict[str, Any]:
     """The Struct in `field` as a JSON object; whole numbers come back as int. InvalidArgument for what is no number."""
     return {key: _from_value(value, field) for key, value in message.fields.items()}

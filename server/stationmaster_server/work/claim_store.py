@@ -72,9 +72,10 @@ WITH busy AS MATERIALIZED (
     ))
 )
 UPDATE work_items i
-SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1, started_at = now(),
-    lease_expires_at = now() + $5::interval, attempt_deadline = now() + attempt_timeout,
-    heartbeat_deadline = now() + heartbeat_timeout, start_deadline = NULL, resume_requested = false, progress = NULL
+SET state = 'RUNNING', lease_token = gen_random_uuid(), worker = $4, attempt = attempt + 1,
+    started_at = COALESCE(started_at, now()), lease_expires_at = now() + $5::interval,
+    attempt_deadline = now() + attempt_timeout, heartbeat_deadline = now() + heartbeat_timeout,
+    resume_requested = false, progress = NULL
 WHERE i.ctid = ANY (ARRAY(SELECT c.place_on_disk FROM claimed c))
 RETURNING {CLAIMED_COLUMNS}
 """
@@ -90,6 +91,7 @@ async def claim(
 
 # Of one key, the n-th item of a claim gets the n-th slot from now. A slot in the future sends the item back into the
 # queue, where it keeps its slot; one that it came too late for is worth nothing, or late ones would start together.
+# What goes back has not been started.
 _THROTTLE = """
 WITH wanted AS (
     SELECT i.organization_id, i.item_id, i.rate_key, i.rate_spacing,
@@ -114,7 +116,8 @@ UPDATE work_items i
 SET rate_slot = s.slot,
     state = CASE WHEN s.slot > now() THEN 'QUEUED' ELSE 'RUNNING' END,
     run_at = greatest(i.run_at, s.slot),
-    attempt = i.attempt - CASE WHEN s.slot > now() THEN 1 ELSE 0 END
+    attempt = i.attempt - CASE WHEN s.slot > now() THEN 1 ELSE 0 END,
+    started_at = CASE WHEN s.slot > now() AND i.attempt = 1 THEN NULL ELSE i.started_at END
 FROM slots s WHERE i.organization_id = s.organization_id AND i.item_id = s.item_id
 RETURNING i.item_id, i.state
 """
@@ -212,7 +215,8 @@ _EXPIRED = """
     OR (i.state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND least(i.start_deadline, i.close_deadline) < now())
 """
 
-# What was asked to be cancelled is not queued again; what was resumed before it suspended itself is.
+# What was asked to be cancelled is not queued again; what was resumed before it suspended itself is. Of whatever had an
+# attempt, the limit for the first to begin is over.
 _SETTLE = f"""
 WITH wanted AS (
     SELECT * FROM unnest(
@@ -240,7 +244,8 @@ SET state = h.state,
     errors = CASE WHEN h.error IS NULL THEN i.errors
                   ELSE i.errors || (h.error::jsonb || jsonb_build_object('at', now(), 'worker', i.worker)) END,
     attempt = i.attempt - CASE WHEN h.refund THEN 1 ELSE 0 END,
-    rate_slot = NULL, lease_expires_at = NULL, attempt_deadline = NULL, heartbeat_deadline = NULL
+    start_deadline = NULL, rate_slot = NULL,
+    lease_expires_at = NULL, attempt_deadline = NULL, heartbeat_deadline = NULL
 FROM held h WHERE i.organization_id = h.organization_id AND i.item_id = h.item_id
 RETURNING i.item_id, i.state
 """
@@ -272,7 +277,7 @@ async def settle(tx: Transaction, settlements: Sequence[Settlement], *, expired:
 _FIND_EXPIRED = f"""
 SELECT {COLUMNS},
        CASE WHEN i.close_deadline < now() THEN 'SCHEDULE_TO_CLOSE'
-            WHEN i.start_deadline < now() THEN 'SCHEDULE_TO_START'
+            WHEN i.state <> 'RUNNING' AND i.start_deadline < now() THEN 'SCHEDULE_TO_START'
             WHEN i.attempt_deadline < now() THEN 'START_TO_CLOSE'
             WHEN i.heartbeat_deadline < now() THEN 'HEARTBEAT'
             ELSE 'LEASE_EXPIRED' END AS cause

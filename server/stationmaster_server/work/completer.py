@@ -4,96 +4,154 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
-from uuid import UUID
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import StationmasterError
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import Aborted, StationmasterError
 from stationmaster_server.work import claim_store
 from stationmaster_server.work.claim_store import Settlement
+from stationmaster_server.work.key_store import Key
 from stationmaster_server.work.model import State
-from stationmaster_server.work.queue import settle_all
+from stationmaster_server.work.queue import Settled, settle_all
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_TURN = timedelta(seconds=1)  # how long one key is waited for before the next one is
+_NOTHING = Settled({}, False, frozenset())
 
-Waiting = tuple[Settlement, asyncio.Future[State | None]]
+
+class _Waiting(NamedTuple):
+    """An end that is to be written, until then."""
+
+    settlement: Settlement
+    future: asyncio.Future[State | None]
+    until: float
+
+
+Settle = Callable[[Sequence[Settlement]], Awaitable[Settled]]
 
 
 class Completer:
-    """Group commit of outcomes. What cannot be written within `give_up_after` is left to its lease."""
+    """Group commit of outcomes. What cannot be written within `give_up_after` is left to its lease.
+
+    A key that somebody's transaction holds is waited for apart, by turns: it holds up the ends of its own items only.
+    """
 
     def __init__(self, database: Database, admitted: Callable[[], None], give_up_after: timedelta) -> None:
         self._database = database
         self._admitted = admitted
         self._give_up_after = give_up_after.total_seconds()
-        self._waiting: list[Waiting] = []
-        self._task: asyncio.Task[None] | None = None
+        self._waiting: list[_Waiting] = []
+        self._held_up: dict[Key, list[_Waiting]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def put(self, settlement: Settlement) -> asyncio.Future[State | None]:
         """Write the end of an attempt; the future has the state that followed, None when the lease was lost."""
-        future: asyncio.Future[State | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((settlement, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="work completer")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[State | None] = loop.create_future()
+        self._waiting.append(_Waiting(settlement, future, loop.time() + self._give_up_after))
+        self._start("work completer", self._run)
         return future
 
     async def close(self, grace: timedelta) -> None:
         """Wait until everything is written, for so long; the rest is left to its leases."""
-        task = self._task
-        if task is None:
-            return
-        await asyncio.wait([task], timeout=grace.total_seconds())
-        if not task.done():
-            logger.warning("the ends of some work items were not written before the stop")
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        until = asyncio.get_running_loop().time() + grace.total_seconds()
+        while tasks := [task for task in self._tasks.values() if not task.done()]:
+            _, late = await asyncio.wait(tasks, timeout=max(until - asyncio.get_running_loop().time(), 0))
+            if late:
+                logger.warning("the ends of some work items were not written before the stop")
+                for task in late:
+                    task.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+                return
+
+    def _start(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self._tasks[name] = asyncio.create_task(run(), name=name)
 
     async def _run(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-            states = await self._through_outages([settlement for settlement, _ in batch])
-            for settlement, future in batch:
-                if not future.done():
-                    future.set_result(states.get(settlement.item_id))
+            await self._write([each for each in batch if each.settlement.concurrency_key is None], self._settle_plain)
+            await self._write([each for each in batch if each.settlement.concurrency_key is not None], self._settle)
 
-    async def _through_outages(self, settlements: list[Settlement]) -> dict[UUID, State]:
+    async def _run_held_up(self) -> None:
+        while self._held_up:
+            key = next(iter(self._held_up))
+            await self._write(self._held_up.pop(key), self._settle_in_turn)
+
+    async def _write(self, batch: Sequence[_Waiting], settle: Settle) -> None:
+        if not batch:
+            return
+        settled = await self._through_outages(settle, [each.settlement for each in batch])
+        now = asyncio.get_running_loop().time()
+        for each in batch:
+            key = each.settlement.key()
+            if key is not None and key in settled.busy and now < each.until:
+                self._held_up.setdefault(key, []).append(each)
+            elif not each.future.done():
+                each.future.set_result(settled.states.get(each.settlement.item_id))
+        if self._held_up:
+            self._start("work completer of keys that are held", self._run_held_up)
+
+    async def _through_outages(self, settle: Settle, settlements: Sequence[Settlement]) -> Settled:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._give_up_after
         pause = _FIRST_PAUSE
         while True:
             try:
-                return await self._settle(settlements)
+                return await settle(settlements)
             except (StationmasterError, asyncpg.InternalClientError) as error:
                 # Repeating is safe: an end that was written leaves no lease to write under.
                 logger.warning("ends of work items could not be written: %s", error)
                 if loop.time() + pause > until:
-                    return {}
+                    return _NOTHING
             except Exception:
                 logger.exception("ends of work items were refused")
-                return await self._one_by_one(settlements)
+                return await self._one_by_one(settle, settlements)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _one_by_one(self, settlements: list[Settlement]) -> dict[UUID, State]:
+    async def _one_by_one(self, settle: Settle, settlements: Sequence[Settlement]) -> Settled:
         """Halve a batch that was refused until only the culprit fails; the reaper sees to that."""
         if len(settlements) <= 1:
-            return {}
+            return _NOTHING
         middle = len(settlements) // 2
-        first = await self._through_outages(settlements[:middle])
-        return first | await self._through_outages(settlements[middle:])
+        first = await self._through_outages(settle, settlements[:middle])
+        second = await self._through_outages(settle, settlements[middle:])
+        return Settled(first.states | second.states, first.admitted or second.admitted, first.busy | second.busy)
 
-    async def _settle(self, settlements: list[Settlement]) -> dict[UUID, State]:
-        if all(settlement.concurrency_key is None for settlement in settlements):
-            async with self._database.system(autocommit=True) as tx:
-                return await claim_store.settle(tx, settlements)
+    async def _settle_plain(self, settlements: Sequence[Settlement]) -> Settled:
+        """Those that have no key, in one statement."""
+        async with self._database.system(autocommit=True) as tx:
+            return Settled(await claim_store.settle(tx, settlements), False, frozenset())
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> Settled:
+        """Those whose keys nobody holds."""
         async with self._database.system() as tx:
-            states, admitted = await settle_all(tx, settlements)
-            if admitted:
-                tx.after_commit(self._admitted)
-        return states
+            settled = await settle_all(tx, settlements, wait=False)
+            self._tell(tx, settled)
+        return settled
+
+    async def _settle_in_turn(self, settlements: Sequence[Settlement]) -> Settled:
+        """Those of one key, behind whoever waits for it already; for a while."""
+        try:
+            async with self._database.system() as tx:
+                await tx.wait_at_most(_TURN)
+                settled = await settle_all(tx, settlements)
+                self._tell(tx, settled)
+        except Aborted:
+            return _NOTHING._replace(busy=frozenset(key for each in settlements if (key := each.key())))
+        return settled
+
+    def _tell(self, tx: Transaction, settled: Settled) -> None:
+        if settled.admitted:
+            tx.after_commit(self._admitted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
@@ -13,6 +13,7 @@ from stationmaster_server.work.rows import COLUMNS, to_item
 _LOOK = """
 SELECT i.organization_id, i.item_id FROM work_items i
 WHERE i.follow_up AND NOT i.followed_up AND i.state IN ('SUCCEEDED', 'CANCELLED', 'DEAD') AND i.kind = ANY($1::text[])
+  AND i.organization_id <> ALL($3::uuid[])
 ORDER BY i.finished_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
 """
 _LOCK = f"""
@@ -23,13 +24,15 @@ FOR NO KEY UPDATE SKIP LOCKED
 """
 
 
-async def look(tx: Transaction, kinds: Sequence[str], limit: int) -> dict[UUID, list[UUID]]:
-    """Items that have ended and that nobody deals with, the oldest ends first, by organization.
+async def look(
+    tx: Transaction, kinds: Sequence[str], limit: int, *, without: Collection[UUID] = ()
+) -> dict[UUID, list[UUID]]:
+    """Items that have ended and that nobody deals with, the oldest ends first, by organization, `without` some.
 
     For `lock`, which is to make sure: in between, whatever must be locked before items can be.
     """
     found = defaultdict[UUID, list[UUID]](list)
-    for organization_id, item_id in await tx.fetch(_LOOK, list(kinds), limit):
+    for organization_id, item_id in await tx.fetch(_LOOK, list(kinds), limit, list(without)):
         found[organization_id].append(item_id)
     return dict(found)
 

@@ -41,13 +41,32 @@ async def lock(tx: Transaction, keys: Iterable[Key]) -> None:
     )
 
 
-async def slots_taken(tx: Transaction, key: Key) -> int:
-    """How many items of a locked key hold a slot."""
+async def lock_free(tx: Transaction, keys: Iterable[Key]) -> set[Key]:
+    """Lock those of the keys that nobody else holds, and return them; nobody is waited for."""
+    ordered = sorted(set(keys))
+    rows = await tx.fetch(
+        "SELECT organization_id, concurrency_key FROM work_keys"
+        " WHERE (organization_id, concurrency_key) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))"
+        " FOR UPDATE SKIP LOCKED",
+        [key.organization_id for key in ordered],
+        [key.name for key in ordered],
+    )
+    return {Key(row[0], row[1]) for row in rows}
+
+
+async def slots_taken(tx: Transaction, keys: Iterable[Key]) -> dict[Key, int]:
+    """How many items of each of the locked keys hold a slot."""
+    ordered = sorted(set(keys))
     sql = """
-    SELECT count(*) FROM work_items
-    WHERE organization_id = $1 AND concurrency_key = $2 AND state IN ('QUEUED', 'RUNNING', 'SUSPENDED')
+    SELECT k.organization_id, k.concurrency_key, (
+        SELECT count(*) FROM work_items i
+        WHERE i.organization_id = k.organization_id AND i.concurrency_key = k.concurrency_key
+          AND i.state IN ('QUEUED', 'RUNNING', 'SUSPENDED')
+    )
+    FROM unnest($1::uuid[], $2::text[]) AS k(organization_id, concurrency_key)
     """
-    return int(await tx.fetchval(sql, *key))
+    rows = await tx.fetch(sql, [key.organization_id for key in ordered], [key.name for key in ordered])
+    return {Key(row[0], row[1]): row[2] for row in rows}
 
 
 class Member(NamedTuple):

@@ -130,7 +130,10 @@ class NewWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """An item as it is stored. `errors` has an object for each failed attempt: attempt, error, reason, at, worker."""
+    """An item as it is stored. `errors` has an object for each failed attempt: attempt, error, reason, at, worker.
+
+    `started_at`: when the first attempt began, of those since it was last queued by hand.
+    """
 
     organization_id: UUID
     user_id: UUID

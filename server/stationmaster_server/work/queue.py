@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Protocol
+from functools import partial
+from itertools import groupby
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
@@ -24,7 +26,15 @@ from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.retry import decide
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.store import Lease
-from stationmaster_server.work.submission import insert_one, insert_plain, is_plain, key_of
+from stationmaster_server.work.submission import (
+    Room,
+    insert_admitted,
+    insert_one,
+    insert_plain,
+    is_plain,
+    key_of,
+    looks_up,
+)
 
 
 class LocalWorker(Protocol):
@@ -74,14 +84,15 @@ class WorkQueue:
 
     async def offer(self, tx: Transaction, work: NewWork, *, claim_here: bool = False) -> tuple[WorkItem, bool]:
         """As `submit`; also tells whether the item is new."""
-        await self._backlog.check(tx, work.organization_id, 1)
+        room = partial(self._backlog.check, tx, work.organization_id)
         lease = self._lease(work) if claim_here else None
         taken, created = False, True
         try:
             if is_plain(work):
+                await room(1)
                 (item,) = await insert_plain(tx, [work], lease)
             else:
-                item, created = await insert_one(tx, work, lease)
+                item, created = await insert_one(tx, work, lease, room)
             taken = created and item.state is State.RUNNING
         finally:
             if lease is not None and not taken and self._worker is not None:
@@ -94,20 +105,36 @@ class WorkQueue:
         return item, created
 
     async def submit_many(self, tx: Transaction, works: Sequence[NewWork], *, bounded: bool = True) -> list[WorkItem]:
-        """Put items of one organization into the queue; those without keys in one statement. Errors as of `submit`.
+        """Put items of one organization into the queue, those that are alike in one statement where that is possible.
+
+        Errors as of `submit`.
 
         `bounded` False: what follows from work that was let in is let in, however much waits.
         """
         if not works:
             return []
-        if bounded:
-            await self._backlog.check(tx, works[0].organization_id, len(works))
+        room: Room = partial(self._backlog.check, tx, works[0].organization_id) if bounded else _enough
         keys = {key for work in works if (key := key_of(work)) is not None}
         if keys:
             await key_store.lock_new(tx, keys)
-        plain = iter(await insert_plain(tx, [work for work in works if is_plain(work)]))
-        items = [next(plain) if is_plain(work) else (await insert_one(tx, work, None))[0] for work in works]
+        plain = [work for work in works if is_plain(work)]
+        if plain:
+            await room(len(plain))
+        inserted = iter(await insert_plain(tx, plain))
+        others = iter(await self._insert_others(tx, [work for work in works if not is_plain(work)], room))
         tx.after_commit(self.wake)
+        return [next(inserted if is_plain(work) else others) for work in works]
+
+    async def _insert_others(self, tx: Transaction, works: Sequence[NewWork], room: Room) -> list[WorkItem]:
+        """In their order, which decides who of a key gets its slots; the keys are locked."""
+        items: list[WorkItem] = []
+        for alone, group in groupby(works, looks_up):
+            together = list(group)
+            if alone:
+                items += [(await insert_one(tx, work, None, room))[0] for work in together]
+            else:
+                await room(len(together))
+                items += await insert_admitted(tx, together)
         return items
 
     def _lease(self, work: NewWork) -> Lease | None:
@@ -139,11 +166,11 @@ class WorkQueue:
             await key_store.lock_new(tx, [key_store.Key(organization_id, name) for name in names if name])
 
     async def cancel(
-        self, tx: Transaction, organization_id: UUID, item_id: UUID, reason: str = "CANCELLED"
+        self, tx: Transaction, organization_id: UUID, item_id: UUID, reason: str = "CANCELLED", why: str = ""
     ) -> WorkItem:
         """Cancel an item at once, or ask the worker that runs it (which hears of it within a second); NotFound.
 
-        An item that has ended is returned as it is.
+        An item that has ended is returned as it is. `why` is for people, and kept with the errors.
         """
         item = await self.get(tx, organization_id, item_id)
         if item.state in FINAL:
@@ -151,7 +178,7 @@ class WorkQueue:
         key = key_of(item)
         if key is not None:
             await key_store.lock(tx, [key])
-        cancelled = await store.cancel(tx, organization_id, [item_id], reason)
+        cancelled = await store.cancel(tx, organization_id, [item_id], reason, why)
         if not cancelled:
             return await self.get(tx, organization_id, item_id)
         if cancelled[0].state is State.RUNNING:
@@ -209,7 +236,7 @@ class WorkQueue:
         settlement = Settlement(item.organization_id, item.item_id, run.lease_token, item.concurrency_key, decision)
         run.completing = True
         try:
-            states, freed = await settle_all(tx, [settlement])
+            states, admitted, _ = await settle_all(tx, [settlement])
         except BaseException:
             run.completing = False
             raise
@@ -217,7 +244,7 @@ class WorkQueue:
             run.completing = False
             run.lost = True
             raise LeaseLost(f"item {item.item_id} is run by somebody else")
-        tx.after_commit(lambda: self._completed(run, freed or states[item.item_id] is State.QUEUED))
+        tx.after_commit(lambda: self._completed(run, admitted or states[item.item_id] is State.QUEUED))
         return states[item.item_id]
 
     def _completed(self, run: Run, wake: bool) -> None:
@@ -285,20 +312,39 @@ class WorkQueue:
             tx.after_commit(self.wake)
 
 
+class Settled(NamedTuple):
+    """What became of ends: the states by item, whether anybody got a slot, and which keys somebody else held."""
+
+    states: dict[UUID, State]
+    admitted: bool
+    busy: frozenset[key_store.Key]
+
+
 async def settle_all(
-    tx: Transaction, settlements: Sequence[Settlement], *, expired: bool = False
-) -> tuple[dict[UUID, State], bool]:
-    """End attempts and let in who waited for their slots; the states by item, and whether anybody was let in."""
-    locked = [key for settlement in settlements if (key := settlement.key()) is not None]
-    if locked:
-        await key_store.lock(tx, locked)
-    states = await claim_store.settle(tx, settlements, expired=expired)
+    tx: Transaction, settlements: Sequence[Settlement], *, expired: bool = False, wait: bool = True
+) -> Settled:
+    """End attempts and let in who waited for their slots.
+
+    `wait` False: those whose key somebody else holds are left out, so that nobody is held up by another's key.
+    """
+    keys = {key for settlement in settlements if (key := settlement.key()) is not None}
+    busy = frozenset[key_store.Key]()
+    if keys and wait:
+        await key_store.lock(tx, keys)
+    elif keys:
+        busy = frozenset(keys - await key_store.lock_free(tx, keys))
+        settlements = [settlement for settlement in settlements if settlement.key() not in busy]
+    states = await claim_store.settle(tx, settlements, expired=expired) if settlements else {}
     freed = [
         key
         for settlement in settlements
         if (key := settlement.key()) is not None and states.get(settlement.item_id) in FINAL
     ]
-    return states, bool(freed and await key_store.admit(tx, freed))
+    return Settled(states, bool(freed and await key_store.admit(tx, freed)), busy)
+
+
+async def _enough(adding: int) -> None:
+    """There is room, however much waits."""
 
 
 def _illegal(item: WorkItem, wanted: str) -> FailedPrecondition:

@@ -83,7 +83,7 @@ class Reaper:
             return 0
         settlements = [_settlement(item, cause) for item, cause in expired]
         async with self._database.system() as tx:
-            states, _ = await settle_all(tx, settlements, expired=True)
+            states = (await settle_all(tx, settlements, expired=True, wait=False)).states
         if states:
             self._wake()
         for item, cause in expired:
@@ -105,8 +105,7 @@ class Reaper:
         async with self._database.system() as tx:
             stalled = await key_store.with_unused_slots(tx)
             if stalled:
-                await key_store.lock(tx, stalled)
-                await key_store.admit(tx, stalled)
+                await key_store.admit(tx, await key_store.lock_free(tx, stalled))
         async with self._database.system(autocommit=True) as tx:
             await claim_store.forget_unused(tx)
 

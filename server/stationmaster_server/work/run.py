@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -24,6 +25,7 @@ class Run:
         "completing",
         "item",
         "lease_token",
+        "lend",
         "lost",
         "missed",
         "paused",
@@ -52,6 +54,7 @@ class Run:
         self.settled = False  # the end is committed
         self.lost = False  # somebody else has the item
         self.task: asyncio.Task[None] | None = None
+        self.lend: Callable[[bool], None] = lambda lent: None  # whether the slot is for others
         # The handler's: called once the end of the attempt is committed.
         self.then: Callable[[], None] | None = None
 
@@ -59,6 +62,18 @@ class Run:
     def attempt(self) -> int:
         """1 for the first attempt."""
         return self.item.attempt
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, the handler takes no slot of its worker: for one that does nothing but wait for other work.
+
+        Nothing bounds how many wait like that but their handlers. At the end it has its slot again, at once.
+        """
+        self.lend(True)
+        try:
+            yield
+        finally:
+            self.lend(False)
 
     def heartbeat(self, progress: Mapping[str, Any] | None = None) -> None:
         """Say that the handler is alive and, with `progress`, how far; carried out with the next beat, within a second.

@@ -196,7 +196,9 @@ UPDATE work_items i
 SET cancel_requested = true,
     state = CASE WHEN state = 'RUNNING' THEN state ELSE 'CANCELLED' END,
     finished_at = CASE WHEN state = 'RUNNING' THEN NULL ELSE now() END,
-    reason = $3
+    reason = $3,
+    errors = CASE WHEN $4 = '' THEN errors ELSE errors || jsonb_build_object(
+        'attempt', attempt, 'error', $4::text, 'reason', $3::text, 'at', now()) END
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id
   AND l.old_state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
@@ -204,9 +206,14 @@ RETURNING {COLUMNS}
 """
 
 
-async def cancel(tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID], reason: str) -> list[WorkItem]:
-    """Cancel what is not RUNNING, ask what is to stop; what has ended is left out. The keys must be locked."""
-    return [to_item(row) for row in await tx.fetch(_CANCEL, organization_id, list(item_ids), reason)]
+async def cancel(
+    tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID], reason: str, why: str = ""
+) -> list[WorkItem]:
+    """Cancel what is not RUNNING, ask what is to stop; what has ended is left out. The keys must be locked.
+
+    `why`, the reason for people, is kept with the errors.
+    """
+    return [to_item(row) for row in await tx.fetch(_CANCEL, organization_id, list(item_ids), reason, why)]
 
 
 _RESUME = f"""
@@ -272,8 +279,8 @@ _REVIVE = f"""
 {_LOCKED}
 UPDATE work_items i
 SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
-    finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false, rate_slot = NULL,
-    followed_up = false,
+    started_at = NULL, finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false,
+    rate_slot = NULL, followed_up = false,
     start_deadline = NULL, close_deadline = now() + close_timeout
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from stationmaster_server.db.ids import new_id
@@ -20,6 +20,9 @@ from stationmaster_server.work.model import (
 )
 from stationmaster_server.work.store import Lease, Row
 
+Room = Callable[[int], Awaitable[None]]
+"""Makes sure that the queue takes so many more items. Raises ResourceExhausted(QUEUE_FULL)."""
+
 
 def key_of(item: NewWork | WorkItem) -> Key | None:
     """The item's concurrency key."""
@@ -31,12 +34,24 @@ def is_plain(work: NewWork) -> bool:
     return work.concurrency_key is None and work.idempotency_key is None and work.on_conflict is OnConflict.FAIL
 
 
+def looks_up(work: NewWork) -> bool:
+    """Whether something has to be looked up for it alone, or somebody cancelled, before it is inserted."""
+    return (
+        work.idempotency_key is not None
+        or work.on_conflict is not OnConflict.FAIL
+        or (work.concurrency_key is not None and work.strategy is Strategy.CANCEL_RUNNING)
+    )
+
+
 Shape = tuple[object, ...]
 
 
-def _shape(work: NewWork) -> Shape:
-    """What plain items that go into one statement have in common."""
+def _shape(work: NewWork, state: State) -> Shape:
+    """What items that go into one statement have in common."""
     return (
+        state,
+        work.concurrency_key,
+        work.max_running,
         work.organization_id,
         work.user_id,
         work.kind,
@@ -52,15 +67,36 @@ def _shape(work: NewWork) -> Shape:
 
 async def insert_plain(tx: Transaction, works: Sequence[NewWork], lease: Lease | None = None) -> list[WorkItem]:
     """Insert plain items, those that are alike in one statement; AlreadyExists when an id is taken."""
-    alike: dict[Shape, tuple[NewWork, list[Row]]] = {}
+    state = State.QUEUED if lease is None else State.RUNNING
+    return await _insert_alike(tx, [(work, state) for work in works], lease)
+
+
+async def insert_admitted(tx: Transaction, works: Sequence[NewWork]) -> list[WorkItem]:
+    """Insert items of locked keys for which nothing `looks_up`; they get slots in their order.
+
+    Those that are alike are one statement; AlreadyExists when an id is taken.
+    """
+    keys = [Key(work.organization_id, work.concurrency_key or "") for work in works]
+    taken = await key_store.slots_taken(tx, keys)
+    admitted = []
+    for key, work in zip(keys, works, strict=True):
+        state = _admission(work, taken[key])
+        taken[key] += state is State.QUEUED
+        admitted.append((work, state))
+    return await _insert_alike(tx, admitted)
+
+
+async def _insert_alike(
+    tx: Transaction, works: Sequence[tuple[NewWork, State]], lease: Lease | None = None
+) -> list[WorkItem]:
+    alike: dict[Shape, tuple[NewWork, State, list[Row]]] = {}
     order: list[UUID] = []
-    for work in works:
+    for work, state in works:
         row = Row(work.item_id or new_id(), work.subject_id, work.payload)
         order.append(row.item_id)
-        alike.setdefault(_shape(work), (work, []))[1].append(row)
-    state = State.QUEUED if lease is None else State.RUNNING
+        alike.setdefault(_shape(work, state), (work, state, []))[2].append(row)
     inserted: dict[UUID, WorkItem] = {}
-    for like, rows in alike.values():
+    for like, state, rows in alike.values():
         inserted |= await store.insert(tx, like, rows, state, lease)
     for item_id in order:
         if item_id not in inserted:
@@ -68,8 +104,8 @@ async def insert_plain(tx: Transaction, works: Sequence[NewWork], lease: Lease |
     return [inserted[item_id] for item_id in order]
 
 
-async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None) -> tuple[WorkItem, bool]:
-    """Insert an item, or find the one that stands for it; tells whether it is new.
+async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None, room: Room) -> tuple[WorkItem, bool]:
+    """Insert an item, or find the one that stands for it, which needs no room; tells whether it is new.
 
     The key is locked first, so that a repeat is seen before it can cancel anybody.
     """
@@ -84,9 +120,12 @@ async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None) -> tup
     existing = await _existing(tx, work)
     if existing is not None:
         return existing, False
+    await room(1)
     state = State.QUEUED
-    if key is not None:  # one that is held back takes no slot
-        state = State.WAITING if work.paused else await _admission(tx, work, key)
+    if key is not None:
+        if work.strategy is Strategy.CANCEL_RUNNING:  # also one that is held back: later it only waits for its slot
+            await _make_room(tx, work, key)
+        state = _admission(work, (await key_store.slots_taken(tx, [key]))[key])
     row = Row(work.item_id or new_id(), work.subject_id, work.payload)
     if lease is not None and state is State.QUEUED:
         inserted = await store.insert(tx, work, [row], State.RUNNING, lease)
@@ -132,13 +171,11 @@ async def _raced(tx: Transaction, work: NewWork, item_id: UUID) -> WorkItem:
     raise AlreadyExists("work item", str(item_id))
 
 
-async def _admission(tx: Transaction, work: NewWork, key: Key) -> State:
-    """The state that an item of a locked key begins in."""
-    if work.strategy is Strategy.CANCEL_RUNNING:
-        await _make_room(tx, work, key)
-    if await key_store.slots_taken(tx, key) < work.max_running:
+def _admission(work: NewWork, taken: int) -> State:
+    """The state that an item begins in, of whose key so many slots are taken. One that is held back takes none."""
+    if not work.paused and taken < work.max_running:
         return State.QUEUED
-    return State.CANCELLED if work.strategy is Strategy.CANCEL_NEWEST else State.WAITING
+    return State.CANCELLED if work.strategy is Strategy.CANCEL_NEWEST and not work.paused else State.WAITING
 
 
 async def _make_room(tx: Transaction, work: NewWork, key: Key) -> None:

@@ -32,6 +32,7 @@ _CLAIM_LIMIT = 200
 _END_LIMIT = 5.0  # seconds for a handler that was ended at the stop; past it the item is left to its lease
 _WRITE_LIMIT = 1.0  # seconds for the ends at the stop, though the grace is over
 _PROMISE = 1.0  # seconds that a slot is kept for a submission: one that was rolled back does not say so
+_LOOK = 0.02  # seconds between two looks, at the stop, whether a promised slot was taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,12 @@ class Worker:
         self._settings = settings or WorkerSettings()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._held: dict[UUID, Run] = {}  # by lease token: claimed, and not known to be settled
-        self._active = 0  # handlers that run
+        self._active = 0  # handlers that run and take a slot
+        self._waiting = 0  # handlers that have lent theirs
         self._promised: dict[UUID, float] = {}  # by lease token, until when: of submissions that may yet commit
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._over = False  # the grace of the stop: what is taken now is handed back
         self._claimer: asyncio.Task[None] | None = None
         self._completer = Completer(database, queue.wake, self._settings.lease * 4)
         self._heart = Heart(database, self._settings.lease, self._held.values(), self._told)
@@ -94,15 +97,25 @@ class Worker:
         await self._reaper.stop()
         if self._claimer is not None:
             await _end(self._claimer, max(until - loop.time(), _WRITE_LIMIT))
-        tasks = [run.task for run in self._held.values() if run.task is not None]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=max(until - loop.time(), 0))
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=_END_LIMIT)
+        await self._finished(until)
+        self._over = True
+        for task in self._running():
+            task.cancel()
+        await self._finished(loop.time() + _END_LIMIT)
         await self._completer.close(timedelta(seconds=max(until - loop.time(), _WRITE_LIMIT)))
         await self._heart.stop()
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [run.task for run in self._held.values() if run.task is not None and not run.task.done()]
+
+    async def _finished(self, until: float) -> None:
+        """Wait until nothing runs, and no submission is about to commit what would run; no longer than `until`."""
+        loop = asyncio.get_running_loop()
+        while (tasks := self._running()) or self._count_promised():
+            left = until - loop.time()
+            if left <= 0:
+                return
+            await (asyncio.wait(tasks, timeout=left) if tasks else asyncio.sleep(min(left, _LOOK)))
 
     # What the queue asks of the worker of its server.
 
@@ -141,12 +154,22 @@ class Worker:
     # Claiming.
 
     def _free(self) -> int:
+        slots = self._settings.slots
+        # Ends that are still to be written hold no slot, unless they pile up.
+        return min(slots - self._active, 2 * slots + self._waiting - len(self._held)) - self._count_promised()
+
+    def _count_promised(self) -> int:
         now = asyncio.get_running_loop().time()
         while self._promised and self._promised[oldest := next(iter(self._promised))] < now:
             del self._promised[oldest]
-        slots = self._settings.slots
-        # Ends that are still to be written hold no slot, unless they pile up.
-        return min(slots - self._active, 2 * slots - len(self._held)) - len(self._promised)
+        return len(self._promised)
+
+    def _lend(self, lent: bool) -> None:
+        change = 1 if lent else -1
+        self._waiting += change
+        self._active -= change
+        if lent:
+            self._wake.set()
 
     async def _claim_forever(self) -> None:
         while not self._stopping.is_set():
@@ -188,13 +211,14 @@ class Worker:
 
     def _run(self, item: WorkItem) -> None:
         run = Run(item, self._stopping, asyncio.get_running_loop().time())
+        run.lend = self._lend
         self._held[run.lease_token] = run
         self._active += 1
         run.task = asyncio.create_task(self._process(run))
 
     async def _process(self, run: Run) -> None:
         try:
-            outcome = await self._outcome(run)
+            outcome = Released() if self._over else await self._outcome(run)
         finally:
             self._active -= 1
             self._wake.set()

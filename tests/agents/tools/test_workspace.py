@@ -225,3 +225,24 @@ def racing(swap: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def test_a_folder_is_removed_with_all_that_is_in_it_and_nothing_that_links_in_it_lead_to(root: Path) -> None:
+    workspace = Workspace(root)
+    workspace.write("exports/one/deep/file", b"a")
+    workspace.write("exports/two", b"b")
+    (root / "exports" / "one" / "link").symlink_to(root.parent / "outside")
+    assert workspace.remove_folder("exports/one")
+    assert [entry.path for entry in workspace.walk("")] == ["exports", "exports/two"]
+    assert (root.parent / "outside" / "secret").read_bytes() == SECRET
+
+
+@pytest.mark.parametrize("path", ["missing", "missing/one", "file", "link", "link/inner"])
+def test_what_is_no_folder_of_the_workspace_is_not_removed(root: Path, path: str) -> None:
+    workspace = Workspace(root)
+    workspace.write("file", b"a")
+    (root.parent / "outside" / "inner").mkdir()
+    (root / "link").symlink_to(root.parent / "outside")
+    assert not workspace.remove_folder(path)
+    assert (root / "file").exists()
+    assert (root.parent / "outside" / "inner").exists()

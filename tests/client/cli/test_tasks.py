@@ -276,3 +276,18 @@ async def test_queue_is_watched_until_ctrl_c(stationmaster: Program, steered: St
     os.kill(process.pid, signal.SIGINT)
     await process.communicate()
     assert process.returncode == 130
+
+
+async def test_run_says_what_it_waits_for(stationmaster: Program) -> None:
+    _, _, _, run, _, watched = await stationmaster.many(
+        [
+            ("tasks", "create", "up", *STEERED),
+            ("tasks", "create", "down", *STEERED),
+            ("tasks", "depend", "down", "up"),
+            ("tasks", "run", "down"),
+            ("executions", "cancel", "-"),
+            ("executions", "watch", "-"),
+        ]
+    )
+    assert "It waits for tasks/up. Not to wait: --ignore-dependencies." in run.err
+    assert "… waits for tasks/up" in watched.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 import pytest_asyncio
+from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client import Client
 from stationmaster_client.structs import values
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.crawl.journal import forget_old
@@ -75,6 +78,33 @@ async def test_a_crawl_ends_with_its_pages_as_markdown_and_tells_of_each(
     assert (last.fraction, dict(last.counters)) == (1.0, {"fetched": 2, "failed": 1, "skipped": 1})
     lines = [event.execution_log.text for event in events if event.HasField("execution_log")]
     assert lines == [f"{site.url('/gone')}: the site answered 404"]
+
+
+async def test_the_report_of_a_crawl_lists_its_pages_and_why_others_are_missing(
+    site: Site, tasks: TaskServiceAsyncStub, station: RunningServer
+) -> None:
+    site.pages = {"/": page("home", ["/a", "/gone", "/private"]), "/a": page("a")}
+    site.pages["/robots.txt"] = robots("User-agent: *", "Disallow: /private")
+    options = pb.ExecutionOptions(report_formats=[storage_pb2.REPORT_FORMAT_JSON])
+    payload = struct({"sitemaps": False, "start_urls": [site.url()]})
+    spec = pb.ExecutionSpec(kind="crawl", payload=payload, options=options)
+    name = (await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=spec))).name
+
+    async def made() -> list[str]:
+        return list((await tasks.GetExecution(pb.GetExecutionRequest(name=name))).reports)
+
+    async with Client.connect(station.target, station.admin_key) as client:
+        report = json.loads(await client.reports.read((await until(made, seconds=60))[0]))
+    pages, others = report["sections"][1:]
+    assert [row[:4] for row in pages["table"]["rows"]] == [
+        [site.url("/"), "home", "0", "200"],
+        [site.url("/a"), "a", "1", "200"],
+    ]
+    assert [(row[0], row[1], row[3]) for row in others["table"]["rows"]] == [
+        (site.url("/gone"), "failed", "the site answered 404"),
+        (site.url("/private"), "skipped", "forbidden by robots.txt"),
+    ]
+    assert others["text"] == "- 1 answered with an error\n- 1 forbidden by robots.txt"
 
 
 @pytest.mark.parametrize(

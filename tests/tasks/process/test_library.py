@@ -18,7 +18,7 @@ from stationmaster_server.db.roles import APP_ROLE
 from stationmaster_server.embedding.encoder import DIMENSIONS
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.errors import LeaseLost
-from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks import search_store
 from stationmaster_server.tasks.process.library import Library
 from stationmaster_server.tasks.process.model import Document, Source, Splitting
@@ -39,7 +39,7 @@ def library(database: Database) -> Library:
 
 
 def caller_of(tenant: Tenant) -> Caller:
-    return system_caller(tenant.organization_id, tenant.user_id, "test")
+    return system_caller(tenant.organization_id, tenant.user_id, request_id="test")
 
 
 def document(tenant: Tenant, text: str = TEXT, source: str = "lighthouses") -> Document:

@@ -21,7 +21,7 @@ from stationmaster_server.tasks.reports.as_html import as_html
 from stationmaster_server.tasks.reports.as_json import as_json
 from stationmaster_server.tasks.reports.as_markdown import as_markdown
 from stationmaster_server.tasks.reports.as_pdf import as_pdf
-from stationmaster_server.tasks.reports.model import Report
+from stationmaster_server.tasks.reports.model import Progress, Report, Section, Table
 from stationmaster_server.tasks.reports.rendering import RENDERERS, TIME_LIMIT
 
 from tests.tasks.reports.samples import EXECUTION, failed, succeeded
@@ -170,6 +170,26 @@ def test_pdf_has_a_title_page_numbers_and_bookmarks() -> None:
         assert f"{number} of {count}" in page.extract_text()
     titles = [str(mark["/Title"]) for mark in reader.outline if not isinstance(mark, list)]
     assert titles == ["Errors", "Timings", "Usage", "Progress", "Exported files", "Conversation", "Notes"]
+
+
+@pytest.mark.parametrize("count", range(26, 31))
+def test_no_row_of_a_table_is_alone_on_a_page_of_the_pdf(count: int) -> None:
+    rows = tuple((f"https://example.com/{number}", f"Title {number}", "200") for number in range(count))
+    pages = Section("Pages", table=Table(("URL", "Title", "Status"), rows, frozenset({2})))
+    report = replace(failed(), attempts=(), spans=(), progress=Progress(), sections=(pages,), reason="")
+    reader = pypdf.PdfReader(BytesIO(as_pdf(report)))
+    shown = [len(re.findall(r"\b200\b", page.extract_text())) for page in reader.pages]
+    assert sum(shown) == count
+    assert 1 not in shown
+
+
+def test_short_cells_of_a_table_in_html_are_never_broken() -> None:
+    rows = (("rate_limit_seconds", "0.5"), ("prompt", "Find what is in the way. " * 10))
+    payload = Section("Payload", table=Table(("Field", "Value"), rows))
+    page = as_html(replace(succeeded(), sections=(payload,))).decode()
+    assert '<td dir="auto" class="short">rate_limit_seconds</td>' in page
+    assert '<td dir="auto">Find what' in page
+    assert "td.short { white-space: nowrap; }" in page
 
 
 def test_pdf_has_a_glyph_for_every_script_of_the_sample() -> None:

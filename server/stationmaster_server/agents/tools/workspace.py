@@ -7,6 +7,7 @@ is used: a link that appears meanwhile is refused, not followed.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -128,6 +129,17 @@ class Workspace:
             except BaseException:
                 _remove_if_there(aside, folder)
                 raise
+
+    def remove_folder(self, path: str) -> bool:
+        """Remove a folder with all that is in it, following no link; whether there was one."""
+        *folders, name = self._named(path)
+        try:
+            with self._folder(folders) as folder:
+                os.close(_enter(name, folder, make=False))
+                shutil.rmtree(name, dir_fd=folder)
+        except (FileNotFoundError, PathRefused):
+            return False
+        return True
 
     def entries(self, path: str) -> Iterator[Entry]:
         """What lies in a folder, by name; links and devices are left out.

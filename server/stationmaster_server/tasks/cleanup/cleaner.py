@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Cursor, PageRequest
 from stationmaster_server.events.log import EventLog
 from stationmaster_server.identity.model import AuditEntry
-from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store as session_store
 from stationmaster_server.sessions.events import DELTAS
 from stationmaster_server.sessions.model import session_name
-from stationmaster_server.sessions.workspaces import Workspaces
 from stationmaster_server.tasks.cleanup import store
-from stationmaster_server.tasks.model import execution_name
-from stationmaster_server.tasks.workspaces import ExecutionWorkspaces, remove_tree
+from stationmaster_server.tasks.cleanup.forgetting import Forgetting, Tools
+from stationmaster_server.tasks.workspaces import remove_tree
 
 BATCH = 50
-"""Executions, or sessions, at once."""
+"""Sessions at once."""
 _ROWS = 5_000
 """Rows that one transaction deletes."""
 _LIMIT = timedelta(minutes=10)
@@ -41,25 +37,21 @@ class Target(StrEnum):
     REQUEST_IDS = "request_ids"
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the clean-up works with."""
-
-    database: Database
-    log: EventLog
-    audit: AuditLog
-    pools: Pools
-    sessions: Workspaces
-    executions: ExecutionWorkspaces
-
-
 class Cleaner:
     """Cleans one organization up. `counts` has how much was deleted; in a dry run, how much would be."""
 
     def __init__(
-        self, tools: Tools, caller: Caller, before: datetime, counts: Mapping[str, int], tell: Callable[[], None]
+        self,
+        tools: Tools,
+        log: EventLog,
+        caller: Caller,
+        before: datetime,
+        counts: Mapping[str, int],
+        tell: Callable[[], None],
     ) -> None:
         self._tools = tools
+        self._log = log
+        self._forgetting = Forgetting(tools, caller.tenant.organization_id, before, caller)
         self._caller = caller
         self._organization_id = caller.tenant.organization_id
         self._before = before
@@ -69,10 +61,10 @@ class Cleaner:
     async def count(self, target: Target) -> None:
         """How much there is to clean up."""
         tools, organization_id = self._tools, self._organization_id
-        async with tools.database.tenant(self._caller.tenant, read=True) as tx:
-            if target is Target.EXECUTIONS:
-                self._add("executions", await store.count_executions(tx, organization_id, self._before))
-            elif target is Target.REQUEST_IDS:
+        if target is Target.EXECUTIONS:
+            self._add("executions", await self._forgetting.count())
+        if target is Target.REQUEST_IDS:
+            async with tools.database.tenant(self._caller.tenant, read=True) as tx:
                 self._add("request_ids", await store.count_requests(tx, organization_id))
         if target in (Target.WORKSPACES, Target.DELTAS):
             async for sessions in self._ended_sessions():
@@ -101,47 +93,11 @@ class Cleaner:
             self._add("deltas", await store.count_deltas(tx, self._organization_id, session_id, DELTAS))
 
     async def _executions(self) -> AsyncGenerator[None, None]:
-        database, tenant, organization_id = self._tools.database, self._caller.tenant, self._organization_id
-        while True:
-            async with database.tenant(tenant, read=True) as tx:
-                stray = await store.stray_streams(tx, organization_id, self._before, BATCH)
-            if not stray:
-                break
-            await self._rest_of(stray)
-            yield
-        while True:
-            async with database.tenant(tenant, read=True) as tx:
-                ids = await store.old_executions(tx, organization_id, self._before, BATCH)
-            if not ids:
-                return
-            async with database.tenant(tenant) as tx:
-                gone, reports = await store.delete_executions(tx, organization_id, self._before, ids)
-                await self._tools.audit.write(tx, self._caller, _deleted(gone, reports))
-            self._add("executions", len(gone))
-            self._add("reports", reports)
-            await self._rest_of(gone)
-            yield
-            if not gone:
-                return  # somebody is at them: the next clean-up will find what is left
-
-    async def _rest_of(self, ids: Sequence[UUID]) -> None:
-        """What executions that are gone have left. Their streams go last: by these, what is left is found again."""
-        organization_id, removed = self._organization_id, 0
-        for what, delete in (("events", store.delete_events), ("crawl_pages", store.delete_pages)):
-            deleted = _ROWS
-            while deleted == _ROWS:
-                async with self._tools.database.tenant(self._caller.tenant) as tx:
-                    deleted = await delete(tx, organization_id, ids, _ROWS)
-                    tx.audited = True  # with the executions
-                self._add(what, deleted)
-        for execution_id in ids:
-            removed += await self._tools.pools.blocking(
-                self._tools.executions.remove, organization_id, execution_id, timeout=_LIMIT
-            )
-        self._add("workspaces", removed)
-        async with self._tools.database.tenant(self._caller.tenant) as tx:
-            await store.delete_streams(tx, organization_id, ids)
-            tx.audited = True  # with the executions
+        async with aclosing(self._forgetting.forget()) as steps:
+            async for step in steps:
+                for what, count in step.items():
+                    self._add(what, count)
+                yield
 
     async def _workspaces(self) -> AsyncGenerator[None, None]:
         async for sessions in self._ended_sessions():
@@ -170,7 +126,7 @@ class Cleaner:
         for start in range(first, last + 1, _ROWS) if last else ():
             end = min(start + _ROWS - 1, last)
             async with self._tools.database.tenant(tenant) as tx:
-                total += await self._tools.log.compact(tx, organization_id, session_id, start, end, DELTAS)
+                total += await self._log.compact(tx, organization_id, session_id, start, end, DELTAS)
                 tx.audited = True  # for the whole batch, afterwards: they say nothing that messages do not
         self._add("deltas", total)
         return total
@@ -215,8 +171,3 @@ class Cleaner:
         if count:
             self.counts[what] += count
             self._tell()
-
-
-def _deleted(ids: Sequence[UUID], reports: int) -> AuditEntry:
-    details = {"count": len(ids), "reports": reports, "executions": [execution_name(one) for one in ids]}
-    return AuditEntry("execution.delete", "executions", details=details)

@@ -65,6 +65,39 @@ async def pages(
     return [_page(row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What became of a URL, without its text."""
+
+    url: str
+    title: str
+    depth: int
+    state: PageState
+    reason: Why | None
+    error: str
+    status_code: int | None
+    size_bytes: int
+    redirect_to: str
+    duplicate_of: str
+
+
+async def lines(tx: Transaction, organization_id: UUID, execution_id: UUID, fetched: bool, limit: int) -> list[Line]:
+    """The first URLs of a crawl that were fetched, or that were not, in the order in which they were found."""
+    rows = await tx.fetch(
+        f"""SELECT url, title, depth, state, reason, error, status_code, size_bytes, redirect_to, duplicate_of
+            FROM crawl_pages WHERE {_OF} AND state <> 'PENDING' AND (state = 'FETCHED') = $3
+            ORDER BY number LIMIT $4""",
+        organization_id,
+        execution_id,
+        fetched,
+        limit,
+    )
+    return [
+        Line(**{**row, "state": PageState(row["state"]), "reason": Why(row["reason"]) if row["reason"] else None})
+        for row in map(dict, rows)
+    ]
+
+
 async def delete(tx: Transaction, organization_id: UUID, execution_id: UUID) -> None:
     """Forget a crawl and its pages."""
     await tx.execute(f"DELETE FROM crawl_pages WHERE {_OF}", organization_id, execution_id)

@@ -17,7 +17,7 @@ from stationmaster_server.sessions import export_store
 from stationmaster_server.sessions import store as session_store
 from stationmaster_server.sessions.message_json import parts_to_json, provenance_to_json, searchable_text
 from stationmaster_server.sessions.model import Message, Session, message_name, owner_scope, session_name, turn_name
-from stationmaster_server.tasks import execution_store, store
+from stationmaster_server.tasks import listing_store, store
 from stationmaster_server.tasks.exports.model import Columns, Type, Wanted, What
 from stationmaster_server.tasks.model import Execution, Task, execution_name, task_name
 from stationmaster_server.tasks.task_json import schedule_to_json
@@ -102,7 +102,7 @@ async def _tasks(tx: Transaction, caller: Caller, filter_text: str, page: PageRe
 
 async def _executions(tx: Transaction, caller: Caller, filter_text: str, page: PageRequest) -> Page[Execution]:
     organization_id, owner = caller.tenant.organization_id, owner_scope(caller)
-    return await execution_store.list_executions(tx, organization_id, owner, filter_text, "create_time", page)
+    return await listing_store.list_executions(tx, organization_id, owner, filter_text, "create_time", page)
 
 
 def _session_row(session: Session) -> Row:

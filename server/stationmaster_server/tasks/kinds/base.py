@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -11,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Reason
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.tasks.model import Execution
@@ -23,7 +25,7 @@ class Payload(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-__all__ = ["Done", "Guarded", "Job", "Kind", "KindFailed", "Later", "Payload", "ReportsItself"]
+__all__ = ["Conversation", "Done", "Guarded", "Job", "Kind", "KindFailed", "Later", "Payload", "ReportsItself"]
 
 P_co = TypeVar("P_co", bound=BaseModel, covariant=True)
 P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
@@ -55,6 +57,31 @@ class Done:
     """What an execution made: a JSON object of at most 1 MiB."""
 
     result: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Conversation(Protocol):
+    """The session that an execution runs in, and the turn that it waits for there: both end with the execution.
+
+    What is made under its `id` is made once, whatever dies. `open` and `begin` are called within the transaction that
+    makes the session and begins the turn, so that none is made of which the execution does not know.
+    """
+
+    @property
+    def id(self) -> UUID:
+        """For the ids of requests; another one once it was left, be it by an end that a retry followed."""
+        ...
+
+    async def open(self, tx: Transaction, session_id: UUID, *, keep: bool) -> None:
+        """The session is being made; `keep`: it is not terminated, only the turn ends. Raises LeaseLost."""
+        ...
+
+    async def begin(self, tx: Transaction, turn_id: UUID) -> None:
+        """The turn is being begun. Raises LeaseLost."""
+        ...
+
+    async def leave(self, why: str) -> None:
+        """Have done with the session: what comes next has one of its own. Raises LeaseLost."""
+        ...
 
 
 class Job(Protocol[P_co]):
@@ -99,6 +126,18 @@ class Job(Protocol[P_co]):
         """What an earlier attempt left."""
         ...
 
+    @property
+    def conversation(self) -> Conversation:
+        """The session that the execution runs in."""
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Inside, the execution takes no slot of its server: for a kind that does nothing but wait for other work.
+
+        How many may do so at once is for the kind to bound.
+        """
+        ...
+
     def progress(
         self, fraction: float | None = None, message: str = "", counters: Mapping[str, int] | None = None
     ) -> None:
@@ -118,10 +157,6 @@ class Job(Protocol[P_co]):
 
         Raises LeaseLost: another server has the execution; let it pass.
         """
-        ...
-
-    async def set_session(self, session_id: UUID) -> None:
-        """Tell which session the execution runs in. Raises LeaseLost."""
         ...
 
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, Field
 
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.events.log import EventLog
 from stationmaster_server.identity.roles import require_administrator
-from stationmaster_server.tasks.cleanup.cleaner import Cleaner, Target, Tools
+from stationmaster_server.tasks.cleanup.cleaner import Cleaner, Target
+from stationmaster_server.tasks.cleanup.forgetting import Tools
 from stationmaster_server.tasks.kinds.base import Done, Job, Payload
 from stationmaster_server.tasks.owners import owner_of
 
@@ -37,8 +39,9 @@ class CleanupKind:
     name: ClassVar[str] = "cleanup"
     payload: ClassVar[type[BaseModel]] = CleanupPayload
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, log: EventLog) -> None:
         self._tools = tools
+        self._log = log
 
     def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
         """Raise PermissionDenied(ROLE_INSUFFICIENT) unless the caller administers the organization."""
@@ -50,7 +53,7 @@ class CleanupKind:
         require_administrator(await owner_of(self._tools.database, job.caller), _WHAT)
         state = job.checkpoint or {}
         before = datetime.fromisoformat(state["before"]) if "before" in state else _ago(payload.older_than_days)
-        cleaner = Cleaner(self._tools, job.caller, before, state.get("counts", {}), lambda: tell())
+        cleaner = Cleaner(self._tools, self._log, job.caller, before, state.get("counts", {}), lambda: tell())
 
         def tell() -> None:
             job.progress(None, "would be deleted" if payload.dry_run else "deleted", cleaner.counts)

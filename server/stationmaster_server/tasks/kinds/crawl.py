@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from stationmaster_server.config.crawl import CrawlerSettings
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import InvalidArgument, Reason, ResourceExhausted
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.outbound_proxy import proxy_url
 from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.tasks.crawl import page_store, told
 from stationmaster_server.tasks.crawl.crawler import Crawler
 from stationmaster_server.tasks.crawl.extract import Extract, Extractor, extract
 from stationmaster_server.tasks.crawl.journal import Journal
@@ -23,6 +26,8 @@ from stationmaster_server.tasks.crawl.outcome import reason_of_nothing, result_o
 from stationmaster_server.tasks.crawl.settings import Cookie, CrawlSettings, Proxy, Stay
 from stationmaster_server.tasks.crawl.urls import normalise
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
+from stationmaster_server.tasks.model import Execution
+from stationmaster_server.tasks.reports.model import Section
 
 _EXTRACT_LIMIT = timedelta(seconds=20)
 _SHIFT = timedelta(minutes=20)
@@ -119,6 +124,14 @@ class CrawlKind:
         counters = {"fetched": summary.fetched, "failed": summary.failed, "skipped": summary.skipped}
         job.progress(1.0, "", counters)
         return Done(await result_of(summary, journal))
+
+    async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+        """The pages, and why other URLs have none."""
+        key = (caller.tenant.organization_id, execution.id)
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            fetched = await page_store.lines(tx, *key, fetched=True, limit=told.MOST_LINES)
+            others = await page_store.lines(tx, *key, fetched=False, limit=told.MOST_LINES)
+        return told.sections(execution.result, fetched, others)
 
     async def _in_shifts(self, crawler: Crawler) -> CrawlSummary:
         """A crawl may last longer than an attempt: it is handed back now and then, which counts as no attempt."""

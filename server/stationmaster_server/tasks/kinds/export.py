@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar
@@ -25,10 +25,14 @@ from stationmaster_server.tasks.exports.formats import FormatUnavailable, writer
 from stationmaster_server.tasks.exports.model import ExportedFile, Format, Wanted, What
 from stationmaster_server.tasks.exports.sources import SOURCES, Pages
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
-from stationmaster_server.tasks.model import execution_name
+from stationmaster_server.tasks.model import Execution, execution_name
 from stationmaster_server.tasks.owners import owner_of
-from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
+from stationmaster_server.tasks.reports.figures import count, size
+from stationmaster_server.tasks.reports.model import Section, Table
+from stationmaster_server.tasks.workspaces import ExecutionWorkspaces, exports_folder
 
+WRITES_INTO = "writes_into"
+"""In the checkpoint: the session whose workspace gets the files."""
 MANIFEST = "manifest.json"
 _WRITE_LIMIT = timedelta(minutes=1)
 
@@ -101,6 +105,25 @@ class ExportKind:
         await self._pools.blocking(workspace.write, path, content, timeout=_WRITE_LIMIT)
         return Done({**manifest, "manifest": path})
 
+    async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+        """The files, and where they are."""
+        result = execution.result
+        if not result:
+            return ()
+        rows = tuple(
+            (
+                str(file["path"]),
+                str(file["what"]),
+                count(int(file["rows"])),
+                size(int(file["size_bytes"])),
+                "yes" if file["complete"] else "no: there are more rows than `limit`",
+            )
+            for file in result["files"]
+        )
+        text = f"In the workspace of `{result['workspace']}`, with those made before {result['end_time']}."
+        columns = ("File", "What", "Rows", "Size", "Complete")
+        return (Section("Files", text, Table(columns, rows, frozenset({2, 3}))),)
+
     async def _workspace(self, job: Job[ExportPayload], owner: Caller) -> tuple[Workspace, str]:
         if not job.payload.session:
             folder = self._own.open(owner.tenant.organization_id, job.execution_id)
@@ -111,6 +134,7 @@ class ExportKind:
         if session.state in ENDED:
             text = f"{session_name(session_id)} is {session.state}: name one that is open, or none"
             raise KindFailed(text, reason="SESSION_CLOSED", retryable=False)
+        await job.save({WRITES_INTO: str(session_id)})  # by it the files are found when the execution is forgotten
         return Workspace(self._sessions.open(session_id)), session_name(session_id)
 
     async def _exported(
@@ -153,4 +177,4 @@ class ExportKind:
 
 
 def _folder(job: Job[ExportPayload]) -> str:
-    return f"exports/{job.execution_id}"
+    return exports_folder(job.execution_id)

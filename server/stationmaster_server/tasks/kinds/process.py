@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,15 +18,23 @@ from stationmaster_server.errors import Reason, ResourceExhausted
 from stationmaster_server.identity.roles import require_scopes
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
-from stationmaster_server.tasks.model import execution_name
+from stationmaster_server.tasks.model import Execution, execution_name
 from stationmaster_server.tasks.process.library import Library
 from stationmaster_server.tasks.process.model import Cut, Document, Piece, Source, Splitting, Unit, document_name
 from stationmaster_server.tasks.process.sources import Sources, media_type_of
 from stationmaster_server.tasks.process.splitter import split
 from stationmaster_server.tasks.process.store import context
+from stationmaster_server.tasks.reports.figures import count, size
+from stationmaster_server.tasks.reports.model import Section, Table
 
 _SPLIT_LIMIT = timedelta(seconds=60)
-_MOST_NAMES = 1000
+_MOST_NAMES, _MOST_LISTED = 1000, 500
+_COUNTED = {
+    "document_count": "documents",
+    "piece_count": "pieces",
+    "replaced_count": "earlier documents replaced",
+    "removed_count": "documents removed",
+}
 _SAVE_EVERY = 20
 """Documents between two checkpoints: they save looking at what is done, not doing it."""
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -38,17 +46,29 @@ class ProcessPayload(Payload):
     """One of: `text`; `session` with `path`; `crawl`; or nothing but sources to `remove`. And how it is split."""
 
     text: Annotated[str, Field(max_length=250_000)] = ""
+    """A text of your own."""
     session: Annotated[str, Field(pattern=f"^(sessions/{_UUID})?$")] = ""
+    """Of whose workspace a file is taken."""
     path: Annotated[str, Field(max_length=1024)] = ""
+    """The file, with `session`."""
     crawl: Annotated[str, Field(pattern=f"^(executions/{_UUID})?$")] = ""
+    """A crawl that has succeeded: each of its pages is a document."""
     source: SourceName = ""
+    """What the text or file is found and replaced under; without it the execution, or the session and path."""
     title: Annotated[str, Field(max_length=500)] = ""
+    """Of the text or file."""
     size: Annotated[int, Field(ge=64, le=20_000)] = 1200
+    """How long a piece is at most, in `unit`."""
     overlap: Annotated[int, Field(ge=0, le=10_000)] = 150
+    """How much of the piece before each one repeats; at most half of `size`."""
     unit: Unit = Unit.CHARACTERS
+    """What `size` and `overlap` are counted in; `TOKENS` is an estimate."""
     cut: Cut = Cut.HEADINGS
+    """Where pieces end: with their section, between paragraphs, or between sentences."""
     replace: bool = False
+    """Take the earlier documents of the same source away."""
     remove: Annotated[tuple[SourceName, ...], Field(max_length=100)] = ()
+    """Sources whose documents are taken away; may be all there is."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -128,6 +148,22 @@ class ProcessKind:
             raise Later(error.retry_after) from None
         job.progress(1.0, "", state.counters())
         return Done(_result(state, removed))
+
+    async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
+        """The documents that it made."""
+        result = execution.result
+        if not result:
+            return ()
+        ids = [_id(name) for name in result["documents"][:_MOST_LISTED]]
+        rows = tuple(
+            (one.source, one.title, count(one.pieces), size(one.size_bytes), document_name(one.id))
+            for one in await self._library.documents(caller, ids)
+        )
+        text = "\n".join(f"- {count(int(result[name]))} {words}" for name, words in _COUNTED.items() if result[name])
+        if result["document_count"] > len(rows):
+            text += f"\n\nThe {count(len(rows))} that are listed are the first, as far as they are still there."
+        table = Table(("Source", "Title", "Pieces", "Size", "Document"), rows, frozenset({2, 3}))
+        return (Section("Documents", text, table if rows else None),)
 
     async def _process(self, job: Job[ProcessPayload], state: _Progress) -> None:
         payload = job.payload

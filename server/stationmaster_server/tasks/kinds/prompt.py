@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, ClassVar, Protocol, Self
 from uuid import UUID, uuid5
 
@@ -16,16 +18,21 @@ from stationmaster_server.agents.model import AgentSpec
 from stationmaster_server.agents.runtime import Text
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.model import RequestKey
+from stationmaster_server.db.model import RequestKey, Tenant
+from stationmaster_server.errors import FailedPrecondition, InvalidArgument, NotFound
 from stationmaster_server.events.model import Batch, Event
 from stationmaster_server.identity.roles import require_scopes
-from stationmaster_server.sessions.model import ENDED, Message, NewSession, Session, Turn, TurnState, session_name
+from stationmaster_server.prompts.availability import reference_of
+from stationmaster_server.prompts.model import Rendered, RenderRequest
+from stationmaster_server.sessions.model import Message, NewSession, Session, Turn, TurnState, session_name
+from stationmaster_server.sessions.turn_services import First
 from stationmaster_server.sessions.turns import SendRequest, Started
 from stationmaster_server.tasks.events import message_added
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
 from stationmaster_server.tasks.model import Execution
 from stationmaster_server.tasks.reports.model import Section
 
+_REFERENCE = r"^((prompts/)?[a-z][a-z0-9-]{0,62}((@|/versions/)[1-9][0-9]{0,8}|@[a-z][a-z0-9_.-]{0,62})?)?$"
 _LOOK_AGAIN = timedelta(seconds=5)
 """For the answer of a person: nobody holds a worker meanwhile."""
 _TURN_COMES = timedelta(seconds=1)
@@ -34,43 +41,47 @@ _TURN_COMES = timedelta(seconds=1)
 class PromptPayload(Payload):
     """What is sent to whom: either an agent by its name, or a model and what it is told."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=200_000)]
-    """What is sent."""
+    prompt: Annotated[str, Field(max_length=200_000)] = ""
+    """What is sent, unless it comes from a prompt."""
+    prompt_from: Annotated[str, Field(pattern=_REFERENCE)] = ""
+    """What is sent, from a prompt: `id`, `id@label` or `id@version`."""
+    prompt_variables: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """The variables of `prompt_from`."""
     agent: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")] = ""
     """Who answers: an agent of the organization, unless there is a `model`."""
     model: Annotated[str, Field(max_length=200)] = ""
     """Who answers: a model, with what follows."""
     instructions: Annotated[str, Field(max_length=100_000)] = ""
     """For the model: what it is and how it answers."""
+    instructions_from: Annotated[str, Field(pattern=_REFERENCE)] = ""
+    """The same from a prompt: `id`, `id@label` or `id@version`."""
+    instructions_variables: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """The variables of the prompt that the instructions come from, the agent's too."""
     tools: Annotated[tuple[str, ...], Field(max_length=200)] = ()
     """Which the model may use."""
     mcp_servers: Annotated[tuple[str, ...], Field(max_length=50)] = ()
     """Whose tools the model may use."""
     keep_session: bool = False
-    """Do not terminate the session at the end."""
+    """Do not terminate the session at the end. A turn that is not over when the execution is ends all the same."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if bool(self.agent) == bool(self.model):
             raise ValueError("write either `agent` or `model`")
-        if self.agent and (self.instructions or self.tools or self.mcp_servers):
+        if self.agent and (self.instructions or self.instructions_from or self.tools or self.mcp_servers):
             raise ValueError("`instructions`, `tools` and `mcp_servers` go with `model`; the agent has its own")
+        if bool(self.prompt) == bool(self.prompt_from):
+            raise ValueError("write either `prompt` or `prompt_from`")
+        if self.instructions and self.instructions_from:
+            raise ValueError("write either `instructions` or `instructions_from`")
         return self
 
 
 class Sessions(Protocol):
     """What is needed of sessions; `sessions.service.SessionService` is the one there is."""
 
-    async def create(self, caller: Caller, new: NewSession) -> Session:
+    async def create(self, caller: Caller, new: NewSession, *, first: First | None = None) -> Session:
         """Create a session."""
-        ...
-
-    async def get(self, caller: Caller, session_id: UUID) -> Session:
-        """One session."""
-        ...
-
-    async def terminate(self, caller: Caller, session_id: UUID, reason: str = "") -> Session:
-        """End it for good."""
         ...
 
     async def list_messages(
@@ -83,7 +94,9 @@ class Sessions(Protocol):
 class Turns(Protocol):
     """What is needed of turns; `sessions.turns.Turns` is the one there is."""
 
-    async def send(self, caller: Caller, session_id: UUID, request: SendRequest) -> Started:
+    async def send(
+        self, caller: Caller, session_id: UUID, request: SendRequest, *, first: First | None = None
+    ) -> Started:
         """Start a turn."""
         ...
 
@@ -102,21 +115,30 @@ class Watching(Protocol):
         ...
 
 
+class Prompts(Protocol):
+    """What fills prompts in; `prompts.rendering.Rendering` is the one there is."""
+
+    async def render(self, tenant: Tenant, request: RenderRequest) -> Rendered:
+        """A prompt filled in."""
+        ...
+
+
 class PromptKind:
     """Sends a prompt, tells of every message, and ends with the last one.
 
-    Session and turn are made under ids that follow from the execution: after a crash the attempt finds them again.
+    Session and turn are made once for each conversation: after a crash the attempt finds them again.
     """
 
     name: ClassVar[str] = "prompt"
     payload: ClassVar[type[BaseModel]] = PromptPayload
 
-    def __init__(self, sessions: Sessions, turns: Turns, watching: Watching, *, at_once: int) -> None:
-        """`at_once`: fewer than a worker has slots, for the turns that are waited for need some too."""
+    def __init__(self, sessions: Sessions, turns: Turns, watching: Watching, prompts: Prompts, *, at_once: int) -> None:
+        """`at_once`: how many may wait for their turns on a server. They take no slots, but memory and sessions."""
+        self._prompts = prompts
         self._sessions = sessions
         self._turns = turns
         self._watching = watching
-        self._at_once = max(at_once, 1)
+        self._at_once = at_once
         self._running = 0
 
     def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
@@ -135,15 +157,12 @@ class PromptKind:
 
     async def _run(self, job: Job[PromptPayload]) -> Done:
         state = dict(job.checkpoint or {})
-        tries = int(state.get("tries", 0))
-        if "turn" not in state:
-            state = await self._begin(job, tries)
+        if state.get("conversation") != str(job.conversation.id):  # none was begun, or it was left
+            state = await self._begin(job)
         session_id, started = UUID(state["session"]), Started(UUID(state["turn"]), int(state["sequence"]))
         turn = await self._follow(job, state, session_id, started)
         if turn.state is not TurnState.COMPLETED:
-            if not job.payload.keep_session:
-                await self._end_session(job, session_id)
-            await job.save({"tries": tries + 1})
+            await job.conversation.leave("its turn failed")
             reason = turn.reason or turn.state.value
             retryable = turn.state in (TurnState.FAILED, TurnState.INTERRUPTED)
             raise KindFailed(
@@ -151,44 +170,68 @@ class PromptKind:
                 reason=reason,
                 retryable=retryable,
             )
-        return Done(await self._result(job, session_id, turn))
-
-    async def _end_session(self, job: Job[PromptPayload], session_id: UUID) -> None:
-        """Another attempt has a session of its own."""
-        session = await self._sessions.get(job.caller, session_id)
-        if session.state not in ENDED:
-            await self._sessions.terminate(job.caller, session_id, "its turn failed")
+        return Done(await self._result(job, session_id, turn) | {"prompt_version": state.get("prompt", "")})
 
     async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
         """Nothing: the conversation tells it all."""
         return ()
 
-    async def _begin(self, job: Job[PromptPayload], tries: int) -> dict[str, Any]:
-        payload = job.payload
+    async def _begin(self, job: Job[PromptPayload]) -> dict[str, Any]:
+        payload, conversation = job.payload, job.conversation
+        text, version = await self._text(job)
         spec = None
         if payload.model:
             spec = AgentSpec(
                 payload.model,
                 instructions=payload.instructions,
+                prompt=payload.instructions_from,
                 tools=payload.tools,
                 mcp_servers=payload.mcp_servers,
             )
         labels = {"execution": str(job.execution_id)} | ({"task": job.task_id} if job.task_id else {})
         new = NewSession(
-            display_name=f"task {job.task_id}" if job.task_id else "", agent_id=payload.agent, spec=spec, labels=labels
+            display_name=f"task {job.task_id}" if job.task_id else "",
+            agent_id=payload.agent,
+            spec=spec,
+            labels=labels | ({"prompt": version} if version else {}),
+            prompt_variables=json.dumps(payload.instructions_variables, sort_keys=True),
         )
-        session = await self._sessions.create(_once(job, f"session-{tries}"), new)
-        await job.set_session(session.id)
+        opened = partial(conversation.open, keep=payload.keep_session)
+        session = await self._sessions.create(_once(job, "session"), new, first=opened)
         job.log(f"runs in {session_name(session.id)}")
-        started = await self._turns.send(_once(job, f"turn-{tries}"), session.id, SendRequest(payload.prompt))
+        request = SendRequest(text)
+        started = await self._turns.send(_once(job, "turn"), session.id, request, first=conversation.begin)
         state = {
-            "tries": tries,
+            "prompt": version,
+            "conversation": str(conversation.id),
             "session": str(session.id),
             "turn": str(started.turn_id),
             "sequence": started.after_sequence,
         }
         await job.save(state)
         return state
+
+    async def _text(self, job: Job[PromptPayload]) -> tuple[str, str]:
+        """What is sent, and the version that it comes from, if it does. Experiments tell executions apart."""
+        payload = job.payload
+        if not payload.prompt_from:
+            return payload.prompt, ""
+        try:
+            reference = reference_of(payload.prompt_from, "prompt_from")
+            request = RenderRequest(
+                reference.prompt_id,
+                reference.target,
+                variables=payload.prompt_variables,
+                unit=f"executions/{job.execution_id}",
+                agent_id=payload.agent,
+            )
+            rendered = await self._prompts.render(job.caller.tenant, request)
+        except (InvalidArgument, FailedPrecondition, NotFound) as error:
+            text = f"the prompt {payload.prompt_from} cannot be filled in: {error.message}"
+            raise KindFailed(text, reason=error.reason.value, retryable=False) from error
+        version = rendered.selection.version_name
+        job.log(f"sends {version}")
+        return rendered.text, version
 
     async def _follow(
         self, job: Job[PromptPayload], state: Mapping[str, Any], session_id: UUID, started: Started
@@ -200,12 +243,13 @@ class PromptKind:
         sequence, counters = started.after_sequence, dict(state.get("counters", {}))
         batches = self._watching.follow(job.caller, session_id, started, stop_at_permission=True)
         waits = False
-        async with aclosing(batches):
-            async for batch in batches:
-                for event in batch.events:
-                    sequence = event.sequence
-                    self._tell(job, session_id, event, counters)
-                    waits = waits or event.kind == "permission_requested"
+        with job.waiting():
+            async with aclosing(batches):
+                async for batch in batches:
+                    for event in batch.events:
+                        sequence = event.sequence
+                        self._tell(job, session_id, event, counters)
+                        waits = waits or event.kind == "permission_requested"
         await job.save({**state, "sequence": sequence, "counters": counters, "waits": waits})
         if waits:
             raise Later(_LOOK_AGAIN)
@@ -243,5 +287,5 @@ class PromptKind:
 
 def _once(job: Job[PromptPayload], what: str) -> Caller:
     """A caller whose call is answered alike when it is made again, by whatever attempt."""
-    key = RequestKey(uuid5(job.execution_id, what), f"task.prompt/{what}", hashlib.sha256(what.encode()).digest())
+    key = RequestKey(uuid5(job.conversation.id, what), f"task.prompt/{what}", hashlib.sha256(what.encode()).digest())
     return replace(job.caller, request_key=key)

@@ -23,12 +23,17 @@ class Kinds:
 
     def __init__(self, kinds: Iterable[Kind[Any]]) -> None:
         self._kinds: dict[str, Kind[Any]] = {}
-        self._schemas: dict[str, dict[str, Any]] = {}
+        self._secret: dict[str, dict[str, Any]] = {}
+        self._guarded: dict[str, Guarded] = {}
         for kind in kinds:
             if not NAME.fullmatch(kind.name) or kind.name in self._kinds:
                 raise ValueError(f"the kind {kind.name!r} has a bad name, or there are two of it")
             self._kinds[kind.name] = kind
-            self._schemas[kind.name] = kind.payload.model_json_schema()
+            schema = kind.payload.model_json_schema()
+            if secrets.any_in(schema):
+                self._secret[kind.name] = schema
+            if isinstance(kind, Guarded):
+                self._guarded[kind.name] = kind
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
@@ -43,8 +48,8 @@ class Kinds:
 
     def admit(self, caller: Caller, name: str, payload: Mapping[str, Any]) -> None:
         """Whether the caller may have this done; templates in the payload may stand. Raises PermissionDenied."""
-        kind = self.get(name)
-        if isinstance(kind, Guarded):
+        self.get(name)
+        if kind := self._guarded.get(name):
             kind.admit(caller, payload)
 
     def part(
@@ -52,7 +57,8 @@ class Kinds:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """A payload with masks for its secrets, and these, as `secrets.part`. Raises InvalidArgument."""
         self.get(name)
-        return secrets.part(self._schemas[name], payload, field, before)
+        schema = self._secret.get(name)
+        return secrets.part(schema, payload, field, before) if schema else (dict(payload), {})
 
     def parse(self, name: str, payload: Mapping[str, Any], field: str) -> BaseModel:
         """The payload as its kind's. Raises InvalidArgument naming the path of all that is wrong."""

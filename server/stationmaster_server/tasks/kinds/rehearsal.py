@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
@@ -11,11 +12,34 @@ from pydantic import BaseModel
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.events.model import NewEvent
-from stationmaster_server.sessions.turn_services import system_caller
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.tasks.model import Progress
 
 P = TypeVar("P", bound=BaseModel)
+
+
+class RehearsedConversation:
+    """A `Conversation` without a server: what the kind said of it."""
+
+    def __init__(self) -> None:
+        self.id = uuid4()
+        self.session_id: UUID | None = None
+        self.turn_id: UUID | None = None
+        self.keep = False
+
+    async def open(self, tx: Transaction, session_id: UUID, *, keep: bool) -> None:
+        """Note it."""
+        self.session_id, self.turn_id, self.keep = session_id, None, keep
+
+    async def begin(self, tx: Transaction, turn_id: UUID) -> None:
+        """Note it."""
+        self.turn_id = turn_id
+
+    async def leave(self, why: str) -> None:
+        """Note it."""
+        self.id, self.turn_id = uuid4(), None
 
 
 class Rehearsal(Generic[P]):
@@ -27,14 +51,14 @@ class Rehearsal(Generic[P]):
         self._attempt = attempt
         self._id = uuid4()
         tenant = Tenant(uuid4(), uuid4())
-        self._caller = system_caller(tenant.organization_id, tenant.user_id, "rehearsal")
+        self._caller = system_caller(tenant.organization_id, tenant.user_id, request_id="rehearsal")
         self.told: list[Progress] = []
         """What was told by `progress`."""
         self.lines: list[tuple[str, str]] = []
         """What was said by `log`: level and text."""
         self.events: list[NewEvent] = []
         """What was put into the stream by `add`."""
-        self.session_id: UUID | None = None
+        self._conversation = RehearsedConversation()
 
     @property
     def payload(self) -> P:
@@ -71,6 +95,15 @@ class Rehearsal(Generic[P]):
         """What was given, or saved since."""
         return self._checkpoint
 
+    @property
+    def conversation(self) -> RehearsedConversation:
+        """The session that it runs in."""
+        return self._conversation
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """There are no slots."""
+        return nullcontext()
+
     def progress(
         self, fraction: float | None = None, message: str = "", counters: Mapping[str, int] | None = None
     ) -> None:
@@ -88,7 +121,3 @@ class Rehearsal(Generic[P]):
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Keep it."""
         self._checkpoint = dict(checkpoint)
-
-    async def set_session(self, session_id: UUID) -> None:
-        """Note it."""
-        self.session_id = session_id

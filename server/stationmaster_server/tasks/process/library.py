@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
@@ -32,6 +33,11 @@ class Library:
         """How many pieces the organization has."""
         async with self._database.system(autocommit=True) as tx:
             return await store.count_pieces(tx, caller.tenant.organization_id)
+
+    async def documents(self, caller: Caller, ids: Sequence[UUID]) -> list[Document]:
+        """Those of the documents that are still there, in their order."""
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return await store.documents(tx, caller.tenant.organization_id, ids)
 
     async def begin(self, caller: Caller, document: Document) -> tuple[int, bool]:
         """Begin a document or go on with it: how many pieces are there, and whether those are all."""

@@ -133,6 +133,19 @@ async def delete(
     return [row["id"] for row in rows]
 
 
+async def documents(tx: Transaction, organization_id: UUID, ids: Sequence[UUID]) -> list[Document]:
+    """Those of the documents that are there, in the order of their ids."""
+    rows = await tx.fetch(
+        """SELECT id, user_id, execution_id, source, title, media_type, size_bytes, sha256, encoder, pieces, ready,
+                  created_at
+           FROM documents WHERE organization_id = $1 AND id = ANY($2::uuid[])
+           ORDER BY array_position($2::uuid[], id)""",
+        organization_id,
+        list(ids),
+    )
+    return [Document(**row) for row in map(dict, rows)]
+
+
 async def count_pieces(tx: Transaction, organization_id: UUID) -> int:
     """How many pieces an organization has."""
     sql = "SELECT coalesce(sum(pieces), 0)::bigint FROM documents WHERE organization_id = $1"

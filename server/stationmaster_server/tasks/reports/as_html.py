@@ -55,6 +55,7 @@ def _template() -> Template:
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(_FOLDER))
     environment.filters["markdown"] = lambda text: to_html(parse(text))
+    environment.filters["short_columns"] = figures.short_columns
     environment.globals |= {
         "css": Markup(css),  # noqa: S704 - our own, and the policy names its hash
         "policy": f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",

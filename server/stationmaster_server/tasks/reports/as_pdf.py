@@ -19,8 +19,10 @@ from stationmaster_server.tasks.reports.markdown_typst import breakable, code, t
 from stationmaster_server.tasks.reports.model import Entry, Report, Section, Table, ToolCall
 
 _FOLDER = Path(__file__).parent
-_SHORT, _LONG = 20, 60
-"""Characters of a cell up to which its column is as wide as that, and of one whose column is the widest."""
+_LONG = 60
+"""Characters of a cell whose column is the widest."""
+_LOW = 400
+"""Characters of a row that surely fits on a page together with another one."""
 
 
 def as_pdf(report: Report) -> bytes:
@@ -86,8 +88,18 @@ def _table(table: Table) -> dict[str, Any]:
     columns = [breakable(column, 16) for column in table.columns]
     rows = [[breakable(cell, 16) for cell in row] for row in table.rows]
     longest = [max(len(row[at]) for row in (table.columns, *table.rows)) for at in range(len(columns))]
-    widths = [0 if length <= _SHORT and at else min(length, _LONG) for at, length in enumerate(longest)]
-    return {"columns": columns, "rows": rows, "numeric": sorted(table.numeric), "widths": widths}
+    short = figures.short_columns(table)
+    if len(short) == len(columns):
+        short = short - {0}  # one has to take what is left
+    widths = [0 if at in short else min(length, _LONG) for at, length in enumerate(longest)]
+    together = len(rows) > 1 and all(sum(map(len, row)) <= _LOW for row in rows[-2:])
+    return {
+        "columns": columns,
+        "rows": rows,
+        "numeric": sorted(table.numeric),
+        "widths": widths,
+        "together": together,
+    }
 
 
 def _section(section: Section) -> dict[str, Any]:

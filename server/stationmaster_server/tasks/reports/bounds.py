@@ -89,6 +89,7 @@ class _Bounding:
             kind=line(report.kind) or "task",
             state=line(report.state) or "unknown",
             owner=line(report.owner),
+            owner_name=line(report.owner_name),
             task=None if report.task is None else line(report.task),
             reason=reason,
             attempts=attempts,

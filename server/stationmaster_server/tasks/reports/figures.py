@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from stationmaster_server.tasks.reports.model import Attempt, Entry, Report, Table, ToolCall
 
 NONE = "\N{EN DASH}"
+SHORT = 24
+"""Characters of a short cell."""
 _NUMBERS = frozenset({1, 2, 3, 4})
 
 
@@ -43,6 +45,14 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def size(number_bytes: int) -> str:
+    """`512 B`, `1.5 KiB`, `3.2 MiB`."""
+    if number_bytes < 1024:
+        return f"{number_bytes} B"
+    kib = number_bytes / 1024
+    return f"{kib:,.1f} KiB" if kib < 1024 else f"{kib / 1024:,.1f} MiB"
+
+
 def cost(micros: int) -> str:
     """`$1.25`; what is less than ten cents with more places."""
     dollars = micros / 1_000_000
@@ -76,7 +86,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     found = [
         ("Execution", report.execution),
         ("Task", report.task or "none: it was submitted by itself"),
-        ("Owner", report.owner),
+        ("Owner", f"{report.owner_name} ({report.owner})" if report.owner_name else report.owner),
         ("Created", moment(report.created_at)),
         ("Started", moment(report.started_at)),
         ("Finished", moment(report.finished_at)),
@@ -115,11 +125,17 @@ def usage(report: Report) -> Table | None:
     return Table(("Model", "Calls", "Tokens in", "Tokens out", "Cost"), tuple(rows), _NUMBERS)
 
 
+def short_columns(table: Table) -> frozenset[int]:
+    """The columns of which every cell is short: they are as wide as that, and others share what they leave."""
+    rows = (table.columns, *table.rows)
+    return frozenset(at for at in range(len(table.columns)) if all(len(row[at]) <= SHORT for row in rows))
+
+
 def counters(report: Report) -> list[tuple[str, str]]:
-    """How far it came, and what it counted."""
+    """How far it came, and what it counted. Of what failed at its end "100 %" would say otherwise."""
     progress = report.progress
     found = [(called(name), count(number)) for name, number in progress.counters.items()]
-    if progress.fraction is None:
+    if progress.fraction is None or (report.failed and progress.fraction >= 1):
         return found
     return [("Done", f"{100 * min(1.0, max(0.0, progress.fraction)):.0f} %"), *found]
 

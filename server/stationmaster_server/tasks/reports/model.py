@@ -151,6 +151,7 @@ class Report:
     state: str
     owner: str
     created_at: datetime
+    owner_name: str = ""
     task: str | None = None
     reason: str = ""
     started_at: datetime | None = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from stationmaster_server.agents import runtime
 from stationmaster_server.events.model import Event
 from stationmaster_server.sessions.model import Message, MessageRole
 from stationmaster_server.tasks.model import Execution, ExecutionState, execution_name, task_name
+from stationmaster_server.tasks.reports.fields import given, made
 from stationmaster_server.tasks.reports.model import (
     Attempt,
     Entry,
@@ -21,7 +21,6 @@ from stationmaster_server.tasks.reports.model import (
     Section,
     Span,
     SpanKind,
-    Table,
     ToolCall,
     Totals,
 )
@@ -33,10 +32,12 @@ def tell(
     events: Sequence[Event],
     messages: Sequence[Message],
     sections: Sequence[Section] | None,
+    notes: Sequence[str] = (),
+    owner_name: str = "",
 ) -> Report:
     """The report of an execution that has ended: from its row, its stream, and the session that it ran in.
 
-    `sections` None: its kind leaves it to a table of its result.
+    `sections` None: its kind leaves it to a table of its result. `notes`: what of these is not all there was.
     """
     attempts = _attempts(execution, events)
     results = {part.call_id: part for part in _parts(messages, runtime.ToolResult)}
@@ -46,17 +47,19 @@ def tell(
         kind=execution.kind,
         state=execution.state.value,
         owner=f"users/{execution.user_id}",
+        owner_name=owner_name,
         created_at=execution.created_at,
         task=task_name(execution.task_id) if execution.task_id else None,
         reason=execution.reason,
-        started_at=attempts[0].started_at if attempts else execution.started_at,
+        started_at=execution.started_at,
         finished_at=execution.finished_at,
         attempts=attempts,
         spans=_spans(execution, attempts, messages),
         conversation=tuple(_entry(message, results) for message in messages if message.role is not MessageRole.TOOL),
         totals=_totals(messages),
         progress=_progress(execution, events),
-        sections=_result(execution) if sections is None else tuple(sections),
+        sections=(*given(execution), *(made(execution) if sections is None else sections)),
+        notes=tuple(notes),
     )
 
 
@@ -73,7 +76,9 @@ def _attempts(execution: Execution, events: Sequence[Event]) -> tuple[Attempt, .
             begun = attempts[-1]
             failed = bool(body.get("message"))
             state = "FAILED" if failed else body["state"]
-            attempts[-1] = Attempt(begun.number, begun.started_at, event.created_at, state, _error(body))
+            # The last event is written when the end is dealt with, which is after it.
+            ended_at = min(event.created_at, execution.finished_at or event.created_at)
+            attempts[-1] = Attempt(begun.number, begun.started_at, ended_at, state, _error(body))
     return tuple(attempts)
 
 
@@ -156,19 +161,3 @@ def _progress(execution: Execution, events: Sequence[Event]) -> Progress:
             newest = event.body
     counters = newest.get("counters") or execution.progress.counters
     return Progress(newest.get("fraction"), counters, tuple(ProgressMessage(at, text) for at, text in said))
-
-
-def _result(execution: Execution) -> tuple[Section, ...]:
-    """What it made, where its kind does not say it better."""
-    if not execution.result:
-        return ()
-    rows = tuple((name, _shown(value)) for name, value in execution.result.items())
-    return (Section("Result", table=Table(("what", "value"), rows)),)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return json.dumps(value, ensure_ascii=False, default=str)

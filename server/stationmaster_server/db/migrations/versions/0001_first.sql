@@ -280,7 +280,10 @@ CREATE TABLE executions (
     report_formats TEXT[] DEFAULT '{}' NOT NULL,
     blocked BOOLEAN DEFAULT false NOT NULL,
     template BOOLEAN DEFAULT false NOT NULL,
+    conversation_id UUID DEFAULT gen_random_uuid() NOT NULL,
     session_id UUID,
+    keep_session BOOLEAN DEFAULT false NOT NULL,
+    turn_id UUID,
     checkpoint JSON,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT executions_pkey PRIMARY KEY (organization_id, id)
@@ -290,11 +293,21 @@ CREATE UNIQUE INDEX executions_due_key ON executions (organization_id, task_uid,
 
 CREATE INDEX executions_organization_id_created_at_id_idx ON executions (organization_id, created_at, id);
 
-CREATE INDEX executions_organization_id_task_id_created_at_idx ON executions (organization_id, task_id, created_at) WHERE task_id IS NOT NULL;
+CREATE INDEX executions_organization_id_task_id_created_at_id_idx ON executions (organization_id, task_id, created_at, id) WHERE task_id IS NOT NULL;
 
 CREATE INDEX executions_organization_id_task_id_idx ON executions (organization_id, task_id) WHERE blocked;
 
+CREATE INDEX executions_organization_id_task_uid_created_at_id_idx ON executions (organization_id, task_uid, created_at, id) WHERE task_uid IS NOT NULL;
+
 CREATE INDEX executions_organization_id_user_id_created_at_id_idx ON executions (organization_id, user_id, created_at, id);
+
+CREATE TABLE forgotten_executions (
+    organization_id UUID NOT NULL,
+    execution_id UUID NOT NULL,
+    session_id UUID,
+    claimed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT forgotten_executions_pkey PRIMARY KEY (organization_id, execution_id)
+);
 
 CREATE TABLE installation_secrets (
     purpose TEXT NOT NULL,
@@ -390,6 +403,75 @@ CREATE INDEX permission_requests_organization_id_session_id_created_at_idx ON pe
 
 CREATE INDEX permission_requests_organization_id_turn_id_idx ON permission_requests (organization_id, turn_id);
 
+CREATE TABLE prompt_exposures (
+    organization_id UUID NOT NULL,
+    experiment_id UUID NOT NULL,
+    unit TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_exposures_pkey PRIMARY KEY (organization_id, experiment_id, unit)
+);
+
+CREATE TABLE prompt_figures (
+    organization_id UUID NOT NULL,
+    prompt_uid UUID NOT NULL,
+    hour TIMESTAMP WITH TIME ZONE NOT NULL,
+    version INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    renders BIGINT NOT NULL,
+    errors BIGINT NOT NULL,
+    latencies BIGINT[] NOT NULL,
+    model_calls BIGINT NOT NULL,
+    input_tokens BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL,
+    cost_micros BIGINT NOT NULL,
+    CONSTRAINT prompt_figures_pkey PRIMARY KEY (organization_id, prompt_uid, hour, version, label)
+);
+
+CREATE INDEX prompt_figures_hour_idx ON prompt_figures (hour);
+
+CREATE TABLE prompt_outcomes (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    prompt_uid UUID NOT NULL,
+    version INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    outcome FLOAT(53) NOT NULL,
+    experiment_id UUID,
+    variant TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_outcomes_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX prompt_outcomes_created_at_idx ON prompt_outcomes (created_at);
+
+CREATE UNIQUE INDEX prompt_outcomes_once ON prompt_outcomes (organization_id, experiment_id, unit, metric) WHERE experiment_id IS NOT NULL;
+
+CREATE INDEX prompt_outcomes_organization_id_prompt_uid_created_at_idx ON prompt_outcomes (organization_id, prompt_uid, created_at);
+
+CREATE TABLE prompts (
+    organization_id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    uid UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    tags JSONB NOT NULL,
+    protected_labels TEXT[] NOT NULL,
+    default_label TEXT NOT NULL,
+    attributes JSON NOT NULL,
+    rules JSON NOT NULL,
+    latest_version INTEGER NOT NULL,
+    labels JSONB DEFAULT '{}' NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompts_pkey PRIMARY KEY (organization_id, prompt_id)
+);
+
+CREATE INDEX prompts_by_creation ON prompts (organization_id, created_at, prompt_id);
+
 CREATE TABLE quota_calls (
     organization_id UUID NOT NULL,
     subject_id UUID NOT NULL,
@@ -444,6 +526,8 @@ CREATE TABLE reports (
 );
 
 CREATE INDEX reports_created_at_idx ON reports (created_at);
+
+CREATE UNIQUE INDEX reports_execution_format_key ON reports (organization_id, execution_id, format);
 
 CREATE INDEX reports_execution_idx ON reports (organization_id, ('executions/' || execution_id::text));
 
@@ -744,6 +828,72 @@ CREATE INDEX pieces_vector_idx ON pieces USING hnsw (vector vector_cosine_ops);
 
 CREATE INDEX pieces_words_idx ON pieces USING gin (words);
 
+CREATE TABLE prompt_customizations (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    user_id UUID NOT NULL,
+    agent_id TEXT NOT NULL,
+    template TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    variables JSON NOT NULL,
+    disabled BOOLEAN NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_customizations_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT prompt_customizations_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE UNIQUE INDEX prompt_customizations_key ON prompt_customizations (organization_id, prompt_id, user_id, agent_id);
+
+CREATE TABLE prompt_experiments (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    prompt_uid UUID NOT NULL,
+    user_id UUID NOT NULL,
+    display_name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    label TEXT NOT NULL,
+    variants JSON NOT NULL,
+    traffic INTEGER NOT NULL,
+    exclusion_group TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    alpha FLOAT(53) NOT NULL,
+    minimum INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    slots JSON NOT NULL,
+    winner TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE,
+    ended_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT prompt_experiments_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT prompt_experiments_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE INDEX prompt_experiments_by_creation ON prompt_experiments (organization_id, created_at, id);
+
+CREATE INDEX prompt_experiments_running ON prompt_experiments (organization_id, prompt_id) WHERE state = 'RUNNING';
+
+CREATE TABLE prompt_versions (
+    organization_id UUID NOT NULL,
+    prompt_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    template TEXT NOT NULL,
+    variables JSON NOT NULL,
+    includes TEXT[] NOT NULL,
+    included_ids TEXT[] NOT NULL,
+    message TEXT NOT NULL,
+    author_id UUID NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT prompt_versions_pkey PRIMARY KEY (organization_id, prompt_id, version),
+    CONSTRAINT prompt_versions_organization_id_prompt_id_fkey FOREIGN KEY(organization_id, prompt_id) REFERENCES prompts (organization_id, prompt_id) ON DELETE CASCADE
+);
+
+CREATE INDEX prompt_versions_included ON prompt_versions USING gin (included_ids);
+
 CREATE TABLE report_pieces (
     organization_id UUID NOT NULL,
     report_id UUID NOT NULL,
@@ -982,6 +1132,16 @@ CREATE POLICY tenant ON executions TO stationmaster_app USING (organization_id =
 
 CREATE POLICY system ON executions TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_app;
+
+ALTER TABLE forgotten_executions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON forgotten_executions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON forgotten_executions TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON installation_secrets TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON mcp_servers TO stationmaster_system;
@@ -1023,6 +1183,46 @@ ALTER TABLE permission_requests ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON permission_requests TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON permission_requests TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_exposures TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_exposures TO stationmaster_app;
+
+ALTER TABLE prompt_exposures ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_exposures TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_exposures TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_figures TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_figures TO stationmaster_app;
+
+ALTER TABLE prompt_figures ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_figures TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_figures TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_outcomes TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_outcomes TO stationmaster_app;
+
+ALTER TABLE prompt_outcomes ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_outcomes TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_outcomes TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompts TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompts TO stationmaster_app;
+
+ALTER TABLE prompts ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompts TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompts TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON quota_calls TO stationmaster_system;
 
@@ -1203,6 +1403,36 @@ ALTER TABLE pieces ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON pieces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON pieces TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_customizations TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_customizations TO stationmaster_app;
+
+ALTER TABLE prompt_customizations ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_customizations TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid AND user_id = NULLIF(current_setting('stationmaster.user', true), '')::uuid);
+
+CREATE POLICY system ON prompt_customizations TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_experiments TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_experiments TO stationmaster_app;
+
+ALTER TABLE prompt_experiments ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_experiments TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_experiments TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_versions TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON prompt_versions TO stationmaster_app;
+
+ALTER TABLE prompt_versions ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON prompt_versions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON prompt_versions TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON report_pieces TO stationmaster_system;
 

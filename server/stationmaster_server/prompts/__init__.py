@@ -1,0 +1,1 @@
+"""Prompts: versions, labels, rules, customizations, experiments, and what became of them."""

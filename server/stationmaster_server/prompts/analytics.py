@@ -1,0 +1,98 @@
+"""How prompts did over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.prompts import figure_store, store
+from stationmaster_server.prompts.experiment_model import Metric
+from stationmaster_server.prompts.figure_model import Figures, Point
+from stationmaster_server.prompts.recording import Recorder
+from stationmaster_server.prompts.service import found
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+_LONGEST = {HOUR: timedelta(days=31), DAY: timedelta(days=400)}
+_DEFAULT_POINTS = 30
+_MOST_ROWS = 20_000
+_Place = tuple[datetime, int, str]
+
+
+@dataclass(slots=True)
+class _Cell:
+    """What belongs to one place of an analysis. Outcomes: how often, and their sum."""
+
+    figures: Figures = field(default_factory=Figures)
+    outcomes: dict[Metric, tuple[int, float]] = field(default_factory=dict)
+
+
+class Analytics:
+    """Reads what all servers counted."""
+
+    def __init__(self, database: Database, recorder: Recorder) -> None:
+        self._database = database
+        self._recorder = recorder
+
+    async def of(
+        self, caller: Caller, prompt_id: str, start: datetime | None, end: datetime | None, interval: timedelta
+    ) -> tuple[list[Point], list[Point]]:
+        """Points by time, version and label, and totals by version and label. Raises NotFound, InvalidArgument."""
+        first, last = _span(start, end, interval)
+        organization_id = caller.tenant.organization_id
+        await self._recorder.flush()  # what this server counted is in the answer
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            uid = found(await store.get(tx, organization_id, prompt_id), prompt_id).uid
+            figures = await figure_store.figures(tx, organization_id, uid, first, last, _MOST_ROWS)
+            outcomes = await figure_store.outcomes(tx, organization_id, uid, first, last, _MOST_ROWS)
+        if max(len(figures), len(outcomes)) >= _MOST_ROWS:
+            raise InvalidArgument.field("start_time", "there are too many figures in this span: ask for a shorter one")
+        points: dict[_Place, _Cell] = {}
+        totals: dict[_Place, _Cell] = {}
+        for key, counted in figures:
+            for cell in _cells(points, totals, first, interval, (key.hour, key.version, key.label)):
+                cell.figures.add(counted)
+        for hour, version, label, metric, count, mean in outcomes:
+            for cell in _cells(points, totals, first, interval, (hour, version, label)):
+                before = cell.outcomes.get(metric, (0, 0.0))
+                cell.outcomes[metric] = (before[0] + count, before[1] + count * mean)
+        return _told(points), _told(totals)
+
+
+def _cells(
+    points: dict[_Place, _Cell], totals: dict[_Place, _Cell], first: datetime, interval: timedelta, place: _Place
+) -> Iterable[_Cell]:
+    """Where something that belongs to an hour, version and label is counted."""
+    hour, version, label = place
+    yield points.setdefault((_floor(hour, interval), version, label), _Cell())
+    yield totals.setdefault((first, version, label), _Cell())
+
+
+def _told(cells: dict[_Place, _Cell]) -> list[Point]:
+    places = sorted(cells)
+    return [Point(*place, cells[place].figures, _means(cells[place])) for place in places]
+
+
+def _means(cell: _Cell) -> list[tuple[Metric, int, float]]:
+    return [(metric, count, total / count) for metric, (count, total) in sorted(cell.outcomes.items())]
+
+
+def _span(start: datetime | None, end: datetime | None, interval: timedelta) -> tuple[datetime, datetime]:
+    last = end or datetime.now(UTC) + timedelta(seconds=1)
+    try:
+        first = _floor(start or last - interval * (_DEFAULT_POINTS - 1), interval)
+    except OverflowError:
+        raise InvalidArgument.field("end_time", "is too early") from None
+    if first >= last:
+        raise InvalidArgument.field("start_time", "must be before the end")
+    if last - first > _LONGEST[interval] + interval:
+        raise InvalidArgument.field("start_time", f"at most {_LONGEST[interval].days} days before the end")
+    return first, last
+
+
+def _floor(moment: datetime, interval: timedelta) -> datetime:
+    hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return hour if interval == HOUR else hour.replace(hour=0)

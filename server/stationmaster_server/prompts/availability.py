@@ -1,0 +1,38 @@
+"""Whether a prompt is there that somebody is about to rely on."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import FailedPrecondition, InvalidArgument, PreconditionViolation, Reason
+from stationmaster_server.prompts import store
+from stationmaster_server.prompts.model import LATEST, prompt_name
+from stationmaster_server.prompts.reference import FORMS, Reference, parse
+
+
+def reference_of(text: str, field: str) -> Reference:
+    """The reference that a text is. Raises InvalidArgument."""
+    reference = parse(text)
+    if reference is None:
+        raise InvalidArgument.field(field, f"{text[:100]!r} is no prompt: write {FORMS}")
+    return reference
+
+
+async def require(tx: Transaction, organization_id: UUID, text: str, field: str) -> None:
+    """Raises InvalidArgument for what is no reference, FailedPrecondition(PROMPT_MISSING) for what is not there."""
+    reference = reference_of(text, field)
+    prompt = await store.get(tx, organization_id, reference.prompt_id)
+    label, version = reference.target.label, reference.target.version
+    if prompt is None:
+        why = f"there is no {prompt_name(reference.prompt_id)}"
+    elif label not in ("", LATEST) and label not in prompt.labels:
+        known = ", ".join(sorted(prompt.labels)) or "none"
+        why = f"{prompt_name(reference.prompt_id)} has no label {label!r}; it has {known}"
+    elif version > prompt.latest_version:
+        why = f"{prompt_name(reference.prompt_id)} has {prompt.latest_version} versions"
+    else:
+        return
+    raise FailedPrecondition(
+        Reason.PROMPT_MISSING, f"{field}: {why}", PreconditionViolation("PROMPT", prompt_name(reference.prompt_id), why)
+    )

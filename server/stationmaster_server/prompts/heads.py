@@ -1,0 +1,174 @@
+"""What this server knows of prompts: read once, forgotten when any server changes it, believed for a second at most."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.listener import Listener
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.prompts import customization_store, experiment_store, store
+from stationmaster_server.prompts.experiment_model import Experiment
+from stationmaster_server.prompts.model import LATEST, PRODUCTION, Customization, Prompt, Rule, Version
+from stationmaster_server.prompts.selection import by_priority
+from stationmaster_server.templating.model import Variable
+from stationmaster_server.templating.templates import Ready
+
+LIFETIME = timedelta(seconds=1)
+"""The promise about labels that moved, should a notification be lost."""
+_MOST_KEPT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A version with all that it includes: ready to be filled in. `parts` are the prompts that it is made of."""
+
+    ready: Ready
+    variables: tuple[Variable, ...]
+    parts: frozenset[str]
+    absent: frozenset[str]
+    """Variables that are left out when they are not given: the template has something in their place."""
+
+
+@dataclass(slots=True)
+class Head:
+    """A prompt as it stands, and what was found out about it on the way."""
+
+    prompt: Prompt
+    rules: tuple[tuple[int, Rule], ...]
+    until: float
+    experiments: Sequence[Experiment] = ()
+    """Those that run."""
+    versions: dict[int, Version] = field(default_factory=dict)
+    filled: dict[int, Filled] = field(default_factory=dict)
+    customizations: dict[UUID, Mapping[str, Customization]] = field(default_factory=dict)
+    """Of each user that rendered it, by agent."""
+    composed: dict[UUID, tuple[Filled, Ready]] = field(default_factory=dict)
+    """By customization: what it was put together with, and the whole."""
+
+    @classmethod
+    def of(cls, prompt: Prompt, experiments: Sequence[Experiment] = ()) -> Head:
+        """A prompt as it was just read."""
+        until = time.monotonic() + LIFETIME.total_seconds()
+        return cls(prompt, by_priority(prompt.rules), until, experiments, {prompt.shown.version: prompt.shown})
+
+    def labelled(self, label: str) -> int | None:
+        """The version that a label points to."""
+        return self.prompt.latest_version if label == LATEST else self.prompt.labels.get(label)
+
+    def default(self) -> tuple[int | None, str]:
+        """The version that is taken where nothing else is said, and its label; None when the label is not there."""
+        label = self.prompt.default_label
+        if not label:
+            label = PRODUCTION if PRODUCTION in self.prompt.labels else LATEST
+        return self.labelled(label), label
+
+
+class Heads:
+    """One for each process. Changes are heard of from every server, this one's own at once."""
+
+    def __init__(self, database: Database, listener: Listener) -> None:
+        self._database = database
+        self._kept: dict[UUID, dict[str, Head]] = {}
+        self._count = 0
+        self.generation = 0
+        """Grows with all that is forgotten: what was found out across such a moment must not be kept."""
+        self._asking: dict[tuple[UUID, str], asyncio.Task[Head | None]] = {}
+        listener.add(store.CHANNEL, self._heard)
+
+    def kept(self, organization_id: UUID, prompt_id: str) -> Head | None:
+        """What is known without asking."""
+        of_organization = self._kept.get(organization_id)
+        head = of_organization.get(prompt_id) if of_organization is not None else None
+        return head if head is not None and time.monotonic() < head.until else None
+
+    async def get(self, tenant: Tenant, prompt_id: str) -> Head | None:
+        """A prompt as it stands; None when there is none."""
+        head = self.kept(tenant.organization_id, prompt_id)
+        if head is not None:
+            return head
+        key = (tenant.organization_id, prompt_id)
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.create_task(self._ask(tenant, prompt_id), name="read a prompt")
+        return await asyncio.shield(asking)
+
+    async def version(self, tenant: Tenant, head: Head, number: int) -> Version | None:
+        """One version of a prompt."""
+        known = head.versions.get(number)
+        if known is None:
+            async with self._database.tenant(tenant, read=True) as tx:
+                known = await store.version(tx, tenant.organization_id, head.prompt.prompt_id, number)
+            if known is not None:
+                head.versions[number] = known
+        return known
+
+    async def customizations(self, tenant: Tenant, head: Head) -> Mapping[str, Customization]:
+        """What the user wants of the prompt, by agent."""
+        known = head.customizations.get(tenant.user_id)
+        if known is None:
+            async with self._database.tenant(tenant, read=True) as tx:
+                known = await customization_store.of_user(tx, tenant, head.prompt.prompt_id)
+            head.customizations[tenant.user_id] = known
+        return known
+
+    async def changed(self, tx: Transaction, organization_id: UUID, prompt_id: str) -> None:
+        """A transaction changes a prompt: with its commit, every server forgets what it knew of it."""
+        await store.notify(tx, organization_id, prompt_id)
+        tx.after_commit(lambda: self.forget(organization_id, prompt_id))
+
+    def forget(self, organization_id: UUID, prompt_id: str) -> None:
+        """Believe nothing of a prompt any more, nor of what is made of it, nor what is being asked just now."""
+        self.generation += 1
+        self._asking.pop((organization_id, prompt_id), None)
+        of_organization = self._kept.get(organization_id)
+        if of_organization is None:
+            return
+        self._count -= of_organization.pop(prompt_id, None) is not None
+        for head in of_organization.values():
+            for number in [n for n, filled in head.filled.items() if prompt_id in filled.parts]:
+                del head.filled[number]
+
+    def _heard(self, payload: str | None) -> None:
+        if payload is None:
+            self.generation += 1
+            self._kept.clear()
+            self._asking.clear()
+            self._count = 0
+        else:
+            organization, _, prompt_id = payload.partition("/")
+            self.forget(UUID(organization), prompt_id)
+
+    async def _ask(self, tenant: Tenant, prompt_id: str) -> Head | None:
+        key, task = (tenant.organization_id, prompt_id), asyncio.current_task()
+        try:
+            async with self._database.tenant(tenant, read=True) as tx:
+                prompt = await store.get(tx, tenant.organization_id, prompt_id)
+                if prompt is None:
+                    return None
+                experiments = await experiment_store.running(tx, tenant.organization_id, prompt_id)
+            head = Head.of(prompt, experiments)
+            if self._asking.get(key) is task:
+                self._keep(tenant.organization_id, head)
+            return head
+        finally:
+            if self._asking.get(key) is task:
+                del self._asking[key]
+
+    def _keep(self, organization_id: UUID, head: Head) -> None:
+        if self._count >= _MOST_KEPT:
+            self._kept.clear()
+            self._count = 0
+        of_organization = self._kept.setdefault(organization_id, {})
+        before = of_organization.get(head.prompt.prompt_id)
+        self._count += before is None
+        if before is not None and before.prompt.etag == head.prompt.etag and before.prompt.uid == head.prompt.uid:
+            head.versions |= before.versions
+            head.filled |= {n: filled for n, filled in before.filled.items() if len(filled.parts) == 1}
+        of_organization[head.prompt.prompt_id] = head

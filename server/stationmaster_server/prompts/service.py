@@ -1,0 +1,358 @@
+"""Prompts, versions and labels: the rules. Every change is one transaction with its audit row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PreconditionViolation,
+    Reason,
+)
+from stationmaster_server.identity.model import AuditEntry
+from stationmaster_server.identity.roles import require_administrator
+from stationmaster_server.prompts import experiment_store, store
+from stationmaster_server.prompts.checking import Checking
+from stationmaster_server.prompts.expanding import Expanding
+from stationmaster_server.prompts.heads import Head, Heads
+from stationmaster_server.prompts.model import (
+    LATEST,
+    NewPrompt,
+    Prompt,
+    Target,
+    Version,
+    prompt_name,
+    version_name,
+)
+
+OF_VERSION = frozenset({"template", "variables"})
+UPDATABLE = frozenset(
+    {"display_name", "description", "tags", "message", "protected_labels", "default_label", "attributes", "rules"}
+    | OF_VERSION
+)
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    """What is remembered of a deletion."""
+
+    prompt_id: str
+
+
+class PromptService:
+    """Prompts of an organization."""
+
+    def __init__(
+        self, database: Database, audit: AuditLog, heads: Heads, checking: Checking, expanding: Expanding
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self._heads = heads
+        self._checking = checking
+        self._expanding = expanding
+
+    async def create(self, caller: Caller, new: NewPrompt, *, validate_only: bool = False) -> Prompt:
+        """Create a prompt with its first version.
+
+        Raises AlreadyExists, InvalidArgument, FailedPrecondition (PROMPT_CYCLE, PROMPT_MISSING), PermissionDenied.
+        """
+        tenant = caller.tenant
+        if not validate_only and (again := await self._look(caller)) is not None:
+            return again
+        prompt = await self._new(caller, new)  # before the transaction: a template may take its time
+        require_mover(caller, prompt, new.labels)
+        if validate_only:
+            async with self._database.tenant(tenant, read=True) as tx:
+                if await store.get(tx, tenant.organization_id, prompt.prompt_id) is not None:
+                    raise AlreadyExists("Prompt", prompt_name(prompt.prompt_id))
+            return prompt
+        async with self._database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Prompt)
+            if again is not None:
+                return again
+            await store.insert(tx, tenant.organization_id, prompt)
+            return await self._written(tx, caller, "prompt.create", prompt.prompt_id, {"labels": list(new.labels)})
+
+    async def get(self, caller: Caller, prompt_id: str, target: Target) -> Prompt:
+        """A prompt with one of its versions, by default the newest. Raises NotFound."""
+        organization_id = caller.tenant.organization_id
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            prompt = found(await store.get(tx, organization_id, prompt_id), prompt_id)
+            number = target.version or (prompt.labels.get(target.label) if target.label != LATEST else 0)
+            if not number and target.label not in ("", LATEST):
+                raise no_label(prompt_id, target.label)
+            if not number or number == prompt.latest_version:
+                return prompt
+            version = await store.version(tx, organization_id, prompt_id, number)
+        return replace(prompt, shown=found_version(version, prompt_id, number))
+
+    async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[Prompt]:
+        """A page of prompts, the newest first by default. Raises InvalidArgument."""
+        clause = store.LISTING.sql(filter_text, order_by, page, start=2)
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return await store.list_prompts(tx, caller.tenant.organization_id, clause)
+
+    async def versions(
+        self, caller: Caller, prompt_id: str, filter_text: str, order_by: str, page: PageRequest
+    ) -> Page[Version]:
+        """A page of a prompt's versions, the newest first by default. Raises NotFound, InvalidArgument."""
+        clause = store.VERSIONS.sql(filter_text, order_by, page, start=3)
+        organization_id = caller.tenant.organization_id
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            found(await store.get(tx, organization_id, prompt_id), prompt_id)
+            return await store.list_versions(tx, organization_id, prompt_id, clause)
+
+    async def update(
+        self,
+        caller: Caller,
+        prompt_id: str,
+        changes: Mapping[str, Any],
+        labels: tuple[str, ...] = (),
+        etag: str = "",
+        *,
+        validate_only: bool = False,
+    ) -> Prompt:
+        """Change fields, by their names in `NewPrompt`; a change of the template or the variables is a new version.
+
+        Raises NotFound, Aborted(ETAG_MISMATCH), InvalidArgument, FailedPrecondition, PermissionDenied.
+        """
+        tenant = caller.tenant
+        if not validate_only and (again := await self._look(caller)) is not None:
+            return again
+        async with self._database.tenant(tenant, read=True) as tx:
+            before = found(await store.get(tx, tenant.organization_id, prompt_id), prompt_id)
+        _unchanged_since(before, etag)
+        changed = await self._changed(caller, before, changes, labels)
+        if validate_only:
+            return changed
+        async with self._database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Prompt)
+            if again is not None:
+                return again
+            current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
+            _unchanged_since(current, before.etag)
+            await self._require_still(tx, tenant.organization_id, prompt_id, labels)
+            if changed.latest_version != before.latest_version:
+                await store.insert_version(tx, tenant.organization_id, changed.shown)
+            await store.update(tx, tenant.organization_id, changed)
+            details = {"paths": sorted(changes), "version": changed.latest_version, "labels": list(labels)}
+            return await self._written(tx, caller, "prompt.update", prompt_id, details)
+
+    async def delete(self, caller: Caller, prompt_id: str, etag: str = "", *, force: bool = False) -> None:
+        """Delete a prompt with all that belongs to it.
+
+        Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(PROMPT_IN_USE), PermissionDenied.
+        """
+        tenant = caller.tenant
+        async with self._database.tenant(tenant) as tx:
+            if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
+                return
+            prompt = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
+            _unchanged_since(prompt, etag)
+            require_mover(caller, prompt, prompt.labels.keys())
+            if not force:
+                await self._require_unused(tx, tenant.organization_id, prompt_id)
+            await store.delete(tx, tenant.organization_id, prompt_id)
+            await self._heads.changed(tx, tenant.organization_id, prompt_id)
+            await self._write_audit(tx, caller, "prompt.delete", prompt_id, {"versions": prompt.latest_version})
+            await remember(tx, tenant, caller.request_key, _Deleted(prompt_id))
+
+    async def set_label(self, caller: Caller, prompt_id: str, label: str, version: int, etag: str = "") -> Prompt:
+        """Point a label to a version; zero takes it away.
+
+        Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(PROMPT_CYCLE), PermissionDenied, InvalidArgument.
+        """
+        tenant = caller.tenant
+        if (again := await self._look(caller)) is not None:
+            return again
+        async with self._database.tenant(tenant, read=True) as tx:
+            before = found(await store.get(tx, tenant.organization_id, prompt_id), prompt_id)
+            moved = before.shown
+            if version not in (0, before.latest_version):
+                moved = found_version(
+                    await store.version(tx, tenant.organization_id, prompt_id, version), prompt_id, version
+                )
+        require_mover(caller, before, [label])
+        changed = moved_label(before, label, version)
+        if version:
+            await self._expanding.check(tenant, Head.of(changed), moved)
+        async with self._database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Prompt)
+            if again is not None:
+                return again
+            current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
+            _unchanged_since(current, etag)
+            require_mover(caller, current, [label])
+            await self._require_still(tx, tenant.organization_id, prompt_id, [label])
+            return await self.move(tx, caller, moved_label(current, label, version), label, version)
+
+    async def move(self, tx: Transaction, caller: Caller, changed: Prompt, label: str, version: int) -> Prompt:
+        """Write a label that moved, of a prompt that is locked; the last that the transaction does."""
+        await store.update(tx, caller.tenant.organization_id, changed)
+        details = {"label": label, "version": version}
+        return await self._written(tx, caller, "prompt.set_label", changed.prompt_id, details)
+
+    async def _new(self, caller: Caller, new: NewPrompt) -> Prompt:
+        now = datetime.now(UTC)
+        author = caller.tenant.user_id
+        version = Version(
+            new.prompt_id, 1, new.template, new.variables, (), new.message, author, now, tuple(sorted(new.labels))
+        )
+        prompt = Prompt(
+            prompt_id=new.prompt_id,
+            uid=new_id(),
+            display_name=new.display_name,
+            description=new.description,
+            tags=new.tags,
+            protected_labels=new.protected_labels,
+            default_label=new.default_label,
+            attributes=new.attributes,
+            rules=new.rules,
+            latest_version=1,
+            labels=dict.fromkeys(new.labels, 1),
+            etag=new_id().hex,
+            created_at=now,
+            updated_at=now,
+            shown=await self._checking.version(version),
+        )
+        self._checking.rest(prompt)
+        if new.protected_labels:
+            require_administrator(caller, "protect labels")
+        return await self._checking.whole(caller.tenant, prompt)
+
+    async def _changed(
+        self, caller: Caller, before: Prompt, changes: Mapping[str, Any], labels: tuple[str, ...]
+    ) -> Prompt:
+        plain = {name: value for name, value in changes.items() if name not in OF_VERSION | {"message"}}
+        if set(plain.get("protected_labels", before.protected_labels)) != set(before.protected_labels):
+            require_administrator(caller, "change protected labels")
+        changed = replace(before, **plain, etag=new_id().hex)
+        if _makes_version(before.shown, changes):
+            changed = self._with_version(caller, changed, changes, labels)
+            changed = replace(changed, shown=await self._checking.version(changed.shown))
+        elif labels:
+            raise InvalidArgument.field("labels", "nothing makes a new version; move labels by SetPromptLabel")
+        self._checking.rest(changed)
+        require_mover(caller, before, labels)
+        if changed.latest_version != before.latest_version:
+            changed = await self._checking.whole(caller.tenant, changed)
+        return changed
+
+    @staticmethod
+    def _with_version(caller: Caller, prompt: Prompt, changes: Mapping[str, Any], labels: tuple[str, ...]) -> Prompt:
+        number, shown = prompt.latest_version + 1, prompt.shown
+        template = changes.get("template", shown.template)
+        variables = changes.get("variables", shown.variables)
+        message = changes.get("message", "")
+        author, now = caller.tenant.user_id, datetime.now(UTC)
+        made = Version(prompt.prompt_id, number, template, variables, (), message, author, now, tuple(sorted(labels)))
+        return replace(
+            prompt, latest_version=number, labels={**prompt.labels, **dict.fromkeys(labels, number)}, shown=made
+        )
+
+    async def _look(self, caller: Caller) -> Prompt | None:
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return await look(tx, caller.tenant, caller.request_key, Prompt)
+
+    async def _written(
+        self, tx: Transaction, caller: Caller, action: str, prompt_id: str, details: dict[str, Any]
+    ) -> Prompt:
+        """What follows each change of a prompt that stays; returns it as it is now."""
+        organization_id = caller.tenant.organization_id
+        await self._heads.changed(tx, organization_id, prompt_id)
+        await self._write_audit(tx, caller, action, prompt_id, details)
+        prompt = found(await store.get(tx, organization_id, prompt_id), prompt_id)
+        await remember(tx, caller.tenant, caller.request_key, prompt)
+        return prompt
+
+    async def _require_unused(self, tx: Transaction, organization_id: UUID, prompt_id: str) -> None:
+        others = await store.including(tx, organization_id, prompt_id, _MOST_NAMED)
+        if others:
+            names = ", ".join(prompt_name(other) for other in others)
+            raise in_use(prompt_id, f"it is included by {names}; change them, or delete with force")
+        for experiment in await experiment_store.running(tx, organization_id, prompt_id):
+            raise in_use(prompt_id, f"{experiment.name} runs on it; stop that, or delete with force")
+
+    @staticmethod
+    async def _require_still(tx: Transaction, organization_id: UUID, prompt_id: str, labels: Iterable[str]) -> None:
+        for experiment in await experiment_store.running(tx, organization_id, prompt_id):
+            if experiment.label in labels:
+                advice = f"{experiment.name} runs on its label {experiment.label!r}: stop or conclude that first"
+                raise in_use(prompt_id, advice)
+
+    async def _write_audit(
+        self, tx: Transaction, caller: Caller, action: str, prompt_id: str, details: dict[str, Any]
+    ) -> None:
+        await self._audit.write(tx, caller, AuditEntry(action, prompt_name(prompt_id), details=details))
+
+
+def found(prompt: Prompt | None, prompt_id: str) -> Prompt:
+    """The prompt. Raises NotFound."""
+    if prompt is None:
+        raise NotFound("Prompt", prompt_name(prompt_id))
+    return prompt
+
+
+def found_version(version: Version | None, prompt_id: str, number: int) -> Version:
+    """The version. Raises NotFound."""
+    if version is None:
+        raise NotFound("PromptVersion", version_name(prompt_id, number))
+    return version
+
+
+def no_label(prompt_id: str, label: str) -> NotFound:
+    """The label does not point anywhere."""
+    return NotFound("PromptLabel", f"{prompt_name(prompt_id)}@{label}")
+
+
+def in_use(prompt_id: str, advice: str) -> FailedPrecondition:
+    """The prompt is needed."""
+    name = prompt_name(prompt_id)
+    violation = PreconditionViolation("PROMPT", name, advice)
+    return FailedPrecondition(Reason.PROMPT_IN_USE, f"{name} is in use: {advice}", violation)
+
+
+def moved_label(prompt: Prompt, label: str, version: int) -> Prompt:
+    """The prompt with its label elsewhere, or nowhere. Raises InvalidArgument, NotFound when it is nowhere already."""
+    if label == LATEST:
+        raise InvalidArgument.field("label", f"{LATEST!r} always stands for the newest version")
+    labels = {name: number for name, number in prompt.labels.items() if name != label}
+    if version:
+        labels[label] = version
+    elif label not in prompt.labels:
+        raise no_label(prompt.prompt_id, label)
+    return replace(prompt, labels=labels, etag=new_id().hex)
+
+
+def _makes_version(shown: Version, changes: Mapping[str, Any]) -> bool:
+    now = {"template": shown.template, "variables": shown.variables}
+    return any(name in changes and changes[name] != now[name] for name in now)
+
+
+def require_mover(caller: Caller, prompt: Prompt, labels: Iterable[str]) -> None:
+    """Refuse callers that may not move one of the labels, for it is protected."""
+    protected = sorted(set(labels) & set(prompt.protected_labels))
+    if protected:
+        require_administrator(caller, f"move the protected label {protected[0]} of {prompt_name(prompt.prompt_id)}")
+
+
+def _unchanged_since(prompt: Prompt, etag: str) -> None:
+    if etag and etag != prompt.etag:
+        name = prompt_name(prompt.prompt_id)
+        raise Aborted(Reason.ETAG_MISMATCH, f"{name} changed meanwhile: read it again and decide anew")

@@ -1,0 +1,85 @@
+"""Statistics that stay valid while people look: whenever an experiment is stopped, the promised error rates hold.
+
+- Means and differences of means: the normal mixture confidence sequence (Robbins 1970; Johari and others, "Always valid
+  inference", 2022; Waudby-Smith and others, "Time-uniform central limit theory", 2021). It is asymptotic, as every
+  interval is that estimates a variance: a minimum of outcomes stands before the first look.
+- Sample ratios: the sequential multinomial test (Lindon and Malek 2022), which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, inf, lgamma, log, sqrt
+
+_BEST_AT = 1_000
+"""The number of outcomes at which intervals are narrowest; they hold at every other as well."""
+MISMATCH_ALPHA = 0.001
+"""How often, at most, a sample ratio is called a mismatch that is none."""
+_PRIOR = 1_000.0
+"""Of the test of sample ratios: how closely to the weights the shares lie under the alternative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was measured of one variant: how often, the mean, the variance of one outcome."""
+
+    count: int
+    mean: float
+    variance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate, the bounds that hold at every look, and the always-valid p-value of no difference from zero."""
+
+    estimate: float
+    lower: float
+    upper: float
+    p_value: float
+
+
+def success_sample(count: int, successes: float) -> Sample:
+    """The sample of zeros and ones; its variance is never zero (the rule of succession)."""
+    share = (successes + 1) / (count + 2)
+    return Sample(count, successes / count if count else 0.0, share * (1 - share))
+
+
+def mean_interval(sample: Sample, alpha: float) -> Interval:
+    """The mean of a variant."""
+    if not sample.count:
+        return Interval(0.0, -inf, inf, 1.0)
+    return _interval(sample.mean, sample.variance / sample.count, sample.count, alpha)
+
+
+def difference(control: Sample, treatment: Sample, alpha: float) -> Interval:
+    """How much more the treatment has than the control."""
+    if not control.count or not treatment.count:
+        return Interval(0.0, -inf, inf, 1.0)
+    variance = control.variance / control.count + treatment.variance / treatment.count
+    size = 1 / (1 / control.count + 1 / treatment.count)
+    return _interval(treatment.mean - control.mean, variance, size, alpha)
+
+
+def _interval(estimate: float, variance: float, size: float, alpha: float) -> Interval:
+    """`variance` is the estimate's own; `size` the number of outcomes that it stands on."""
+    if variance <= 0:
+        return Interval(estimate, estimate, estimate, 0.0 if estimate else 1.0)
+    # The mixing variance that makes intervals narrowest at _BEST_AT outcomes.
+    hardest = -2 * log(alpha)
+    mixing = variance * size * (hardest + log(hardest + 1)) / _BEST_AT
+    total = variance + mixing
+    radius = sqrt(2 * variance * total / mixing * (log(total / variance) / 2 - log(alpha)))
+    log_ratio = mixing * estimate**2 / (2 * variance * total) - log(total / variance) / 2
+    return Interval(estimate, estimate - radius, estimate + radius, min(1.0, exp(-max(log_ratio, 0.0))))
+
+
+def mismatch_p_value(counts: Sequence[int], weights: Sequence[float]) -> float:
+    """How likely these counts, or ones that tell as much, come of these weights at any time; small: they do not."""
+    total = sum(weights)
+    shares = [weight / total for weight in weights]
+    number = sum(counts)
+    log_ratio = lgamma(_PRIOR) - lgamma(_PRIOR + number)
+    for count, share in zip(counts, shares, strict=True):
+        log_ratio += lgamma(_PRIOR * share + count) - lgamma(_PRIOR * share) - count * log(share)
+    return min(1.0, exp(-max(log_ratio, 0.0)))

@@ -1,0 +1,157 @@
+"""Which version a context chooses."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from stationmaster.v1 import prompt_pb2 as pb
+from stationmaster.v1 import task_pb2
+from stationmaster_server.prompts.model import Rule
+from stationmaster_server.prompts.selection import by_priority, choose, context_fault, fault_of, rule_faults
+
+from tests.promises.refusal import refused
+from tests.prompts.making import create, render, revise, struct
+
+if TYPE_CHECKING:
+    from stationmaster.v1.prompt_pb2_grpc import PromptServiceAsyncStub
+
+ATTRIBUTES = [
+    task_pb2.VariableDeclaration(name="language"),
+    task_pb2.VariableDeclaration(name="tier", allowed_values=[]),
+    task_pb2.VariableDeclaration(name="size", type=task_pb2.VARIABLE_TYPE_INTEGER),
+    task_pb2.VariableDeclaration(name="topics", type=task_pb2.VARIABLE_TYPE_LIST),
+]
+RULES = [
+    pb.PromptRule(condition="size > 100", priority=5, label="long"),
+    pb.PromptRule(condition='language == "python" && tier in ["pro"]', priority=1, label="python-pro"),
+    pb.PromptRule(condition='language == "python"', priority=2, version=2),
+    pb.PromptRule(condition='topics.exists(t, t == "law")', priority=9, label="law"),
+]
+
+
+@pytest.fixture
+async def ruled(prompts: PromptServiceAsyncStub) -> PromptServiceAsyncStub:
+    await create(prompts, "p", "default", "production", context_attributes=ATTRIBUTES)
+    await revise(prompts, "p", "python")
+    await revise(prompts, "p", "python-pro", "python-pro")
+    await revise(prompts, "p", "long", "long")
+    await revise(prompts, "p", "law", "law")
+    changed = pb.Prompt(name="prompts/p", rules=RULES)
+    await prompts.UpdatePrompt(pb.UpdatePromptRequest(prompt=changed, update_mask=FieldMask(paths=["rules"])))
+    return prompts
+
+
+@pytest.mark.parametrize(
+    ("context", "text", "rule"),
+    [
+        ({}, "default", None),
+        ({"language": "go"}, "default", None),
+        ({"language": "python"}, "python", 2),
+        ({"language": "python", "tier": "free", "size": 200}, "python", 2),
+        ({"language": "python", "tier": "pro", "size": 200}, "python-pro", 1),
+        ({"size": 200}, "long", 0),
+        ({"size": 200, "topics": ["law"]}, "long", 0),
+        ({"topics": ["tax", "law"]}, "law", 3),
+    ],
+)
+async def test_the_first_rule_by_priority_chooses_then_the_default(
+    ruled: PromptServiceAsyncStub, context: dict[str, Any], text: str, rule: int | None
+) -> None:
+    rendered = await render(ruled, "p", context=context)
+    assert rendered.text == text
+    assert rendered.selection.reason == (pb.SELECTION_REASON_DEFAULT if rule is None else pb.SELECTION_REASON_RULE)
+    answer = await ruled.SelectPrompt(pb.SelectPromptRequest(name="prompts/p", context=struct(context)))
+    assert answer.selection == rendered.selection
+    if rule is not None:
+        assert answer.selection.rule == rule
+        assert (answer.rules[-1].rule, answer.rules[-1].matched) == (rule, True)
+
+
+async def test_a_label_or_version_that_is_asked_for_goes_before_the_rules(ruled: PromptServiceAsyncStub) -> None:
+    assert (await render(ruled, "p", context={"size": 200}, label="law")).text == "law"
+    assert (await render(ruled, "p", context={"size": 200}, version=1)).text == "default"
+
+
+async def test_attributes_are_typed(ruled: PromptServiceAsyncStub) -> None:
+    refusal = await refused(render(ruled, "p", context={"size": "big", "colour": "red"}))
+    assert set(refusal.fields) == {"context.size", "context.colour"}
+
+
+async def test_a_condition_that_fails_does_not_match_and_says_why(ruled: PromptServiceAsyncStub) -> None:
+    answer = await ruled.SelectPrompt(pb.SelectPromptRequest(name="prompts/p"))
+    assert [(outcome.rule, outcome.matched) for outcome in answer.rules] == [
+        (1, False),
+        (2, False),
+        (0, False),
+        (3, False),
+    ]
+    assert "overload" in answer.rules[2].error
+
+
+async def test_rules_that_cannot_be_are_refused_each_by_its_path(ruled: PromptServiceAsyncStub) -> None:
+    rules = [
+        pb.PromptRule(condition="language ==", label="x"),
+        pb.PromptRule(condition='colour == "red"', label="x"),
+        pb.PromptRule(condition="size > 1"),
+        pb.PromptRule(condition="size > 1", version=99),
+    ]
+    request = pb.UpdatePromptRequest(
+        prompt=pb.Prompt(name="prompts/p", rules=rules), update_mask=FieldMask(paths=["rules"])
+    )
+    refusal = await refused(ruled.UpdatePrompt(request))
+    assert set(refusal.fields) == {
+        "prompt.rules[0].condition",
+        "prompt.rules[1].condition",
+        "prompt.rules[2]",
+        "prompt.rules[3].version",
+    }
+
+
+async def test_the_default_can_be_another_label(prompts: PromptServiceAsyncStub) -> None:
+    await create(prompts, "p", "one", "production", default_label="staging")
+    await revise(prompts, "p", "two", "staging")
+    assert (await render(prompts, "p")).text == "two"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "a.all(x, a.all(y, a.all(z, x + y + z > 0)))",
+        'b.matches("(a+)+$")',
+        "a.map(x, x) == a.map(x, x)",
+        "a == 1 // \n || a.all(x, true)",
+        "(" * 500 + "a" + ")" * 500,
+        "open(a)",
+        "a.__class__",
+        "a.x.__class__()",
+    ],
+)
+def test_what_could_take_long_or_reach_out_is_no_condition(condition: str) -> None:
+    fault = fault_of(condition, ["a", "b"])
+    held, _ = choose([(0, Rule(condition, label="x"))], {"a": {"x": 1}, "b": "a" * 30}) if not fault else (None, [])
+    assert fault or held is None
+
+
+def test_the_costliest_rules_in_the_largest_context_take_little_time() -> None:
+    heavy = "a.all(x, " + " && ".join(["(x + x) * x >= 0"] * 50) + ")"
+    rules = [Rule(heavy.replace(">=", ">= -"), label="x")] * 10 + [Rule("false && " * 90 + "false", label="x")] * 40
+    context = {"a": list(range(199))}
+    assert not rule_faults(rules, ["a"], "rules")
+    assert not context_fault(context)
+    assert context_fault({"a": list(range(200))})
+    rules = [Rule(f"!({rule.condition})", label="x") for rule in rules[:10]]
+    best = 9.0
+    for _ in range(5):
+        began = perf_counter()
+        matched, tried = choose(by_priority(rules), context)
+        best = min(best, perf_counter() - began)
+    assert (matched, len(tried)) == (None, 10)
+    assert best < 0.5
+
+
+def test_more_rules_that_go_through_lists_than_allowed_are_refused() -> None:
+    rules = [Rule("a.exists(x, x == 1)", label="x")] * 11
+    assert "at most 10" in rule_faults(rules, ["a"], "rules")[0].description
