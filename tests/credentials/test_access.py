@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -105,7 +106,8 @@ async def test_every_access_is_in_the_trail_allowed_or_not(room: Room, owner: Ca
     await room.create(owner, "db", "the secret")
     await room.read(owner, "db", purpose="backup")
     await room.versions.disable(owner, "db", 1)
-    attempts = [(owner, "db"), (owner, "nothing"), (caller_of(await another_user(room.database, tenant)), "db")]
+    other = await another_user(room.database, tenant)
+    attempts = [(owner, "db"), (owner, "nothing"), (caller_of(other), "db"), (caller_of(other, Role.MEMBER), "db")]
     for caller, credential_id in attempts:
         with pytest.raises(StationmasterError):
             await room.read(caller, credential_id, Label.CURRENT)
@@ -114,7 +116,8 @@ async def test_every_access_is_in_the_trail_allowed_or_not(room: Room, owner: Ca
         ("allowed", "", "credentials/db"),
         ("denied", "CREDENTIAL_UNUSABLE", "credentials/db"),
         ("denied", "RESOURCE_NOT_FOUND", "credentials/nothing"),
-        ("denied", "ACCESS_NOT_GRANTED", "credentials/db"),
+        ("denied", "ACCESS_NOT_GRANTED", "credentials/db"),  # an admin, who sees it
+        ("denied", "ACCESS_NOT_GRANTED", "credentials/db"),  # a member, who was told that there is none
     ]
     assert told[0]["details"] == {"purpose": "backup", "version": 1}
     assert "the secret" not in repr(told)
@@ -156,3 +159,26 @@ async def test_a_variable_of_the_servers_environment_is_read_through_where_it_is
     simple = caller_of(tenant)
     with pytest.raises(PermissionDenied):
         await room.create(simple, "path", environment_variable="PATH")
+
+
+async def test_what_is_read_at_once_is_read_together_and_everybody_gets_his_own(
+    room: Room, owner: Caller, tenant: Tenant
+) -> None:
+    for number in range(20):
+        await room.create(owner, f"c{number}", f"secret {number}")
+    member = caller_of(await another_user(room.database, tenant), Role.MEMBER)
+
+    async def outcome(caller: Caller, number: int) -> str:
+        try:
+            return await room.read(caller, f"c{number}")
+        except NotFound:
+            return "not found"
+
+    reads = [outcome(caller, number % 25) for number in range(300) for caller in (owner, member)]
+    cut = asyncio.create_task(outcome(owner, 0))
+    await asyncio.sleep(0)
+    cut.cancel()  # takes nobody else's read with it
+    found = await asyncio.gather(*reads)
+    expected = [f"secret {n % 25}" if n % 25 < 20 else "not found" for n in range(300)]
+    assert found[::2] == expected
+    assert set(found[1::2]) == {"not found"}

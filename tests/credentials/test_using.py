@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, task_pb2
 from stationmaster_client import Client
 from stationmaster_client.errors import FailedPrecondition, NotFound
+from stationmaster_server.mcp import pool
 from stationmaster_server.resilience.webhooks import read_secret, signed
 
 from tests.agents.providers import openai_stream as openai
@@ -184,3 +185,20 @@ async def test_a_webhook_is_signed_with_a_credential(station: RunningServer) -> 
             ("credentials/hook", "webhook"),
             ("credentials/token", "webhook"),
         }
+
+
+async def test_a_credential_that_is_taken_away_ends_the_connections_that_were_made_with_it(
+    station: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client_of(station) as admin:
+        await admin.credentials.create("github", SECRET)
+        stdio = unruly()
+        stdio.credential_environment["SECRET"] = "credentials/github"
+        await admin.mcp.register("unruly", mcp_pb2.McpServer(stdio=stdio))
+        await admin.mcp.call("unruly", "reveal")
+        await admin.credentials.disable_version("github", 1)
+        await admin.mcp.call("unruly", "reveal")  # within five minutes
+        monkeypatch.setattr(pool, "_LONGEST_WITH_CREDENTIALS_SECONDS", 0.0)
+        with pytest.raises(FailedPrecondition) as refused:
+            await admin.mcp.call("unruly", "reveal")
+        assert refused.value.reason == "CREDENTIAL_UNUSABLE"

@@ -156,16 +156,18 @@ def copied(request: Message) -> Any:
 
 async def test_a_missing_scope_is_in_the_trail_for_every_method(shared: RunningServer, owner: Caller) -> None:
     wrong = []
-    async with connect(shared.target, await settle(owner, "Narrow", scopes=["credentials.read"])) as narrow:
-        me = await invoke(narrow, "WhoAmI", WHO)
-        caller = named(narrow)
-        async with connect(shared.target, await key_of(owner, me.user.name)) as reader:
-            for method in descriptors.methods():
-                if not method.scope:
-                    continue
-                request_id = caller.next()
-                refusal = await refused(caller.call(method, smallest(method.request, owner.names)))
-                wrong += untold(await trail(reader, request_id), refusal, method.path, me.user.name, "SCOPE_MISSING")
+    for scope in ("prompts.read", "audit.read"):
+        async with connect(shared.target, await settle(owner, f"Narrow {scope}", scopes=[scope])) as narrow:
+            me = await invoke(narrow, "WhoAmI", WHO)
+            caller = named(narrow)
+            async with connect(shared.target, await key_of(owner, me.user.name)) as reader:
+                for method in descriptors.methods():
+                    if method.scope in ("", scope):
+                        continue
+                    request_id = caller.next()
+                    refusal = await refused(caller.call(method, smallest(method.request, owner.names)))
+                    told = await trail(reader, request_id)
+                    wrong += untold(told, refusal, method.path, me.user.name, "SCOPE_MISSING")
     assert not wrong, "\n".join(wrong)
 
 

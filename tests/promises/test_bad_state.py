@@ -43,7 +43,7 @@ async def test_a_stale_etag_is_refused_and_changes_nothing(owner: Caller) -> Non
         holder.etag = newer.etag
         await owner.call(method, request)
     assert not wrong, "\n".join(wrong)
-    assert tried == 15
+    assert tried == 18
 
 
 def etag_holder(request: Any) -> Any:
@@ -64,6 +64,7 @@ GETS = {
     "quota": "GetQuota",
     "mcpServers": "GetMcpServer",
     "tasks": "GetTask",
+    "credentials": "GetCredential",
     "prompts": "GetPrompt",
     "customizations": "GetPromptCustomization",
 }

@@ -101,11 +101,11 @@ def key_providers(settings: Settings) -> Iterator[KeyProvider]:
 
 def _kms(configured: CredentialSettings) -> AwsKmsKeys:
     given = None
-    if configured.kms_secret_access_key is not None:
+    if configured.kms_access_key is not None:
         token = configured.kms_session_token
         given = AwsIdentity(
             configured.kms_access_key_id,
-            configured.kms_secret_access_key.get_secret_value(),
+            configured.kms_access_key.get_secret_value(),
             token.get_secret_value() if token else "",
         )
     identities = AwsIdentities(

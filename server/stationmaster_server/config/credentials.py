@@ -38,7 +38,7 @@ class CredentialSettings(Group):
     """Another address that speaks the protocol of AWS KMS."""
     kms_access_key_id: str = ""
     """Whose requests to KMS are. Absent: the role of the container (ECS, EKS), else that of the machine (EC2)."""
-    kms_secret_access_key: SecretStr | None = None
+    kms_access_key: SecretStr | None = None
     kms_session_token: SecretStr | None = None
     kms_container_url: str = ""
     """Where the role of the container is asked for."""
@@ -58,8 +58,8 @@ class CredentialSettings(Group):
     def _is_whole(self) -> Self:
         if self.kms_key and not self.kms_region:
             raise ValueError("credentials.kms_key needs credentials.kms_region (AWS_REGION)")
-        if self.kms_key and bool(self.kms_access_key_id) is not (self.kms_secret_access_key is not None):
-            raise ValueError("credentials.kms_access_key_id and credentials.kms_secret_access_key belong together")
+        if self.kms_key and bool(self.kms_access_key_id) is not (self.kms_access_key is not None):
+            raise ValueError("credentials.kms_access_key_id and credentials.kms_access_key belong together")
         return self
 
 

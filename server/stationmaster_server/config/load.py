@@ -34,7 +34,7 @@ _PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "OPENAI_BASE_URL": ("models", "openai", "base_url"),
     "AWS_REGION": ("credentials", "kms_region"),
     "AWS_ACCESS_KEY_ID": ("credentials", "kms_access_key_id"),
-    "AWS_SECRET_ACCESS_KEY": ("credentials", "kms_secret_access_key"),
+    "AWS_SECRET_ACCESS_KEY": ("credentials", "kms_access_key"),
     "AWS_SESSION_TOKEN": ("credentials", "kms_session_token"),
     "AWS_CONTAINER_CREDENTIALS_FULL_URI": ("credentials", "kms_container_url"),
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": ("credentials", "kms_container_token_file"),

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Never
 
 from stationmaster_server.audit.service import AuditLog
-from stationmaster_server.credentials import version_store
 from stationmaster_server.credentials.envelope import Place
 from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Accessed, Label, Source, VersionState, unusable
+from stationmaster_server.credentials.reading import Reader
 from stationmaster_server.credentials.rights import principals_of
 from stationmaster_server.credentials.version_store import Found, Wanted
 from stationmaster_server.db.caller import Caller
@@ -41,7 +41,7 @@ class Access:
     """`variables`: those of the server's environment that may be handed out where a credential names them."""
 
     def __init__(self, database: Database, audit: AuditLog, keyring: Keyring, variables: Mapping[str, str]) -> None:
-        self._database = database
+        self._reader = Reader(database)
         self._audit = audit
         self._keyring = keyring
         self._variables = variables
@@ -61,10 +61,11 @@ class Access:
             request.purpose,
             principals_of(caller, request.agent_id),
         )
-        async with self._database.tenant(caller.tenant, read=True) as tx:
-            found = await version_store.find(tx, caller.tenant.organization_id, wanted)
+        found = await self._reader.find(caller.tenant, wanted)
         if (refusal := _refusal(caller, wanted, found, self._variables)) is not None or found is None:
-            await self._refuse(caller, request, refusal or _not_found(request))
+            hidden = found is not None and isinstance(refusal, NotFound) and refusal.resource_type == "Credential"
+            told = Reason.ACCESS_NOT_GRANTED if hidden else None  # the caller does not learn that it is there
+            await self._refuse(caller, request, refusal or _not_found(request), told=told)
         try:
             accessed = await self._opened(caller, request, found)
         except FailedPrecondition as error:
@@ -98,9 +99,15 @@ class Access:
         return replace(answer, secret=secret.decode())
 
     async def _refuse(
-        self, caller: Caller, request: Request, error: StationmasterError, outcome: Outcome = Outcome.DENIED
+        self,
+        caller: Caller,
+        request: Request,
+        error: StationmasterError,
+        outcome: Outcome = Outcome.DENIED,
+        *,
+        told: Reason | None = None,
     ) -> Never:
-        await self._tell(caller, request, outcome, error.reason.value)
+        await self._tell(caller, request, outcome, (told or error.reason).value)
         if isinstance(error, PermissionDenied):
             error.audited = True
         raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -113,41 +114,48 @@ class Found:
     expires_at: datetime | None
 
 
-# The hot path: what is asked for, and whether it may be, in one round trip.
+# The hot path: what is asked for, and whether it may be, for all who ask at once.
 _ACCESS = """
-SELECT c.uid, c.owner_id, c.encrypted, c.environment_variable, c.deleted_at IS NOT NULL AS deleted,
+SELECT a.place, c.uid, c.owner_id, c.encrypted, c.environment_variable, c.deleted_at IS NOT NULL AS deleted,
        coalesce(c.expires_at <= now(), false) AS expired, w.version AS wanted, c.last_version > 0 AS has_versions,
        v.state, coalesce(v.expires_at <= now(), false) AS version_expired,
        coalesce(v.grace_ends_at <= now(), false) AS grace_over,
        least(c.expires_at, v.expires_at, v.grace_ends_at) AS ends_at,
        v.format, v.ciphertext, v.wrapped_key, v.key_id, v.plain, g.granted, g.fits
-FROM credentials c
-CROSS JOIN LATERAL (SELECT CASE WHEN $3::bigint > 0 THEN $3
-                                WHEN $4 = 'PREVIOUS' THEN c.previous_version
-                                WHEN $4 = 'PENDING' THEN c.pending_version
+FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[])
+     WITH ORDINALITY AS a(credential_id, version, label, principals, purpose, place)
+JOIN credentials c ON c.organization_id = $1 AND c.credential_id = a.credential_id
+CROSS JOIN LATERAL (SELECT CASE WHEN a.version > 0 THEN a.version
+                                WHEN a.label = 'PREVIOUS' THEN c.previous_version
+                                WHEN a.label = 'PENDING' THEN c.pending_version
                                 ELSE c.current_version END AS version) w
 LEFT JOIN credential_versions v ON v.organization_id = $1 AND v.uid = c.uid AND v.version = w.version
 CROSS JOIN LATERAL (SELECT count(*) > 0 AS granted,
-                           coalesce(bool_or(purposes = '{}' OR $6 = ANY(purposes)), false) AS fits
+                           coalesce(bool_or(purposes = '{}' OR a.purpose = ANY(purposes)), false) AS fits
                     FROM credential_grants g WHERE g.organization_id = $1 AND g.uid = c.uid
-                    AND g.principal = ANY($5::text[]) AND (g.expires_at IS NULL OR g.expires_at > now())) g
-WHERE c.organization_id = $1 AND c.credential_id = $2
+                    AND g.principal = ANY(string_to_array(a.principals, ' '))
+                    AND (g.expires_at IS NULL OR g.expires_at > now())) g
 """
 
 
-async def find(tx: Transaction, organization_id: UUID, wanted: Wanted) -> Found | None:
-    """What an access asks for, and whether its principals have a grant."""
-    row = await tx.fetchrow(
+async def find(tx: Transaction, organization_id: UUID, wanted: Sequence[Wanted]) -> list[Found | None]:
+    """What each access asks for, and whether its principals have a grant; None: there is no such credential."""
+    rows = await tx.fetch(
         _ACCESS,
         organization_id,
-        wanted.credential_id,
-        wanted.version,
-        wanted.label,
-        wanted.principals,
-        wanted.purpose,
+        [one.credential_id for one in wanted],
+        [one.version for one in wanted],
+        [one.label for one in wanted],
+        [" ".join(one.principals) for one in wanted],
+        [one.purpose for one in wanted],
     )
-    if row is None:
-        return None
+    found: list[Found | None] = [None] * len(wanted)
+    for row in rows:
+        found[row["place"] - 1] = _found(row)
+    return found
+
+
+def _found(row: Record) -> Found:
     state = row["state"]
     sealed = None
     if row["ciphertext"] is not None and row["wrapped_key"] is not None and row["key_id"] is not None:
