@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 from stationmaster_server.errors import DeadlineExceeded, FieldViolation, InvalidArgument, Reason, ResourceExhausted
 from stationmaster_server.templating import engine, includes
 from stationmaster_server.templating.model import Fault, Outline
+from stationmaster_server.templating.variables import flat_size
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -112,7 +113,8 @@ class Templates:
 
 
 def _size(values: Mapping[str, Any]) -> int:
-    return len(json.dumps(values, ensure_ascii=False))
+    flat = flat_size(values)
+    return len(json.dumps(values, ensure_ascii=False)) if flat is None else flat
 
 
 def is_template(text: str) -> bool:
