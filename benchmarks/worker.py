@@ -12,7 +12,7 @@ import uvloop
 
 from benchmarks.floors import group_commit, notify
 from benchmarks.floors import work as floor_work
-from benchmarks.load import events, streams, talk, tasks, unary, work
+from benchmarks.load import events, prompts, streams, talk, tasks, unary, work
 
 Scenario = Callable[..., Awaitable[Mapping[str, Any]]]
 
@@ -21,7 +21,7 @@ def scenarios() -> dict[str, Scenario]:
     """All there are, by name."""
     idle, across = streams.Idle(), events.Across()
     each: list[Scenario] = [
-        *(unary.unary, unary.burst, unary.make_sessions),
+        *(unary.unary, unary.burst, unary.make_sessions, prompts.make_prompts),
         *(talk.creations, talk.cycles, talk.replies, talk.sessions, talk.grow, talk.first_and_last),
         *(streams.messages, streams.watchers, idle.hold, idle.release),
         *(group_commit.group_commit, notify.listen, notify.notify),

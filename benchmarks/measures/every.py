@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.measure import Measure
-from benchmarks.measures import credentials, events, process, replies, sessions, transport, watchers, work
+from benchmarks.measures import credentials, events, process, prompts, replies, sessions, transport, watchers, work
 
 EVERY: tuple[type[Measure], ...] = (
     transport.UnaryCalls,
@@ -24,6 +24,7 @@ EVERY: tuple[type[Measure], ...] = (
     work.OneByOne,
     work.Bulk,
     work.Started,
+    prompts.RenderPrompt,
     watchers.FanOut,
     watchers.IdleWatchers,
     process.Memory,

@@ -17,11 +17,13 @@ from stationmaster_client.channel import DEFAULT_ATTEMPTS, open_channel
 from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
+from stationmaster_client.experiments import Experiments
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.keyed import interceptors
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
+from stationmaster_client.prompts import Prompts
 from stationmaster_client.reports import Reports
 from stationmaster_client.sessions import Sessions
 from stationmaster_client.tasks import Tasks
@@ -47,6 +49,8 @@ class Client:
         self.sessions = Sessions(calls)
         self.permissions = Permissions(calls)
         self.agents = Agents(calls)
+        self.prompts = Prompts(calls)
+        self.experiments = Experiments(calls)
         self.mcp = Mcp(calls)
         self.tasks = Tasks(calls)
         self.executions = Executions(calls)

@@ -18,11 +18,13 @@ from stationmaster_client.client import Client
 from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
+from stationmaster_client.experiments import Experiments
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.portal import Portal, Stream
+from stationmaster_client.prompts import Prompts
 from stationmaster_client.reports import Reports
 from stationmaster_client.sessions import Sessions
 from stationmaster_client.tasks import Tasks
@@ -99,6 +101,40 @@ class SyncAgents(Face[Agents]):
     update = blocking(Agents.update)
     delete = blocking(Agents.delete)
     models = iterating(Agents.models)
+
+
+class SyncPrompts(Face[Prompts]):
+    """See `Prompts`."""
+
+    create = blocking(Prompts.create)
+    get = blocking(Prompts.get)
+    list = iterating(Prompts.list)
+    update = blocking(Prompts.update)
+    delete = blocking(Prompts.delete)
+    versions = iterating(Prompts.versions)
+    diff = blocking(Prompts.diff)
+    label = blocking(Prompts.label)
+    render = blocking(Prompts.render)
+    select = blocking(Prompts.select)
+    record = blocking(Prompts.record)
+    analytics = blocking(Prompts.analytics)
+    customize = blocking(Prompts.customize)
+    customization = blocking(Prompts.customization)
+    customizations = iterating(Prompts.customizations)
+    recustomize = blocking(Prompts.recustomize)
+    uncustomize = blocking(Prompts.uncustomize)
+
+
+class SyncExperiments(Face[Experiments]):
+    """See `Experiments`."""
+
+    create = blocking(Experiments.create)
+    get = blocking(Experiments.get)
+    list = iterating(Experiments.list)
+    start = blocking(Experiments.start)
+    stop = blocking(Experiments.stop)
+    conclude = blocking(Experiments.conclude)
+    results = blocking(Experiments.results)
 
 
 class SyncMcp(Face[Mcp]):
@@ -263,6 +299,8 @@ class SyncClient(Face[Client]):
         self.sessions = SyncSessions(portal, client.sessions)
         self.permissions = SyncPermissions(portal, client.permissions)
         self.agents = SyncAgents(portal, client.agents)
+        self.prompts = SyncPrompts(portal, client.prompts)
+        self.experiments = SyncExperiments(portal, client.experiments)
         self.mcp = SyncMcp(portal, client.mcp)
         self.tasks = SyncTasks(portal, client.tasks)
         self.executions = SyncExecutions(portal, client.executions)

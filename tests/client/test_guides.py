@@ -62,3 +62,19 @@ async def test_the_file_of_the_guide_makes_a_task(server: RunningServer, tmp_pat
         [helper, ("tasks", "create", "--file", str(file)), ("tasks", "run", "nightly", "--watch")]
     )
     assert [result.code for result in made] == [0] * 3, made
+
+
+async def test_the_commands_of_the_guide_of_prompts_work_as_they_stand(server: RunningServer, tmp_path: Path) -> None:
+    guide = GUIDE.with_name("prompts.md").read_text()
+    blocks = re.findall(r"^```\n(stationmaster.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    commands = [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+    question = ["prompts", "create", "question", "-t", "/say {{ topic }}"]
+    stationmaster = Program(tmp_path, server.target, server.admin_key)
+    results = await stationmaster.many([question, *commands, ["tasks", "run", "hello", "--watch", "-v", "topic=3"]])
+    assert [result.code for result in results] == [0] * len(results), results
+    assert results[2].out == "Hello Ada.\n"
+    assert "production of prompts/greeting points to version 2" in results[5].out
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(guide.partition("```yaml\n")[2].partition("```")[0].replace("id: greeting", "id: ruled"))
+    wrong = await stationmaster("prompts", "create", "--file", str(rules))
+    assert "there is no such version" in wrong.err  # of a prompt that has one only

@@ -21,6 +21,8 @@ PARTS = {
         "sessions": "Sessions",
         "permissions": "Permissions",
         "agents": "Agents",
+        "prompts": "Prompts",
+        "experiments": "Experiments",
         "mcp": "Mcp",
         "tasks": "Tasks",
         "executions": "Executions",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stationmaster_client.cli import given
 from stationmaster_client.cli.agent_limits import NAMES, described, set_limits
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
@@ -27,6 +28,12 @@ File = Annotated[Path | None, typer.Option("--file", help="YAML, JSON or TOML wi
 Model = Annotated[str, typer.Option("--model", help="The model, as provider:name, or demo.")]
 Instructions = Annotated[
     str, typer.Option("--instructions", "-i", help="What the model is told first; @FILE reads it.")
+]
+Prompt = Annotated[
+    str, typer.Option("--prompt", metavar="PROMPT[@LABEL]", help="The prompt that the instructions come from.")
+]
+PromptValues = Annotated[
+    list[str], typer.Option("--prompt-var", metavar="NAME=TEXT", help="A value for the prompt; may be repeated.")
 ]
 Tools = Annotated[list[str], typer.Option("--tool", help="A tool it may use, or a pattern; may be repeated.")]
 McpServers = Annotated[
@@ -56,6 +63,8 @@ async def create(
     file: File = None,
     model: Model = "",
     instructions: Instructions = "",
+    prompt: Prompt = "",
+    prompt_var: PromptValues = [],  # noqa: B006
     tool: Tools = [],  # noqa: B006
     mcp_server: McpServers = [],  # noqa: B006
     allow: Allow = [],  # noqa: B006
@@ -71,6 +80,7 @@ async def create(
     """Make an agent from options, from a file, or from a file with options on top."""
     agent_id, agent = _from_file(agent_id, file)
     _apply(agent, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
+    _instruct(agent.spec, prompt, prompt_var)
     set_limits(agent.spec.limits, limit, at_limit)
     _set_credential(agent, credential)
     if not agent_id or not agent.spec.model:
@@ -92,6 +102,8 @@ async def update(
     file: File = None,
     model: Model = "",
     instructions: Instructions = "",
+    prompt: Prompt = "",
+    prompt_var: PromptValues = [],  # noqa: B006
     tool: Tools = [],  # noqa: B006
     mcp_server: McpServers = [],  # noqa: B006
     allow: Allow = [],  # noqa: B006
@@ -115,6 +127,7 @@ async def update(
             else:
                 setattr(current, field.name, value)
     _apply(current, name, description, model, instructions, tool, mcp_server, allow, ask, deny)
+    _instruct(current.spec, prompt, prompt_var)
     set_limits(current.spec.limits, limit, at_limit)
     _set_credential(current, credential)
     changed = [
@@ -218,6 +231,14 @@ def _set_credential(agent: agent_pb2.Agent, credential: str) -> None:
         agent.spec.credential = ""
     elif credential:
         agent.spec.credential = full("credentials", credential)
+
+
+def _instruct(spec: agent_pb2.AgentSpec, prompt: str, values: list[str]) -> None:
+    """Let the instructions come from a prompt, with these values."""
+    if prompt:
+        spec.prompt = prompt
+    if values:
+        spec.prompt_variables.update(given.values(values, "--prompt-var"))
 
 
 def _apply(

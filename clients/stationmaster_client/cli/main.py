@@ -15,12 +15,15 @@ from stationmaster_client.cli import (
     credential_versions,  # noqa: F401
     credentials,
     executions,
+    experiments,
     keys,
     mcp_contents,  # noqa: F401 - adds its commands to those of mcp_servers
     mcp_servers,
     organizations,
     permissions,
     policies,
+    prompt_uses,  # noqa: F401 - adds its commands to those of prompts
+    prompts,
     quota,
     reports,
     schedules,
@@ -49,6 +52,8 @@ app.add_typer(sessions.app, name="sessions")
 app.add_typer(permissions.app, name="permissions")
 app.add_typer(policies.app, name="policies")
 app.add_typer(agents.app, name="agents")
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(mcp_servers.app, name="mcp-servers")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(executions.app, name="executions")

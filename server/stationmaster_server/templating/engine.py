@@ -180,7 +180,7 @@ def _compiled(text: str) -> _Compiled:
         tree = _sandbox.parse(text)
         found = _outline(tree)
         code = _sandbox.compile(tree)
-        return _Compiled(Template.from_code(_sandbox, code, _sandbox.make_globals(None)), found)
+        return _Compiled(Template.from_code(_sandbox, code, dict(_sandbox.globals)), found)
     except TemplateSyntaxError as error:
         raise Faulty(Fault(error.message or "it cannot be read", error.lineno)) from None
     except (TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:

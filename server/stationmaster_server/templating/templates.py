@@ -12,6 +12,7 @@ from stationmaster_server.errors import DeadlineExceeded, FieldViolation, Invali
 from stationmaster_server.templating import engine, includes
 from stationmaster_server.templating.filters import MOST_CHARACTERS
 from stationmaster_server.templating.model import Fault, Outline
+from stationmaster_server.templating.variables import flat_size
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -122,7 +123,8 @@ class Templates:
 
 
 def _size(values: Mapping[str, Any]) -> int:
-    return len(json.dumps(values, ensure_ascii=False))
+    flat = flat_size(values)
+    return len(json.dumps(values, ensure_ascii=False)) if flat is None else flat
 
 
 def is_template(text: str) -> bool:

@@ -31,6 +31,10 @@ _KINDS = {
     VariableType.ANY: "a value",
 }
 _WHOLE_BELOW = 2**53
+_MOST_ESCAPED = 6
+"""Bytes of a character in JSON."""
+_MOST_OF_A_NUMBER = 32
+"""Characters, with what stands between two fields."""
 
 
 def check_declarations(variables: Sequence[Variable], path: str = "variables") -> None:
@@ -96,6 +100,18 @@ def check_names(used: Iterable[str], known: Iterable[str], path: str) -> None:
         raise InvalidArgument.field(path, f"it uses variables that are not declared: {names}; {has}")
 
 
+def flat_size(given: Mapping[str, Any]) -> int | None:
+    """About how many characters values have, if none of them holds others."""
+    size = 0
+    for name, value in given.items():
+        if isinstance(value, str):
+            size += len(value)
+        elif not isinstance(value, (int, float)) and value is not None:
+            return None
+        size += len(name) + _MOST_OF_A_NUMBER
+    return size
+
+
 def whole(value: Any) -> Any:
     """The value with whole numbers as integers at every level: JSON does not tell 5 from 5.0, and texts should."""
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_BELOW:
@@ -139,9 +155,13 @@ def _is_a(wanted: VariableType, value: Any) -> bool:
 
 
 def _size_fault(given: Mapping[str, Any]) -> str:
+    if (flat := flat_size(given)) is not None and flat * _MOST_ESCAPED <= MOST_BYTES:
+        return ""
     level: list[Any] = [given]
     for _ in range(MOST_LEVELS):
         level = [item for value in level for item in _items(value)]
+        if not level:
+            break
     if level:
         return f"they are nested deeper than {MOST_LEVELS} levels"
     size = len(json.dumps(given, ensure_ascii=False).encode(errors="surrogatepass"))
