@@ -45,7 +45,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     sessions = build_sessions(
         on.settings, database, gate, on.engines, agents, tokens, on.chores, outbound, lambda: server.draining
     )
-    tasks = build_tasks(stack, on, sessions, storage, outbound)
+    tasks = build_tasks(stack, on, sessions, storage, outbound, agents.service)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
     for servicer in (identity, audit, storage.servicer, mcp.servicer, agent, sessions.servicer, tasks.servicer):

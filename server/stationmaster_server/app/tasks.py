@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from stationmaster_server.agents.service import AgentService
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.sessions import WORKSPACES, Sessions
@@ -53,14 +54,16 @@ class Tasks:
     handlers: dict[str, Handler]
 
 
-def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound) -> Tasks:
+def build_tasks(
+    stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: Storage, outbound: Outbound, agents: AgentService
+) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
     embedder = Embedder(HashingEncoder(), on.pools.cpu)
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     ours: list[Kind[Any]] = [
-        PromptKind(sessions.service, sessions.turns, sessions.watching, at_once=on.settings.work.slots // 2),
+        _prompt_kind(on, sessions, agents),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound),
         _process_kind(on, sessions, embedder),
@@ -94,6 +97,11 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     reports = {reporting.KIND: reporting.Reporting(services, on.pools)}
     embedding: dict[str, Handler] = {embeddings.KIND: embeddings.TaskEmbedding(services)}
     return Tasks(TaskServicer(services, on.tokens), runners | reports | embedding)
+
+
+def _prompt_kind(on: Ground, sessions: Sessions, agents: AgentService) -> PromptKind:
+    at_once = on.settings.work.slots // 2
+    return PromptKind(sessions.service, sessions.turns, sessions.watching, agents.check, at_once=at_once)
 
 
 def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> ProcessKind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -25,6 +25,7 @@ from stationmaster_server.tasks.events import message_added
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
 from stationmaster_server.tasks.model import Execution
 from stationmaster_server.tasks.reports.model import Section
+from stationmaster_server.templating.templates import is_template
 
 _LOOK_AGAIN = timedelta(seconds=5)
 """For the answer of a person: nobody holds a worker meanwhile."""
@@ -111,8 +112,14 @@ class PromptKind:
     name: ClassVar[str] = "prompt"
     payload: ClassVar[type[BaseModel]] = PromptPayload
 
-    def __init__(self, sessions: Sessions, turns: Turns, watching: Watching, *, at_once: int) -> None:
-        """`at_once`: fewer than a worker has slots, for the turns that are waited for need some too."""
+    def __init__(
+        self, sessions: Sessions, turns: Turns, watching: Watching, check: Callable[[AgentSpec], None], *, at_once: int
+    ) -> None:
+        """`at_once`: fewer than a worker has slots, for the turns that are waited for need some too.
+
+        `check` raises FailedPrecondition(MODEL_UNAVAILABLE) for a specification that this server cannot run.
+        """
+        self._check = check
         self._sessions = sessions
         self._turns = turns
         self._watching = watching
@@ -120,8 +127,14 @@ class PromptKind:
         self._running = 0
 
     def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
-        """Who submits a prompt needs what it takes to talk to an agent. Raises PermissionDenied(SCOPE_MISSING)."""
+        """Who submits a prompt needs what it takes to talk to an agent, and names a model that this server has.
+
+        Raises PermissionDenied(SCOPE_MISSING), FailedPrecondition(MODEL_UNAVAILABLE).
+        """
         require_scopes(caller, frozenset({"sessions.read", "sessions.write"}), "send a prompt")
+        model = payload.get("model")
+        if isinstance(model, str) and model and not is_template(model):
+            self._check(AgentSpec(model))
 
     async def run(self, job: Job[PromptPayload]) -> Done:
         """Send the prompt, or go on where an earlier attempt was. Raises Later while enough of them run here."""
