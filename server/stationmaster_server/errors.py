@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -127,6 +128,13 @@ class InvalidArgument(StationmasterError):
     def field(cls, field: str, description: str, reason: Reason = Reason.INVALID_FIELD) -> InvalidArgument:
         """A single wrong field."""
         return cls(reason, f"{field}: {description}", FieldViolation(field, description))
+
+    @classmethod
+    def fields(cls, violations: Sequence[FieldViolation]) -> InvalidArgument:
+        """Several wrong fields: the first ten are in the message, the first fifty in the violations."""
+        text = "; ".join(f"{each.field}: {each.description}" for each in violations[:10])
+        more = f" (and {len(violations) - 10} more)" if len(violations) > 10 else ""
+        return cls(Reason.INVALID_FIELD, f"{text}{more}", *violations[:50])
 
 
 class NotFound(StationmasterError):

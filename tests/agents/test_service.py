@@ -148,7 +148,7 @@ async def test_another_organization_sees_and_changes_nothing(
     ("spec", "reason", "why"),
     [
         (pb.AgentSpec(model="openai:gpt-5"), Reason.MODEL_UNAVAILABLE, "provider 'openai' is not configured"),
-        (pb.AgentSpec(model="gpt-5"), Reason.MODEL_UNAVAILABLE, "provider:name"),
+        (pb.AgentSpec(model="gpt-5"), Reason.MODEL_UNAVAILABLE, "there are: demo, anthropic:NAME"),
         (pb.AgentSpec(model="demo", runtime=pb.RUNTIME_CLAUDE), Reason.RUNTIME_UNAVAILABLE, "not installed"),
         (pb.AgentSpec(model="dmeo"), Reason.MODEL_UNAVAILABLE, "did you mean demo"),
         (pb.AgentSpec(model="demo", prompt="greeting@production"), Reason.PROMPT_MISSING, "no prompts/greeting"),

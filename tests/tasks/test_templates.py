@@ -55,6 +55,18 @@ async def test_a_payload_may_only_use_variables_that_are_declared() -> None:
         await check(TEMPLATES, {"b": ["{{ x"]}, frozenset({"x"}), "task.payload")
 
 
+async def test_all_wrong_templates_are_told_at_once_each_by_its_path() -> None:
+    payload = {"a": "{{ z }}", "b": ["{{ x"], "c": {"d": "{{ y }}{{ x }}"}, "e": "{{ x }}"}
+    with pytest.raises(InvalidArgument) as refused:
+        await check(TEMPLATES, payload, frozenset({"x"}), "task.payload")
+    assert [each.field for each in refused.value.violations] == [
+        "task.payload.a",
+        "task.payload.b[0]",
+        "task.payload.c.d",
+    ]
+    assert all(f"{each.field}: {each.description}" in refused.value.message for each in refused.value.violations)
+
+
 async def test_there_is_a_limit_to_templates_in_a_payload() -> None:
     await fill(TEMPLATES, {"a": ["x"] * 5000}, {}, "payload")
     with pytest.raises(InvalidArgument, match="payload: it has 1001 templates; at most 1000"):

@@ -55,12 +55,13 @@ def test_all_missing_variables_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("one\n{{ order.itms }}", "line 2: 'dict object' has no attribute 'itms'"),
-        ("{{ order.items[7].name }}", "line 1: list object has no element 7"),
+        ("one\n{{ order.itms }}", "line 2: there is no value for order.itms"),
+        ("{{ order.items[7].name }}", "line 1: there is no value for order.items[7]"),
         ("{% if maybe is defined %}{% endif %}{{ maybe }}", "line 1: 'maybe' is undefined"),
         ("{{ 1 / 0 }}", "line 1: it cannot be filled in: division by zero"),
         ("{{ name + 1 }}", "line 1: it cannot be filled in: can only concatenate str"),
-        ("{{ order.note.x }}", "line 1: 'None' has no attribute 'x'"),
+        ("{% if order.gone is defined %}{% endif %}{{ order.itms }}", "line 1: there is no value for order.itms"),
+        ("{{ order.note.x }}", "line 1: there is no value for order.note.x"),
         ("{{ {'x': missing | default(order.gone)} | tojson }}", "line 1: "),
     ],
 )

@@ -108,7 +108,8 @@ async def test_all_that_is_wrong_is_named_by_path_and_line(templates: Templates)
         "payload.a": "variables without a value: x; give them, or a default: {{ name|default('') }}",
         "payload.b": "line 2: 'dict object' has no attribute 'z'",
     }
-    with pytest.raises(InvalidArgument, match=r"payload.a: line 1: there is no filter named 'nope'"):
+    said = r"payload.a: line 1: there is no filter named 'nope'; payload.b: line 1: "
+    with pytest.raises(InvalidArgument, match=said):
         await templates.outlines({"payload.a": "{{ x | nope }}", "payload.b": "{{"})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.templating.model import Variable, VariableType
-from stationmaster_server.templating.variables import check_declarations, check_names, check_values
+from stationmaster_server.templating.variables import check_declarations, check_values, names_fault
 
 TOPIC = Variable("topic", required=True)
 COUNT = Variable("count", VariableType.INTEGER, has_default=True, default=3, allowed=(1, 3, 5))
@@ -128,6 +128,6 @@ def test_there_is_a_limit_to_declarations() -> None:
 
 
 def test_names_that_are_not_declared_are_all_named() -> None:
-    check_names({"a"}, {"a", "b"}, "payload.text")
-    with pytest.raises(InvalidArgument, match=r"payload.text: it uses variables that are not declared: c, d;"):
-        check_names({"d", "a", "c"}, {"b", "a"}, "payload.text")
+    assert names_fault({"a"}, {"a", "b"}) == ""
+    fault = names_fault({"d", "a", "c"}, {"b", "a"})
+    assert fault == "it uses variables that are not declared: c, d; those declared are a, b"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 DEMO_OUTPUT_TOKENS = 100_000
+_MOST_NAMED = 10
+"""Of a provider's models, in an error."""
 
 
 class Protocol(StrEnum):
@@ -103,13 +105,22 @@ class Providers:
         name, _, model = model_id.partition(":")
         provider = (self._keyless if own_key else self._settings).get(name)
         if not model and self._demo and get_close_matches(model_id.lower(), [DEMO]):
-            return f"did you mean {DEMO}?"
+            return f"did you mean {DEMO}? {self._there_are()}"
         if not model:
-            return f"a model is named provider:name, for example {_EXAMPLE}"
+            return f"there is no model of this name; {self._there_are()}"
         if provider is None:
-            known = ", ".join(sorted(self._settings)) or "none"
-            return f"provider {name!r} is not configured on this server; configured: {known}"
+            return f"provider {name!r} is not configured on this server; {self._there_are()}"
         return _lacking(replace(provider, api_key="one's own") if own_key else provider)
+
+    def _there_are(self) -> str:
+        """The models of this server, in words: the built-in one, and how those of its providers are named."""
+        listed = [DEMO] if self._demo else []
+        for provider in sorted(self._settings.values(), key=lambda each: each.name):
+            models = provider.models[:_MOST_NAMED]
+            listed += [f"{provider.name}:{model}" for model in models] or [f"{provider.name}:NAME"]
+        if not listed:
+            return f"it has none: configure a provider, whose models are named as {_EXAMPLE}"
+        return f"there are: {', '.join(listed)}"
 
     def reached(self, model_id: str) -> tuple[ProviderSettings, CircuitBreaker]:
         """The provider of a model and how it fares. Raises FailedPrecondition(MODEL_UNAVAILABLE)."""

@@ -61,7 +61,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
         Instructions(prompts.rendering, prompts.recorder),
         lambda: server.draining,
     )
-    tasks = build_tasks(stack, on, sessions, storage, prompts, outbound, credentials.using)
+    tasks = build_tasks(stack, on, sessions, storage, prompts, outbound, credentials.using, agents.service)
     audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
     below = (identity, audit, storage.servicer, prompts.servicer, mcp.servicer)

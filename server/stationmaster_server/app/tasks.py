@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from stationmaster_server.agents.service import AgentService
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.prompts import Prompts
@@ -64,6 +65,7 @@ def build_tasks(
     prompts: Prompts,
     outbound: Outbound,
     using: Using,
+    agents: AgentService,
 ) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
@@ -72,13 +74,7 @@ def build_tasks(
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own)
     ours: list[Kind[Any]] = [
-        PromptKind(
-            sessions.service,
-            sessions.turns,
-            sessions.watching,
-            prompts.rendering,
-            at_once=_PROMPTS_PER_SLOT * on.settings.work.slots,
-        ),
+        _prompt_kind(on, sessions, prompts, agents),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound, using),
         _process_kind(on, sessions, embedder),
@@ -113,6 +109,13 @@ def build_tasks(
     reports = {reporting.KIND: reporting.Reporting(services, on.pools)}
     embedding: dict[str, Handler] = {embeddings.KIND: embeddings.TaskEmbedding(services)}
     return Tasks(TaskServicer(services, on.tokens), runners | reports | embedding)
+
+
+def _prompt_kind(on: Ground, sessions: Sessions, prompts: Prompts, agents: AgentService) -> PromptKind:
+    at_once = _PROMPTS_PER_SLOT * on.settings.work.slots
+    return PromptKind(
+        sessions.service, sessions.turns, sessions.watching, prompts.rendering, agents.check, at_once=at_once
+    )
 
 
 def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> ProcessKind:

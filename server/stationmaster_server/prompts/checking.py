@@ -13,7 +13,7 @@ from stationmaster_server.prompts.selection import rule_faults
 from stationmaster_server.templating.engine import MOST_TEXT
 from stationmaster_server.templating.model import Variable, VariableType
 from stationmaster_server.templating.templates import Templates
-from stationmaster_server.templating.variables import MOST_VARIABLES, check_declarations, check_names, check_values
+from stationmaster_server.templating.variables import MOST_VARIABLES, check_declarations, check_values, names_fault
 
 _MOST_VIOLATIONS = 20
 
@@ -76,6 +76,7 @@ class Checking:
         if await self._templates.includes(one.template, path):
             raise InvalidArgument.field(path, "a customization includes nothing")
         outline = (await self._templates.outlines({path: one.template}))[path]
-        check_names(outline.names, [variable.name for variable in variables], path)
+        if fault := names_fault(outline.names, (variable.name for variable in variables)):
+            raise InvalidArgument.field(path, fault)
         optional = [replace(variable, required=False) for variable in variables]
         check_values(optional, one.variables, "customization.variables")

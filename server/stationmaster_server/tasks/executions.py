@@ -13,7 +13,7 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound
+from stationmaster_server.errors import AlreadyExists, FieldViolation, InvalidArgument, NotFound
 from stationmaster_server.identity.model import AuditEntry, owner_scope
 from stationmaster_server.tasks import dependency_store, events, execution_store, listing_store, stats_store, store
 from stationmaster_server.tasks.execution_store import NewRow
@@ -119,7 +119,7 @@ class Executions:
 
     async def submit_many(self, caller: Caller, specs: Sequence[Spec]) -> Sequence[UUID]:
         """Submit executions without a task, all or none. Raises as `submit`."""
-        specs = [self._checked(caller, spec, f"executions[{place}].payload") for place, spec in enumerate(specs)]
+        specs = self._all_checked(caller, specs)
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Names)
@@ -201,6 +201,19 @@ class Executions:
         kinds.parse(spec.kind, spec.payload, field)
         kinds.admit(caller, spec.kind, payload)
         return replace(spec, payload=payload, secrets=secrets)
+
+    def _all_checked(self, caller: Caller, specs: Sequence[Spec]) -> Sequence[Spec]:
+        """The same of each. Raises InvalidArgument naming all that is wrong with any of them."""
+        checked: list[Spec] = []
+        wrong: list[FieldViolation] = []
+        for place, spec in enumerate(specs):
+            try:
+                checked.append(self._checked(caller, spec, f"executions[{place}].payload"))
+            except InvalidArgument as error:
+                wrong += error.violations or [FieldViolation(f"executions[{place}]", error.message)]
+        if wrong:
+            raise InvalidArgument.fields(wrong)
+        return checked
 
     async def _get(self, tx: Transaction, caller: Caller, execution_id: UUID) -> Execution:
         return await execution_store.get(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))

@@ -27,7 +27,7 @@ from stationmaster_server.tasks import attempt_store, events
 from stationmaster_server.tasks.attempt_store import Stored
 from stationmaster_server.tasks.filling import Unfilled
 from stationmaster_server.tasks.follow_up import FollowUp
-from stationmaster_server.tasks.kinds.base import NOT_RETRYABLE, Done, Kind, KindFailed, Later
+from stationmaster_server.tasks.kinds.base import Done, Kind, KindFailed, Later, is_final
 from stationmaster_server.tasks.model import ExecutionState
 from stationmaster_server.tasks.owners import owner_of
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
@@ -125,9 +125,8 @@ class ExecutionRunner:
         except KindFailed as error:
             return Failed(error.message, error.retryable, error.reason, error.retry_after)
         except StationmasterError as error:
-            retryable = not isinstance(error, InvalidArgument | PermissionDenied) and error.reason not in NOT_RETRYABLE
             wait = error.retry_after if isinstance(error, Unavailable) else None
-            return Failed(error.message, retryable, error.reason, wait)
+            return Failed(error.message, not is_final(error), error.reason, wait)
         except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - it is logged, without secrets

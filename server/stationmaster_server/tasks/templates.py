@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.tasks.kinds.registry import MAX_PAYLOAD_BYTES
+from stationmaster_server.templating.model import Fault
 from stationmaster_server.templating.templates import Templates, is_template
-from stationmaster_server.templating.variables import check_names
+from stationmaster_server.templating.variables import names_fault
 from stationmaster_server.wire.fields import struct_bytes
 
 MOST_TEMPLATES = 1000
@@ -22,9 +23,11 @@ _JUST_A_NAME = re.compile(r"\s*\{\{-?\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*-?\}\}\s*")
 
 
 async def check(templates: Templates, payload: Mapping[str, Any], names: frozenset[str], path: str) -> None:
-    """Whether a payload can be filled in from variables of these names. Raises InvalidArgument naming the texts."""
-    for text_path, outline in (await templates.outlines(_texts(payload, path))).items():
-        check_names(outline.names, names, text_path)
+    """Whether a payload can be filled in from variables of these names. Raises InvalidArgument naming all texts."""
+    found = await templates.examine(_texts(payload, path))
+    faults = {at: f"{one}" if isinstance(one, Fault) else names_fault(one.names, names) for at, one in found.items()}
+    if wrong := [FieldViolation(at, fault[:500]) for at, fault in faults.items() if fault]:
+        raise InvalidArgument.fields(wrong)
 
 
 async def fill(

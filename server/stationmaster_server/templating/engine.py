@@ -12,6 +12,7 @@ from jinja2.exceptions import SecurityError
 
 from stationmaster_server.templating.filters import MOST_CHARACTERS, TooMuch, words
 from stationmaster_server.templating.model import Fault, Outline
+from stationmaster_server.templating.paths import missing_paths
 from stationmaster_server.templating.sandbox import Sandbox
 
 MOST_TEXT = 256 * 1024
@@ -161,7 +162,7 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a template does wrong is its author's to know
-        raise Faulty(_runtime_fault(error)) from None
+        raise Faulty(_runtime_fault(error, text, values)) from None
     return "".join(pieces)
 
 
@@ -240,11 +241,13 @@ def _guarded(tree: nodes.Template) -> list[nodes.Name]:
     return found
 
 
-def _runtime_fault(error: Exception) -> Fault:
+def _runtime_fault(error: Exception, text: str, values: Mapping[str, Any]) -> Fault:
     line = _line(error.__traceback__)
     match error:
         case SecurityError():
             return Fault("it asks for what templates must not have", line)
+        case UndefinedError() if missing := missing_paths(_sandbox.parse(text), values, error.message or ""):
+            return Fault(f"there is no value for {', '.join(missing[:_MOST_NAMES])}", line)
         case UndefinedError():
             return Fault(f"{error.message}", line)
         case RecursionError():

@@ -18,7 +18,6 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 TIMEOUT = timedelta(seconds=2)
-_MOST_VIOLATIONS = 20
 _LITTLE_WORK = 1_000_000
 """Characters that are passed over, within some milliseconds; to begin with a template takes as long as `_BEGINNING`."""
 _BEGINNING = 5_000
@@ -60,12 +59,16 @@ class Templates:
 
     async def outlines(self, texts: Mapping[str, str]) -> dict[str, Outline]:
         """What each template uses. Raises InvalidArgument naming the path and line of each that is none."""
+        return _without_faults(await self.examine(texts))
+
+    async def examine(self, texts: Mapping[str, str]) -> dict[str, Outline | Fault]:
+        """What each template uses, or why it is none."""
         short = set(engine.short_ones(texts.values()))
         here = {path: text for path, text in texts.items() if text in short}
         found = engine.outlines(here)
         if apart := {path: text for path, text in texts.items() if path not in here}:
             found |= await self._apart(apart, engine.outlines, apart)
-        return _without_faults(found)
+        return found
 
     async def fill(
         self, texts: Mapping[str, str], values: Mapping[str, Any], *, most: int = MOST_CHARACTERS
@@ -154,9 +157,4 @@ def _without_faults(found: Mapping[str, T | Fault]) -> dict[str, T]:
 
 
 def _refusal(faults: Mapping[str, Fault]) -> InvalidArgument:
-    violations = [FieldViolation(path, f"{fault}"[:500]) for path, fault in faults.items()]
-    first = violations[0]
-    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-    return InvalidArgument(
-        Reason.INVALID_FIELD, f"{first.field}: {first.description}{more}", *violations[:_MOST_VIOLATIONS]
-    )
+    return InvalidArgument.fields([FieldViolation(path, f"{fault}"[:500]) for path, fault in faults.items()])

@@ -91,13 +91,15 @@ def check_values(variables: Sequence[Variable], given: Mapping[str, Any], path: 
     return values
 
 
-def check_names(used: Iterable[str], known: Iterable[str], path: str) -> None:
-    """Whether a template uses known variables only. Raises InvalidArgument naming every other one."""
+def names_fault(used: Iterable[str], known: Iterable[str]) -> str:
+    """What is wrong with a template that uses other variables than the known ones; empty when it does not."""
     known = sorted(known)
-    if unknown := sorted(set(used) - set(known)):
-        has = f"those declared are {', '.join(known[:_MOST_VIOLATIONS])}" if known else "none are declared"
-        names = ", ".join(name[:80] for name in unknown[:_MOST_VIOLATIONS])
-        raise InvalidArgument.field(path, f"it uses variables that are not declared: {names}; {has}")
+    unknown = sorted(set(used) - set(known))
+    if not unknown:
+        return ""
+    has = f"those declared are {', '.join(known[:_MOST_VIOLATIONS])}" if known else "none are declared"
+    names = ", ".join(name[:80] for name in unknown[:_MOST_VIOLATIONS])
+    return f"it uses variables that are not declared: {names}; {has}"
 
 
 def flat_size(given: Mapping[str, Any]) -> int | None:

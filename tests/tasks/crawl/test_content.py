@@ -116,3 +116,22 @@ def test_a_page_without_a_main_text_gives_all_its_text() -> None:
     found = extract(b"<body>hi<script>x()</script><style>y</style></body>", "text/html", "http://h/")
     assert "hi" in found.markdown
     assert "x()" not in found.markdown
+
+
+def test_a_short_page_keeps_its_headings_links_lists_tables_and_code() -> None:
+    body = (
+        b"<html><body><nav><a href=/n>Menu</a></nav><h1>Points</h1><p>See <a href='rules'>the <b>rules</b></a>.</p>"
+        b"<table><tr><th>track</th><th>state</th></tr><tr><td>1</td><td>free | open</td></tr></table>"
+        b"<pre>set points\n  now</pre><ul><li>one<ul><li>inner</li></ul></li><li>two</li></ul>"
+        b"<blockquote>Mind the gap.</blockquote><script>x()</script></body></html>"
+    )
+    assert extract(body, "text/html", "http://h/a/").markdown == (
+        "# Points\n\nSee [the **rules**](http://h/a/rules).\n\n"
+        "| track | state |\n| --- | --- |\n| 1 | free \\| open |\n\n"
+        "```\nset points\n  now\n```\n\n- one\n  - inner\n- two\n\n> Mind the gap."
+    )
+
+
+def test_a_page_of_elements_in_each_other_without_end_is_read() -> None:
+    body = b"<body>" + b"<div><b>" * 20_000 + b"deep"
+    assert "deep" in extract(body, "text/html", "http://h/").markdown

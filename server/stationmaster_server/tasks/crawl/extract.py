@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import trafilatura
 from selectolax.lexbor import LexborHTMLParser
 
+from stationmaster_server.tasks.crawl.by_rule import to_markdown
 from stationmaster_server.tasks.crawl.content import Kind, decode, kind_of
 from stationmaster_server.tasks.crawl.urls import normalise
 
@@ -19,6 +20,9 @@ logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
 _MOST_LINKS = 5000
 _TITLE_CHARACTERS = 500
 _LEADING = "a[href], area[href], link[rel~=next i][href], frame[src], iframe[src], meta[http-equiv=refresh i][content]"
+_LITTLE = 1_000
+_FORM = re.compile(r"^(#|[-*+] |\d+\. |\||>|```)|\]\(|\*\*|`", re.MULTILINE)
+"""What only Markdown has, and no bare lines."""
 _REFRESH = re.compile(r";\s{0,9}url\s{0,9}=\s{0,9}[\"']?([^\"']{1,2000})", re.IGNORECASE)
 
 
@@ -68,7 +72,7 @@ def _from_html(html: str, url: str) -> Extract:
     canonical = next((node.attributes.get("href") for node in page.css("link[rel~=canonical i][href]")), None)
     return Extract(
         title=_one_line(title.text() if title else "")[:_TITLE_CHARACTERS],
-        markdown=_markdown(html, page, url),
+        markdown=_markdown(html, page, url, base),
         links=tuple(dict.fromkeys(_links(page, base))),
         canonical_url=(normalise(canonical, base) if canonical else None) or "",
         noindex="noindex" in rules,
@@ -98,17 +102,19 @@ def _refresh(content: str | None) -> str:
     return found.group(1) if found else ""
 
 
-def _markdown(html: str, page: LexborHTMLParser, url: str) -> str:
-    """The main text as Markdown; of a page without one, all its text."""
+def _markdown(html: str, page: LexborHTMLParser, url: str, base: str) -> str:
+    """The main text as Markdown; of a page without one, all of it by rule.
+
+    Where the library finds little, it gives all text as bare lines: of headings, links and tables nothing is left.
+    """
     found = trafilatura.extract(
         html, url=url, output_format="markdown", include_links=True, include_formatting=True, include_comments=False
     )
-    if found:
-        return found.strip().replace("\0", "\ufffd")
-    page.strip_tags(["script", "style", "noscript", "template"], recursive=True)
+    found = (found or "").strip()
     body = page.body
-    lines = (_one_line(line) for line in (body.text(separator="\n") if body else "").splitlines())
-    return "\n".join(line for line in lines if line)
+    if body is not None and (not found or (len(found) < _LITTLE and not _FORM.search(found))):
+        found = to_markdown(body, base).strip() or found
+    return found.replace("\0", "\ufffd")
 
 
 def _one_line(text: str) -> str:

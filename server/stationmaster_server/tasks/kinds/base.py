@@ -13,7 +13,13 @@ from pydantic import BaseModel, ConfigDict
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Reason
+from stationmaster_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    Reason,
+    StationmasterError,
+)
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.tasks.model import Execution
 from stationmaster_server.tasks.reports.model import Section
@@ -199,3 +205,9 @@ NOT_RETRYABLE = frozenset(
     {Reason.INVALID_FIELD, Reason.INVALID_NAME, Reason.RESOURCE_NOT_FOUND, Reason.ADDRESS_REFUSED}
 )
 """Errors of ours that no other attempt mends."""
+
+
+def is_final(error: StationmasterError) -> bool:
+    """Whether no other attempt mends what an error of ours tells."""
+    lacking = isinstance(error, FailedPrecondition) and error.reason is Reason.MODEL_UNAVAILABLE  # not only just now
+    return lacking or isinstance(error, InvalidArgument | PermissionDenied) or error.reason in NOT_RETRYABLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -31,6 +31,7 @@ from stationmaster_server.tasks.events import message_added
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
 from stationmaster_server.tasks.model import Execution
 from stationmaster_server.tasks.reports.model import Section
+from stationmaster_server.templating.templates import is_template
 
 _REFERENCE = r"^((prompts/)?[a-z][a-z0-9-]{0,62}((@|/versions/)[1-9][0-9]{0,8}|@[a-z][a-z0-9_.-]{0,62})?)?$"
 _LOOK_AGAIN = timedelta(seconds=5)
@@ -132,9 +133,22 @@ class PromptKind:
     name: ClassVar[str] = "prompt"
     payload: ClassVar[type[BaseModel]] = PromptPayload
 
-    def __init__(self, sessions: Sessions, turns: Turns, watching: Watching, prompts: Prompts, *, at_once: int) -> None:
-        """`at_once`: how many may wait for their turns on a server. They take no slots, but memory and sessions."""
+    def __init__(
+        self,
+        sessions: Sessions,
+        turns: Turns,
+        watching: Watching,
+        prompts: Prompts,
+        check: Callable[[AgentSpec], None],
+        *,
+        at_once: int,
+    ) -> None:
+        """`at_once`: how many may wait for their turns on a server. They take no slots, but memory and sessions.
+
+        `check` raises FailedPrecondition(MODEL_UNAVAILABLE) for a specification that this server cannot run.
+        """
         self._prompts = prompts
+        self._check = check
         self._sessions = sessions
         self._turns = turns
         self._watching = watching
@@ -142,8 +156,14 @@ class PromptKind:
         self._running = 0
 
     def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
-        """Who submits a prompt needs what it takes to talk to an agent. Raises PermissionDenied(SCOPE_MISSING)."""
+        """Who submits a prompt needs what it takes to talk to an agent, and names a model that this server has.
+
+        Raises PermissionDenied(SCOPE_MISSING), FailedPrecondition(MODEL_UNAVAILABLE).
+        """
         require_scopes(caller, frozenset({"sessions.read", "sessions.write"}), "send a prompt")
+        model = payload.get("model")
+        if isinstance(model, str) and model and not is_template(model):
+            self._check(AgentSpec(model))
 
     async def run(self, job: Job[PromptPayload]) -> Done:
         """Send the prompt, or go on where an earlier attempt was. Raises Later while enough of them run here."""

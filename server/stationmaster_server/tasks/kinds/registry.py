@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
+from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.tasks import secrets
 from stationmaster_server.tasks.kinds.base import Guarded, Kind
 from stationmaster_server.templating.templates import is_template
@@ -85,5 +85,4 @@ def _refused(field: str, wrong: Iterable[Any]) -> InvalidArgument:
     violations = [
         FieldViolation(".".join((field, *(str(part) for part in one["loc"]))), str(one["msg"])) for one in wrong
     ]
-    text = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:10])
-    return InvalidArgument(Reason.INVALID_FIELD, text, *violations[:50])
+    return InvalidArgument.fields(violations)
