@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, FailedPrecondition, LeaseLost, NotFound, Reason, Unavailable
 from stationmaster_server.work import follow_up_store
 from stationmaster_server.work.model import (
@@ -27,6 +28,7 @@ from stationmaster_server.work.model import (
     WorkItem,
 )
 from stationmaster_server.work.reaper import Reaper
+from stationmaster_server.work.retry import Decision
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import WorkerSettings
 
@@ -442,6 +444,71 @@ async def test_a_handler_hands_back_by_itself_when_the_server_stops(start_server
     await server.worker.stop(timedelta(seconds=10))
     assert (await server.get(item.item_id)).state is State.QUEUED
     assert (await server.submit(claim_here=True)).state is State.QUEUED
+
+
+async def test_what_a_handler_writes_when_its_item_is_queued_again_is_written_with_that(
+    start_server: StartServer,
+) -> None:
+    seen: list[tuple[str, bool, str, str]] = []
+
+    async def handler(run: Run) -> Outcome:
+        run.requeued = partial(requeued, run)
+        return outcomes.pop(0)
+
+    async def requeued(run: Run, tx: Transaction, decision: Decision) -> None:
+        state = await tx.fetchval("SELECT state FROM work_items WHERE item_id = $1", run.item.item_id)
+        outside = await server.get(run.item.item_id)
+        seen.append(((decision.error or {}).get("reason", ""), decision.refund, state, outside.state))
+
+    outcomes: list[Outcome] = [Released(), Failed("broken", reason="BROKEN"), Released(), Succeeded()]
+    server = await start_server({"noop": handler})
+    item = await server.submit(retry=AT_ONCE)
+    await server.reaches(item.item_id, State.SUCCEEDED)
+    handed_back = ("", True, "QUEUED", "RUNNING")
+    assert seen == [handed_back, ("BROKEN", False, "QUEUED", "RUNNING"), handed_back]
+
+
+async def test_nothing_is_written_for_an_item_that_is_not_queued_again(start_server: StartServer) -> None:
+    gate = Gate(Released())
+    called: list[Decision] = []
+
+    async def requeued(tx: Transaction, decision: Decision) -> None:
+        called.append(decision)
+
+    async def handler(run: Run) -> Outcome:
+        run.requeued = requeued
+        return Failed("broken", retryable=False)
+
+    async def cancelled_meanwhile(run: Run) -> Outcome:
+        run.requeued = requeued
+        return await gate(run)
+
+    server = await start_server({"noop": handler, "gated": cancelled_meanwhile})
+    item = await server.submit("gated")
+    await gate.begun.wait()
+    await server.call(server.queue.cancel, item.item_id)
+    gate.open.set()
+    await server.reaches(item.item_id, State.CANCELLED)
+    await server.reaches((await server.submit()).item_id, State.DEAD)
+    assert called == []
+
+
+async def test_an_item_whose_handler_cannot_write_is_not_queued_and_costs_no_other(start_server: StartServer) -> None:
+    async def handler(run: Run) -> Outcome:
+        if run.item.item_id == culprit.item_id and run.attempt == 1:
+            run.requeued = refuse
+        return Released() if run.attempt == 1 and run.item.item_id == culprit.item_id else Succeeded()
+
+    async def refuse(tx: Transaction, decision: Decision) -> None:
+        raise ZeroDivisionError
+
+    culprit = await (idle := await start_server()).submit()
+    others = [await idle.submit() for _ in range(5)]
+    server = await start_server({"noop": handler})
+    for item in others:
+        await server.reaches(item.item_id, State.SUCCEEDED)
+    item = await server.reaches(culprit.item_id, State.SUCCEEDED)
+    assert [error["reason"] for error in item.errors] == ["LEASE_EXPIRED"]
 
 
 async def stopped_amid_a_submission(server: Server, grace: timedelta) -> tuple[WorkItem, asyncio.Task[None]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 from uuid import UUID
 
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import LeaseLost
 from stationmaster_server.work.model import Outcome, WorkItem
+from stationmaster_server.work.retry import Decision
 
 
 class Run:
@@ -29,6 +31,7 @@ class Run:
         "paused",
         "progress",
         "renewed_at",
+        "requeued",
         "settled",
         "stopping",
         "task",
@@ -54,6 +57,8 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         # The handler's: called once the end of the attempt is committed.
         self.then: Callable[[], None] | None = None
+        # The handler's: called in the transaction that queues the item again, so that what it writes is true with it.
+        self.requeued: Callable[[Transaction, Decision], Awaitable[None]] | None = None
 
     @property
     def attempt(self) -> int:
