@@ -1,3 +1,8 @@
 """Loads the fixtures; they start the real thing."""
 
-pytest_plugins = ["tests.fixtures.database", "tests.fixtures.server", "tests.sessions.turn_fixtures"]
+pytest_plugins = [
+    "tests.fixtures.database",
+    "tests.fixtures.outage",
+    "tests.fixtures.server",
+    "tests.sessions.turn_fixtures",
+]

@@ -21,18 +21,21 @@ CREATE SCHEMA outside;
 CREATE TABLE outside.fences (execution_id uuid PRIMARY KEY, token int NOT NULL);
 CREATE TABLE outside.effects (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, execution_id uuid NOT NULL, attempt int NOT NULL,
-    what text NOT NULL, worker int NOT NULL, UNIQUE (execution_id, attempt, what)
+    shift int NOT NULL, what text NOT NULL, worker int NOT NULL, UNIQUE (execution_id, attempt, shift, what)
 );
 CREATE TABLE outside.met (execution_id uuid NOT NULL, attempt int NOT NULL, worker int NOT NULL);
 """
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# An effect of an attempt is refused once a later one has had any.
+# An effect of an attempt is refused once a later one has had any. One that was handed back begins another shift.
 _TELL = """
 WITH passed AS (
     INSERT INTO outside.fences AS f VALUES ($1, $2)
     ON CONFLICT (execution_id) DO UPDATE SET token = excluded.token WHERE f.token <= excluded.token RETURNING token
 )
-INSERT INTO outside.effects (execution_id, attempt, what, worker) SELECT $1, $2, $3, $4 FROM passed RETURNING number
+INSERT INTO outside.effects (execution_id, attempt, shift, what, worker)
+SELECT $1, $2, ($3 = 'begun')::int + (SELECT count(*) FROM outside.effects e
+                                      WHERE e.execution_id = $1 AND e.attempt = $2 AND e.what = 'begun'), $3, $4
+FROM passed RETURNING number
 """
 
 
@@ -78,11 +81,11 @@ class Fenced:
     @asynccontextmanager
     async def _alone(self, job: Job[FencedPayload]) -> AsyncIterator[None]:
         one = job.execution_id
-        free = await self._ask("SELECT pg_try_advisory_lock(hashtextextended($1::uuid::text, 0))", one)
-        if not free or one in self._here:
-            await self._ask("INSERT INTO outside.met VALUES ($1, $2, $3)", one, job.attempt, os.getpid())
-        self._here.add(one)
-        try:
+        try:  # from here on: who is cancelled while it waits for the lock has it
+            free = await self._ask("SELECT pg_try_advisory_lock(hashtextextended($1::uuid::text, 0))", one)
+            if not free or one in self._here:
+                await self._ask("INSERT INTO outside.met VALUES ($1, $2, $3)", one, job.attempt, os.getpid())
+            self._here.add(one)
             yield
         finally:
             self._here.discard(one)
@@ -94,6 +97,15 @@ class Fenced:
             raise KindFailed("a later attempt has begun", reason="FENCED_OFF")
 
     async def _ask(self, sql: str, *args: object) -> Any:
+        """Ask to the end, though it is cancelled meanwhile: the connection has the locks of others, too."""
+        answer = asyncio.ensure_future(self._asked(sql, *args))
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            await asyncio.wait([answer])
+            raise
+
+    async def _asked(self, sql: str, *args: object) -> Any:
         async with self._turn:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await asyncpg.connect(self._url)

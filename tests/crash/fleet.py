@@ -17,7 +17,8 @@ from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 from tests.fixtures.server import ServerProcess, StartServer
 
 SIZE = 3
-_TRY_ANOTHER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+# CANCELLED: by a server whose grace is over.
+_TRY_ANOTHER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
 @dataclass
@@ -37,10 +38,11 @@ class Fleet:
         self.servers = [await self._start(self.folders[0])]
         self.servers += await asyncio.gather(*(self._start(folder) for folder in self.folders[1:]))
 
-    async def kill_some(self) -> None:
-        """SIGKILL one or two at once, and start them again."""
+    async def kill_some(self, *, gently: bool = False) -> None:
+        """SIGKILL one or two at once, and start them again; `gently`: SIGTERM."""
         victims = self.chance.sample(range(len(self.servers)), self.chance.choice([1, 1, 2]))
-        await asyncio.gather(*(self.servers[number].kill() for number in victims))
+        servers = [self.servers[number] for number in victims]
+        await asyncio.gather(*(server.stop() if gently else server.kill() for server in servers))
         self.kills += len(victims)
         started = await asyncio.gather(*(self._start(self.folders[number]) for number in victims))
         for number, server in zip(victims, started, strict=True):

@@ -34,6 +34,12 @@ async def ended(connection: Connection) -> int:
     return int(await connection.fetchval(sql))
 
 
+async def handed_back(connection: Connection) -> int:
+    """How often executions were handed back."""
+    sql = "SELECT count(*) FROM events WHERE kind = 'execution_state_changed' AND body ->> 'reason' = 'HANDED_BACK'"
+    return int(await connection.fetchval(sql))
+
+
 async def check(url: str) -> dict[UUID, str]:
     """Check everything that is promised of every execution; the state of each."""
     connection = await asyncpg.connect(url)
@@ -76,10 +82,27 @@ def _check_stream(item: Any, stream: list[Any]) -> None:
     assert states[0] in {"QUEUED", "BLOCKED"}
     assert [state for state in states if state in FINAL] == [STATES[item["state"]]]
     assert json.loads(stream[-1]["body"]).get("state") == STATES[item["state"]]
-    begun = [change["attempt"] for change in changes if change["state"] == "RUNNING"]
-    assert begun == sorted(set(begun)), "an attempt began twice"
-    assert begun[-1] == item["attempt"]
+    _check_attempts(item, changes)
     _check_last_attempt(item, stream)
+
+
+def _check_attempts(item: Any, changes: list[Any]) -> None:
+    """An attempt begins once, and again only after it was handed back; of each that failed it was told once why."""
+    begun = [change["attempt"] for change in changes if change["state"] == "RUNNING"]
+    handed_back = [change["attempt"] for change in changes if change.get("reason") == "HANDED_BACK"]
+    assert Counter(begun) == Counter(handed_back) + Counter(set(begun)), "an attempt began twice"
+    assert begun == sorted(begun)
+    assert begun[-1] == item["attempt"]
+    for change, then in pairwise(changes):
+        if change.get("reason") == "HANDED_BACK":
+            assert (change["state"], then["state"], then["attempt"]) == ("QUEUED", "RUNNING", change["attempt"])
+    # What the reaper takes back it cannot tell of.
+    errors = {error["attempt"]: error["reason"] for error in json.loads(item["errors"])}
+    failed = {number: reason for number, reason in errors.items() if number < item["attempt"]}
+    told = [change for change in changes if change["state"] == "QUEUED" and change.get("reason") != "HANDED_BACK"]
+    assert [(change["attempt"], change["reason"]) for change in told if change["attempt"]] == [
+        (number, reason) for number, reason in sorted(failed.items()) if reason != "LEASE_EXPIRED"
+    ]
 
 
 def _check_last_attempt(item: Any, stream: list[Any]) -> None:
@@ -94,21 +117,24 @@ def _check_last_attempt(item: Any, stream: list[Any]) -> None:
 
 
 def _check_meeting(item: Any, met: Any) -> None:
-    """Only one that was taken for dead is met: a server so starved that it could not renew its leases in time.
+    """Only one that was taken for dead meets its successor: a server so starved that it could not renew its leases.
 
-    Then its fence is what keeps it from doing anything more.
+    Then its fence is what keeps it from doing anything more. Either of the two may come to look later.
     """
-    before = [error for error in json.loads(item["errors"]) if error["attempt"] < met["attempt"]]
-    cause = before[-1]["reason"] if before else "nothing"
-    assert cause == "LEASE_EXPIRED", f"{item['item_id']} ran twice at once: {dict(met)}"
+    errors = json.loads(item["errors"])
+    taken_for_dead = {error["attempt"] for error in errors if error["reason"] == "LEASE_EXPIRED"}
+    assert {met["attempt"] - 1, met["attempt"]} & taken_for_dead, f"{item['item_id']} ran twice at once: {dict(met)}"
 
 
 def _check_effects(item: Any, effects: list[Any]) -> None:
-    """No attempt has an effect after the next one began; the last one went all the way, others only if cut off."""
+    """No attempt has an effect after the next one began; the last one went all the way, others only if cut off.
+
+    A shift is what an attempt does between two times that it is handed back.
+    """
     reasons = {error["attempt"]: error["reason"] for error in json.loads(item["errors"])}
     for one, next_one in pairwise(effects):
         assert one["attempt"] <= next_one["attempt"], "two attempts ran at once"
-    for attempt, rows in groupby(effects, lambda row: row["attempt"]):
+    for (attempt, _), rows in groupby(effects, lambda row: (row["attempt"], row["shift"])):
         what = [row["what"] for row in rows]
         assert what[0] == "begun", f"attempt {attempt}"
         if what[-1] == "ended" and attempt != item["attempt"]:

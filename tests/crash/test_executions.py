@@ -53,11 +53,11 @@ async def fleet(
 
 
 async def start_fleet(
-    server_process: StartServer, database_url: str, administrator_url: str, data_folder: Path
+    server_process: StartServer, database_url: str, administrator_url: str, data_folder: Path, **variables: str
 ) -> Fleet:
     """Start three servers with the plug-in, whose side effects go to the administrator's connection."""
     environment = install(data_folder.parent / "plugin", Path(fenced.__file__), "Fenced")
-    environment |= {"FENCED_URL": administrator_url, "STATIONMASTER_WORK__LEASE": LEASE}
+    environment |= {"FENCED_URL": administrator_url, "STATIONMASTER_WORK__LEASE": LEASE, **variables}
     folders = [data_folder.parent / f"server-{number}" for number in range(SIZE)]
     fleet = Fleet(server_process, database_url, folders, environment, random.Random(20261126))
     await fleet.start()
@@ -85,23 +85,23 @@ async def make_chain(fleet: Fleet, number: int) -> str:
     return str((await fleet.call("ExecuteTask", request)).name)
 
 
-async def drain(fleet: Fleet, observer: Any, *, total: int, rounds: int, chains: int) -> None:
+async def drain(fleet: Fleet, observer: Any, *, total: int, rounds: int, chains: int, gently: bool = False) -> None:
     """Submit in `rounds` batches and kill after each, when a random part of it has ended; then wait for the end."""
     followed, size = [], total // rounds
     for first in range(0, total, size):
+        wanted = await ledger.ended(observer) + fleet.chance.randint(1, size // 2)
         request = pb.BatchSubmitExecutionsRequest(
             executions=[spec(number) for number in range(first, first + size)], request_id=str(uuid4())
         )
         names = (await fleet.call("BatchSubmitExecutions", request)).names
         chained = [await make_chain(fleet, number) for number in range(first // size, chains, rounds)]
         followed += [asyncio.create_task(fleet.follow(name)) for name in (names[-1], *chained)]
-        wanted = await ledger.ended(observer) + fleet.chance.randint(1, size // 2)
 
         async def far_enough(wanted: int = wanted) -> bool:
             return await ledger.ended(observer) >= wanted
 
         await until(far_enough, seconds=120)
-        await fleet.kill_some()
+        await fleet.kill_some(gently=gently)
 
     async def done() -> bool:
         return await ledger.all_is_done(observer)
@@ -130,7 +130,7 @@ async def check(observer: Any, states: dict[UUID, str], *, total: int, rounds: i
 @pytest.mark.parametrize(
     ("total", "rounds", "chains"),
     [
-        pytest.param(300, 3, 3, id="300"),
+        pytest.param(300, 3, 3, id="300", marks=pytest.mark.timeout(300)),
         pytest.param(5000, 20, 20, id="5000", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
     ],
 )
@@ -141,6 +141,19 @@ async def test_every_execution_ends_once_whatever_is_killed(
     assert fleet.kills >= rounds
     states = await ledger.check(administrator_url)
     await check(observer, states, total=total, rounds=rounds, chains=chains)
+
+
+@pytest.mark.timeout(300)
+async def test_every_execution_ends_once_though_servers_stop_without_a_grace_and_hand_it_back(
+    server_process: StartServer, database_url: str, administrator_url: str, data_folder: Path, observer: Any
+) -> None:
+    fleet = await start_fleet(
+        server_process, database_url, administrator_url, data_folder, STATIONMASTER_SERVER__SHUTDOWN_GRACE="0s"
+    )
+    await drain(fleet, observer, total=300, rounds=3, chains=3, gently=True)
+    assert await ledger.handed_back(observer) > 0
+    states = await ledger.check(administrator_url)
+    await check(observer, states, total=300, rounds=3, chains=3)
 
 
 @pytest.mark.timeout(300)

@@ -184,3 +184,38 @@ async def test_a_turn_that_waits_for_a_permission_survives_the_stop(
                     if event.HasField("turn_finished"):
                         break
         assert event.turn_finished.state == event_pb2.TURN_STATE_COMPLETED
+
+
+async def test_an_execution_that_outlasts_the_grace_is_handed_back_told_and_goes_on_in_the_same_attempt(
+    server_process: StartServer, database_url: str
+) -> None:
+    port = free_port()
+    server = await start(server_process, database_url, port, "1s")
+    begun, told = asyncio.Event(), list[event_pb2.ExecutionStateChanged]()
+    async with Client.connect(server.target, server.admin_key) as client:
+        execution = await client.executions.submit("prompt", {"model": "demo", "prompt": "/slow 15\n/say 300"})
+
+        async def read() -> None:
+            async with client.executions.watch(execution.name) as stream:
+                async for event in stream:
+                    if event.HasField("execution_state_changed"):
+                        told.append(event.execution_state_changed)
+                    if event.HasField("execution_log"):
+                        begun.set()
+
+        reading = asyncio.create_task(read())
+        await asyncio.wait_for(begun.wait(), 10)
+        assert await server.stop(seconds=40) == 0
+        assert not reading.done()
+        await start(server_process, database_url, port, "1s")
+        async with asyncio.timeout(40):
+            await reading
+        ended = await client.executions.get(execution.name)
+    assert [(one.state, one.attempt, one.reason) for one in told] == [
+        ("QUEUED", 0, ""),
+        ("RUNNING", 1, ""),
+        ("QUEUED", 1, "HANDED_BACK"),
+        ("RUNNING", 1, ""),
+        ("SUCCEEDED", 1, ""),
+    ]
+    assert (ended.attempt_count, len(ended.failed_attempts)) == (1, 0)

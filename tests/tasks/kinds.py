@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
-from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
+from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Later, Payload
 
 
 class SteeredPayload(Payload):
-    """What it does: say something, wait for `gate`, fail so often, then answer."""
+    """What it does: say something, hand back `later` times, wait for `gate`, fail so often, then answer."""
 
     text: str = ""
+    later: int = 0
     fail: int = 0
     retryable: bool = True
     gate: str = ""
@@ -30,6 +33,7 @@ class Steered:
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
         self.begun: list[Any] = []
+        self.handed_back: Counter[Any] = Counter()
 
     def gate(self, name: str) -> asyncio.Event:
         """The gate of a name."""
@@ -46,6 +50,9 @@ class Steered:
             await asyncio.sleep(0)
         for step in range(payload.steps):
             job.progress((step + 1) / payload.steps, f"step {step + 1}", {"steps": step + 1})
+        if self.handed_back[job.execution_id] < payload.later:
+            self.handed_back[job.execution_id] += 1
+            raise Later(timedelta(milliseconds=1))
         if payload.gate:
             await self.gate(payload.gate).wait()
         if payload.last_words:

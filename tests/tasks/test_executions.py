@@ -104,6 +104,53 @@ async def test_failed_attempts_are_repeated_and_told(tasks: TaskServiceAsyncStub
     ]
 
 
+def changes(events: list[Any]) -> list[tuple[str, int, str]]:
+    """The changes of state that events tell of: state, attempt, reason."""
+    told = [event.execution_state_changed for event in events if event.HasField("execution_state_changed")]
+    return [(one.state, one.attempt, one.reason) for one in told]
+
+
+async def test_what_is_handed_back_is_told_as_queued_before_it_runs_again(tasks: TaskServiceAsyncStub) -> None:
+    execution = await submit(tasks, text="hello", later=2, fail=1)
+    events = await watched(tasks, execution.name)
+    assert changes(events) == [
+        ("QUEUED", 0, ""),
+        ("RUNNING", 1, ""),
+        ("QUEUED", 1, "HANDED_BACK"),
+        ("RUNNING", 1, ""),
+        ("QUEUED", 1, "HANDED_BACK"),
+        ("RUNNING", 1, ""),
+        ("QUEUED", 1, "TOLD"),
+        ("RUNNING", 2, ""),
+        ("SUCCEEDED", 2, ""),
+    ]
+    waits = [event.execution_state_changed for event in events if event.execution_state_changed.reason == "HANDED_BACK"]
+    assert all(one.HasField("retry_time") for one in waits)
+    assert not any(one.message for one in waits)
+    kinds = [event.WhichOneof("payload") for event in events]
+    assert kinds[1:4] == ["execution_state_changed", "execution_log", "execution_state_changed"], (
+        "all it said is before"
+    )
+
+
+async def test_a_report_tells_an_attempt_once_however_often_it_was_handed_back(
+    tasks: TaskServiceAsyncStub, station: RunningServer
+) -> None:
+    wanted = spec(later=3, fail=1)
+    wanted.options.report_formats.append(storage_pb2.REPORT_FORMAT_JSON)
+    execution = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=wanted))
+
+    async def reported() -> str:
+        reports = (await tasks.GetExecution(pb.GetExecutionRequest(name=execution.name))).reports
+        return reports[0] if reports else ""
+
+    name = await until(reported, seconds=60)
+    async with station.channel() as channel:
+        answers = StorageServiceStub(channel).DownloadReport(storage_pb2.DownloadReportRequest(name=name))
+        report = json.loads(b"".join([answer.data async for answer in answers]))
+    assert [(one["number"], one["state"]) for one in report["attempts"]] == [(1, "FAILED"), (2, "SUCCEEDED")]
+
+
 async def test_failed_execution_rests_and_is_retried(tasks: TaskServiceAsyncStub) -> None:
     execution = await submit(tasks, fail=3)
     await watched(tasks, execution.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,8 +13,6 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-import pytest_asyncio
-from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import LeaseLost, Unavailable
 from stationmaster_server.work import claim_store
@@ -23,6 +20,7 @@ from stationmaster_server.work.model import Outcome, RetryPolicy, State, Succeed
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import WorkerSettings
 
+from tests.fixtures.outage import Outage
 from tests.work.conftest import LIMIT, Gate, Server, StartServer, eventually
 
 LEASE = timedelta(seconds=2)
@@ -186,33 +184,6 @@ async def test_an_item_that_a_transaction_holds_locked_does_not_cost_the_others_
     gate.open.set()
     for item in items:
         await server.reaches(item.item_id, State.SUCCEEDED)
-
-
-class Outage:
-    """The database takes no connection and ends those that it has, as one that is away does."""
-
-    def __init__(self, administrator: asyncpg.Connection, name: str) -> None:
-        self._administrator = administrator
-        self._name = name
-
-    async def begin(self) -> None:
-        await self._administrator.execute(f"ALTER DATABASE {self._name} CONNECTION LIMIT 0")
-        await self._administrator.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", self._name
-        )
-
-    async def end(self) -> None:
-        await self._administrator.execute(f"ALTER DATABASE {self._name} CONNECTION LIMIT -1")
-
-
-@pytest_asyncio.fixture
-async def outage(postgres: Cluster, database_url: str) -> AsyncIterator[Outage]:
-    """Switches the test's database off and on."""
-    administrator = await asyncpg.connect(postgres.url(user=SUPERUSER, database="postgres"))
-    outage = Outage(administrator, database_url.partition("@/")[2].partition("?")[0])
-    yield outage
-    await outage.end()
-    await administrator.close()
 
 
 async def test_who_lived_through_an_outage_longer_than_its_lease_keeps_what_it_runs(

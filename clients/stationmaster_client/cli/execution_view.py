@@ -99,6 +99,8 @@ class ExecutionView:
             self._runs(changed.attempt, at)
         elif state == "BLOCKED":
             self._line(f"… {why or 'waits for the tasks that it depends on'}")
+        elif state == "QUEUED" and changed.reason == "HANDED_BACK":
+            gauge.label = "waits to go on"
         elif state == "QUEUED" and changed.HasField("retry_time"):
             wait = (changed.retry_time.ToDatetime(UTC) - at).total_seconds()
             self._line(f"✗ attempt {changed.attempt} failed: {why}; again in {max(0.0, wait):.0f} s", "yellow")

@@ -1105,12 +1105,14 @@ class ExecutionStateChanged(_message.Message):
     attempt: _builtins.int
     """The attempt, from 1; 0 before the first."""
     reason: _builtins.str
-    """Why, for programs."""
+    """Why, for programs. `QUEUED` with the reason `HANDED_BACK` is no failure: the same attempt goes on later, because it waits for a
+    person or a busy receiver, has worked long enough for others to have a turn, or its server stopped.
+    """
     message: _builtins.str
     """The same for people."""
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
-        """When a failed attempt is repeated, if it is."""
+        """When it runs again: a failed attempt that is repeated, or one that was handed back until then."""
 
     def __init__(
         self,

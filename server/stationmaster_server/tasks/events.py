@@ -6,13 +6,16 @@ A body is JSON: the fields of the kind's message in event.proto.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stationmaster_server.events.model import NewEvent
 from stationmaster_server.tasks.model import ExecutionState, Progress
+from stationmaster_server.work.retry import Decision
 
 STATE_CHANGED = "execution_state_changed"
+HANDED_BACK = "HANDED_BACK"
+"""The reason of an execution that is queued again and has not failed."""
 MAX_LOG_CHARACTERS = 8192
 LEVELS = frozenset({"debug", "info", "warning", "error"})
 
@@ -29,6 +32,15 @@ def state_changed(
     if retry_at is not None:
         body["retry_at"] = retry_at.isoformat()
     return NewEvent(STATE_CHANGED, body)
+
+
+def queued_again(attempt: int, decision: Decision) -> NewEvent:
+    """The attempt has failed and is repeated, or was handed back and goes on."""
+    if decision.error is None:
+        return state_changed(ExecutionState.QUEUED, attempt, HANDED_BACK, retry_at=decision.run_at)
+    at = datetime.now(UTC) + timedelta(seconds=decision.delay_seconds)
+    reason, message = decision.error["reason"], decision.error["error"]
+    return state_changed(ExecutionState.QUEUED, attempt, reason, message, retry_at=at)
 
 
 def progress(how_far: Progress) -> NewEvent:

@@ -7,12 +7,14 @@ import json
 import logging
 import traceback
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     InvalidArgument,
     LeaseLost,
@@ -35,8 +37,8 @@ from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import FAULT
 from stationmaster_server.work import leases
-from stationmaster_server.work.model import Cancelled, Failed, Outcome, Released, State, Succeeded
-from stationmaster_server.work.retry import decide
+from stationmaster_server.work.model import Cancelled, Failed, Outcome, Released, Succeeded
+from stationmaster_server.work.retry import Decision
 from stationmaster_server.work.run import Run
 
 logger = logging.getLogger(__name__)
@@ -51,16 +53,25 @@ class ExecutionRunner:
         self._follow_up = follow_up
 
     async def __call__(self, run: Run) -> Outcome:
-        """Run an attempt. Raises LeaseLost: another worker has the execution."""
-        run.then = self._follow_up.wake
+        """Run an attempt. Everything that was said is durable before it ends.
+
+        Raises LeaseLost: another worker has the execution.
+        """
+        run.then, run.requeued = self._follow_up.wake, partial(self._requeued, run)
         begun = await self._begin(run)
         try:
             payload, mask = await self._payload(begun)
         except (InvalidArgument, PermissionDenied) as error:
-            return await self._told(run, None, Failed(error.message, retryable=False, reason=error.reason))
+            return Failed(error.message, retryable=False, reason=error.reason)
         job = RunningJob(self._services, begun, payload, mask)
-        outcome = _masked(await self._attempt(run, job), mask)
-        return await self._told(run, job, outcome)
+        try:
+            outcome = _masked(await self._attempt(run, job), mask)
+        except asyncio.CancelledError:
+            if not run.lost:  # its time is up, or the server stops
+                await job.flush()
+            raise
+        await job.flush()
+        return outcome
 
     async def _begin(self, run: Run) -> Begun:
         """From here on the stream takes events under this lease only."""
@@ -134,22 +145,11 @@ class ExecutionRunner:
             logger.error("execution %s of kind %s failed\n%s", job.execution_id, self._kind.name, trace)
             return Failed(f"{type(error).__name__}: {error}", reason=type(error).__name__)
 
-    async def _told(self, run: Run, job: RunningJob | None, outcome: Outcome) -> Outcome:
-        """Everything that was said is durable before the attempt ends; a repeat is announced."""
-        if job is not None:
-            await job.flush()
-        if not isinstance(outcome, Failed):
-            return outcome
-        decision = decide(outcome, run.attempt, run.item.retry)
-        if decision.state is not State.QUEUED:
-            return outcome
-        wait = timedelta(seconds=decision.delay_seconds)
-        again = events.state_changed(
-            ExecutionState.QUEUED, run.attempt, outcome.reason, outcome.error, retry_at=datetime.now(UTC) + wait
-        )
+    async def _requeued(self, run: Run, tx: Transaction, decision: Decision) -> None:
+        """Tell with the change of state; until somebody begins again, nobody writes."""
         item = run.item
-        await self._services.log.write(item.organization_id, item.item_id, again, fence=run.lease_token)
-        return replace(outcome, retry_after=wait)
+        again = events.queued_again(run.attempt, decision)
+        await self._services.log.hand_over(tx, item.organization_id, {item.item_id: again}, None)
 
 
 def _stopped_itself() -> Failed:

@@ -21,6 +21,7 @@ from stationmaster_server.tasks.attempt_store import Stored
 from stationmaster_server.tasks.conversing import RunningConversation
 from stationmaster_server.tasks.events import LEVELS, progress_to_json
 from stationmaster_server.tasks.model import Progress
+from stationmaster_server.tasks.said import Said
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.work import leases
 from stationmaster_server.work.run import Run
@@ -54,7 +55,7 @@ class RunningJob:
         self._conversation = RunningConversation(services, facts.run, facts.stored, facts.caller)
         self._pending: Progress | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._last: asyncio.Future[int] | None = None
+        self._said = Said(self._write)
 
     @property
     def payload(self) -> Any:
@@ -108,9 +109,10 @@ class RunningJob:
             fraction = min(max(fraction, 0.0), 1.0)
         kept = dict(list((counters or {}).items())[:MAX_COUNTERS])
         how_far = Progress(fraction, self.mask.text(message)[:1000], kept)
+        self._said.check()
         self._run.heartbeat(progress_to_json(how_far))
         if self._timer is None:
-            self._write(events.progress(how_far))
+            self._said.event(events.progress(how_far))
             self._timer = asyncio.get_running_loop().call_later(_PACE, self._tick)
         else:
             self._pending = how_far
@@ -119,20 +121,28 @@ class RunningJob:
         """Say something."""
         if level not in LEVELS:
             raise ValueError(f"there is no level {level!r}; there are: {', '.join(sorted(LEVELS))}")
+        self._said.check()
         self._run.heartbeat()
-        self._write(events.log(self.mask.text(text), level))
+        self._said.line(self.mask.text(text), level)
 
     def add(self, event: NewEvent) -> None:
         """Put an event of another kind into the stream."""
+        self._said.check()
         self._run.heartbeat()
-        self._write(replace(event, body=self.mask.value(event.body)))
+        self._said.event(replace(event, body=self.mask.value(event.body)))
+
+    async def drain(self) -> None:
+        """Wait until all that was said is durable. Raises LeaseLost, Unavailable."""
+        await self._said.drain()
+        self._run.heartbeat()
 
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
-        """Leave a checkpoint. Raises LeaseLost."""
+        """Leave a checkpoint, when all that was said is durable. Raises LeaseLost, Unavailable."""
         document = dict(checkpoint)
         size = len(json.dumps(document, allow_nan=False))
         if size > MAX_BYTES:
             raise ValueError(f"the checkpoint has {size} bytes; {MAX_BYTES} are allowed")
+        await self._said.drain()  # or the next attempt might go on after what nobody was told
         item = self._run.item
         async with self._services.database.system() as tx:
             await leases.hold(tx, self._run)
@@ -146,8 +156,7 @@ class RunningJob:
             self._timer.cancel()
             self._timer = None
         self._write_pending()
-        if self._last is not None:
-            await self._last
+        await self._said.drain()
         if (unsaid := self._run.progress) is not None:  # no heartbeat has carried it out
             async with self._services.database.system(autocommit=True) as tx:
                 await leases.report(tx, self._run, unsaid)
@@ -160,9 +169,9 @@ class RunningJob:
 
     def _write_pending(self) -> None:
         if self._pending is not None:
-            self._write(events.progress(self._pending))
+            self._said.event(events.progress(self._pending))
             self._pending = None
 
-    def _write(self, event: NewEvent) -> None:
+    def _write(self, event: NewEvent) -> asyncio.Future[int]:
         item = self._run.item
-        self._last = self._services.log.write(item.organization_id, item.item_id, event, fence=self._run.lease_token)
+        return self._services.log.write(item.organization_id, item.item_id, event, fence=self._run.lease_token)

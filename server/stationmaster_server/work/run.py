@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 from uuid import UUID
 
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import LeaseLost
 from stationmaster_server.work.model import Outcome, WorkItem
+from stationmaster_server.work.retry import Decision
 
 
 class Run:
@@ -31,6 +33,7 @@ class Run:
         "paused",
         "progress",
         "renewed_at",
+        "requeued",
         "settled",
         "stopping",
         "task",
@@ -57,6 +60,8 @@ class Run:
         self.lend: Callable[[bool], None] = lambda lent: None  # whether the slot is for others
         # The handler's: called once the end of the attempt is committed.
         self.then: Callable[[], None] | None = None
+        # The handler's: called in the transaction that queues the item again, so that what it writes is true with it.
+        self.requeued: Callable[[Transaction, Decision], Awaitable[None]] | None = None
 
     @property
     def attempt(self) -> int:

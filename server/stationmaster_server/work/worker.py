@@ -229,9 +229,8 @@ class Worker:
         decision = decide(outcome, item.attempt, item.retry)
         run.completing = True
         # From here on the end is the completer's: nobody who cancels this task can prevent that it is written.
-        settled = self._completer.put(
-            Settlement(item.organization_id, item.item_id, run.lease_token, item.concurrency_key, decision)
-        )
+        settlement = Settlement(item.organization_id, item.item_id, run.lease_token, item.concurrency_key, decision)
+        settled = self._completer.put(settlement, run.requeued)
         settled.add_done_callback(lambda _: self._settled(run, settled))
 
     def _settled(self, run: Run, settled: asyncio.Future[State | None]) -> None:

@@ -68,6 +68,16 @@ def test_attempts_are_told_once_each(pipe: Pipe) -> None:
     assert pipe.notes == ["▸ runs", "✗ attempt 1 failed: it failed; again in 2 s", "▸ attempt 2 runs"]
 
 
+def test_what_is_handed_back_has_not_failed_and_goes_on_without_a_word(pipe: Pipe) -> None:
+    again = Timestamp()
+    again.FromDatetime(BEGIN + timedelta(seconds=5))
+    for _ in range(3):
+        pipe.state("RUNNING", attempt=1)
+        pipe.state("QUEUED", attempt=1, reason="HANDED_BACK", retry_time=again)
+    pipe.state("QUEUED", attempt=1, reason="HANDED_BACK")
+    assert pipe.notes == ["▸ runs"]
+
+
 def test_answer_goes_to_standard_output_as_it_is_but_steers_no_terminal(pipe: Pipe) -> None:
     message = event_pb2.Message(
         role=event_pb2.MESSAGE_ROLE_ASSISTANT, parts=[event_pb2.MessagePart(text="a\tb\x1b[31m 東京")]

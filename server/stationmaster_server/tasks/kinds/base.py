@@ -95,6 +95,9 @@ class Job(Protocol[P_co]):
 
     It may run again after a crash: `checkpoint` is what the attempt before left, and every write of this attempt is
     refused once another server has taken the execution over. When somebody cancels, the attempt's task is cancelled.
+
+    What is said is written in the background. When that fails, the next call raises LeaseLost or Unavailable: let it
+    pass. An attempt that goes on all the same fails at its end, for the stream lacks what it said.
     """
 
     @property
@@ -151,15 +154,23 @@ class Job(Protocol[P_co]):
         ...
 
     def log(self, text: str, level: str = "info") -> None:
-        """Say something: `debug`, `info`, `warning` or `error`; at most 8 KiB."""
+        """Say something: `debug`, `info`, `warning` or `error`; at most 8 KiB.
+
+        Of lines that come faster than they can be written some are left out, and a line tells how many: who says very
+        much awaits `drain` now and then.
+        """
         ...
 
     def add(self, event: NewEvent) -> None:
-        """Put an event of another kind into the stream."""
+        """Put an event of another kind into the stream. None is left out: who adds many awaits `drain`."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until all that was said is durable."""
         ...
 
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
-        """Leave a checkpoint, a JSON object of at most 1 MiB: durable when this returns.
+        """Leave a checkpoint, a JSON object of at most 1 MiB: durable when this returns, as all that was said before.
 
         Raises LeaseLost: another server has the execution; let it pass.
         """

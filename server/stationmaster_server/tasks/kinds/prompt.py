@@ -270,6 +270,7 @@ class PromptKind:
                         sequence = event.sequence
                         self._tell(job, session_id, event, counters)
                         waits = waits or event.kind == "permission_requested"
+                    await job.drain()
         await job.save({**state, "sequence": sequence, "counters": counters, "waits": waits})
         if waits:
             raise Later(_LOOK_AGAIN)

@@ -118,6 +118,9 @@ class Rehearsal(Generic[P]):
         """Note it."""
         self.events.append(event)
 
+    async def drain(self) -> None:
+        """Nothing to be waited for."""
+
     async def save(self, checkpoint: Mapping[str, Any]) -> None:
         """Keep it."""
         self._checkpoint = dict(checkpoint)

@@ -9,6 +9,7 @@ from typing import Any
 from stationmaster_server.agents import runtime
 from stationmaster_server.events.model import Event
 from stationmaster_server.sessions.model import Message, MessageRole
+from stationmaster_server.tasks.events import HANDED_BACK, STATE_CHANGED
 from stationmaster_server.tasks.model import Execution, ExecutionState, execution_name, task_name
 from stationmaster_server.tasks.reports.fields import given, made
 from stationmaster_server.tasks.reports.model import (
@@ -64,14 +65,16 @@ def tell(
 
 
 def _attempts(execution: Execution, events: Sequence[Event]) -> tuple[Attempt, ...]:
-    """By the changes of state: an attempt begins as RUNNING and ends with what follows."""
+    """By the changes of state: an attempt begins as RUNNING and ends with what follows, unless it is handed back."""
     attempts: list[Attempt] = []
     for event in events:
-        if event.kind != "execution_state_changed":
+        if event.kind != STATE_CHANGED or event.body.get("reason") == HANDED_BACK:
             continue
         body = event.body
         if body["state"] == ExecutionState.RUNNING:
-            attempts.append(Attempt(body["attempt"], event.created_at))
+            goes_on = attempts and attempts[-1].finished_at is None and attempts[-1].number == body["attempt"]
+            if not goes_on:
+                attempts.append(Attempt(body["attempt"], event.created_at))
         elif attempts and attempts[-1].finished_at is None:
             begun = attempts[-1]
             failed = bool(body.get("message"))
