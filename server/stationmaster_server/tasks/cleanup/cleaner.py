@@ -67,7 +67,8 @@ class Cleaner:
         self.counts = Counter(counts)
 
     async def count(self, target: Target) -> None:
-        """How much there is to clean up."""
+        """How much there is to clean up; what there is none of is told, too."""
+        self.counts[target.value] += 0
         tools, organization_id = self._tools, self._organization_id
         async with tools.database.tenant(self._caller.tenant, read=True) as tx:
             if target is Target.EXECUTIONS:

@@ -30,6 +30,11 @@ _RETRIED = frozenset({408, 425, 429})
 _ASKS_TO_WAIT = frozenset({429, 503})
 _OURS = frozenset({"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"})
 _LONGEST_SECRET = 2_000
+_BROKEN: dict[type[Exception], str] = {
+    httpx2.ConnectError: "there was no connection (it was refused, or the name leads nowhere)",
+    httpx2.RemoteProtocolError: "it broke off the connection",
+    httpx2.NetworkError: "the connection broke off",
+}
 
 
 def _is_a_url(url: str) -> str:
@@ -137,7 +142,8 @@ class WebhookKind:
             raise KindFailed(f"{url.host} did not answer within {limit}", reason="TIMEOUT") from None
         except httpx2.HTTPError as error:
             # Its text may have the URL, and that a key.
-            raise KindFailed(f"{url.host} could not be reached: {type(error).__name__}", reason="CONNECTION") from None
+            why = next((words for kind, words in _BROKEN.items() if isinstance(error, kind)), type(error).__name__)
+            raise KindFailed(f"{url.host} could not be reached: {why}", reason="CONNECTION") from None
         return _judged(answer, url.host)
 
     async def _sent(self, job: Job[WebhookPayload]) -> _Answer:
