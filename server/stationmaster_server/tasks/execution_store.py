@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
+from stationmaster_server.tasks.dependency_store import WAITS_FOR
 from stationmaster_server.tasks.events import MAX_LOG_CHARACTERS
 from stationmaster_server.tasks.model import (
     DEPENDENCY_FAILED,
@@ -46,21 +47,10 @@ LISTING = Listing(
     default_order="create_time desc",
     order_fields=["create_time"],
 )
-# What a blocked execution waits for, as `graph.why_not` tells it.
-_WAITS_FOR = """(SELECT string_agg('waits for tasks/' || d.depends_on || CASE newest.state
-        WHEN 'DEAD' THEN ', which ended as FAILED' WHEN 'CANCELLED' THEN ', which ended as CANCELLED' ELSE '' END,
-        '; ' ORDER BY d.depends_on)
-    FROM task_dependencies d LEFT JOIN LATERAL (
-        SELECT w.state FROM executions x JOIN work_items w ON w.organization_id = x.organization_id AND w.item_id = x.id
-        WHERE x.organization_id = d.organization_id AND x.task_id = d.depends_on ORDER BY x.created_at DESC LIMIT 1
-    ) newest ON true
-    WHERE e.blocked AND d.organization_id = e.organization_id AND d.task_id = e.task_id
-      AND newest.state IS DISTINCT FROM 'SUCCEEDED'
-      AND NOT (d.on_failure = 'RUN_ANYWAY' AND COALESCE(newest.state, '') IN ('DEAD', 'CANCELLED')))"""
 _SHORT = f"""
     e.id, e.user_id, e.task_id, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats, e.session_id,
     e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt, i.progress, i.cancel_requested,
-    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error, {_WAITS_FOR} AS waits_for"""
+    i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error, {WAITS_FOR} AS waits_for"""
 _WHOLE = f"""{_SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
         AS last_sequence,
