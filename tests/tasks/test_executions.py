@@ -339,3 +339,28 @@ async def test_reports_of_every_format_are_made_after_the_end(
     assert text in json.loads(files[storage_pb2.REPORT_FORMAT_JSON])["conversation"][-1]["text"]
     pages = pypdf.PdfReader(io.BytesIO(files[storage_pb2.REPORT_FORMAT_PDF])).pages
     assert text.split()[0] in "".join(page.extract_text() for page in pages)
+
+
+async def test_an_attempt_that_takes_too_long_is_told_by_the_next_one(tasks: TaskServiceAsyncStub) -> None:
+    options = pb.ExecutionOptions()
+    options.CopyFrom(FAST)
+    options.retry.max_attempts = 2
+    options.timeouts.start_to_close.FromSeconds(1)
+    work = pb.ExecutionSpec(kind="steered", payload=struct({"gate": "never"}), options=options)
+    execution = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=work))
+    events = await watched(tasks, execution.name)
+    states = [event.execution_state_changed for event in events if event.HasField("execution_state_changed")]
+    assert [(state.state, state.reason) for state in states[-2:]] == [
+        ("RUNNING", "START_TO_CLOSE"),
+        ("FAILED", "ATTEMPTS_EXHAUSTED"),
+    ]
+    assert "longer than" in states[-2].message
+
+
+async def test_an_unknown_kind_is_refused_by_its_place(tasks: TaskServiceAsyncStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=pb.ExecutionSpec(kind="nothing")))
+    assert (refused.value.details() or "").startswith("execution.kind: there is no kind 'nothing'")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.CreateTask(pb.CreateTaskRequest(task_id="bad", task=pb.Task(kind="nothing")))
+    assert (refused.value.details() or "").startswith("task.kind: there is no kind 'nothing'")

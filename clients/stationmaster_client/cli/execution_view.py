@@ -96,7 +96,7 @@ class ExecutionView:
         gauge.message, gauge.fraction = "", None
         why = changed.message or changed.reason
         if state == "RUNNING":
-            self._runs(changed.attempt, at)
+            self._runs(changed.attempt, at, why)
         elif state == "BLOCKED":
             self._line(f"… {why or 'waits for the tasks that it depends on'}")
         elif state == "QUEUED" and changed.reason == "HANDED_BACK":
@@ -108,8 +108,10 @@ class ExecutionView:
         elif state == "QUEUED" and why:
             self._line(f"… queued again: {why}")
 
-    def _runs(self, attempt: int, at: datetime) -> None:
-        """Which attempt runs; one that goes on, after waiting for a person, is no news."""
+    def _runs(self, attempt: int, at: datetime, why: str) -> None:
+        """Which attempt runs; one that goes on, after waiting for a person, is no news. `why` the one before ended."""
+        if why and attempt != self._attempt:
+            self._line(f"✗ attempt {attempt - 1} failed: {why}", "yellow")
         self._gauge.since = self._gauge.since or at
         if attempt > 1:
             self._gauge.label = f"running, attempt {attempt}"

@@ -33,6 +33,15 @@ def report_targets(names: list[str], *, force: bool) -> Targets:
     return {free(name, force=force): format_of(Path(name).suffix, f"--report {name}") for name in names}
 
 
+def require_asked(execution: task_pb2.Execution, targets: Targets) -> None:
+    """Raise CommandError for a file whose report the execution was not asked for."""
+    for target, wanted in targets.items():
+        if wanted not in execution.report_formats:
+            raise CommandError(
+                f"{execution.name} makes no report for {target}: it was not asked for one", ExitCode.CONFLICT
+            )
+
+
 async def follow(run: Run, name: str, after: int = 0, reports: Targets | None = None) -> None:
     """Show an execution to its end, then fetch its reports. Ends the command with the execution's exit code."""
     try:
@@ -89,10 +98,7 @@ def _tell(run: Run, execution: task_pb2.Execution, view: ExecutionView) -> None:
 async def _fetch(
     run: Run, execution: task_pb2.Execution, target: Path, wanted: storage_pb2.ReportFormat.ValueType
 ) -> None:
-    if wanted not in execution.report_formats:
-        raise CommandError(
-            f"{execution.name} makes no report for {target}: it was not asked for one", ExitCode.CONFLICT
-        )
+    require_asked(execution, {target: wanted})
     report = await _made(run, execution, wanted)
     await save(run.client, report, target)
     run.out.note(f"report: {target}")

@@ -62,10 +62,13 @@ async def watch(
     force: how.Force = False,
 ) -> None:
     """Follow an execution to its end, over restarts of the server. Ends with 0, 1 (failed) or 9 (cancelled)."""
-    from stationmaster_client.cli.execution_watch import follow, report_targets
+    from stationmaster_client.cli.execution_watch import follow, report_targets, require_asked
 
     targets = report_targets(report, force=force)
-    await follow(run, await resolve.execution(run.client, execution), after, targets)
+    name = await resolve.execution(run.client, execution)
+    if targets:
+        require_asked(await run.client.executions.get(name), targets)
+    await follow(run, name, after, targets)
 
 
 @command(app, "cancel")

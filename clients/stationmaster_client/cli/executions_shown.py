@@ -106,6 +106,7 @@ def describe(out: Output, execution: task_pb2.Execution) -> None:
             ("due", moment(execution.scheduled_time)),
             ("priority", plain(task_pb2.ExecutionPriority.Name(execution.priority), "EXECUTION_PRIORITY")),
             ("progress", "" if state_of(execution) == "succeeded" else _progress(execution.progress)),
+            ("reason", _reason(execution)),
             ("attempts", f"{execution.attempt_count:,}" if execution.attempt_count else ""),
             *((f"{one.attempt} failed", f"{moment(one.end_time)} · {one.error}") for one in execution.failed_attempts),
             ("session", execution.session),
@@ -128,6 +129,14 @@ def _state(execution: task_pb2.Execution) -> Text:
     if execution.cancel_requested and not execution.HasField("end_time"):
         why = "is being cancelled"
     return styled(state_of(execution)).append(clean(f" · {why}") if why else "")
+
+
+def _reason(execution: task_pb2.Execution) -> str:
+    """The reason for programs; of one that ran out of attempts with that of the last one."""
+    if state_of(execution) != "failed" or not execution.failed_attempts:
+        return ""
+    at_last = execution.failed_attempts[-1].reason
+    return f"{execution.reason} (at last {at_last})" if at_last and at_last != execution.reason else execution.reason
 
 
 def _progress(progress: event_pb2.ExecutionProgress) -> str:

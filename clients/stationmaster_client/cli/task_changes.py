@@ -168,6 +168,15 @@ def _apply(
             task.labels.pop(key, None)
 
 
+_EXPECTED = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "list": 'a JSON list: ["a", "b"]',
+    "object": 'a JSON object: {"a": 1}',
+}
+
+
 def _declare(task: task_pb2.Task, text: str) -> None:
     """Declare a variable, instead of one of its name."""
     from stationmaster.v1 import task_pb2
@@ -186,7 +195,9 @@ def _declare(task: task_pb2.Task, text: str) -> None:
     if default is None:
         declared.required = True
     else:
-        declared.default_value.CopyFrom(to_value(default if kind == "string" else _json(text, default)))
+        declared.default_value.CopyFrom(
+            to_value(default if kind == "string" else _json(text, default, _EXPECTED.get(kind, kind)))
+        )
     for place, one in enumerate(task.variables):
         if one.name == declared.name:
             task.variables[place].CopyFrom(declared)
@@ -194,11 +205,11 @@ def _declare(task: task_pb2.Task, text: str) -> None:
     task.variables.append(declared)
 
 
-def _json(option: str, text: str) -> object:
+def _json(option: str, text: str, kind: str) -> object:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise CommandError(f"--var {option!r}: the default, {text!r}, is no JSON: {error}") from error
+        raise CommandError(f"--var {option!r}: expected {kind}, not {text!r}") from error
 
 
 def _set_schedule(task: task_pb2.Task, cron: str, every: str, time_zone: str) -> None:

@@ -85,7 +85,11 @@ def schedule_of(task: Task) -> Schedule:
         raise FailedPrecondition(
             Reason.NO_SCHEDULE,
             f"{name} has no schedule",
-            PreconditionViolation("TASK_SCHEDULE", name, "give it one with UpdateTask"),
+            PreconditionViolation(
+                "TASK_SCHEDULE",
+                name,
+                "give it one with UpdateTask (`stationmaster tasks update` with --cron or --every)",
+            ),
         )
     return task.schedule
 

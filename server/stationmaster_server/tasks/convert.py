@@ -134,7 +134,7 @@ def task_to_proto(task: Task) -> pb.Task:
         labels=task.labels,
         state=_STATES[task.state],
         state_reason=task.state_reason,
-        next_fire_time=timestamp(task.next_fire_at),
+        next_fire_time=timestamp(task.next_fire_at if task.state is TaskState.ACTIVE else None),
         last_fire_time=timestamp(task.last_fire_at),
         fire_count=task.fired,
         skip_counts=task.skipped,

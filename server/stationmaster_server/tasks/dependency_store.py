@@ -31,6 +31,18 @@ class Edge:
         return Dependency(self.task_id, self.depends_on, self.on_failure, depth, self.state, self.created_at)
 
 
+# What the blocked execution of a row `e` waits for, as `graph.why_not` tells it.
+WAITS_FOR = """(SELECT string_agg('waits for tasks/' || d.depends_on || CASE newest.state
+        WHEN 'DEAD' THEN ', which ended as FAILED' WHEN 'CANCELLED' THEN ', which ended as CANCELLED' ELSE '' END,
+        '; ' ORDER BY d.depends_on)
+    FROM task_dependencies d JOIN tasks t ON t.organization_id = d.organization_id AND t.task_id = d.depends_on
+    LEFT JOIN LATERAL (
+        SELECT w.state FROM executions x JOIN work_items w ON w.organization_id = x.organization_id AND w.item_id = x.id
+        WHERE x.organization_id = d.organization_id AND x.task_uid = t.uid ORDER BY x.created_at DESC, x.id DESC LIMIT 1
+    ) newest ON true
+    WHERE e.blocked AND d.organization_id = e.organization_id AND d.task_id = e.task_id
+      AND newest.state IS DISTINCT FROM 'SUCCEEDED'
+      AND NOT (d.on_failure = 'RUN_ANYWAY' AND COALESCE(newest.state, '') IN ('DEAD', 'CANCELLED')))"""
 # How a dependency stands is decided by the newest execution of the task depended on.
 _EDGES = """
 SELECT d.task_id, d.depends_on, d.on_failure, d.created_at, t.uid, newest.state, newest.finished_at

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from stationmaster_server.tasks.dependency_store import WAITS_FOR
 from stationmaster_server.tasks.model import (
     DEPENDENCY_FAILED,
     Attempt,
@@ -22,23 +23,11 @@ from stationmaster_server.tasks.model import (
 STATE = """(CASE i.state WHEN 'WAITING' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'QUEUED' THEN CASE WHEN e.blocked THEN 'BLOCKED' ELSE 'QUEUED' END
      WHEN 'SUSPENDED' THEN 'QUEUED' WHEN 'DEAD' THEN 'FAILED' ELSE i.state END)"""
-# What a blocked execution waits for, as `graph.why_not` tells it.
-_WAITS_FOR = """(SELECT string_agg('waits for tasks/' || d.depends_on || CASE newest.state
-        WHEN 'DEAD' THEN ', which ended as FAILED' WHEN 'CANCELLED' THEN ', which ended as CANCELLED' ELSE '' END,
-        '; ' ORDER BY d.depends_on)
-    FROM task_dependencies d JOIN tasks t ON t.organization_id = d.organization_id AND t.task_id = d.depends_on
-    LEFT JOIN LATERAL (
-        SELECT w.state FROM executions x JOIN work_items w ON w.organization_id = x.organization_id AND w.item_id = x.id
-        WHERE x.organization_id = d.organization_id AND x.task_uid = t.uid ORDER BY x.created_at DESC, x.id DESC LIMIT 1
-    ) newest ON true
-    WHERE e.blocked AND d.organization_id = e.organization_id AND d.task_id = e.task_id
-      AND newest.state IS DISTINCT FROM 'SUCCEEDED'
-      AND NOT (d.on_failure = 'RUN_ANYWAY' AND COALESCE(newest.state, '') IN ('DEAD', 'CANCELLED')))"""
 SHORT = f"""
     e.id, e.user_id, e.task_id, e.task_uid, e.kind, e.trigger, e.scheduled_for, e.labels, e.report_formats,
     e.session_id, e.turn_id, e.keep_session, e.created_at, {STATE} AS execution_state, i.reason, i.priority, i.attempt,
     i.progress, i.cancel_requested, i.run_at, i.started_at, i.finished_at, i.errors -> -1 AS last_error,
-    {_WAITS_FOR} AS waits_for"""
+    {WAITS_FOR} AS waits_for"""
 WHOLE = f"""{SHORT}, e.payload, e.variables, i.result, i.errors,
     (SELECT last_sequence FROM streams s WHERE s.organization_id = e.organization_id AND s.stream_id = e.id)
         AS last_sequence,

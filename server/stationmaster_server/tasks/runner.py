@@ -42,6 +42,7 @@ from stationmaster_server.work.retry import Decision
 from stationmaster_server.work.run import Run
 
 logger = logging.getLogger(__name__)
+_ENDED_BY_OTHERS = frozenset({"LEASE_EXPIRED", "START_TO_CLOSE", "HEARTBEAT"})
 
 
 class ExecutionRunner:
@@ -77,7 +78,7 @@ class ExecutionRunner:
         """From here on the stream takes events under this lease only."""
         item = run.item
         caller = system_caller(item.organization_id, item.user_id, request_id=item.payload["request_id"])
-        running = events.state_changed(ExecutionState.RUNNING, run.attempt)
+        running = events.state_changed(ExecutionState.RUNNING, run.attempt, *_untold(run))
         async with self._services.database.system() as tx:
             # The item is locked before the stream, as everybody does it.
             stored = await attempt_store.begin(tx, item.organization_id, item.item_id, run.lease_token)
@@ -150,6 +151,14 @@ class ExecutionRunner:
         item = run.item
         again = events.queued_again(run.attempt, decision)
         await self._services.log.hand_over(tx, item.organization_id, {item.item_id: again}, None)
+
+
+def _untold(run: Run) -> tuple[str, ...]:
+    """Why the attempt before this one ended, when no worker was there to tell."""
+    last = run.item.errors[-1] if run.item.errors else {}
+    if last.get("reason") in _ENDED_BY_OTHERS and last["attempt"] == run.attempt - 1:
+        return str(last["reason"]), str(last["error"])
+    return ()
 
 
 def _stopped_itself() -> Failed:

@@ -314,7 +314,7 @@ async def _within(limit: timedelta, outcome: Awaitable[Outcome]) -> Outcome:
     except TimeoutError:
         if not timeout.expired():
             raise
-        return Failed(f"the attempt took longer than {limit}", reason="START_TO_CLOSE")
+        return Failed(f"the attempt took longer than {limit.total_seconds():g} s", reason="START_TO_CLOSE")
 
 
 def _failed(error: Exception) -> Failed:

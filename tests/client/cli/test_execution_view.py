@@ -109,3 +109,10 @@ def test_bar_keeps_to_two_lines_of_any_terminal(width: int) -> None:
 
 def test_how_long_it_took_is_told_in_few_characters() -> None:
     assert [took(seconds) for seconds in (-1, 0.44, 12.4, 185, 7207)] == ["0.0 s", "0.4 s", "12 s", "3:05", "2:00:07"]
+
+
+def test_an_attempt_that_nobody_could_tell_of_is_told_when_the_next_one_begins(pipe: Pipe) -> None:
+    pipe.state("RUNNING", attempt=1)
+    pipe.state("RUNNING", attempt=2, reason="START_TO_CLOSE", message="the attempt took longer than 3 s")
+    pipe.state("RUNNING", attempt=2, reason="START_TO_CLOSE", message="the attempt took longer than 3 s")
+    assert pipe.notes == ["▸ runs", "✗ attempt 1 failed: the attempt took longer than 3 s", "▸ attempt 2 runs"]

@@ -291,3 +291,8 @@ async def test_run_says_what_it_waits_for(stationmaster: Program) -> None:
     )
     assert "It waits for tasks/up. Not to wait: --ignore-dependencies." in run.err
     assert "… waits for tasks/up" in watched.err
+
+
+async def test_a_default_of_the_wrong_type_is_refused_with_what_was_expected(stationmaster: Program) -> None:
+    (refused,) = await stationmaster.many([("tasks", "create", "bad", *STEERED, "-v", "n:integer=abc")])
+    assert (refused.code, "expected an integer, not 'abc'" in refused.err) == (2, True)

@@ -59,7 +59,8 @@ class Cleaner:
         self.counts = Counter(counts)
 
     async def count(self, target: Target) -> None:
-        """How much there is to clean up."""
+        """How much there is to clean up; what there is none of is told, too."""
+        self.counts[target.value] += 0
         tools, organization_id = self._tools, self._organization_id
         if target is Target.EXECUTIONS:
             self._add("executions", await self._forgetting.count())

@@ -288,7 +288,7 @@ class PromptKind:
                 name = f"{session_name(session_id)}/permissionRequests/{event.body['permission_request']}"
                 job.log(f"waits for an answer to {name}", "warning")
             case "turn_finished":
-                job.progress(1.0, "", counters)
+                job.progress(1.0 if event.body["state"] == TurnState.COMPLETED else None, "", counters)
 
     async def _result(self, job: Job[PromptPayload], session_id: UUID, turn: Turn) -> dict[str, Any]:
         page = await self._sessions.list_messages(

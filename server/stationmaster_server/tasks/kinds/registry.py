@@ -56,25 +56,31 @@ class Kinds:
         self, name: str, payload: Mapping[str, Any], field: str, before: secrets.Secrets | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """A payload with masks for its secrets, and these, as `secrets.part`. Raises InvalidArgument."""
-        self.get(name)
+        self.get(name, _beside(field))
         schema = self._secret.get(name)
         return secrets.part(schema, payload, field, before) if schema else (dict(payload), {})
 
     def parse(self, name: str, payload: Mapping[str, Any], field: str) -> BaseModel:
         """The payload as its kind's. Raises InvalidArgument naming the path of all that is wrong."""
         try:
-            return self.get(name).payload.model_validate(payload)
+            return self.get(name, _beside(field)).payload.model_validate(payload)
         except ValidationError as error:
             raise _refused(field, error.errors(include_url=False, include_input=False)) from None
 
     def check(self, name: str, payload: Mapping[str, Any], field: str) -> None:
         """The same of a payload with templates: what they will make is taken for good."""
         try:
-            self.get(name).payload.model_validate(payload)
+            self.get(name, _beside(field)).payload.model_validate(payload)
         except ValidationError as error:
             wrong = [one for one in error.errors(include_url=False) if not _is_template(one.get("input"))]
             if wrong:
                 raise _refused(field, wrong) from None
+
+
+def _beside(field: str) -> str:
+    """The field of the kind: `task.kind` beside `task.payload`."""
+    before, dot, _ = field.rpartition(".")
+    return f"{before}{dot}kind"
 
 
 def _is_template(value: object) -> bool:
@@ -83,6 +89,9 @@ def _is_template(value: object) -> bool:
 
 def _refused(field: str, wrong: Iterable[Any]) -> InvalidArgument:
     violations = [
-        FieldViolation(".".join((field, *(str(part) for part in one["loc"]))), str(one["msg"])) for one in wrong
+        FieldViolation(
+            ".".join((field, *(str(part) for part in one["loc"]))), str(one["msg"]).removeprefix("Value error, ")
+        )
+        for one in wrong
     ]
     return InvalidArgument.fields(violations)

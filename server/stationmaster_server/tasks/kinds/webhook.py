@@ -35,6 +35,11 @@ _LONGEST_SECRET = 2_000
 PURPOSE = "webhook"
 _ONE = r"credentials/[a-z][a-z0-9-]{0,62}"
 _NAMED = rf"^({_ONE}|[^{{}}\x00-\x1f\x7f]{{0,200}}\{{{_ONE}\}}[^{{}}\x00-\x1f\x7f]{{0,200}})$"
+_BROKEN: dict[type[Exception], str] = {
+    httpx2.ConnectError: "there was no connection (it was refused, or the name leads nowhere)",
+    httpx2.RemoteProtocolError: "it broke off the connection",
+    httpx2.NetworkError: "the connection broke off",
+}
 
 
 def _is_a_url(url: str) -> str:
@@ -152,7 +157,8 @@ class WebhookKind:
             raise KindFailed(f"{url.host} did not answer within {limit}", reason="TIMEOUT") from None
         except httpx2.HTTPError as error:
             # Its text may have the URL, and that a key.
-            raise KindFailed(f"{url.host} could not be reached: {type(error).__name__}", reason="CONNECTION") from None
+            why = next((words for kind, words in _BROKEN.items() if isinstance(error, kind)), type(error).__name__)
+            raise KindFailed(f"{url.host} could not be reached: {why}", reason="CONNECTION") from None
         return _judged(answer, url.host)
 
     async def _with_secrets(self, job: Job[WebhookPayload]) -> WebhookPayload:

@@ -9,8 +9,8 @@ from typing import Any
 from stationmaster_server.agents import runtime
 from stationmaster_server.events.model import Event
 from stationmaster_server.sessions.model import Message, MessageRole
-from stationmaster_server.tasks.events import HANDED_BACK, STATE_CHANGED
-from stationmaster_server.tasks.model import Execution, ExecutionState, execution_name, task_name
+from stationmaster_server.tasks.model import Execution, execution_name, task_name
+from stationmaster_server.tasks.reports.attempts import attempts_of
 from stationmaster_server.tasks.reports.fields import given, made
 from stationmaster_server.tasks.reports.model import (
     Attempt,
@@ -40,7 +40,7 @@ def tell(
 
     `sections` None: its kind leaves it to a table of its result. `notes`: what of these is not all there was.
     """
-    attempts = _attempts(execution, events)
+    attempts = attempts_of(execution, events)
     results = {part.call_id: part for part in _parts(messages, runtime.ToolResult)}
     return Report(
         title=title,
@@ -62,33 +62,6 @@ def tell(
         sections=(*given(execution), *(made(execution) if sections is None else sections)),
         notes=tuple(notes),
     )
-
-
-def _attempts(execution: Execution, events: Sequence[Event]) -> tuple[Attempt, ...]:
-    """By the changes of state: an attempt begins as RUNNING and ends with what follows, unless it is handed back."""
-    attempts: list[Attempt] = []
-    for event in events:
-        if event.kind != STATE_CHANGED or event.body.get("reason") == HANDED_BACK:
-            continue
-        body = event.body
-        if body["state"] == ExecutionState.RUNNING:
-            goes_on = attempts and attempts[-1].finished_at is None and attempts[-1].number == body["attempt"]
-            if not goes_on:
-                attempts.append(Attempt(body["attempt"], event.created_at))
-        elif attempts and attempts[-1].finished_at is None:
-            begun = attempts[-1]
-            failed = bool(body.get("message"))
-            state = "FAILED" if failed else body["state"]
-            # The last event is written when the end is dealt with, which is after it.
-            ended_at = min(event.created_at, execution.finished_at or event.created_at)
-            attempts[-1] = Attempt(begun.number, begun.started_at, ended_at, state, _error(body))
-    return tuple(attempts)
-
-
-def _error(body: Mapping[str, Any]) -> str:
-    message = body.get("message", "")
-    reason = body.get("reason", "")
-    return f"{reason}: {message}" if reason and message else str(message)
 
 
 def _spans(execution: Execution, attempts: Sequence[Attempt], messages: Sequence[Message]) -> tuple[Span, ...]:
