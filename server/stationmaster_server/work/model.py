@@ -130,7 +130,10 @@ class NewWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """An item as it is stored. `errors` has an object for each failed attempt: attempt, error, reason, at, worker."""
+    """An item as it is stored. `errors` has an object for each failed attempt: attempt, error, reason, at, worker.
+
+    Of more than 100 it has the first 10 and the newest 90.
+    """
 
     organization_id: UUID
     user_id: UUID
