@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -21,6 +22,7 @@ from stationmaster_server.tasks.store import get as get_task
 from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer, StartServer
+from tests.rpc.served import reason_of
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -111,6 +113,33 @@ async def test_a_failure_pauses_the_task_when_it_is_to(
     assert "failed: attempt 1 fails as it was told" in found.state_reason
     assert found.fire_count == 1
     assert 'stationmaster_schedules_due_total{outcome="FIRED"} 1.0' in station.app.metrics.render().decode()
+
+
+async def test_who_read_a_task_before_a_failure_paused_it_does_not_overwrite_what_he_did_not_see(
+    tasks: TaskServiceAsyncStub, database: Database
+) -> None:
+    schedule = pb.Schedule(cron="* * * * *", pause_on_failure=True)
+    before = await create(tasks, "careful", schedule, fail=9, retryable=False)
+    await backdate(database, 2)
+
+    async def paused() -> pb.Task | None:
+        found = await tasks.GetTask(pb.GetTaskRequest(name=before.name))
+        return found if found.state == pb.TASK_STATE_PAUSED else None
+
+    now = await until(paused, seconds=30)
+    assert now is not None
+    assert now.etag != before.etag
+    before.description = "written by somebody who takes it for active"
+    mask = FieldMask(paths=["description"])
+    for validate_only in (True, False):
+        request = pb.UpdateTaskRequest(task=before, update_mask=mask, validate_only=validate_only)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await tasks.UpdateTask(request)
+        assert refused.value.code() is grpc.StatusCode.ABORTED
+        assert reason_of(refused.value) == "ETAG_MISMATCH"
+    before.etag = now.etag
+    after = await tasks.UpdateTask(pb.UpdateTaskRequest(task=before, update_mask=mask))
+    assert (after.description, after.state) == (before.description, pb.TASK_STATE_PAUSED)
 
 
 @pytest.mark.timeout(300)

@@ -199,3 +199,28 @@ async def test_an_item_has_the_start_of_its_first_attempt_until_it_is_queued_by_
     assert later.started_at is not None
     assert item.finished_at is not None
     assert later.started_at > item.finished_at
+
+
+async def test_of_many_errors_the_first_and_the_newest_are_kept(start_server: StartServer) -> None:
+    async def handler(run: Run) -> Outcome:
+        return Failed(f"error {run.attempt}")
+
+    server = await start_server({"noop": handler})
+    item = await server.submit(retry=RetryPolicy(attempts=150, initial=timedelta(0)))
+    item = await server.reaches(item.item_id, State.DEAD)
+    assert [error["attempt"] for error in item.errors] == [*range(1, 11), *range(61, 151)]
+    await server.call(server.queue.retry, item.item_id)
+    item = await server.reaches(item.item_id, State.DEAD)
+    assert [error["attempt"] for error in item.errors] == [*range(1, 11), *range(61, 151)]
+
+
+@pytest.mark.parametrize("text", ["a" * 10_000_000, "\U0001f980" * 1_000_000, "\ud800\x00" * 1_000_000])
+async def test_the_text_of_an_error_is_bounded(start_server: StartServer, text: str) -> None:
+    async def handler(run: Run) -> Outcome:
+        return Failed(text, reason=text, retryable=False)
+
+    server = await start_server({"noop": handler})
+    item = await server.submit()
+    (error,) = (await server.reaches(item.item_id, State.DEAD)).errors
+    assert 8000 < len(error["error"].encode()) <= 8192
+    assert 90 < len(error["reason"].encode()) <= 100

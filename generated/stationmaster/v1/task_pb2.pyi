@@ -1000,9 +1000,9 @@ class ExecutionAttempt(_message.Message):
     attempt: _builtins.int
     """Its number, from 1."""
     error: _builtins.str
-    """What went wrong."""
+    """What went wrong, at most 8 KiB."""
     reason: _builtins.str
-    """The same for programs."""
+    """The same for programs, at most 100 bytes."""
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -1188,7 +1188,7 @@ class Execution(_message.Message):
 
     @_builtins.property
     def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionAttempt]:
-        """Attempts that failed."""
+        """Attempts that failed, the first one first. Of more than 100 (RetryExecution gives new attempts) there are the first 10 and the newest 90."""
 
     @_builtins.property
     def progress(self) -> _event_pb2.ExecutionProgress:

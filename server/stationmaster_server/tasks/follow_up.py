@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, NotFound, StationmasterError, Unavailable
 from stationmaster_server.identity.model import AuditEntry
@@ -170,7 +171,7 @@ class FollowUp:
         if task.schedule is None or not task.schedule.pause_on_failure or task.state is TaskState.PAUSED:
             return
         why = f"{execution_name(execution.id)} failed: {execution.message}"[:1000]
-        await store.set_state(tx, caller.tenant.organization_id, task_id, TaskState.PAUSED, why, task.etag)
+        await store.set_state(tx, caller.tenant.organization_id, task_id, TaskState.PAUSED, why, new_id().hex)
         await self._services.audit.write(tx, caller, AuditEntry("task.pause", task_name(task_id), reason=why))
 
     async def _wake_dependents(self, tx: Transaction, organization_id: UUID, ended: Sequence[Execution]) -> None:

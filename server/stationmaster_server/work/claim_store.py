@@ -215,6 +215,9 @@ _EXPIRED = """
     OR (i.state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND least(i.start_deadline, i.close_deadline) < now())
 """
 
+# How many errors an item keeps; past it the first ones stay and the newest: the one before them makes room.
+MOST_ERRORS, FIRST_ERRORS = 100, 10
+
 # What was asked to be cancelled is not queued again; what was resumed before it suspended itself is. Of whatever had an
 # attempt, the limit for the first to begin is over.
 _SETTLE = f"""
@@ -242,7 +245,9 @@ SET state = h.state,
     finished_at = CASE WHEN h.state IN ('SUCCEEDED', 'CANCELLED', 'DEAD') THEN now() END,
     result = COALESCE(h.result::json, i.result),
     errors = CASE WHEN h.error IS NULL THEN i.errors
-                  ELSE i.errors || (h.error::jsonb || jsonb_build_object('at', now(), 'worker', i.worker)) END,
+                  ELSE CASE WHEN jsonb_array_length(i.errors) < {MOST_ERRORS} THEN i.errors
+                            ELSE i.errors - {FIRST_ERRORS} END
+                       || (h.error::jsonb || jsonb_build_object('at', now(), 'worker', i.worker)) END,
     attempt = i.attempt - CASE WHEN h.refund THEN 1 ELSE 0 END,
     start_deadline = NULL, rate_slot = NULL,
     lease_expires_at = NULL, attempt_deadline = NULL, heartbeat_deadline = NULL

@@ -133,6 +133,7 @@ class WorkItem:
     """An item as it is stored. `errors` has an object for each failed attempt: attempt, error, reason, at, worker.
 
     `started_at`: when the first attempt began, of those since it was last queued by hand.
+    Of more than 100 it has the first 10 and the newest 90.
     """
 
     organization_id: UUID

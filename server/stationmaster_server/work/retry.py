@@ -18,7 +18,8 @@ from stationmaster_server.work.model import (
     Suspended,
 )
 
-_ERROR_CHARACTERS = 8192
+_ERROR_BYTES = 8192
+_REASON_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,11 @@ def decide(outcome: Outcome, attempt: int, policy: RetryPolicy) -> Decision:
 
 
 def _after_failure(failed: Failed, attempt: int, policy: RetryPolicy) -> Decision:
-    error = {"attempt": attempt, "error": _storable(failed.error), "reason": _storable(failed.reason)}
+    error = {
+        "attempt": attempt,
+        "error": _storable(failed.error, _ERROR_BYTES),
+        "reason": _storable(failed.reason, _REASON_BYTES),
+    }
     if not failed.retryable or failed.reason in policy.non_retryable:
         return Decision(State.DEAD, reason="NOT_RETRYABLE", error=error)
     if attempt >= policy.attempts:
@@ -70,6 +75,7 @@ def delay_seconds(attempt: int, policy: RetryPolicy) -> float:
     return min(cap, wait * (1 + spread))
 
 
-def _storable(text: str) -> str:
+def _storable(text: str, most_bytes: int) -> str:
     """As jsonb takes it: without NUL and half surrogate pairs, and bounded."""
-    return text[:_ERROR_CHARACTERS].replace("\x00", "").encode("utf-8", "replace").decode()
+    sound = text[: 2 * most_bytes].replace("\x00", "").encode("utf-8", "replace")
+    return sound[:most_bytes].decode("utf-8", "ignore")

@@ -9,7 +9,8 @@ from stationmaster_server.db.schema import tenant_table, timestamp
 
 # One row for each item of work, from its submission to its end.
 # `lease_token` is that of the newest claim, also after its end: a token is good only while the state is RUNNING.
-# `errors` has one object for each attempt that failed. `retry` NULL: the default policy.
+# `errors` has one object for each attempt that failed; of many, of the first and the newest.
+# `retry` NULL: the default policy.
 work_items = tenant_table(
     "work_items",
     Column("item_id", Uuid, primary_key=True),

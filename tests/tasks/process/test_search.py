@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -10,6 +12,8 @@ import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_server.db.engine import Database
+from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.tasks.search_model import Key, fused, merged
 from stationmaster_server.wire.fields import struct
 
@@ -106,6 +110,43 @@ async def test_a_task_is_found_by_meaning_and_by_what_it_says_now(tasks: TaskSer
     await embedded(tasks, "remind customers about invoicing", [])
     await tasks.DeleteTask(pb.DeleteTaskRequest(name="tasks/one"))
     await embedded(tasks, "penguin feeding", [])
+
+
+async def test_a_text_that_changes_while_it_is_embedded_gets_no_vector_of_the_old_one(
+    tasks: TaskServiceAsyncStub, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed, wanted = Embedder.embed, list[str]()
+    changed, later = asyncio.Event(), asyncio.Event()
+
+    async def slowly(self: Embedder, texts: Sequence[str]) -> list[list[float]]:
+        wanted.extend(texts)
+        await (changed if len(wanted) == 1 else later).wait()
+        return await embed(self, texts)
+
+    async def begun(times: int) -> bool:
+        return len(wanted) >= times
+
+    async def vectors() -> list[tuple[str, list[float]]]:
+        async with database.system(autocommit=True) as tx:
+            rows = await tx.fetch("SELECT etag, vector::real[] AS vector FROM task_vectors")
+        return [(row["etag"], row["vector"]) for row in rows]
+
+    monkeypatch.setattr(Embedder, "embed", slowly)
+    made = await create(tasks, "one", "Sends reminders of unpaid invoices")
+    await until(lambda: begun(1))
+    made.description = "Feeds the penguins"
+    now = await tasks.UpdateTask(pb.UpdateTaskRequest(task=made, update_mask=FieldMask(paths=["description"])))
+    changed.set()
+    await until(lambda: begun(3))  # the new text, and the one who had the old text looks again
+    assert await vectors() == []
+    later.set()
+    ((etag, vector),) = await until(vectors)
+    assert "invoices" in wanted[0]
+    assert "penguins" in wanted[1]
+    assert wanted[2] == wanted[1]
+    (expected,) = HashingEncoder().encode(wanted[1:2])
+    assert etag == now.etag
+    assert vector == pytest.approx(expected, abs=1e-6)
 
 
 async def test_a_pause_keeps_a_task_findable(tasks: TaskServiceAsyncStub) -> None:

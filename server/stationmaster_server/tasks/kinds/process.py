@@ -192,14 +192,15 @@ class ProcessKind:
             yield 1, Source(name, payload.title, "text/markdown", payload.text)
 
     async def _add(self, job: Job[ProcessPayload], state: _Progress, source: Source, total: int, room: int) -> int:
-        """Add a document; returns how many pieces it has."""
+        """Add a document; returns how many pieces that took, beside those that an earlier attempt had stored."""
         # What PostgreSQL cannot store becomes the sign for that; the offsets stay.
         source = Source(source.name, source.title.replace("\0", " "), source.media_type, _storable(source.text))
         document = self._document(job, source)
         pieces = await self._split(source, job.payload.splitting)
-        if len(pieces) > room:
+        lacking = await self._library.lacking(job.caller, document, len(pieces))
+        if lacking > room:
             raise KindFailed(
-                f"{source.name} has {len(pieces)} pieces; the organization has room for {max(room, 0)} more"
+                f"{source.name} takes {lacking} pieces; the organization has room for {max(room, 0)} more"
                 f" (this server's setting documents.max_pieces is {self._settings.max_pieces}): remove documents",
                 reason="DOCUMENTS_FULL",
                 retryable=False,
@@ -216,7 +217,7 @@ class ProcessKind:
         state.pieces += len(pieces)
         if len(state.names) < _MOST_NAMES:
             state.names.append(document_name(document.id))
-        return len(pieces)
+        return lacking
 
     async def _split(self, source: Source, how: Splitting) -> list[Piece]:
         return await self._pools.cpu(split, source.text, how, source.media_type, timeout=_SPLIT_LIMIT)

@@ -39,6 +39,12 @@ class Library:
         async with self._database.tenant(caller.tenant, read=True) as tx:
             return await store.documents(tx, caller.tenant.organization_id, ids)
 
+    async def lacking(self, caller: Caller, document: Document, pieces: int) -> int:
+        """How many pieces are still to be stored of a document that has `pieces`."""
+        async with self._database.system(autocommit=True) as tx:
+            there, ready = await store.stored(tx, caller.tenant.organization_id, document.id)
+        return 0 if ready else pieces - there
+
     async def begin(self, caller: Caller, document: Document) -> tuple[int, bool]:
         """Begin a document or go on with it: how many pieces are there, and whether those are all."""
         async with self._database.system() as tx:

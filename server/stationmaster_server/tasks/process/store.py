@@ -53,6 +53,12 @@ async def begin(tx: Transaction, organization_id: UUID, new: Document) -> tuple[
     return 0, False
 
 
+async def stored(tx: Transaction, organization_id: UUID, document_id: UUID) -> tuple[int, bool]:
+    """How many pieces of a document are there, whatever its text was, and whether those are all."""
+    row = await tx.fetchrow(f"SELECT pieces, ready FROM documents WHERE {_ONE}", organization_id, document_id)
+    return (0, False) if row is None else (row["pieces"], row["ready"])
+
+
 async def lock(tx: Transaction, organization_id: UUID, document: Document) -> int | None:
     """How many pieces an unfinished document has, which nobody else changes now; None: it is not what it was."""
     there: int | None = await tx.fetchval(
