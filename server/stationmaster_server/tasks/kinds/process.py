@@ -101,6 +101,7 @@ class _Progress:
     documents: int = 0
     pieces: int = 0
     replaced: int = 0
+    removed: int | None = None
     names: list[str] = field(default_factory=list)
 
     def counters(self) -> dict[str, int]:
@@ -112,6 +113,7 @@ class _Progress:
             "documents": self.documents,
             "pieces": self.pieces,
             "replaced": self.replaced,
+            "removed": self.removed,
             "names": self.names,
         }
 
@@ -138,8 +140,10 @@ class ProcessKind:
 
     async def run(self, job: Job[ProcessPayload]) -> Done:
         """Process, or go on. Raises KindFailed, Later while the server has no process free."""
-        removed = await self._library.remove(job.caller, job.payload.remove) if job.payload.remove else 0
         state = _Progress(**(job.checkpoint or {}))
+        if state.removed is None:  # once: later there are documents of its own
+            state.removed = await self._library.remove(job.caller, job.payload.remove) if job.payload.remove else 0
+            await job.save(state.to_json())
         try:
             await self._process(job, state)
         except ResourceExhausted as error:
@@ -147,7 +151,7 @@ class ProcessKind:
                 raise
             raise Later(error.retry_after) from None
         job.progress(1.0, "", state.counters())
-        return Done(_result(state, removed))
+        return Done(_result(state))
 
     async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
         """The documents that it made."""
@@ -251,12 +255,12 @@ def _id(name: str) -> UUID:
     return UUID(name.rpartition("/")[2])
 
 
-def _result(state: _Progress, removed: int) -> Mapping[str, Any]:
+def _result(state: _Progress) -> Mapping[str, Any]:
     return {
         "documents": state.names,
         "documents_left_out": state.documents - len(state.names),
         "document_count": state.documents,
         "piece_count": state.pieces,
         "replaced_count": state.replaced,
-        "removed_count": removed,
+        "removed_count": state.removed or 0,
     }
