@@ -1,4 +1,4 @@
-"""Nothing begins by itself for a user who is disabled."""
+"""Nothing begins by itself for a user who is disabled, or may not do it any more."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 from stationmaster_client import Client
 from stationmaster_server.db.engine import Database
+from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
 from tests.tasks.kinds import Steered
@@ -66,3 +67,30 @@ async def test_what_begins_by_itself_for_a_disabled_user_fails_at_once_and_for_g
     assert (execution.reason, [one.reason for one in execution.failed_attempts]) == ("NOT_RETRYABLE", ["USER_DISABLED"])
     assert "is disabled: nothing is done for it" in execution.message
     assert {f"executions/{begun}" for begun in steered.begun} == {first.name}
+
+
+async def test_a_schedule_outlives_no_right_of_its_owner(
+    station: RunningServer, tasks: TaskServiceAsyncStub, database: Database
+) -> None:
+    async with Client.connect(station.target, station.admin_key) as admin:
+        user = await admin.users.create(display_name="Ada", role=identity_pb2.ROLE_MEMBER)
+        key = (await admin.keys.create(user=user.name)).secret
+        async with station.channel(key) as channel:
+            stub: TaskServiceAsyncStub = TaskServiceStub(channel)
+            payload = struct({"prompt": "/say 1", "model": "demo"})
+            task = pb.Task(kind="prompt", payload=payload, schedule=pb.Schedule(cron="* * * * *"))
+            await stub.CreateTask(pb.CreateTaskRequest(task_id="theirs", task=task))
+        user.role = identity_pb2.ROLE_VIEWER
+        await admin.users.update(user, ["role"])
+    async with database.system() as tx:
+        await tx.execute("UPDATE tasks SET settled_until = now() - interval '90 s', next_fire_at = now()")
+
+    async def failed() -> pb.Execution | None:
+        page = await tasks.ListExecutions(pb.ListExecutionsRequest(filter='state = "FAILED"'))
+        return page.executions[0] if page.executions else None
+
+    found = await until(failed, seconds=60)
+    assert found is not None
+    execution = await tasks.GetExecution(pb.GetExecutionRequest(name=found.name))
+    assert [one.reason for one in execution.failed_attempts] == ["SCOPE_MISSING"]
+    assert not execution.session

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
+    FailedPrecondition,
     InvalidArgument,
     LeaseLost,
     PermissionDenied,
@@ -62,8 +63,8 @@ class ExecutionRunner:
         begun = await self._begin(run)
         try:
             payload, mask = await self._payload(begun)
-        except (InvalidArgument, PermissionDenied) as error:
-            return Failed(error.message, retryable=False, reason=error.reason)
+        except (InvalidArgument, PermissionDenied, FailedPrecondition) as error:
+            return Failed(error.message, retryable=not is_final(error), reason=error.reason)
         job = RunningJob(self._services, begun, payload, mask)
         try:
             outcome = _masked(await self._attempt(run, job), mask)
@@ -90,9 +91,13 @@ class ExecutionRunner:
     async def _payload(self, begun: Begun) -> tuple[BaseModel, Mask]:
         """The payload, filled in now if it was not at the submission, and a mask of its secrets.
 
-        Raises InvalidArgument, PermissionDenied.
+        Raises InvalidArgument, PermissionDenied, and what else the kind says to whom it is for now.
         """
         stored, item = begun.stored, begun.run.item
+        if self._services.kinds.is_guarded(self._kind.name):
+            # What its owner may do can have changed since it was submitted.
+            owner = await owner_of(self._services.database, begun.caller)
+            self._services.kinds.admit(owner, self._kind.name, stored.payload)
         if stored.template and stored.task_id is not None:
             stored = await self._filled(begun, stored, stored.task_id)
             async with self._services.database.system() as tx:

@@ -52,6 +52,10 @@ class Kinds:
         if kind := self._guarded.get(name):
             kind.admit(caller, payload)
 
+    def is_guarded(self, name: str) -> bool:
+        """Whether not every caller may have this done."""
+        return name in self._guarded
+
     def part(
         self, name: str, payload: Mapping[str, Any], field: str, before: secrets.Secrets | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
