@@ -72,3 +72,10 @@ async def set_ran_in(tx: Transaction, organization_id: UUID, execution_id: UUID,
         ran_in.turn_id,
         ran_in.keep,
     )
+
+
+async def delete_made(tx: Transaction, organization_id: UUID, execution_id: UUID) -> None:
+    """Delete what an execution made that another one replaces: its documents, and what it knows of a crawl."""
+    for table in ("documents", "crawl_pages", "crawl_runs"):
+        sql = f"DELETE FROM {table} WHERE organization_id = $1 AND execution_id = $2"
+        await tx.execute(sql, organization_id, execution_id)

@@ -15,7 +15,15 @@ from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, FieldViolation, InvalidArgument, NotFound
 from stationmaster_server.identity.model import AuditEntry, owner_scope
-from stationmaster_server.tasks import dependency_store, events, execution_store, listing_store, stats_store, store
+from stationmaster_server.tasks import (
+    attempt_store,
+    dependency_store,
+    events,
+    execution_store,
+    listing_store,
+    stats_store,
+    store,
+)
 from stationmaster_server.tasks.execution_store import NewRow
 from stationmaster_server.tasks.graph import Verdict, verdict, why_waiting
 from stationmaster_server.tasks.leaving import leave_session
@@ -265,6 +273,7 @@ class Executions:
                 await self._services.log.hand_over(tx, organization_id, {row.id: queued}, None)
                 why = f"{execution_name(row.id)} was replaced"
                 await self._services.reports.withdraw(tx, caller, row.id, why)
+                await attempt_store.delete_made(tx, organization_id, row.id)
                 await leave_session(tx, self._services, caller, replaced, why)
         await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
         return await self._get(tx, caller, item.item_id)

@@ -182,3 +182,19 @@ async def test_what_nobody_finishes_is_forgotten(tasks: TaskServiceAsyncStub, da
     await forget_unfinished(database)
     async with database.system(autocommit=True) as tx:
         assert await tx.fetchval("SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM pieces)") == 0
+
+
+async def test_the_documents_of_an_execution_that_is_replaced_go_with_it(tasks: TaskServiceAsyncStub) -> None:
+    for text in ("Apples ripen in autumn.", "Lemons ripen all the year."):
+        spec = pb.ExecutionSpec(kind="process", payload=struct({"text": text, "source": "fruit"}))
+        request = pb.SubmitExecutionRequest(
+            execution_id="0d9c8f5e-7a51-4c1e-9b55-6a0c2f3f7f10",
+            execution=spec,
+            on_conflict=pb.ID_CONFLICT_POLICY_TERMINATE_EXISTING,
+        )
+        name = (await tasks.SubmitExecution(request)).name
+        async for _ in tasks.WatchExecution(pb.WatchExecutionRequest(name=name)):
+            pass
+    assert [hit.passage.text for hit in (await search(tasks, "fruit that ripens")).hits] == [
+        "Lemons ripen all the year."
+    ]
