@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
-from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, task_pb2
+from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, session_pb2, task_pb2
 from stationmaster_client import Client
-from stationmaster_client.errors import FailedPrecondition, NotFound
+from stationmaster_client.errors import FailedPrecondition, NotFound, PermissionDenied
 from stationmaster_server.mcp import pool
 from stationmaster_server.resilience.webhooks import read_secret, signed
+from stationmaster_server.wire.fields import struct
 
 from tests.agents.providers import openai_stream as openai
 from tests.agents.providers.stand_in import StandIn, stand_in
@@ -202,3 +203,39 @@ async def test_a_credential_that_is_taken_away_ends_the_connections_that_were_ma
         with pytest.raises(FailedPrecondition) as refused:
             await admin.mcp.call("unruly", "reveal")
         assert refused.value.reason == "CREDENTIAL_UNUSABLE"
+
+
+async def test_only_who_may_read_values_names_a_credential(station: RunningServer) -> None:
+    scopes = ["tasks.*", "mcp.*", "sessions.*", "agents.*"]
+    headers = {"x": "{credentials/db}"}
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/db")
+    async with serve() as site, client_of(station) as admin:
+        url = f"http://127.0.0.1:{site.port}/"
+        await admin.credentials.create("db", SECRET)
+        session = await admin.sessions.create(spec=spec)
+        agent = await admin.agents.create("helper", spec)
+        server = await admin.mcp.register("mine", mcp_pb2.McpServer(http=mcp_pb2.McpHttp(url=url)))
+        named = mcp_pb2.McpServer(http=mcp_pb2.McpHttp(url=url, credential_headers=headers))
+        key = (await admin.keys.create(scopes=scopes)).secret
+        async with client_of(station, key) as narrow:
+            for attempt in (
+                narrow.executions.submit("webhook", {"url": url, "credential_headers": headers}),
+                narrow.executions.submit("webhook", {"url": url, "secret_credential": "credentials/db"}),
+                narrow.tasks.create(
+                    "leak", task_pb2.Task(kind="webhook", payload=struct({"url": url, "credential_headers": headers}))
+                ),
+                narrow.mcp.register("other", named),
+                narrow.mcp.update(mcp_pb2.McpServer(name=server.name, http=named.http), ["http"]),
+                narrow.sessions.create(spec=spec),
+                narrow.sessions.update(session_pb2.Session(name=session.name, spec=spec), ["spec"]),
+                narrow.agents.create("other", spec),
+                narrow.agents.update(agent_pb2.Agent(name=agent.name, spec=spec), ["spec"]),
+            ):
+                with pytest.raises(PermissionDenied) as refused:
+                    await attempt
+                assert refused.value.reason == "SCOPE_MISSING"
+                assert "credentials.values.read" in str(refused.value)
+            await narrow.executions.wait((await narrow.executions.submit("webhook", {"url": url})).name)
+            await narrow.sessions.create("helper")  # who made the agent might name it
+        assert len(site.requests) == 1
+        assert await accesses(admin) == []

@@ -19,6 +19,7 @@ from stationmaster_server.agents.spec_json import spec_to_json
 from stationmaster_server.agents.tools.mcp import EVERY
 from stationmaster_server.agents.tools.toolbox import Toolbox
 from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.credentials.rights import require_naming
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
@@ -96,6 +97,8 @@ class AgentService:
 
     async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
         """Creates an agent. Raises AlreadyExists, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
+        if new.spec.credential:
+            require_naming(caller)
         now, uid = datetime.now(UTC), new_id()
         agent = Agent(new.agent_id, uid, new.display_name, new.description, new.spec, "", now, now)
         agent = replace(agent, etag=_etag(agent, str(uid)))
@@ -135,6 +138,8 @@ class AgentService:
             NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
         """
         tenant = caller.tenant
+        if "spec" in changes and changes["spec"].credential:
+            require_naming(caller)
         if validate_only:
             self._check_change(changes)
             async with self._database.tenant(tenant, read=True) as tx:

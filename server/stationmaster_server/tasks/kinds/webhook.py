@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -11,8 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import httpx2
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 
+from stationmaster_server.credentials.rights import require_naming
 from stationmaster_server.credentials.using import Kind as At
 from stationmaster_server.credentials.using import Using, reference
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FailedPrecondition, StationmasterError, Unavailable
 from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.resilience.breakers import Breakers
@@ -140,6 +143,11 @@ class WebhookKind:
         self._outbound = outbound
         self._using = using
         self._breakers = Breakers(_breaker)
+
+    def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
+        """Who has a credential sent needs the scope to read it. Raises PermissionDenied(SCOPE_MISSING)."""
+        if payload.get("credential_headers") or payload.get("secret_credential"):
+            require_naming(caller)
 
     async def run(self, job: Job[WebhookPayload]) -> Done:
         """Send. Raises KindFailed unless the answer is a 2xx, Later while the receiver is left alone."""
