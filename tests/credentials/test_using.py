@@ -239,3 +239,33 @@ async def test_only_who_may_read_values_names_a_credential(station: RunningServe
             await narrow.sessions.create("helper")  # who made the agent might name it
         assert len(site.requests) == 1
         assert await accesses(admin) == []
+
+
+async def test_no_credential_is_used_for_a_user_who_may_not_read_it_any_more(
+    station: RunningServer, provider: StandIn
+) -> None:
+    provider.reply(openai.answer(openai.text("Hello.")))
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+    async with client_of(station) as admin:
+        await admin.credentials.create("docs", SECRET)
+        name, key = await member_of(admin)
+        await admin.credentials.grant("docs", name)
+        stdio = unruly()
+        stdio.credential_environment["SECRET"] = "credentials/docs"
+        user = await admin.users.create("Other admin", identity_pb2.ROLE_ADMIN)
+        other = (await admin.keys.create(user=user.name)).secret
+        await admin.credentials.grant("docs", user.name)
+        async with client_of(station, other) as registrar, client_of(station, key) as member:
+            server = mcp_pb2.McpServer(level=mcp_pb2.MCP_LEVEL_ORGANIZATION, stdio=stdio)
+            await registrar.mcp.register("docs", server)
+            await member.credentials.create("openai", KEY)
+            session = await member.sessions.create(spec=spec)
+        await admin.users.update(identity_pb2.User(name=name, role=identity_pb2.ROLE_VIEWER), ["role"])
+        assert "USER_DISABLED" in str(await said(admin, session.name, "hi"))
+        assert not provider.requests
+        await admin.users.disable(user.name)
+        checked = await admin.mcp.check("docs")
+        assert not checked.healthy
+        assert f"{user.name} is disabled" in checked.problem
+        events = [event async for event in admin.audit.list(filter='action = "credential.access"')]
+        assert [event.reason for event in events].count("USER_DISABLED") >= 2
