@@ -269,3 +269,28 @@ async def test_no_credential_is_used_for_a_user_who_may_not_read_it_any_more(
         assert f"{user.name} is disabled" in checked.problem
         events = [event async for event in admin.audit.list(filter='action = "credential.access"')]
         assert [event.reason for event in events].count("USER_DISABLED") >= 2
+
+
+async def test_what_was_granted_to_an_agent_does_not_count_for_another_specification(
+    station: RunningServer, provider: StandIn
+) -> None:
+    provider.reply(openai.answer(openai.text("Hello.")))
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+    async with client_of(station) as admin:
+        await admin.credentials.create("openai", KEY)
+        await admin.credentials.create("other", KEY)
+        await admin.agents.create("helper", spec)
+        for credential in ("openai", "other"):
+            await admin.credentials.grant(credential, "agents/helper", purposes=["model"])
+        _, key = await member_of(admin)
+        async with client_of(station, key) as member:
+            session = await member.sessions.create("helper")
+            for changed in (
+                agent_pb2.AgentSpec(model="openai:gpt-4o-mini", credential="credentials/openai"),
+                agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/other"),
+            ):
+                await member.sessions.update(session_pb2.Session(name=session.name, spec=changed), ["spec"])
+                assert changed.credential in str((await said(member, session.name, "hi"))[-1])
+            assert not provider.requests
+            await member.sessions.update(session_pb2.Session(name=session.name, spec=spec), ["spec"])
+            assert "Hello." in str(await said(member, session.name, "hi"))
