@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from tests.agents.providers import openai_stream as openai
 from tests.agents.providers.stand_in import StandIn, stand_in
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.mcp.served import unruly
-from tests.resilience.site import serve
+from tests.resilience.site import answer, serve
 
 SECRET = "TOP-SECRET-VALUE"
 KEY = "pk_nobody-may-see-this"
@@ -294,3 +295,22 @@ async def test_what_was_granted_to_an_agent_does_not_count_for_another_specifica
             assert not provider.requests
             await member.sessions.update(session_pb2.Session(name=session.name, spec=spec), ["spec"])
             assert "Hello." in str(await said(member, session.name, "hi"))
+
+
+async def test_a_secret_within_a_text_is_masked_by_itself(station: RunningServer) -> None:
+    spoken = 'a "quoted" secret'
+    echo = f"you sent {SECRET} and {json.dumps(spoken)} and {spoken}".encode()
+    async with serve({"/hook": answer(echo)}) as site, client_of(station) as admin:
+        await admin.credentials.create("token", SECRET)
+        await admin.credentials.create("spoken", spoken)
+        payload = {
+            "url": f"http://127.0.0.1:{site.port}/hook",
+            "credential_headers": {"a": "key={credentials/token};v=1", "b": "{credentials/spoken}"},
+        }
+        ended = await admin.executions.wait((await admin.executions.submit("webhook", payload)).name)
+        assert site.requests[0][1]["a"] == f"key={SECRET};v=1"
+        assert ended.result["body"] == 'you sent *** and "***" and ***'
+        stdio = unruly()
+        stdio.credential_environment["SECRET"] = "postgres://me:{credentials/token}@db"
+        await admin.mcp.register("unruly", mcp_pb2.McpServer(stdio=stdio))
+        assert SECRET not in str(await admin.mcp.call("unruly", "reveal"))

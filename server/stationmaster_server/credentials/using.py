@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from stationmaster_server.credentials.access import Access, Request
@@ -34,6 +35,14 @@ def reference(text: str) -> str:
     return f"{{{text}}}" if text.startswith("credentials/") else text
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Texts with secrets in them, and these by themselves: to be masked in whatever comes back."""
+
+    texts: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+
 class Using:
     """Gets what somebody's agents, MCP servers and tasks name."""
 
@@ -60,11 +69,12 @@ class Using:
 
     async def filled(
         self, tenant: Tenant, texts: Mapping[str, str], kind: Kind, *, purpose: str, used_by: str
-    ) -> dict[str, str]:
+    ) -> Filled:
         """The texts with the secrets that they name (`Bearer {credentials/x}`). Raises as `secret`."""
         wanted = {found for text in texts.values() for found in _REFERENCE.findall(text)}
         values = {
             credential_id: await self.secret(tenant, credential_id, kind, purpose=purpose, used_by=used_by)
             for credential_id in sorted(wanted)
         }
-        return {name: _REFERENCE.sub(lambda match: values[match[1]], text) for name, text in texts.items()}
+        filled = {name: _REFERENCE.sub(lambda match: values[match[1]], text) for name, text in texts.items()}
+        return Filled(filled, tuple(values.values()))
