@@ -289,3 +289,32 @@ async def test_a_server_that_is_killed_while_it_wraps_loses_nothing(
     await status_once(room, owner, RotationState.DONE)
     await check_all(room, owner, MANY, "b")
     await room.close()
+
+
+async def test_a_key_that_is_retired_while_it_is_chosen_does_not_leave_the_database_without_one(
+    database: Database, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    for key_id in ("b", "a"):
+        await room.keys.start(owner, key_id)
+        await status_once(room, owner, RotationState.DONE)
+    target = room.keys._target
+
+    async def then_retired(wanted: str, known: Any) -> Any:
+        chosen = await target(wanted, known)
+        await room.keys.retire(owner, "b")
+        return chosen
+
+    monkeypatch.setattr(room.keys, "_target", then_retired)
+    with pytest.raises(FailedPrecondition, match="retired meanwhile") as refused:
+        await room.keys.start(owner, "b")
+    assert refused.value.reason is Reason.ROTATION_NOT_READY
+    assert await room.keyring.refresh() == ""
+    assert room.keyring.primary == "a"
+    await room.close()
+
+
+async def test_a_database_without_a_primary_key_is_told_as_a_problem(database: Database, room: Room) -> None:
+    async with database.system() as tx:
+        await tx.execute("UPDATE credential_keys SET is_primary = false")
+    assert "primary" in await room.keyring.refresh()

@@ -67,7 +67,10 @@ class Keys:
             if again is not None:
                 return again
             await key_store.lock(tx)
-            if new is not None and target not in {key.key_id for key in await key_store.keys(tx)}:
+            there = target in {key.key_id for key in await key_store.keys(tx)}
+            if not there and (new is None or await key_store.is_retired(tx, target)):
+                raise unusable("KEY", target, "was retired meanwhile: take another id", Reason.ROTATION_NOT_READY)
+            if new is not None and not there:
                 canary = KeyEncryptionKey(target, new.key).make_canary()
                 await key_store.insert(tx, target, new.provider, canary, new.stored)
             await key_store.make_primary(tx, target)
