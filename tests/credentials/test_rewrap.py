@@ -318,3 +318,20 @@ async def test_a_database_without_a_primary_key_is_told_as_a_problem(database: D
     async with database.system() as tx:
         await tx.execute("UPDATE credential_keys SET is_primary = false")
     assert "primary" in await room.keyring.refresh()
+
+
+async def test_a_version_that_does_not_open_does_not_wear_the_new_key_out(database: Database, owner: Caller) -> None:
+    room = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    await room.create(owner, "db", "x")
+    async with database.system() as tx:
+        await tx.execute(
+            "UPDATE credential_versions SET wrapped_key = set_byte(wrapped_key, 20, 1 - get_byte(wrapped_key, 20) % 2)"
+        )
+    await room.keys.start(owner, "b")
+    await until(lambda: _idle(room))
+    for _ in range(5):
+        await room.rewrapper.run()
+    assert room.rewrapper.damaged == 1
+    (new,) = [key for key in (await room.keys.status(owner)).keys if key.key_id == "b"]
+    assert new.wraps <= 256  # what a server reserves at once
+    await room.close()

@@ -49,7 +49,6 @@ class Rewrapper:
             if rotation is None or rotation.state is not RotationState.RUNNING:
                 return 0
         while True:
-            await self._keyring.reserve(self._batch)
             async with self._database.system() as tx:
                 target = await key_store.running_target(tx)
                 if target is None:
@@ -59,6 +58,7 @@ class Rewrapper:
                 batch = await key_store.take_batch(tx, target, after, self._batch)
                 if not batch:
                     break
+                await self._keyring.reserve(len(batch))
                 wrapped, bad = self._wrapped(batch, target)
                 damaged += bad
                 if wrapped:
