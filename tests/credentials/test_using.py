@@ -314,3 +314,18 @@ async def test_a_secret_within_a_text_is_masked_by_itself(station: RunningServer
         stdio.credential_environment["SECRET"] = "postgres://me:{credentials/token}@db"
         await admin.mcp.register("unruly", mcp_pb2.McpServer(stdio=stdio))
         assert SECRET not in str(await admin.mcp.call("unruly", "reveal"))
+
+
+async def test_grants_to_an_agent_end_with_it(station: RunningServer) -> None:
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+    async with client_of(station) as admin:
+        await admin.credentials.create("openai", KEY)
+        for agent in ("helper", "other"):
+            await admin.agents.create(agent, spec)
+        granted = await admin.credentials.grant("openai", "agents/helper")
+        kept = await admin.credentials.grant("openai", "agents/other")
+        await admin.agents.delete("helper")
+        await admin.agents.create("helper", spec)
+        assert [grant.name async for grant in admin.credentials.grants("openai")] == [kept.name]
+        events = [event async for event in admin.audit.list(filter='action = "credential.revoke"')]
+        assert [event.resource for event in events] == [granted.name]

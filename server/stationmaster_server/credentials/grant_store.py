@@ -32,6 +32,17 @@ async def delete(tx: Transaction, organization_id: UUID, of: Credential, grant_i
     return None if row is None else _grant(row, of)
 
 
+async def delete_of(tx: Transaction, organization_id: UUID, principal: str) -> list[str]:
+    """Take back all that a principal was granted; returns the grants' names."""
+    sql = """
+    DELETE FROM credential_grants g USING credentials c
+    WHERE g.organization_id = $1 AND g.principal = $2 AND c.organization_id = $1 AND c.uid = g.uid
+    RETURNING c.credential_id, g.id
+    """
+    rows = await tx.fetch(sql, organization_id, principal)
+    return sorted(f"credentials/{row['credential_id']}/grants/{row['id']}" for row in rows)
+
+
 async def list_grants(
     tx: Transaction, organization_id: UUID, of: Credential, principals: tuple[str, ...] | None, clause: Clause
 ) -> Page[Grant]:

@@ -116,3 +116,14 @@ class Grants:
                 there, kind = await self._agent_exists(tx, organization_id, of), "Agent"
         if not there:
             raise NotFound(kind, principal)
+
+
+async def revoke_all(tx: Transaction, audit: AuditLog, caller: Caller, principal: str) -> None:
+    """Take back all that a principal was granted, in the transaction that ends it: its name may come again."""
+    gone = await grant_store.delete_of(tx, caller.tenant.organization_id, principal)
+    entries = [
+        (caller, AuditEntry("credential.revoke", name, category=Category.SECURITY, details={"principal": principal}))
+        for name in gone
+    ]
+    if entries:
+        await audit.write_many(tx, entries)
