@@ -15,7 +15,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, session_pb2, task_pb2
 from stationmaster_client import Client
-from stationmaster_client.errors import FailedPrecondition, NotFound, PermissionDenied
+from stationmaster_client.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from stationmaster_server.mcp import pool
 from stationmaster_server.resilience.webhooks import read_secret, signed
 from stationmaster_server.wire.fields import struct
@@ -329,3 +329,12 @@ async def test_grants_to_an_agent_end_with_it(station: RunningServer) -> None:
         assert [grant.name async for grant in admin.credentials.grants("openai")] == [kept.name]
         events = [event async for event in admin.audit.list(filter='action = "credential.revoke"')]
         assert [event.resource for event in events] == [granted.name]
+
+
+@pytest.mark.parametrize("purpose", ["model", "mcp", "webhook"])
+async def test_nobody_reads_a_value_for_a_purpose_of_the_servers_own(station: RunningServer, purpose: str) -> None:
+    async with client_of(station) as admin:
+        await admin.credentials.create("db", SECRET)
+        with pytest.raises(InvalidArgument, match="name another purpose"):
+            await admin.credentials.value("db", purpose=purpose)
+        assert await admin.credentials.value("db", purpose=f"{purpose}s") == SECRET
