@@ -338,3 +338,18 @@ async def test_nobody_reads_a_value_for_a_purpose_of_the_servers_own(station: Ru
         with pytest.raises(InvalidArgument, match="name another purpose"):
             await admin.credentials.value("db", purpose=purpose)
         assert await admin.credentials.value("db", purpose=f"{purpose}s") == SECRET
+
+
+async def test_a_secret_that_is_too_long_for_a_header_is_refused_by_name(station: RunningServer) -> None:
+    async with serve() as site, client_of(station) as admin:
+        await admin.credentials.create("long", "x" * 2_001)
+        await admin.credentials.create("fits", "x" * 2_000)
+        url = f"http://127.0.0.1:{site.port}/hook"
+        for named in ({"credential_headers": {"x": "{credentials/long}"}}, {"secret_credential": "credentials/long"}):
+            name = (await admin.executions.submit("webhook", {"url": url, **named})).name
+            ended = await admin.executions.wait(name)
+            assert "credentials/long has 2,001 characters" in str(ended)
+        assert not site.requests
+        payload = {"url": url, "credential_headers": {"x": "{credentials/fits}"}}
+        await admin.executions.wait((await admin.executions.submit("webhook", payload)).name)
+        assert site.requests[0][1]["x"] == "x" * 2_000

@@ -28,6 +28,9 @@ _FITS = {
     Kind.ENVIRONMENT: re.compile(r"[^\0]+"),
     Kind.KEY: re.compile(r"[\x21-\x7e]+"),
 }
+LONGEST_IN_HEADER = 2_000
+"""Characters: what is longer is refused here, by name, and not by whoever reads the header."""
+_LONGEST = {Kind.HEADER: LONGEST_IN_HEADER, Kind.KEY: LONGEST_IN_HEADER}
 
 
 def reference(text: str) -> str:
@@ -62,6 +65,10 @@ class Using:
         accessed = await self._access.access(caller, request)
         if accessed.is_setting:
             raise unusable("NOT_SECRET", f"credentials/{credential_id}", "is a setting, not a secret")
+        most = _LONGEST.get(kind)
+        if most is not None and len(accessed.secret) > most:
+            why = f"has {len(accessed.secret):,} characters; a {kind} takes {most:,} at most"
+            raise unusable("VALUE", f"credentials/{credential_id}", why)
         if _FITS[kind].fullmatch(accessed.secret) is None:
             why = f"has characters that cannot stand in a {kind}: perhaps a line break at its end"
             raise unusable("VALUE", f"credentials/{credential_id}", why)
