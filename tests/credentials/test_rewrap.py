@@ -335,3 +335,13 @@ async def test_a_version_that_does_not_open_does_not_wear_the_new_key_out(databa
     (new,) = [key for key in (await room.keys.status(owner)).keys if key.key_id == "b"]
     assert new.wraps <= 256  # what a server reserves at once
     await room.close()
+
+
+async def test_nothing_is_counted_while_no_rotation_runs(
+    room: Room, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.keys.start(owner, "")
+    await status_once(room, owner, RotationState.DONE)
+    for counting in ("rotation", "remaining"):
+        monkeypatch.delattr(key_store, counting)
+    assert await room.rewrapper.run() == 0

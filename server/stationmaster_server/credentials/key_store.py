@@ -105,6 +105,12 @@ async def rotation(tx: Transaction) -> KeyRotation | None:
     return None if row is None else KeyRotation(RotationState(row["state"]), *tuple(row)[1:])
 
 
+async def is_running(tx: Transaction) -> bool:
+    """Whether a rotation runs; asked all the time, so nothing is counted."""
+    sql = "SELECT EXISTS (SELECT FROM credential_key_rotation WHERE id = 1 AND state = 'RUNNING')"
+    return bool(await tx.fetchval(sql))
+
+
 async def start_rotation(tx: Transaction, key_id: str) -> None:
     """Begin to wrap everything by this key, or go on with that."""
     sql = """

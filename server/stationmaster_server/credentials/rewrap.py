@@ -45,8 +45,7 @@ class Rewrapper:
         done, damaged = 0, 0
         after: tuple[UUID, UUID, int] | None = None
         async with self._database.system(autocommit=True) as tx:
-            rotation = await key_store.rotation(tx)
-            if rotation is None or rotation.state is not RotationState.RUNNING:
+            if not await key_store.is_running(tx):
                 return 0
         while True:
             async with self._database.system() as tx:
