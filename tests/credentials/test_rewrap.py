@@ -345,3 +345,28 @@ async def test_nothing_is_counted_while_no_rotation_runs(
     for counting in ("rotation", "remaining"):
         monkeypatch.delattr(key_store, counting)
     assert await room.rewrapper.run() == 0
+
+
+async def test_a_key_that_wraps_something_since_a_moment_is_refused_as_in_use(
+    database: Database, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    late = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    await late.create(owner, "c0", "x")  # reserves wraps of the old key
+    await room.keys.start(owner, "b")
+    await status_once(room, owner, RotationState.DONE)
+    wrapping = key_store.wrapping
+
+    async def then_written(tx: Any, key_ids: Any) -> Any:
+        found = await wrapping(tx, key_ids)
+        assert late.keyring.primary == "a"
+        await late.create(owner, "c1", "y")
+        return found
+
+    monkeypatch.setattr(key_store, "wrapping", then_written)
+    with pytest.raises(FailedPrecondition) as refused:
+        await room.keys.retire(owner, "a")
+    assert refused.value.reason is Reason.ENCRYPTION_KEY_IN_USE
+    assert await room.read(owner, "c1") == "y"
+    for one in (room, late):
+        await one.close()

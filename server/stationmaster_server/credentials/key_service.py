@@ -22,6 +22,7 @@ from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.roles import insufficient, operates
 
 NAME = "keyStatus"
+_WRAPS = "wraps credentials still: rotate to another key and wait until that is done"
 
 
 class Keys:
@@ -107,9 +108,12 @@ class Keys:
             if not key_id or key_id not in {key.key_id for key in await key_store.keys(tx)}:
                 raise _in_use(key_id, "is no key that is in use")
             if await key_store.wrapping(tx, [key_id]):
-                raise _in_use(key_id, "wraps credentials still: rotate to another key and wait until that is done")
-            if not await key_store.retire(tx, key_id):
-                raise _in_use(key_id, "is the primary key: rotate to another one first")
+                raise _in_use(key_id, _WRAPS)
+            try:
+                if not await key_store.retire(tx, key_id):
+                    raise _in_use(key_id, "is the primary key: rotate to another one first")
+            except key_store.StillWraps:  # another server wrote with it meanwhile
+                raise _in_use(key_id, _WRAPS) from None
             status = await self._told(tx, caller, "credential.key.retire", key_id)
         await self._keyring.refresh()
         return status
