@@ -130,11 +130,12 @@ async def set_labels(tx: Transaction, organization_id: UUID, uid: UUID, labels: 
 
 
 async def count(tx: Transaction, organization_id: UUID) -> int:
-    """How many an organization has; others that create one wait for this transaction's end."""
+    """How many an organization has that are not deleted; others that create one wait for this transaction's end."""
     await tx.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended('credentials' || $1::uuid::text, 0))", organization_id
     )
-    return int(await tx.fetchval("SELECT count(*) FROM credentials WHERE organization_id = $1", organization_id))
+    sql = "SELECT count(*) FROM credentials WHERE organization_id = $1 AND deleted_at IS NULL"
+    return int(await tx.fetchval(sql, organization_id))
 
 
 async def next_version(tx: Transaction, organization_id: UUID, uid: UUID) -> int:
