@@ -108,3 +108,9 @@ async def test_each_of_many_imported_credentials_is_in_the_audit_trail(room: Roo
     await room.importing.run(owner, Import("APP_", {"APP_000": "y"}, on_existing=OnExisting.ADD_VERSION))
     told = await trail(room.database, owner.tenant, "credential.import")
     assert [event["resource"] for event in told].count("credentials/app-000") == 2
+
+
+def test_what_the_server_asks_aws_as_is_never_handed_out() -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
+    environ = dict.fromkeys((*names, "AWS_BUCKET"), "x")
+    assert allowed_variables(("*",), environ) == {"AWS_BUCKET": "x"}
