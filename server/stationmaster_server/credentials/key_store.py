@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import asyncpg
-
 from stationmaster_server.credentials.envelope import Place, Sealed
 from stationmaster_server.credentials.model import KeyRotation, RotationState, ShownKey, StoredKey
 from stationmaster_server.db.transaction import Transaction
@@ -15,10 +13,6 @@ CHANNEL = "stationmaster_credential_keys"
 """Tells every server to look at the keys again."""
 _LOCK = 0x43524544  # any number of our own
 _KEY = "key_id, provider, is_primary, canary, material, wraps, created_at"
-
-
-class StillWraps(Exception):
-    """A key was to be retired that wraps something, perhaps since a moment."""
 
 
 async def lock(tx: Transaction) -> None:
@@ -62,21 +56,6 @@ async def wrapping(tx: Transaction, key_ids: Sequence[str]) -> list[str]:
     sql = """SELECT id FROM unnest($1::text[]) AS wanted(id)
              WHERE EXISTS (SELECT FROM credential_versions WHERE key_id = wanted.id)"""
     return [row["id"] for row in await tx.fetch(sql, list(key_ids))]
-
-
-async def retire(tx: Transaction, key_id: str) -> bool:
-    """Take a key that is not primary out of use; whether there was one. Raises StillWraps."""
-    sql = """
-    WITH gone AS (DELETE FROM credential_keys WHERE key_id = $1 AND NOT is_primary RETURNING *)
-    INSERT INTO credential_retired_keys (key_id, provider, wraps, created_at)
-    SELECT key_id, provider, wraps, created_at FROM gone RETURNING true
-    """
-    try:
-        return bool(await tx.fetchval(sql, key_id))
-    except asyncpg.ForeignKeyViolationError as error:
-        if error.constraint_name != "credential_versions_key_id_fkey":
-            raise
-        raise StillWraps from None
 
 
 async def shown(tx: Transaction) -> list[ShownKey]:

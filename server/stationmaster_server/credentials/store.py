@@ -228,3 +228,22 @@ def _credential(row: Record) -> Credential:
         purge_at=row["purge_at"],
         expired=row["expired"],
     )
+
+
+class StillWraps(Exception):
+    """A key was to be retired that wraps something, perhaps since a moment."""
+
+
+async def retire_key(tx: Transaction, key_id: str) -> bool:
+    """Take a key that is not primary out of use; whether there was one. Raises StillWraps."""
+    sql = """
+    WITH gone AS (DELETE FROM credential_keys WHERE key_id = $1 AND NOT is_primary RETURNING *)
+    INSERT INTO credential_retired_keys (key_id, provider, wraps, created_at)
+    SELECT key_id, provider, wraps, created_at FROM gone RETURNING true
+    """
+    try:
+        return bool(await tx.fetchval(sql, key_id))
+    except asyncpg.ForeignKeyViolationError as error:
+        if error.constraint_name != "credential_versions_key_id_fkey":
+            raise
+        raise StillWraps from None
