@@ -14,6 +14,7 @@ from stationmaster_server.credentials.model import Grant, Label, Source
 from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import (
+    AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -182,3 +183,14 @@ async def test_what_is_read_at_once_is_read_together_and_everybody_gets_his_own(
     expected = [f"secret {n % 25}" if n % 25 < 20 else "not found" for n in range(300)]
     assert found[::2] == expected
     assert set(found[1::2]) == {"not found"}
+
+
+async def test_the_same_is_granted_once(room: Room, owner: Caller, tenant: Tenant) -> None:
+    member = await another_user(room.database, tenant)
+    to = f"users/{member.user_id}"
+    await room.create(owner, "db", "x")
+    made = await room.grants.grant(owner, "db", grant_to(to, "backup", "report"))
+    with pytest.raises(AlreadyExists) as refused:
+        await room.grants.grant(owner, "db", grant_to(to, "report", "backup"))
+    assert made.name in str(refused.value)
+    await room.grants.grant(owner, "db", grant_to(to, "backup"))

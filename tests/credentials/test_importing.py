@@ -15,7 +15,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.model import RequestKey, Tenant
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, PermissionDenied, Reason
 
-from tests.credentials.room import Room, caller_of, file_keys, make_room
+from tests.credentials.room import Room, caller_of, file_keys, make_room, trail
 
 VARIABLES = {"APP_TOKEN": "a token", "APP_DB_PASSWORD": "a password", "OTHER": "x"}
 
@@ -96,3 +96,21 @@ async def test_what_is_kept_of_a_request_does_not_tell_its_secret(room: Room, ow
     bare = hashlib.sha256(b"a body with the PIN 1234").digest()
     assert all(row["fingerprint"] != bare for row in kept)
     assert not any('"1234"' in row["answer"] for row in kept)
+
+
+async def test_each_of_many_imported_credentials_is_in_the_audit_trail(room: Room, owner: Caller) -> None:
+    many = {f"APP_{number:03}": "x" for number in range(150)}
+    imported = await room.importing.run(owner, Import("APP_", many))
+    told = await trail(room.database, owner.tenant, "credential.import")
+    names = {made.name for made in imported.credentials}
+    assert len(names) == 150
+    assert {event["resource"] for event in told} == {"credentials", *names}
+    await room.importing.run(owner, Import("APP_", {"APP_000": "y"}, on_existing=OnExisting.ADD_VERSION))
+    told = await trail(room.database, owner.tenant, "credential.import")
+    assert [event["resource"] for event in told].count("credentials/app-000") == 2
+
+
+def test_what_the_server_asks_aws_as_is_never_handed_out() -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN")
+    environ = dict.fromkeys((*names, "AWS_BUCKET"), "x")
+    assert allowed_variables(("*",), environ) == {"AWS_BUCKET": "x"}

@@ -289,3 +289,84 @@ async def test_a_server_that_is_killed_while_it_wraps_loses_nothing(
     await status_once(room, owner, RotationState.DONE)
     await check_all(room, owner, MANY, "b")
     await room.close()
+
+
+async def test_a_key_that_is_retired_while_it_is_chosen_does_not_leave_the_database_without_one(
+    database: Database, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    for key_id in ("b", "a"):
+        await room.keys.start(owner, key_id)
+        await status_once(room, owner, RotationState.DONE)
+    target = room.keys._target
+
+    async def then_retired(wanted: str, known: Any) -> Any:
+        chosen = await target(wanted, known)
+        await room.keys.retire(owner, "b")
+        return chosen
+
+    monkeypatch.setattr(room.keys, "_target", then_retired)
+    with pytest.raises(FailedPrecondition, match="retired meanwhile") as refused:
+        await room.keys.start(owner, "b")
+    assert refused.value.reason is Reason.ROTATION_NOT_READY
+    assert await room.keyring.refresh() == ""
+    assert room.keyring.primary == "a"
+    await room.close()
+
+
+async def test_a_database_without_a_primary_key_is_told_as_a_problem(database: Database, room: Room) -> None:
+    async with database.system() as tx:
+        await tx.execute("UPDATE credential_keys SET is_primary = false")
+    assert "primary" in await room.keyring.refresh()
+
+
+async def test_a_version_that_does_not_open_does_not_wear_the_new_key_out(database: Database, owner: Caller) -> None:
+    room = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    await room.create(owner, "db", "x")
+    async with database.system() as tx:
+        await tx.execute(
+            "UPDATE credential_versions SET wrapped_key = set_byte(wrapped_key, 20, 1 - get_byte(wrapped_key, 20) % 2)"
+        )
+    await room.keys.start(owner, "b")
+    await until(lambda: _idle(room))
+    for _ in range(5):
+        await room.rewrapper.run()
+    assert room.rewrapper.damaged == 1
+    (new,) = [key for key in (await room.keys.status(owner)).keys if key.key_id == "b"]
+    assert new.wraps <= 256  # what a server reserves at once
+    await room.close()
+
+
+async def test_nothing_is_counted_while_no_rotation_runs(
+    room: Room, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.keys.start(owner, "")
+    await status_once(room, owner, RotationState.DONE)
+    for counting in ("rotation", "remaining"):
+        monkeypatch.delattr(key_store, counting)
+    assert await room.rewrapper.run() == 0
+
+
+async def test_a_key_that_wraps_something_since_a_moment_is_refused_as_in_use(
+    database: Database, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    late = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    await late.create(owner, "c0", "x")  # reserves wraps of the old key
+    await room.keys.start(owner, "b")
+    await status_once(room, owner, RotationState.DONE)
+    wrapping = key_store.wrapping
+
+    async def then_written(tx: Any, key_ids: Any) -> Any:
+        found = await wrapping(tx, key_ids)
+        assert late.keyring.primary == "a"
+        await late.create(owner, "c1", "y")
+        return found
+
+    monkeypatch.setattr(key_store, "wrapping", then_written)
+    with pytest.raises(FailedPrecondition) as refused:
+        await room.keys.retire(owner, "a")
+    assert refused.value.reason is Reason.ENCRYPTION_KEY_IN_USE
+    assert await room.read(owner, "c1") == "y"
+    for one in (room, late):
+        await one.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,17 +13,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
-from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, task_pb2
+from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, session_pb2, task_pb2
 from stationmaster_client import Client
-from stationmaster_client.errors import FailedPrecondition, NotFound
+from stationmaster_client.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from stationmaster_server.mcp import pool
 from stationmaster_server.resilience.webhooks import read_secret, signed
+from stationmaster_server.wire.fields import struct
 
 from tests.agents.providers import openai_stream as openai
 from tests.agents.providers.stand_in import StandIn, stand_in
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.mcp.served import unruly
-from tests.resilience.site import serve
+from tests.resilience.site import answer, serve
 
 SECRET = "TOP-SECRET-VALUE"
 KEY = "pk_nobody-may-see-this"
@@ -202,3 +204,152 @@ async def test_a_credential_that_is_taken_away_ends_the_connections_that_were_ma
         with pytest.raises(FailedPrecondition) as refused:
             await admin.mcp.call("unruly", "reveal")
         assert refused.value.reason == "CREDENTIAL_UNUSABLE"
+
+
+async def test_only_who_may_read_values_names_a_credential(station: RunningServer) -> None:
+    scopes = ["tasks.*", "mcp.*", "sessions.*", "agents.*"]
+    headers = {"x": "{credentials/db}"}
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/db")
+    async with serve() as site, client_of(station) as admin:
+        url = f"http://127.0.0.1:{site.port}/"
+        await admin.credentials.create("db", SECRET)
+        session = await admin.sessions.create(spec=spec)
+        agent = await admin.agents.create("helper", spec)
+        server = await admin.mcp.register("mine", mcp_pb2.McpServer(http=mcp_pb2.McpHttp(url=url)))
+        named = mcp_pb2.McpServer(http=mcp_pb2.McpHttp(url=url, credential_headers=headers))
+        key = (await admin.keys.create(scopes=scopes)).secret
+        async with client_of(station, key) as narrow:
+            for attempt in (
+                narrow.executions.submit("webhook", {"url": url, "credential_headers": headers}),
+                narrow.executions.submit("webhook", {"url": url, "secret_credential": "credentials/db"}),
+                narrow.tasks.create(
+                    "leak", task_pb2.Task(kind="webhook", payload=struct({"url": url, "credential_headers": headers}))
+                ),
+                narrow.mcp.register("other", named),
+                narrow.mcp.update(mcp_pb2.McpServer(name=server.name, http=named.http), ["http"]),
+                narrow.sessions.create(spec=spec),
+                narrow.sessions.update(session_pb2.Session(name=session.name, spec=spec), ["spec"]),
+                narrow.agents.create("other", spec),
+                narrow.agents.update(agent_pb2.Agent(name=agent.name, spec=spec), ["spec"]),
+            ):
+                with pytest.raises(PermissionDenied) as refused:
+                    await attempt
+                assert refused.value.reason == "SCOPE_MISSING"
+                assert "credentials.values.read" in str(refused.value)
+            await narrow.executions.wait((await narrow.executions.submit("webhook", {"url": url})).name)
+            await narrow.sessions.create("helper")  # who made the agent might name it
+        assert len(site.requests) == 1
+        assert await accesses(admin) == []
+
+
+async def test_no_credential_is_used_for_a_user_who_may_not_read_it_any_more(
+    station: RunningServer, provider: StandIn
+) -> None:
+    provider.reply(openai.answer(openai.text("Hello.")))
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+    async with client_of(station) as admin:
+        await admin.credentials.create("docs", SECRET)
+        name, key = await member_of(admin)
+        await admin.credentials.grant("docs", name)
+        stdio = unruly()
+        stdio.credential_environment["SECRET"] = "credentials/docs"
+        user = await admin.users.create("Other admin", identity_pb2.ROLE_ADMIN)
+        other = (await admin.keys.create(user=user.name)).secret
+        await admin.credentials.grant("docs", user.name)
+        async with client_of(station, other) as registrar, client_of(station, key) as member:
+            server = mcp_pb2.McpServer(level=mcp_pb2.MCP_LEVEL_ORGANIZATION, stdio=stdio)
+            await registrar.mcp.register("docs", server)
+            await member.credentials.create("openai", KEY)
+            session = await member.sessions.create(spec=spec)
+        await admin.users.update(identity_pb2.User(name=name, role=identity_pb2.ROLE_VIEWER), ["role"])
+        assert "USER_DISABLED" in str(await said(admin, session.name, "hi"))
+        assert not provider.requests
+        await admin.users.disable(user.name)
+        checked = await admin.mcp.check("docs")
+        assert not checked.healthy
+        assert f"{user.name} is disabled" in checked.problem
+        events = [event async for event in admin.audit.list(filter='action = "credential.access"')]
+        assert [event.reason for event in events].count("USER_DISABLED") >= 2
+
+
+async def test_what_was_granted_to_an_agent_does_not_count_for_another_specification(
+    station: RunningServer, provider: StandIn
+) -> None:
+    provider.reply(openai.answer(openai.text("Hello.")))
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+    async with client_of(station) as admin:
+        await admin.credentials.create("openai", KEY)
+        await admin.credentials.create("other", KEY)
+        await admin.agents.create("helper", spec)
+        for credential in ("openai", "other"):
+            await admin.credentials.grant(credential, "agents/helper", purposes=["model"])
+        _, key = await member_of(admin)
+        async with client_of(station, key) as member:
+            session = await member.sessions.create("helper")
+            for changed in (
+                agent_pb2.AgentSpec(model="openai:gpt-4o-mini", credential="credentials/openai"),
+                agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/other"),
+            ):
+                await member.sessions.update(session_pb2.Session(name=session.name, spec=changed), ["spec"])
+                assert changed.credential in str((await said(member, session.name, "hi"))[-1])
+            assert not provider.requests
+            await member.sessions.update(session_pb2.Session(name=session.name, spec=spec), ["spec"])
+            assert "Hello." in str(await said(member, session.name, "hi"))
+
+
+async def test_a_secret_within_a_text_is_masked_by_itself(station: RunningServer) -> None:
+    spoken = 'a "quoted" secret'
+    echo = f"you sent {SECRET} and {json.dumps(spoken)} and {spoken}".encode()
+    async with serve({"/hook": answer(echo)}) as site, client_of(station) as admin:
+        await admin.credentials.create("token", SECRET)
+        await admin.credentials.create("spoken", spoken)
+        payload = {
+            "url": f"http://127.0.0.1:{site.port}/hook",
+            "credential_headers": {"a": "key={credentials/token};v=1", "b": "{credentials/spoken}"},
+        }
+        ended = await admin.executions.wait((await admin.executions.submit("webhook", payload)).name)
+        assert site.requests[0][1]["a"] == f"key={SECRET};v=1"
+        assert ended.result["body"] == 'you sent *** and "***" and ***'
+        stdio = unruly()
+        stdio.credential_environment["SECRET"] = "postgres://me:{credentials/token}@db"
+        await admin.mcp.register("unruly", mcp_pb2.McpServer(stdio=stdio))
+        assert SECRET not in str(await admin.mcp.call("unruly", "reveal"))
+
+
+async def test_grants_to_an_agent_end_with_it(station: RunningServer) -> None:
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+    async with client_of(station) as admin:
+        await admin.credentials.create("openai", KEY)
+        for agent in ("helper", "other"):
+            await admin.agents.create(agent, spec)
+        granted = await admin.credentials.grant("openai", "agents/helper")
+        kept = await admin.credentials.grant("openai", "agents/other")
+        await admin.agents.delete("helper")
+        await admin.agents.create("helper", spec)
+        assert [grant.name async for grant in admin.credentials.grants("openai")] == [kept.name]
+        events = [event async for event in admin.audit.list(filter='action = "credential.revoke"')]
+        assert [event.resource for event in events] == [granted.name]
+
+
+@pytest.mark.parametrize("purpose", ["model", "mcp", "webhook"])
+async def test_nobody_reads_a_value_for_a_purpose_of_the_servers_own(station: RunningServer, purpose: str) -> None:
+    async with client_of(station) as admin:
+        await admin.credentials.create("db", SECRET)
+        with pytest.raises(InvalidArgument, match="name another purpose"):
+            await admin.credentials.value("db", purpose=purpose)
+        assert await admin.credentials.value("db", purpose=f"{purpose}s") == SECRET
+
+
+async def test_a_secret_that_is_too_long_for_a_header_is_refused_by_name(station: RunningServer) -> None:
+    async with serve() as site, client_of(station) as admin:
+        await admin.credentials.create("long", "x" * 2_001)
+        await admin.credentials.create("fits", "x" * 2_000)
+        url = f"http://127.0.0.1:{site.port}/hook"
+        for named in ({"credential_headers": {"x": "{credentials/long}"}}, {"secret_credential": "credentials/long"}):
+            name = (await admin.executions.submit("webhook", {"url": url, **named})).name
+            ended = await admin.executions.wait(name)
+            assert "credentials/long has 2,001 characters" in str(ended)
+        assert not site.requests
+        payload = {"url": url, "credential_headers": {"x": "{credentials/fits}"}}
+        await admin.executions.wait((await admin.executions.submit("webhook", payload)).name)
+        assert site.requests[0][1]["x"] == "x" * 2_000

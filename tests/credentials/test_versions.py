@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from stationmaster_server.credentials import service
 from stationmaster_server.credentials.model import Label, Rotation, Step, Trial, Value, VersionState
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
+from stationmaster_server.errors import FailedPrecondition, InvalidArgument, NotFound, Reason, ResourceExhausted
 
 from tests.credentials.room import Room
 
@@ -127,3 +128,16 @@ async def test_settings_are_typed_values_and_shown(room: Room, owner: Caller) ->
     for setting in (3, 2.5, True, None, "text", [1, "a\0b"], {"a": {"b": None}}):
         await room.versions.add(owner, "limit", Value(setting=setting, has_setting=True))
         assert (await room.credentials.get(owner, "limit")).setting == setting
+
+
+async def test_deleted_credentials_make_room_for_others(
+    room: Room, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MOST_CREDENTIALS", 1)
+    await room.create(owner, "one", "x")
+    with pytest.raises(ResourceExhausted):
+        await room.create(owner, "two", "x")
+    await room.credentials.delete(owner, "one")
+    await room.create(owner, "two", "x")
+    with pytest.raises(ResourceExhausted):
+        await room.credentials.undelete(owner, "one")

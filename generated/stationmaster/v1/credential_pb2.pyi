@@ -1026,7 +1026,7 @@ class AccessCredentialRequest(_message.Message):
     label: Global___CredentialLabel.ValueType
     """Which version, when no number is given."""
     purpose: _builtins.str
-    """What it is for, as the audit trail tells it and grants ask for it."""
+    """What it is for, as the audit trail tells it and grants ask for it. `model`, `mcp` and `webhook` are the server's own."""
     def __init__(
         self,
         *,

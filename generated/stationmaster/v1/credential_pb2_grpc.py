@@ -261,7 +261,8 @@ class CredentialServiceServicer:
     def GrantAccess(self, request, context):
         """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-        Errors: NOT_FOUND (the credential, or whom it is for), PERMISSION_DENIED (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED).
+        Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+        RESOURCE_EXHAUSTED (LIMIT_REACHED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -114,7 +114,8 @@ class CredentialServiceStub:
     GrantAccess: _grpc.UnaryUnaryMultiCallable[_credential_pb2.GrantAccessRequest, _credential_pb2.CredentialGrant]
     """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-    Errors: NOT_FOUND (the credential, or whom it is for), PERMISSION_DENIED (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED).
+    Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+    RESOURCE_EXHAUSTED (LIMIT_REACHED).
     """
     RevokeAccess: _grpc.UnaryUnaryMultiCallable[_credential_pb2.RevokeAccessRequest, _empty_pb2.Empty]
     """Takes a grant back. The next access is refused.
@@ -232,7 +233,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     GrantAccess: _aio.UnaryUnaryMultiCallable[_credential_pb2.GrantAccessRequest, _credential_pb2.CredentialGrant]  # type: ignore[assignment]
     """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-    Errors: NOT_FOUND (the credential, or whom it is for), PERMISSION_DENIED (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED).
+    Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+    RESOURCE_EXHAUSTED (LIMIT_REACHED).
     """
     RevokeAccess: _aio.UnaryUnaryMultiCallable[_credential_pb2.RevokeAccessRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Takes a grant back. The next access is refused.
@@ -425,7 +427,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_pb2.CredentialGrant, _abc.Awaitable[_credential_pb2.CredentialGrant]]:
         """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-        Errors: NOT_FOUND (the credential, or whom it is for), PERMISSION_DENIED (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED).
+        Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+        RESOURCE_EXHAUSTED (LIMIT_REACHED).
         """
 
     @_abc_1.abstractmethod

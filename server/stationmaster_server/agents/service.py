@@ -19,6 +19,8 @@ from stationmaster_server.agents.spec_json import spec_to_json
 from stationmaster_server.agents.tools.mcp import EVERY
 from stationmaster_server.agents.tools.toolbox import Toolbox
 from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.credentials.grants import revoke_all
+from stationmaster_server.credentials.rights import require_naming
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
@@ -96,6 +98,8 @@ class AgentService:
 
     async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
         """Creates an agent. Raises AlreadyExists, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
+        if new.spec.credential:
+            require_naming(caller)
         now, uid = datetime.now(UTC), new_id()
         agent = Agent(new.agent_id, uid, new.display_name, new.description, new.spec, "", now, now)
         agent = replace(agent, etag=_etag(agent, str(uid)))
@@ -135,6 +139,8 @@ class AgentService:
             NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
         """
         tenant = caller.tenant
+        if "spec" in changes and changes["spec"].credential:
+            require_naming(caller)
         if validate_only:
             self._check_change(changes)
             async with self._database.tenant(tenant, read=True) as tx:
@@ -158,7 +164,10 @@ class AgentService:
             return agent
 
     async def delete(self, caller: Caller, agent_id: str, etag: str = "", *, force: bool = False) -> None:
-        """Deletes an agent. Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(AGENT_IN_USE)."""
+        """Deletes an agent, and what it was granted.
+
+        Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(AGENT_IN_USE).
+        """
         tenant = caller.tenant
         async with self._database.tenant(tenant) as tx:
             if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
@@ -169,6 +178,7 @@ class AgentService:
             if used_by and not force:
                 raise _in_use(agent_id, used_by)
             await store.delete(tx, tenant.organization_id, agent_id)
+            await revoke_all(tx, self._audit, caller, f"agents/{agent_id}")
             await self._write_audit(tx, caller, "agent.delete", agent_id, {"sessions": used_by})
             await remember(tx, tenant, caller.request_key, _Deleted(agent_id))
 

@@ -69,7 +69,7 @@ def build_agents(
     providers = Providers(provider_settings(settings), prices, demo=settings.demo, keyless=keyless(settings))
     toolbox = builtin_toolbox()
     source = ToolSource(toolbox, McpTools(mcp.registry, mcp.connections))
-    runtime = ModelRuntime(providers, source, prices, keys=ModelKeys(using))
+    runtime = ModelRuntime(providers, source, prices, keys=ModelKeys(database, using))
     stack.push_async_callback(runtime.close)
     clients = runtime.counters
     metrics.read(

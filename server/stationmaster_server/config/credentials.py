@@ -13,7 +13,15 @@ from pydantic import Field, SecretStr, model_validator
 
 from stationmaster_server.config.types import Duration, Group
 
-_NEVER = ("STATIONMASTER_", "DATABASE_URL", "PG")
+_NEVER = (
+    "STATIONMASTER_",
+    "DATABASE_URL",
+    "PG",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_",
+)
 """What the server itself is configured by is no credential of anybody."""
 
 

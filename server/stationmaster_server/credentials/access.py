@@ -11,12 +11,12 @@ from stationmaster_server.credentials.envelope import Place
 from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Accessed, Label, Source, VersionState, unusable
 from stationmaster_server.credentials.reading import Reader
-from stationmaster_server.credentials.rights import principals_of
+from stationmaster_server.credentials.rights import READS_VALUES, principals_of
 from stationmaster_server.credentials.version_store import Found, Wanted
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, StationmasterError
-from stationmaster_server.identity.model import AuditEntry, Category, Outcome
+from stationmaster_server.identity.model import ROLE_SCOPES, AuditEntry, Category, Outcome, missing
 from stationmaster_server.identity.roles import administers
 
 ACTION = "credential.access"
@@ -49,9 +49,9 @@ class Access:
     async def access(self, caller: Caller, request: Request) -> Accessed:
         """The value.
 
-        Raises NotFound, PermissionDenied(ACCESS_NOT_GRANTED), FailedPrecondition(CREDENTIAL_EXPIRED,
-        CREDENTIAL_UNUSABLE, CREDENTIAL_DAMAGED), Unavailable: the key or the database is away, also when only the audit
-        event cannot be written.
+        Raises NotFound, PermissionDenied(ACCESS_NOT_GRANTED; USER_DISABLED: for what the server itself uses, whose user
+        may not read values any more), FailedPrecondition(CREDENTIAL_EXPIRED, CREDENTIAL_UNUSABLE, CREDENTIAL_DAMAGED),
+        Unavailable: the key or the database is away, also when only the audit event cannot be written.
         """
         self._keyring.require()
         wanted = Wanted(
@@ -60,9 +60,13 @@ class Access:
             request.label,
             request.purpose,
             principals_of(caller, request.agent_id),
+            caller.tenant.user_id,
         )
         found = await self._reader.find(caller.tenant, wanted)
-        if (refusal := _refusal(caller, wanted, found, self._variables)) is not None or found is None:
+        refusal = _refusal(caller, wanted, found, self._variables)
+        if refusal is None and found is not None and request.used_by:
+            refusal = _disabled(caller, found)
+        if refusal is not None or found is None:
             hidden = found is not None and isinstance(refusal, NotFound) and refusal.resource_type == "Credential"
             told = Reason.ACCESS_NOT_GRANTED if hidden else None  # the caller does not learn that it is there
             await self._refuse(caller, request, refusal or _not_found(request), told=told)
@@ -126,6 +130,17 @@ class Access:
             details["used_by"] = request.used_by
         name = f"credentials/{request.credential_id}"
         await self._audit.write_alone(caller, AuditEntry(ACTION, name, outcome, Category.SECURITY, reason, details))
+
+
+def _disabled(caller: Caller, found: Found) -> PermissionDenied | None:
+    """What the server uses a value for was named some time ago: its user may have lost the right to it since."""
+    name = f"users/{caller.tenant.user_id}"
+    if found.role is None:
+        return PermissionDenied(Reason.USER_DISABLED, f"{name} is disabled: no credential is used for it")
+    if missing(ROLE_SCOPES[found.role], READS_VALUES):
+        why = f"the role {found.role.name} of {name} may not read values: no credential is used for it"
+        return PermissionDenied(Reason.USER_DISABLED, why)
+    return None
 
 
 def _refusal(

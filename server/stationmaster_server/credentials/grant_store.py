@@ -25,11 +25,33 @@ async def insert(tx: Transaction, organization_id: UUID, of: Credential, new: Gr
     return _grant(row, of)
 
 
+async def find_equal(tx: Transaction, organization_id: UUID, of: Credential, new: Grant) -> str | None:
+    """The name of a grant that gives the same principal the same, of a credential whose row is locked."""
+    sql = """
+    SELECT id FROM credential_grants
+    WHERE organization_id = $1 AND uid = $2 AND principal = $3 AND purposes @> $4 AND purposes <@ $4
+      AND expires_at IS NOT DISTINCT FROM $5 LIMIT 1
+    """
+    found = await tx.fetchval(sql, organization_id, of.uid, new.principal, list(new.purposes), new.expires_at)
+    return None if found is None else f"{of.name}/grants/{found}"
+
+
 async def delete(tx: Transaction, organization_id: UUID, of: Credential, grant_id: UUID) -> Grant | None:
     """Take a grant back; None when there is none."""
     sql = f"DELETE FROM credential_grants g WHERE organization_id = $1 AND uid = $2 AND id = $3 RETURNING {_COLUMNS}"
     row = await tx.fetchrow(sql, organization_id, of.uid, grant_id)
     return None if row is None else _grant(row, of)
+
+
+async def delete_of(tx: Transaction, organization_id: UUID, principal: str) -> list[str]:
+    """Take back all that a principal was granted; returns the grants' names."""
+    sql = """
+    DELETE FROM credential_grants g USING credentials c
+    WHERE g.organization_id = $1 AND g.principal = $2 AND c.organization_id = $1 AND c.uid = g.uid
+    RETURNING c.credential_id, g.id
+    """
+    rows = await tx.fetch(sql, organization_id, principal)
+    return sorted(f"credentials/{row['credential_id']}/grants/{row['id']}" for row in rows)
 
 
 async def list_grants(

@@ -18,7 +18,14 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import InvalidArgument, NotFound, QuotaViolation, Reason, ResourceExhausted
+from stationmaster_server.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    QuotaViolation,
+    Reason,
+    ResourceExhausted,
+)
 from stationmaster_server.identity import key_store
 from stationmaster_server.identity import store as users
 from stationmaster_server.identity.model import AuditEntry, Category
@@ -50,7 +57,10 @@ class Grants:
         self._agent_exists = agent_exists
 
     async def grant(self, caller: Caller, credential_id: str, new: Grant) -> Grant:
-        """Let somebody have the value. Raises NotFound, PermissionDenied, InvalidArgument, ResourceExhausted."""
+        """Let somebody have the value.
+
+        Raises NotFound, AlreadyExists, PermissionDenied, InvalidArgument, ResourceExhausted.
+        """
         tenant = caller.tenant
         values.check_end(new.expires_at, "grant.expire_time")
         new = replace(new, id=new_id(), creator_id=tenant.user_id)
@@ -64,6 +74,8 @@ class Grants:
                 text = f"{credential.name} has {MOST_GRANTS} grants: revoke some first"
                 violation = QuotaViolation(credential.name, text)
                 raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
+            if (same := await grant_store.find_equal(tx, tenant.organization_id, credential, new)) is not None:
+                raise AlreadyExists("CredentialGrant", same)
             made = await grant_store.insert(tx, tenant.organization_id, credential, new)
             details = {
                 "principal": made.principal,
@@ -116,3 +128,14 @@ class Grants:
                 there, kind = await self._agent_exists(tx, organization_id, of), "Agent"
         if not there:
             raise NotFound(kind, principal)
+
+
+async def revoke_all(tx: Transaction, audit: AuditLog, caller: Caller, principal: str) -> None:
+    """Take back all that a principal was granted, in the transaction that ends it: its name may come again."""
+    gone = await grant_store.delete_of(tx, caller.tenant.organization_id, principal)
+    entries = [
+        (caller, AuditEntry("credential.revoke", name, category=Category.SECURITY, details={"principal": principal}))
+        for name in gone
+    ]
+    if entries:
+        await audit.write_many(tx, entries)

@@ -85,14 +85,7 @@ class Importing:
                 tx.audited = True  # nothing is changed
                 return await self._tried(tx, caller, found, wanted)
             imported = await self._made(tx, caller, found, wanted)
-            details = {
-                "prefix": wanted.prefix,
-                "from_server": not wanted.variables,
-                "imported": [made.name for made in imported.credentials],
-                "skipped": len(imported.skipped),
-            }
-            entry = AuditEntry("credential.import", "credentials", category=Category.SECURITY, details=details)
-            await self._audit.write(tx, caller, entry)
+            await self._audit.write_many(tx, [(caller, entry) for entry in _told(wanted, imported)])
             await remember(tx, caller.tenant, caller.request_key, imported)
             return imported
 
@@ -173,3 +166,16 @@ def _new(caller: Caller, credential_id: str, wanted: Import) -> Credential:
         labels=Labels(),
         etag=new_id().hex,
     )
+
+
+def _told(wanted: Import, imported: Imported) -> list[AuditEntry]:
+    """An event of the whole, and one of each credential that it changed: a list in the first would be cut."""
+    details = {
+        "prefix": wanted.prefix,
+        "from_server": not wanted.variables,
+        "imported": len(imported.credentials),
+        "skipped": len(imported.skipped),
+    }
+    of = [("credentials", details)]
+    of += [(made.name, {"version": made.labels.current or 0}) for made in imported.credentials]
+    return [AuditEntry("credential.import", name, category=Category.SECURITY, details=told) for name, told in of]

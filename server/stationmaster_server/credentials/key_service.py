@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from stationmaster_server.audit.service import AuditLog
-from stationmaster_server.credentials import key_store
+from stationmaster_server.credentials import key_store, store
 from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.keyring import WARN_WRAPS, Keyring
 from stationmaster_server.credentials.model import KeyStatus, RotationState, unusable
@@ -22,6 +22,7 @@ from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.roles import insufficient, operates
 
 NAME = "keyStatus"
+_WRAPS = "wraps credentials still: rotate to another key and wait until that is done"
 
 
 class Keys:
@@ -67,7 +68,10 @@ class Keys:
             if again is not None:
                 return again
             await key_store.lock(tx)
-            if new is not None and target not in {key.key_id for key in await key_store.keys(tx)}:
+            there = target in {key.key_id for key in await key_store.keys(tx)}
+            if not there and (new is None or await key_store.is_retired(tx, target)):
+                raise unusable("KEY", target, "was retired meanwhile: take another id", Reason.ROTATION_NOT_READY)
+            if new is not None and not there:
                 canary = KeyEncryptionKey(target, new.key).make_canary()
                 await key_store.insert(tx, target, new.provider, canary, new.stored)
             await key_store.make_primary(tx, target)
@@ -104,9 +108,12 @@ class Keys:
             if not key_id or key_id not in {key.key_id for key in await key_store.keys(tx)}:
                 raise _in_use(key_id, "is no key that is in use")
             if await key_store.wrapping(tx, [key_id]):
-                raise _in_use(key_id, "wraps credentials still: rotate to another key and wait until that is done")
-            if not await key_store.retire(tx, key_id):
-                raise _in_use(key_id, "is the primary key: rotate to another one first")
+                raise _in_use(key_id, _WRAPS)
+            try:
+                if not await store.retire_key(tx, key_id):
+                    raise _in_use(key_id, "is the primary key: rotate to another one first")
+            except store.StillWraps:  # another server wrote with it meanwhile
+                raise _in_use(key_id, _WRAPS) from None
             status = await self._told(tx, caller, "credential.key.retire", key_id)
         await self._keyring.refresh()
         return status

@@ -58,16 +58,6 @@ async def wrapping(tx: Transaction, key_ids: Sequence[str]) -> list[str]:
     return [row["id"] for row in await tx.fetch(sql, list(key_ids))]
 
 
-async def retire(tx: Transaction, key_id: str) -> bool:
-    """Take a key that is not primary out of use; whether there was one. One that wraps something is refused."""
-    sql = """
-    WITH gone AS (DELETE FROM credential_keys WHERE key_id = $1 AND NOT is_primary RETURNING *)
-    INSERT INTO credential_retired_keys (key_id, provider, wraps, created_at)
-    SELECT key_id, provider, wraps, created_at FROM gone RETURNING true
-    """
-    return bool(await tx.fetchval(sql, key_id))
-
-
 async def shown(tx: Transaction) -> list[ShownKey]:
     """Every key with how much it wraps, the primary one first, those that are retired last."""
     sql = """
@@ -103,6 +93,12 @@ async def rotation(tx: Transaction) -> KeyRotation | None:
               FROM credential_key_rotation WHERE id = 1"""
     row = await tx.fetchrow(sql)
     return None if row is None else KeyRotation(RotationState(row["state"]), *tuple(row)[1:])
+
+
+async def is_running(tx: Transaction) -> bool:
+    """Whether a rotation runs; asked all the time, so nothing is counted."""
+    sql = "SELECT EXISTS (SELECT FROM credential_key_rotation WHERE id = 1 AND state = 'RUNNING')"
+    return bool(await tx.fetchval(sql))
 
 
 async def start_rotation(tx: Transaction, key_id: str) -> None:

@@ -157,7 +157,11 @@ class Keyring:
         if lacking:
             return f"the key {lacking!r} is missing, which credentials in the database are encrypted with: {_HOW}"
         known = {one.key_id for one in stored}
-        primary = next(one.key_id for one in stored if one.is_primary)
+        primary = next((one.key_id for one in stored if one.is_primary), None)
+        if primary is None:
+            return (
+                "none of the encryption keys in the database is the primary one: mark it in credential_keys.is_primary"
+            )
         if primary != self._primary:
             self._reserved = 0
         self._keys, self._primary = {key_id: key for key_id, key in keys.items() if key_id in known}, primary

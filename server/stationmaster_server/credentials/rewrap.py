@@ -45,11 +45,9 @@ class Rewrapper:
         done, damaged = 0, 0
         after: tuple[UUID, UUID, int] | None = None
         async with self._database.system(autocommit=True) as tx:
-            rotation = await key_store.rotation(tx)
-            if rotation is None or rotation.state is not RotationState.RUNNING:
+            if not await key_store.is_running(tx):
                 return 0
         while True:
-            await self._keyring.reserve(self._batch)
             async with self._database.system() as tx:
                 target = await key_store.running_target(tx)
                 if target is None:
@@ -59,6 +57,7 @@ class Rewrapper:
                 batch = await key_store.take_batch(tx, target, after, self._batch)
                 if not batch:
                     break
+                await self._keyring.reserve(len(batch))
                 wrapped, bad = self._wrapped(batch, target)
                 damaged += bad
                 if wrapped:

@@ -11,7 +11,9 @@ from stationmaster_server.credentials.store import Viewer
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, NotFound, Reason
-from stationmaster_server.identity.roles import administers, insufficient
+from stationmaster_server.identity.roles import administers, insufficient, require_scopes
+
+READS_VALUES = frozenset({"credentials.values.read"})
 
 
 def principals_of(caller: Caller, agent_id: str = "") -> tuple[str, ...]:
@@ -22,6 +24,14 @@ def principals_of(caller: Caller, agent_id: str = "") -> tuple[str, ...]:
     if agent_id:
         names.append(f"agents/{agent_id}")
     return tuple(names)
+
+
+def require_naming(caller: Caller) -> None:
+    """Whoever names a credential gets its value sent somewhere, and so has to have what reading it takes.
+
+    Raises PermissionDenied(SCOPE_MISSING).
+    """
+    require_scopes(caller, READS_VALUES, "name a credential")
 
 
 def viewer_of(caller: Caller) -> Viewer:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.credentials import store, values
@@ -90,10 +91,7 @@ class Credentials:
     async def insert(self, tx: Transaction, caller: Caller, credential: Credential, value: Value) -> Credential:
         """Put a credential with its first version into the database; the keyring has reserved a wrap."""
         organization_id = caller.tenant.organization_id
-        if await store.count(tx, organization_id) >= MOST_CREDENTIALS:
-            text = f"the organization has {MOST_CREDENTIALS:,} credentials: delete some first"
-            violation = QuotaViolation("credentials", text)
-            raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
+        await _require_room(tx, organization_id)
         made = await store.insert(tx, organization_id, credential)
         if not value:
             return made
@@ -150,7 +148,10 @@ class Credentials:
         return await self._mark(caller, credential_id, etag, deleted=True)
 
     async def undelete(self, caller: Caller, credential_id: str) -> Credential:
-        """Take a deletion back. Raises NotFound, PermissionDenied, FailedPrecondition(CREDENTIAL_UNUSABLE)."""
+        """Take a deletion back.
+
+        Raises NotFound, PermissionDenied, FailedPrecondition(CREDENTIAL_UNUSABLE), ResourceExhausted(LIMIT_REACHED).
+        """
         return await self._mark(caller, credential_id, "", deleted=False)
 
     async def _mark(self, caller: Caller, credential_id: str, etag: str, *, deleted: bool) -> Credential:
@@ -160,6 +161,8 @@ class Credentials:
             if again is not None:
                 return again
             await managed(tx, caller, credential_id, etag, deleted=not deleted)
+            if not deleted:
+                await _require_room(tx, tenant.organization_id)
             keep = self._keep_deleted if deleted else None
             made = await store.set_deleted(tx, tenant.organization_id, credential_id, new_id().hex, keep)
             await self._write_audit(tx, caller, "credential.delete" if deleted else "credential.undelete", made, {})
@@ -183,3 +186,10 @@ def _require_variable(caller: Caller, variable: str) -> None:
     """The server's environment is the installation's, not an organization's."""
     if variable and not operates(caller):
         raise insufficient("only operators of the installation name variables of the server's environment")
+
+
+async def _require_room(tx: Transaction, organization_id: UUID) -> None:
+    if await store.count(tx, organization_id) >= MOST_CREDENTIALS:
+        text = f"the organization has {MOST_CREDENTIALS:,} credentials: delete some first"
+        violation = QuotaViolation("credentials", text)
+        raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))

@@ -130,11 +130,12 @@ async def set_labels(tx: Transaction, organization_id: UUID, uid: UUID, labels: 
 
 
 async def count(tx: Transaction, organization_id: UUID) -> int:
-    """How many an organization has; others that create one wait for this transaction's end."""
+    """How many an organization has that are not deleted; others that create one wait for this transaction's end."""
     await tx.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended('credentials' || $1::uuid::text, 0))", organization_id
     )
-    return int(await tx.fetchval("SELECT count(*) FROM credentials WHERE organization_id = $1", organization_id))
+    sql = "SELECT count(*) FROM credentials WHERE organization_id = $1 AND deleted_at IS NULL"
+    return int(await tx.fetchval(sql, organization_id))
 
 
 async def next_version(tx: Transaction, organization_id: UUID, uid: UUID) -> int:
@@ -227,3 +228,22 @@ def _credential(row: Record) -> Credential:
         purge_at=row["purge_at"],
         expired=row["expired"],
     )
+
+
+class StillWraps(Exception):
+    """A key was to be retired that wraps something, perhaps since a moment."""
+
+
+async def retire_key(tx: Transaction, key_id: str) -> bool:
+    """Take a key that is not primary out of use; whether there was one. Raises StillWraps."""
+    sql = """
+    WITH gone AS (DELETE FROM credential_keys WHERE key_id = $1 AND NOT is_primary RETURNING *)
+    INSERT INTO credential_retired_keys (key_id, provider, wraps, created_at)
+    SELECT key_id, provider, wraps, created_at FROM gone RETURNING true
+    """
+    try:
+        return bool(await tx.fetchval(sql, key_id))
+    except asyncpg.ForeignKeyViolationError as error:
+        if error.constraint_name != "credential_versions_key_id_fkey":
+            raise
+        raise StillWraps from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from stationmaster_server.credentials.access import Access, Request
@@ -27,11 +28,22 @@ _FITS = {
     Kind.ENVIRONMENT: re.compile(r"[^\0]+"),
     Kind.KEY: re.compile(r"[\x21-\x7e]+"),
 }
+LONGEST_IN_HEADER = 2_000
+"""Characters: what is longer is refused here, by name, and not by whoever reads the header."""
+_LONGEST = {Kind.HEADER: LONGEST_IN_HEADER, Kind.KEY: LONGEST_IN_HEADER}
 
 
 def reference(text: str) -> str:
     """A text that names a credential: `credentials/x` alone is `{credentials/x}`."""
     return f"{{{text}}}" if text.startswith("credentials/") else text
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Texts with secrets in them, and these by themselves: to be masked in whatever comes back."""
+
+    texts: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
 
 
 class Using:
@@ -53,6 +65,10 @@ class Using:
         accessed = await self._access.access(caller, request)
         if accessed.is_setting:
             raise unusable("NOT_SECRET", f"credentials/{credential_id}", "is a setting, not a secret")
+        most = _LONGEST.get(kind)
+        if most is not None and len(accessed.secret) > most:
+            why = f"has {len(accessed.secret):,} characters; a {kind} takes {most:,} at most"
+            raise unusable("VALUE", f"credentials/{credential_id}", why)
         if _FITS[kind].fullmatch(accessed.secret) is None:
             why = f"has characters that cannot stand in a {kind}: perhaps a line break at its end"
             raise unusable("VALUE", f"credentials/{credential_id}", why)
@@ -60,11 +76,12 @@ class Using:
 
     async def filled(
         self, tenant: Tenant, texts: Mapping[str, str], kind: Kind, *, purpose: str, used_by: str
-    ) -> dict[str, str]:
+    ) -> Filled:
         """The texts with the secrets that they name (`Bearer {credentials/x}`). Raises as `secret`."""
         wanted = {found for text in texts.values() for found in _REFERENCE.findall(text)}
         values = {
             credential_id: await self.secret(tenant, credential_id, kind, purpose=purpose, used_by=used_by)
             for credential_id in sorted(wanted)
         }
-        return {name: _REFERENCE.sub(lambda match: values[match[1]], text) for name, text in texts.items()}
+        filled = {name: _REFERENCE.sub(lambda match: values[match[1]], text) for name, text in texts.items()}
+        return Filled(filled, tuple(values.values()))

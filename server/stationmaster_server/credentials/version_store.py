@@ -10,6 +10,7 @@ from uuid import UUID
 
 from stationmaster_server.credentials.envelope import Sealed
 from stationmaster_server.credentials.model import Credential, Label, Labels, Trial, Version, VersionState
+from stationmaster_server.db.caller import Role
 from stationmaster_server.db.listing import Clause, Page
 from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
@@ -86,6 +87,8 @@ class Wanted:
     label: Label
     purpose: str
     principals: tuple[str, ...] = field(default=())
+    user_id: UUID | None = None
+    """Whose right it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ class Found:
     """Whether one of them allows the purpose."""
     has_versions: bool
     expires_at: datetime | None
+    role: Role | None
+    """Of the user whose right it is; None: disabled, or gone."""
 
 
 # The hot path: what is asked for, and whether it may be, for all who ask at once.
@@ -121,15 +126,16 @@ SELECT a.place, c.uid, c.owner_id, c.encrypted, c.environment_variable, c.delete
        v.state, coalesce(v.expires_at <= now(), false) AS version_expired,
        coalesce(v.grace_ends_at <= now(), false) AS grace_over,
        least(c.expires_at, v.expires_at, v.grace_ends_at) AS ends_at,
-       v.format, v.ciphertext, v.wrapped_key, v.key_id, v.plain, g.granted, g.fits
-FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[])
-     WITH ORDINALITY AS a(credential_id, version, label, principals, purpose, place)
+       v.format, v.ciphertext, v.wrapped_key, v.key_id, v.plain, g.granted, g.fits, u.role
+FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::uuid[])
+     WITH ORDINALITY AS a(credential_id, version, label, principals, purpose, user_id, place)
 JOIN credentials c ON c.organization_id = $1 AND c.credential_id = a.credential_id
 CROSS JOIN LATERAL (SELECT CASE WHEN a.version > 0 THEN a.version
                                 WHEN a.label = 'PREVIOUS' THEN c.previous_version
                                 WHEN a.label = 'PENDING' THEN c.pending_version
                                 ELSE c.current_version END AS version) w
 LEFT JOIN credential_versions v ON v.organization_id = $1 AND v.uid = c.uid AND v.version = w.version
+LEFT JOIN users u ON u.organization_id = $1 AND u.id = a.user_id AND u.disabled_at IS NULL
 CROSS JOIN LATERAL (SELECT count(*) > 0 AS granted,
                            coalesce(bool_or(purposes = '{}' OR a.purpose = ANY(purposes)), false) AS fits
                     FROM credential_grants g WHERE g.organization_id = $1 AND g.uid = c.uid
@@ -148,6 +154,7 @@ async def find(tx: Transaction, organization_id: UUID, wanted: Sequence[Wanted])
         [one.label for one in wanted],
         [" ".join(one.principals) for one in wanted],
         [one.purpose for one in wanted],
+        [one.user_id for one in wanted],
     )
     found: list[Found | None] = [None] * len(wanted)
     for row in rows:
@@ -177,6 +184,7 @@ def _found(row: Record) -> Found:
         row["fits"],
         row["has_versions"],
         row["ends_at"],
+        None if row["role"] is None else Role(row["role"]),
     )
 
 

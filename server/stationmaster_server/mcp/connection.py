@@ -22,6 +22,7 @@ from stationmaster_server.mcp import session as sessions
 from stationmaster_server.mcp.asking import Asking
 from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.faults import Ended, cause_of, leaves
+from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.mcp.model import Http, McpServer, Stdio
 from stationmaster_server.mcp.reading import Reader
 from stationmaster_server.mcp.transport_http import Failure, HttpClients, Kind, http
@@ -124,7 +125,7 @@ class Connection(Asking):
         transport = self._server.transport
         if isinstance(transport, Stdio):
             command = (transport.command, *transport.arguments)
-            return stdio(command, transport.environment, self._fate, self._bounds)
+            return stdio(command, transport.environment, Mask.of(self._server), self._fate, self._bounds)
         if isinstance(transport, Http):
             return http(transport, self._clients, self._server.connect_timeout, self._fate, self._bounds)
         raise Ended(f"there is no built-in server {transport.name!r}", is_fault=True)

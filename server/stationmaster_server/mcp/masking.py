@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stationmaster_server.mcp.model import Http, McpServer, Stdio
@@ -18,7 +19,8 @@ class Mask:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # The longest first: one secret may begin with another.
-        kept = sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True)
+        forms = {form for secret in secrets if len(secret) >= _SHORTEST for form in _forms(secret)}
+        kept = sorted(forms, key=len, reverse=True)
         self.longest = len(kept[0]) if kept else 0
         self._pattern = re.compile("|".join(map(re.escape, kept))) if kept else None
 
@@ -27,11 +29,11 @@ class Mask:
         """Of what this server is given."""
         match server.transport:
             case Stdio():
-                return cls(server.transport.environment.values())
+                return cls([*server.transport.environment.values(), *server.transport.secrets])
             case Http():
                 values = list(server.transport.headers.values())
                 # `Bearer abc`: the part after the scheme is the secret.
-                return cls([*values, *(value.partition(" ")[2] for value in values)])
+                return cls([*server.transport.secrets, *values, *(value.partition(" ")[2] for value in values)])
             case _:
                 return cls(())
 
@@ -50,3 +52,12 @@ class Mask:
                 return {self.text(key): self.value(item) for key, item in value.items()}
             case _:
                 return value
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """As it is, and as writers of JSON put it into a string."""
+    yield secret
+    for ascii_only in (False, True):
+        escaped = json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+        yield escaped
+        yield escaped.replace("/", "\\/")

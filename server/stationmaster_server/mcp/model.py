@@ -42,6 +42,8 @@ class Stdio:
     """Variables whose values name credentials: `{credentials/x}`."""
     granter: UUID | None = None
     """Whose right to these credentials it is: of the user who named them."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What the credentials held, while a connection is made and used: it is stored nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Http:
     """Headers whose values name credentials: `Bearer {credentials/x}`."""
     granter: UUID | None = None
     """Whose right to these credentials it is: of the user who named them."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What the credentials held, while a connection is made and used: it is stored nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,9 @@ class Resolving:
         )
         match transport:
             case Http():
-                return replace(transport, headers={**transport.headers, **found})
+                return replace(transport, headers={**transport.headers, **found.texts}, secrets=found.secrets)
             case Stdio():
-                return replace(transport, environment={**transport.environment, **found})
+                return replace(transport, environment={**transport.environment, **found.texts}, secrets=found.secrets)
             case _:
                 assert_never(transport)
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.credentials.rights import require_naming
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
@@ -242,6 +243,7 @@ class McpServers:
         transport = server.transport
         if isinstance(transport, BuiltIn) or not transport.credentials:
             return transport
+        require_naming(caller)
         granted = replace(transport, granter=caller.tenant.user_id)
         await self._resolving.filled(caller.tenant, server.server_id, granted)
         return granted

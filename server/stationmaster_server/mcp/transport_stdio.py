@@ -28,10 +28,9 @@ _CHUNK_BYTES = 64 * 1024
 
 @asynccontextmanager
 async def stdio(
-    command: Sequence[str], environment: Mapping[str, str], fate: Fate, bounds: Bounds
+    command: Sequence[str], environment: Mapping[str, str], mask: Mask, fate: Fate, bounds: Bounds
 ) -> AsyncIterator[tuple[Incoming, Outgoing]]:
     """Run the command and speak with it; raises Ended (in a group) when it ends or does what no server may."""
-    mask = Mask(environment.values())
     process = await Process.start(command, get_default_environment() | dict(environment), bounds, mask)
     to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_session = anyio.create_memory_object_stream[SessionMessage](0)

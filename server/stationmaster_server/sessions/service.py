@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from stationmaster_server.agents.model import AgentSpec
+from stationmaster_server.credentials.rights import require_naming
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
@@ -78,9 +79,11 @@ class SessionService:
     async def create(self, caller: Caller, new: NewSession, *, first: First | None = None) -> Session:
         """Create a session with its workspace: all or nothing.
 
-        Raises NotFound (the agent), FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
+        Raises NotFound (the agent), PermissionDenied, FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
         """
         session_id = new_id()
+        if new.spec is not None and new.spec.credential:
+            require_naming(caller)
 
         async def build(tx: Transaction) -> Session:
             if first is not None:
@@ -128,9 +131,12 @@ class SessionService:
     async def update(self, caller: Caller, session_id: UUID, changes: dict[str, Any], etag: str = "") -> Session:
         """Change fields, by their names in `Session`. A turn that runs goes on with what it started with.
 
-        Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(SESSION_CLOSED and those of the specification).
+        Raises NotFound, PermissionDenied(SCOPE_MISSING), Aborted(ETAG_MISMATCH), FailedPrecondition(SESSION_CLOSED
+        and those of the specification).
         """
         if "spec" in changes:
+            if changes["spec"].credential:
+                require_naming(caller)
             self._agents.check(changes["spec"])
         organization_id = caller.tenant.organization_id
         async with self._services.database.tenant(caller.tenant) as tx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -11,8 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import httpx2
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, model_validator
 
+from stationmaster_server.credentials.rights import require_naming
 from stationmaster_server.credentials.using import Kind as At
 from stationmaster_server.credentials.using import Using, reference
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FailedPrecondition, StationmasterError, Unavailable
 from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.resilience.breakers import Breakers
@@ -141,13 +144,18 @@ class WebhookKind:
         self._using = using
         self._breakers = Breakers(_breaker)
 
+    def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
+        """Who has a credential sent needs the scope to read it. Raises PermissionDenied(SCOPE_MISSING)."""
+        if payload.get("credential_headers") or payload.get("secret_credential"):
+            require_naming(caller)
+
     async def run(self, job: Job[WebhookPayload]) -> Done:
         """Send. Raises KindFailed unless the answer is a 2xx, Later while the receiver is left alone."""
-        payload = await self._with_secrets(job)
+        payload, secrets = await self._with_secrets(job)
         url = httpx2.URL(payload.url)
         breaker = self._breakers.of((job.caller.tenant.organization_id, url.scheme, url.host, url.port))
         try:
-            answer = await breaker.call(lambda: self._sent(job, payload))
+            answer = await breaker.call(lambda: self._sent(job, payload, _mask(payload, secrets)))
         except Unavailable as alone:
             raise await _left_alone(job, url.host, alone) from None
         except _Unwell as unwell:
@@ -161,13 +169,16 @@ class WebhookKind:
             raise KindFailed(f"{url.host} could not be reached: {why}", reason="CONNECTION") from None
         return _judged(answer, url.host)
 
-    async def _with_secrets(self, job: Job[WebhookPayload]) -> WebhookPayload:
-        """The payload with the secrets that it names. Raises KindFailed: the owner may not have them."""
+    async def _with_secrets(self, job: Job[WebhookPayload]) -> tuple[WebhookPayload, tuple[str, ...]]:
+        """The payload with the secrets that it names, and those of its headers.
+
+        Raises KindFailed: the owner may not have them.
+        """
         payload, tenant, used_by = job.payload, job.caller.tenant, f"executions/{job.execution_id}"
         named: dict[str, str] = {name: reference(text) for name, text in payload.credential_headers.items()}
         secret = payload.secret
         try:
-            headers = await self._using.filled(tenant, named, At.HEADER, purpose=PURPOSE, used_by=used_by)
+            filled = await self._using.filled(tenant, named, At.HEADER, purpose=PURPOSE, used_by=used_by)
             if payload.secret_credential:
                 name = payload.secret_credential
                 found = await self._using.secret(tenant, name, At.KEY, purpose=PURPOSE, used_by=used_by)
@@ -180,10 +191,11 @@ class WebhookKind:
             raise KindFailed(
                 f"the secret in {payload.secret_credential} {error}", reason="SECRET", retryable=False
             ) from None
-        hidden = {name: SecretStr(value) for name, value in headers.items()}
-        return payload.model_copy(update={"headers": {**payload.headers, **hidden}, "secret": secret})
+        hidden = {name: SecretStr(value) for name, value in filled.texts.items()}
+        updated = {"headers": {**payload.headers, **hidden}, "secret": secret}
+        return payload.model_copy(update=updated), filled.secrets
 
-    async def _sent(self, job: Job[WebhookPayload], payload: WebhookPayload) -> _Answer:
+    async def _sent(self, job: Job[WebhookPayload], payload: WebhookPayload, mask: Mask) -> _Answer:
         content, kind = payload.content()
         async with (
             asyncio.timeout(payload.timeout_seconds),
@@ -192,7 +204,7 @@ class WebhookKind:
                 payload.method, payload.url, content=content, headers=_headers(job, payload, content, kind)
             ) as response,
         ):
-            answer = await _read(response, _mask(payload))
+            answer = await _read(response, mask)
         if answer.status == 429 or answer.status >= 500:
             raise _Unwell(answer)
         return answer
@@ -228,25 +240,25 @@ def _headers(job: Job[WebhookPayload], payload: WebhookPayload, content: bytes, 
     return headers | signed(read_secret(payload.secret.get_secret_value()), message_id, now, content)
 
 
-def _mask(payload: WebhookPayload) -> Mask:
-    """Receivers may send back what they got."""
+def _mask(payload: WebhookPayload, secrets: Iterable[str]) -> Mask:
+    """Receivers may send back what they got, or a part of it."""
     texts = [value.get_secret_value() for value in payload.headers.values()]
     if payload.secret is not None:
         texts.append(payload.secret.get_secret_value())
-    return Mask([*texts, *(text.partition(" ")[2] for text in texts)])
+    return Mask([*secrets, *texts, *(text.partition(" ")[2] for text in texts)])
 
 
 async def _read(response: httpx2.Response, mask: Mask) -> _Answer:
     """The status and the beginning of the body, in which no secret is cut in two."""
-    body = b""
+    body, most = b"", MAX_ANSWER + mask.longest
     async for part in response.aiter_raw():
         body += part
-        if len(body) > MAX_ANSWER + _LONGEST_SECRET:
+        if len(body) > most:
             break
     truncated = len(body) > MAX_ANSWER
-    text = mask.text(body[: MAX_ANSWER + _LONGEST_SECRET].decode("utf-8", "replace"))
-    if len(body) > MAX_ANSWER + _LONGEST_SECRET:
-        text = text[:-_LONGEST_SECRET]
+    text = mask.text(body[:most].decode("utf-8", "replace"))
+    if len(body) > most:
+        text = text[: len(text) - mask.longest]
     seconds = retry_after(response.headers.get("retry-after", ""), response.headers.get("date", ""))
     wait = None if seconds is None else min(timedelta(seconds=seconds), LONGEST_WAIT)
     return _Answer(response.status_code, text[:MAX_ANSWER].replace("\0", ""), truncated, wait)
