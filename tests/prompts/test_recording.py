@@ -1,0 +1,53 @@
+"""What is noted about renders reaches the database."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+from stationmaster.v1 import prompt_pb2 as pb
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.prompts import figure_store
+from stationmaster_server.prompts.model import Selection, SelectionReason
+from stationmaster_server.prompts.recording import Recorder
+
+from tests.promises.refusal import refused
+from tests.prompts.making import create, render
+
+if TYPE_CHECKING:
+    from stationmaster.v1.prompt_pb2_grpc import PromptServiceAsyncStub
+
+
+def expose(recorder: Recorder, tenant: Tenant, experiment_id: UUID, *units: str) -> None:
+    selection = Selection("p", new_id(), 1, "production", SelectionReason.EXPERIMENT, 0, experiment_id, "control")
+    for unit in units:
+        recorder.rendered(tenant.organization_id, selection, 0.001, unit, failed=False)
+
+
+async def stored(database: Database, experiment_id: UUID) -> list[str]:
+    async with database.system() as tx:
+        rows = await tx.fetch("SELECT unit FROM prompt_exposures WHERE experiment_id = $1 ORDER BY unit", experiment_id)
+    return [row["unit"] for row in rows]
+
+
+@pytest.mark.parametrize("unit", ["a\0b", "a\nb", "\x7f"])
+async def test_a_unit_with_control_characters_is_refused(prompts: PromptServiceAsyncStub, unit: str) -> None:
+    await create(prompts, "p", "x")
+    select = pb.SelectPromptRequest(name="prompts/p", unit=unit)
+    outcome = pb.RecordOutcomeRequest(name="prompts/p", unit=unit, metric=pb.OUTCOME_METRIC_SUCCESS, outcome=1)
+    for attempt in (render(prompts, "p", unit=unit), prompts.SelectPrompt(select), prompts.RecordOutcome(outcome)):
+        assert "unit" in (await refused(attempt)).fields
+
+
+async def test_an_exposure_that_cannot_be_stored_is_counted_and_holds_no_other_up(
+    database: Database, tenant: Tenant
+) -> None:
+    recorder, experiment_id = Recorder(database), new_id()
+    expose(recorder, tenant, experiment_id, "a", "b", "nul\0", "c", "another\0", "d")
+    await recorder.flush_exposures()
+    assert await stored(database, experiment_id) == ["a", "b", "c", "d"]
+    assert recorder.lost == 2
