@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,7 +13,9 @@ from stationmaster.v1 import prompt_pb2 as pb
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.prompts import figure_store
+from stationmaster_server.prompts.figure_model import Exposure
 from stationmaster_server.prompts.model import Selection, SelectionReason
 from stationmaster_server.prompts.recording import Recorder
 
@@ -51,3 +55,25 @@ async def test_an_exposure_that_cannot_be_stored_is_counted_and_holds_no_other_u
     await recorder.flush_exposures()
     assert await stored(database, experiment_id) == ["a", "b", "c", "d"]
     assert recorder.lost == 2
+
+
+async def test_two_that_flush_while_more_comes_lose_nothing(
+    database: Database, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, experiment_id = Recorder(database), new_id()
+    units = [f"u{number:03}" for number in range(64)]
+    coming, write, writes = iter(units), figure_store.add_exposures, 0
+
+    async def add_exposures(tx: Transaction, exposures: Sequence[Exposure]) -> None:
+        nonlocal writes
+        await write(tx, exposures)
+        writes += 1
+        if writes % 2:
+            expose(recorder, tenant, experiment_id, *islice(coming, writes + 2))
+
+    monkeypatch.setattr(figure_store, "add_exposures", add_exposures)
+    expose(recorder, tenant, experiment_id, next(coming))
+    while await stored(database, experiment_id) != units:
+        expose(recorder, tenant, experiment_id, *islice(coming, 1))
+        await asyncio.gather(recorder.flush_exposures(), recorder.flush_exposures())
+        assert await stored(database, experiment_id) == units[: len(recorder._known)]

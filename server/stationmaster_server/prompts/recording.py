@@ -40,6 +40,7 @@ class Recorder:
         self._known: set[tuple[UUID, str]] = set()
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._storing = asyncio.Lock()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self.renders: Counter[str] = Counter()
@@ -98,10 +99,11 @@ class Recorder:
 
     async def flush_exposures(self) -> None:
         """Write the exposures so far."""
-        while self._exposures:
-            batch = self._exposures[: figure_store.BATCH]
-            await self._store(list(dict.fromkeys(batch)))
-            del self._exposures[: len(batch)]
+        async with self._storing:  # of two at once, each would take away what the other wrote
+            while self._exposures:
+                batch = self._exposures[: figure_store.BATCH]
+                await self._store(list(dict.fromkeys(batch)))
+                del self._exposures[: len(batch)]
 
     async def _store(self, exposures: Sequence[Exposure]) -> None:
         """Write all that the database can hold: one that it cannot must not hold the others up."""
