@@ -14,7 +14,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.prompts import figure_store
+from stationmaster_server.prompts import figure_store, recording
 from stationmaster_server.prompts.figure_model import Exposure
 from stationmaster_server.prompts.model import Selection, SelectionReason
 from stationmaster_server.prompts.recording import Recorder
@@ -77,3 +77,27 @@ async def test_two_that_flush_while_more_comes_lose_nothing(
         expose(recorder, tenant, experiment_id, *islice(coming, 1))
         await asyncio.gather(recorder.flush_exposures(), recorder.flush_exposures())
         assert await stored(database, experiment_id) == units[: len(recorder._known)]
+
+
+async def test_versions_that_are_not_there_leave_no_figures(prompts: PromptServiceAsyncStub) -> None:
+    await create(prompts, "p", "x")
+    await render(prompts, "p", version=1)
+    for version in range(2, 22):
+        assert (await refused(render(prompts, "p", version=version))).code == "NOT_FOUND"
+    answer = await prompts.GetPromptAnalytics(pb.GetPromptAnalyticsRequest(name="prompts/p"))
+    assert [(total.version, total.renders, total.errors) for total in answer.totals] == [(1, 1, 0)]
+
+
+async def test_figures_that_wait_are_bounded_and_what_is_not_counted_is_told(
+    database: Database, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_MOST_FIGURES", 3)
+    recorder, uid = Recorder(database), new_id()
+    for version in (1, 2, 3, 4, 5, 1):
+        selection = Selection("p", uid, version, "", SelectionReason.VERSION)
+        recorder.rendered(tenant.organization_id, selection, 0.001, "", failed=False)
+    await recorder.flush()
+    async with database.system() as tx:
+        rows = await tx.fetch("SELECT version, renders FROM prompt_figures WHERE prompt_uid = $1 ORDER BY 1", uid)
+    assert [tuple(row) for row in rows] == [(1, 2), (2, 1), (3, 1)]
+    assert recorder.uncounted == 2

@@ -28,6 +28,8 @@ EVERY = timedelta(seconds=1)
 """Between writes of figures; exposures are written as they come."""
 _MOST_WAITING = 100_000
 _MOST_KNOWN = 200_000
+_MOST_FIGURES = 20_000
+"""Versions and labels between two writes, and while the database is away."""
 
 
 class Recorder:
@@ -46,6 +48,8 @@ class Recorder:
         self.renders: Counter[str] = Counter()
         self.lost = 0
         """Exposures that were not written: the database was away too long, or cannot store them."""
+        self.uncounted = 0
+        """Renders and model calls that are in no figures, for the database was away too long."""
 
     def start(self) -> None:
         """Begin to write."""
@@ -123,8 +127,12 @@ class Recorder:
         hour = int(time.time()) // 3600
         place = (organization_id, selection.prompt_uid, hour, selection.version, selection.label)
         figures = self._figures.get(place)
-        if figures is None:
-            figures = self._figures[place] = _nothing()
+        if figures is not None:
+            return figures
+        if len(self._figures) >= _MOST_FIGURES:
+            self.uncounted += 1
+            return _nothing()
+        figures = self._figures[place] = _nothing()
         return figures
 
     def _expose(self, exposure: Exposure) -> None:

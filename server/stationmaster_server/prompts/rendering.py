@@ -53,6 +53,9 @@ class Rendering:
         """
         began = time.perf_counter()
         head = await self._head(tenant, request.prompt_id)
+        number = request.target.version
+        if number > head.prompt.latest_version:  # unless it is brand-new, nothing is to be counted of it
+            found_version(await self._heads.version(tenant, head, number), request.prompt_id, number)
         selection, _ = select(head, request.target, request.context, request.unit)
         failed = True
         try:
