@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -11,8 +12,10 @@ from stationmaster.v1 import prompt_pb2 as pb
 from stationmaster.v1.prompt_pb2_grpc import PromptServiceStub
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.model import RequestKey, Tenant
+from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.roles import APP_ROLE
+from stationmaster_server.prompts.model import Customization, CustomizationMode
 
 from tests.fixtures.server import RunningServer
 from tests.promises.refusal import refused
@@ -154,3 +157,19 @@ async def test_row_level_security_keeps_users_of_one_organization_apart(
         assert await connection.fetchval("SELECT count(*) FROM prompt_customizations") == 2
     finally:
         await connection.close()
+
+
+async def test_nor_can_they_read_it_in_the_first_answers_that_are_kept_for_repeats(
+    database: Database, tenant: Tenant
+) -> None:
+    """By raw SQL that names neither organization nor user."""
+    async with database.tenant(tenant) as tx:
+        now, mode = datetime.now(UTC), CustomizationMode.APPEND
+        one = Customization(new_id(), "p", tenant.user_id, "", "secret", mode, {}, False, "e", now, now)
+        key = RequestKey(new_id(), "CreatePromptCustomization", b"f")
+        assert await recall(tx, tenant, key, Customization) is None
+        await remember(tx, tenant, key, one)
+        tx.audited = True
+    for who, seen in ((tenant, 1), (Tenant(tenant.organization_id, new_id()), 0)):
+        async with database.tenant(who, read=True) as tx:
+            assert await tx.fetchval("SELECT count(*) FROM request_ids WHERE answer IS NOT NULL") == seen
