@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import prompt_pb2 as pb
+from stationmaster.v1 import task_pb2
 from stationmaster.v1.prompt_pb2_grpc import PromptServiceStub
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
@@ -70,6 +71,16 @@ async def test_values_of_a_customization_fill_in_what_is_not_given(prompts: Prom
     disabled = pb.PromptCustomization(name=made.name, disabled=True)
     await prompts.UpdatePromptCustomization(pb.UpdatePromptCustomizationRequest(customization=disabled))
     assert (await refused(render(prompts, "p"))).fields == ["variables.tone"]
+
+
+async def test_a_value_that_the_version_no_longer_declares_is_left_out(prompts: PromptServiceAsyncStub) -> None:
+    await create(prompts, "p", "{{ tone }} {{ name }}", "production")
+    await customize(prompts, variables={"tone": "kind", "name": "Ada"})
+    assert (await render(prompts, "p")).text == "kind Ada"
+    declared = [task_pb2.VariableDeclaration(name="name")]
+    await revise(prompts, "p", "Dear {{ name }}", "production", variables=declared)
+    assert (await render(prompts, "p")).text == "Dear Ada"
+    assert (await refused(render(prompts, "p", {"tone": "stern"}))).fields == ["variables.tone"]
 
 
 async def test_it_follows_the_prompts_versions_and_parts(prompts: PromptServiceAsyncStub) -> None:

@@ -91,7 +91,8 @@ class Rendering:
             custom = await self._customization(tenant, head, request.agent_id)
         if custom is not None:
             ready = _composed(head, filled, custom)
-            given = {**custom.variables, **given}
+            declared = {variable.name for variable in filled.variables}
+            given = {name: value for name, value in custom.variables.items() if name in declared} | dict(given)
         values = check_values(filled.variables, given)
         for name in filled.absent - given.keys():
             del values[name]
