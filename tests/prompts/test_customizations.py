@@ -83,6 +83,24 @@ async def test_a_value_that_the_version_no_longer_declares_is_left_out(prompts: 
     assert (await refused(render(prompts, "p", {"tone": "stern"}))).fields == ["variables.tone"]
 
 
+async def test_a_repeat_is_answered_though_the_prompt_and_the_customization_are_gone(
+    prompts: PromptServiceAsyncStub,
+) -> None:
+    await create(prompts, "p", "x")
+    new = pb.CreatePromptCustomizationRequest(
+        parent="prompts/p", customization=pb.PromptCustomization(template="mine"), request_id=str(new_id())
+    )
+    made = await prompts.CreatePromptCustomization(new)
+    change = pb.UpdatePromptCustomizationRequest(
+        customization=pb.PromptCustomization(name=made.name, template="other"), request_id=str(new_id())
+    )
+    changed = await prompts.UpdatePromptCustomization(change)
+    await prompts.DeletePromptCustomization(pb.DeletePromptCustomizationRequest(name=made.name))
+    await prompts.DeletePrompt(pb.DeletePromptRequest(name="prompts/p"))
+    assert await prompts.CreatePromptCustomization(new) == made
+    assert await prompts.UpdatePromptCustomization(change) == changed
+
+
 async def test_it_follows_the_prompts_versions_and_parts(prompts: PromptServiceAsyncStub) -> None:
     await create(prompts, "part", "1", "production")
     await create(prompts, "p", 'one{% include "part" %}', "production")
