@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import prompt_pb2 as pb
+from stationmaster.v1 import task_pb2
 from stationmaster.v1.prompt_pb2_grpc import PromptServiceStub
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.model import RequestKey, Tenant
+from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.roles import APP_ROLE
+from stationmaster_server.prompts.model import Customization, CustomizationMode
 
 from tests.fixtures.server import RunningServer
 from tests.promises.refusal import refused
@@ -67,6 +71,34 @@ async def test_values_of_a_customization_fill_in_what_is_not_given(prompts: Prom
     disabled = pb.PromptCustomization(name=made.name, disabled=True)
     await prompts.UpdatePromptCustomization(pb.UpdatePromptCustomizationRequest(customization=disabled))
     assert (await refused(render(prompts, "p"))).fields == ["variables.tone"]
+
+
+async def test_a_value_that_the_version_no_longer_declares_is_left_out(prompts: PromptServiceAsyncStub) -> None:
+    await create(prompts, "p", "{{ tone }} {{ name }}", "production")
+    await customize(prompts, variables={"tone": "kind", "name": "Ada"})
+    assert (await render(prompts, "p")).text == "kind Ada"
+    declared = [task_pb2.VariableDeclaration(name="name")]
+    await revise(prompts, "p", "Dear {{ name }}", "production", variables=declared)
+    assert (await render(prompts, "p")).text == "Dear Ada"
+    assert (await refused(render(prompts, "p", {"tone": "stern"}))).fields == ["variables.tone"]
+
+
+async def test_a_repeat_is_answered_though_the_prompt_and_the_customization_are_gone(
+    prompts: PromptServiceAsyncStub,
+) -> None:
+    await create(prompts, "p", "x")
+    new = pb.CreatePromptCustomizationRequest(
+        parent="prompts/p", customization=pb.PromptCustomization(template="mine"), request_id=str(new_id())
+    )
+    made = await prompts.CreatePromptCustomization(new)
+    change = pb.UpdatePromptCustomizationRequest(
+        customization=pb.PromptCustomization(name=made.name, template="other"), request_id=str(new_id())
+    )
+    changed = await prompts.UpdatePromptCustomization(change)
+    await prompts.DeletePromptCustomization(pb.DeletePromptCustomizationRequest(name=made.name))
+    await prompts.DeletePrompt(pb.DeletePromptRequest(name="prompts/p"))
+    assert await prompts.CreatePromptCustomization(new) == made
+    assert await prompts.UpdatePromptCustomization(change) == changed
 
 
 async def test_it_follows_the_prompts_versions_and_parts(prompts: PromptServiceAsyncStub) -> None:
@@ -154,3 +186,19 @@ async def test_row_level_security_keeps_users_of_one_organization_apart(
         assert await connection.fetchval("SELECT count(*) FROM prompt_customizations") == 2
     finally:
         await connection.close()
+
+
+async def test_nor_can_they_read_it_in_the_first_answers_that_are_kept_for_repeats(
+    database: Database, tenant: Tenant
+) -> None:
+    """By raw SQL that names neither organization nor user."""
+    async with database.tenant(tenant) as tx:
+        now, mode = datetime.now(UTC), CustomizationMode.APPEND
+        one = Customization(new_id(), "p", tenant.user_id, "", "secret", mode, {}, False, "e", now, now)
+        key = RequestKey(new_id(), "CreatePromptCustomization", b"f")
+        assert await recall(tx, tenant, key, Customization) is None
+        await remember(tx, tenant, key, one)
+        tx.audited = True
+    for who, seen in ((tenant, 1), (Tenant(tenant.organization_id, new_id()), 0)):
+        async with database.tenant(who, read=True) as tx:
+            assert await tx.fetchval("SELECT count(*) FROM request_ids WHERE answer IS NOT NULL") == seen

@@ -270,6 +270,11 @@ async def test_an_experiment_needs_the_label_that_it_is_about(prompts: PromptSer
     assert refusal.reason == "PROMPT_MISSING"
 
 
+async def test_no_variant_shares_its_draw_with_the_traffic(tried: PromptServiceAsyncStub) -> None:
+    variants = [pb.ExperimentVariant(variant=name, version=1) for name in ("traffic", "other")]
+    assert (await refused(experiment(tried, variants=variants))).fields == ["experiment.variants"]
+
+
 async def test_what_makes_no_experiment_is_refused_field_by_field(tried: PromptServiceAsyncStub) -> None:
     one = pb.ExperimentVariant(variant="a", version=9)
     refusal = await refused(experiment(tried, variants=[one], label="latest"))

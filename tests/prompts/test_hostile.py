@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from stationmaster.v1 import prompt_pb2 as pb
 
 from tests.promises.refusal import refused
-from tests.prompts.making import create, render
+from tests.prompts.making import create, render, revise
 
 if TYPE_CHECKING:
     from stationmaster.v1.prompt_pb2_grpc import PromptServiceAsyncStub
@@ -105,6 +106,18 @@ async def test_a_template_that_takes_long_to_read_does_not_hold_the_server(promp
         await asyncio.sleep(0.005)
     await asyncio.gather(*tasks, return_exceptions=True)
     assert slowest < 1
+
+
+async def test_what_only_looks_like_many_lines_is_not_compared_in_the_event_loop(
+    prompts: PromptServiceAsyncStub,
+) -> None:
+    for place, end in enumerate(("\r", "\v", "\f", "\x85", "\u2028")):
+        await create(prompts, f"p{place}", f"a{end}" * 1_000)
+        await revise(prompts, f"p{place}", f"b{end}a{end}" * 500)
+        began = perf_counter()
+        difference = await prompts.DiffPromptVersions(pb.DiffPromptVersionsRequest(name=f"prompts/p{place}"))
+        assert perf_counter() - began < 2
+        assert [line.text.count(end) for line in difference.lines] == [1_000, 1_000]
 
 
 async def test_values_are_never_read_as_templates(prompts: PromptServiceAsyncStub) -> None:

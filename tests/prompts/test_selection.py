@@ -135,21 +135,76 @@ def test_what_could_take_long_or_reach_out_is_no_condition(condition: str) -> No
     assert fault or held is None
 
 
-def test_the_costliest_rules_in_the_largest_context_take_little_time() -> None:
-    heavy = "a.all(x, " + " && ".join(["(x + x) * x >= 0"] * 50) + ")"
-    rules = [Rule(heavy.replace(">=", ">= -"), label="x")] * 10 + [Rule("false && " * 90 + "false", label="x")] * 40
-    context = {"a": list(range(199))}
-    assert not rule_faults(rules, ["a"], "rules")
+MANY = ["x" * 60 + str(number) for number in range(190)]
+LARGE = {"a": "x" * 8_000, "b": "x" * 7_000 + "y"}
+THROUGH, NONE = "l.all(x, {})", "{}"
+
+
+@pytest.mark.parametrize(
+    ("frame", "term", "context"),
+    [
+        (THROUGH, "l == l", {"l": MANY}),
+        (THROUGH, "!('' in l)", {"l": MANY}),
+        (THROUGH, "(x - x) * x >= 0", {"l": list(range(199))}),
+        (THROUGH, "!a.contains(x)", {"a": "x" * 8_000, "l": ["x" * 40 + "y"] * 190}),
+        (THROUGH, "!a.endsWith(x)", {"a": "x" * 8_000, "l": ["x" * 40 + "y"] * 190}),
+        (THROUGH, "string(a) == a", {"a": "x" * 16_000, "l": [1] * 190}),
+        (NONE, "l == l", {"l": MANY}),
+        (NONE, "!a.contains(b)", LARGE),
+        (NONE, "a < b", LARGE),
+        (NONE, "!(a in ['x', 'y', 'z'])", LARGE),
+        (NONE, "+".join(["a"] * 17) + " != 'y'", LARGE),
+        (NONE, "+".join(["l"] * 17) + " != l", {"l": MANY}),
+    ],
+)
+def test_the_costliest_rules_in_the_largest_context_take_little_time(
+    frame: str, term: str, context: dict[str, Any]
+) -> None:
+    length, number = (200, 10) if frame == THROUGH else (1_024, 50)
+    terms = 1 if "+" in term else (length - len(frame)) // (len(term) + 4)
+    rules = [Rule(frame.format(" && ".join([term] * terms)), label="x")] * number
+    assert not rule_faults(rules, list(context), "rules")
     assert not context_fault(context)
-    assert context_fault({"a": list(range(200))})
-    rules = [Rule(f"!({rule.condition})", label="x") for rule in rules[:10]]
+    rules = [Rule(f"!({rule.condition})", label="x") for rule in rules]
     best = 9.0
-    for _ in range(5):
+    for _ in range(3):
         began = perf_counter()
         matched, tried = choose(by_priority(rules), context)
         best = min(best, perf_counter() - began)
-    assert (matched, len(tried)) == (None, 10)
+    assert (matched, len(tried), tried[0].error) == (None, number, "")
     assert best < 0.5
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ("+".join(["a"] * 18) + " == ''", "sums"),
+        ("l.all(x, (a + x).size() > 0)", "added up"),
+        ("l.all(x, " + " && ".join(["l == l"] * 30) + ")", "200 characters"),
+        ("[" + ",".join(["l"] * 200) + "] == [" + ",".join(["l"] * 200) + "]", "constants"),
+        ("l.all(x, [[1], l] == [[1], l])", "constants"),
+        ("{'a': l} == {'a': l}", "constants"),
+        ("a in ['\\'', l, '']", "plain quotes"),
+        ('a in ["it\'s", l, "\'"]', "constants"),
+    ],
+)
+def test_a_condition_that_multiplies_what_it_is_given_is_refused(condition: str, why: str) -> None:
+    assert why in fault_of(condition, ["a", "l"])
+
+
+@pytest.mark.parametrize(
+    "condition", ["l.exists(x, x in ['law', \"tax[a]\"])", "a in [true, null, 1.5, 'b']", "l[0] == a"]
+)
+def test_constants_in_lists_are_fine(condition: str) -> None:
+    assert not fault_of(condition, ["a", "l"])
+
+
+def test_a_context_is_bounded_in_values_and_in_bytes() -> None:
+    assert not context_fault({"a": list(range(199))})
+    assert context_fault({"a": list(range(200))})
+    assert not context_fault({"a": "é" * 8_191})
+    for context in ({"a": "é" * 8_192}, {"a": ["x" * 8_192, {"b": "x" * 8_192}]}, {"a": {"x" * 16_384: 1}}):
+        assert "16 KiB" in context_fault(context)
 
 
 def test_more_rules_that_go_through_lists_than_allowed_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from math import isclose
 
 import pytest
@@ -14,6 +15,8 @@ from stationmaster_server.prompts.statistics import (
     mismatch_p_value,
     success_sample,
 )
+
+Draw = Callable[[random.Random], float]
 
 ALPHA = 0.05
 RUNS, LOOKS, BETWEEN = 1_000, 40, 100
@@ -70,6 +73,33 @@ def test_the_same_holds_for_scores_latencies_and_cost_which_are_skewed() -> None
                 alarms += 1
                 break
     assert alarms <= ALPHA * RUNS
+
+
+def rare(chance: random.Random) -> float:
+    return float(chance.random() < 0.03)
+
+
+def calm(chance: random.Random) -> float:
+    return chance.gauss(0.0, 1.0)
+
+
+def wild(chance: random.Random) -> float:
+    return chance.gauss(0.0, 3.0)
+
+
+@pytest.mark.parametrize("draws", [(rare, rare), (calm, wild), (wild, calm)])
+def test_the_same_holds_where_one_variant_has_nine_tenths(draws: tuple[Draw, Draw]) -> None:
+    chance, alarms, runs = random.Random(7), 0, 300
+    for _ in range(runs):
+        arms = (Running(), Running())
+        for _ in range(60):
+            for arm, share, draw in zip(arms, (90, 10), draws, strict=True):
+                for _ in range(share):
+                    arm.add(draw(chance))
+            if arms[1].count >= 100 and difference(arms[0].sample, arms[1].sample, ALPHA).p_value <= ALPHA:
+                alarms += 1
+                break
+    assert alarms <= ALPHA * runs
 
 
 def test_an_effect_is_found() -> None:

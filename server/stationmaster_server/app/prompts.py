@@ -60,8 +60,10 @@ def build_prompts(stack: AsyncExitStack, on: Ground) -> Prompts:
     on.chores.add(_forgetting(database, on.settings.prompts.keep_figures))
     text = "Renders of prompts, by how they ended."
     on.metrics.read("prompt_renders", text, lambda: recorder.renders, label="outcome", total=True)
-    lost = "Exposures of experiments that were not written, for the database was away too long."
+    lost = "Exposures of experiments that were not written: the database was away too long, or cannot store them."
     on.metrics.read("prompt_exposures_lost", lost, lambda: recorder.lost, total=True)
+    uncounted = "Renders and model calls that are in no figures, for the database was away too long."
+    on.metrics.read("prompt_figures_lost", uncounted, lambda: recorder.uncounted, total=True)
     return Prompts(PromptServicer(services, on.tokens), rendering, recorder)
 
 

@@ -17,4 +17,5 @@ request_ids = tenant_table(
     timestamp("created_at", default_now=True),
     # requests.forget_old: DELETE ... WHERE created_at < $1
     Index("request_ids_created_at_idx", "created_at"),
+    of_user="user_id",  # an answer holds what only its user may read
 )

@@ -13,7 +13,8 @@ from math import log
 
 from stationmaster_server.prompts.experiment_model import SLOTS, Experiment, Slots, Variant
 
-_TRAFFIC = "traffic"
+TRAFFIC = "traffic"
+"""What a slot is drawn with; no variant may be called so, for it would draw the same number."""
 
 
 def draw(salt: str, key: str, unit: str) -> float:
@@ -31,7 +32,7 @@ def draw(salt: str, key: str, unit: str) -> float:
 
 def slot(layer: str, unit: str) -> int:
     """The unit's ten thousandth in a layer: an experiment by itself, or an exclusion group."""
-    return int(draw(layer, _TRAFFIC, unit) * SLOTS)
+    return int(draw(layer, TRAFFIC, unit) * SLOTS)
 
 
 def pick(salt: str, variants: Sequence[Variant], unit: str) -> Variant:

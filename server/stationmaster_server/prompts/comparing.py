@@ -87,7 +87,7 @@ class Comparing:
 
 def lines(old: str, new: str) -> list[Line]:
     """The lines that differ, with some around each change."""
-    before, after = old.splitlines(), new.splitlines()
+    before, after = _split(old), _split(new)
     matcher = SequenceMatcher(None, before, after, autojunk=False)
     found: list[Line] = []
     end = 0
@@ -104,6 +104,12 @@ def lines(old: str, new: str) -> list[Line]:
     if found and end < len(before):
         found.append(Line(Change.SKIPPED, "", 0, 0))
     return found
+
+
+def _split(text: str) -> list[str]:
+    """Its lines, as `_lines` counts them: only a line feed ends one."""
+    split = text.split("\n")
+    return split if split[-1] else split[:-1]
 
 
 def _variables(old: Version, new: Version) -> list[tuple[Variable | None, Variable | None]]:

@@ -12,7 +12,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, AlreadyExists, NotFound, Reason
 from stationmaster_server.identity.model import AuditEntry
@@ -48,6 +48,8 @@ class Customizations:
     async def create(self, caller: Caller, new: Customization) -> Customization:
         """Add one. Raises NotFound (the prompt), AlreadyExists, InvalidArgument."""
         tenant = caller.tenant
+        if (first := await self._first_answer(caller)) is not None:
+            return first
         new = replace(new, id=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         await self._check(caller, new)
         async with self._database.tenant(tenant) as tx:
@@ -81,6 +83,8 @@ class Customizations:
     ) -> Customization:
         """Change fields, by their names in `Customization`. Raises NotFound, Aborted, InvalidArgument."""
         tenant = caller.tenant
+        if (first := await self._first_answer(caller)) is not None:
+            return first
         before = await self.get(caller, prompt_id, customization_id)
         await self._check(caller, replace(before, **changes))
         async with self._database.tenant(tenant) as tx:
@@ -111,6 +115,13 @@ class Customizations:
             await customization_store.delete(tx, tenant, customization_id)
             await self._tell(tx, caller, "prompt_customization.delete", current)
             await remember(tx, tenant, caller.request_key, _Deleted(customization_id))
+
+    async def _first_answer(self, caller: Caller) -> Customization | None:
+        """Of a repeat: what it is about may be gone or changed by now."""
+        if caller.request_key is None:
+            return None
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return await look(tx, caller.tenant, caller.request_key, Customization)
 
     async def _check(self, caller: Caller, one: Customization) -> None:
         """Against the prompt's default version: what others lack is told when they are filled in."""

@@ -23,7 +23,7 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.prompts import experiment_store, store
-from stationmaster_server.prompts.assignment import free_slots
+from stationmaster_server.prompts.assignment import TRAFFIC, free_slots
 from stationmaster_server.prompts.experiment_model import (
     SLOTS,
     Experiment,
@@ -201,6 +201,9 @@ def _check(new: Experiment, prompt: Prompt) -> None:
     names = [variant.variant_id for variant in new.variants]
     if len(set(names)) < len(names):
         faults.append(FieldViolation("experiment.variants", "each has a name of its own"))
+    if TRAFFIC in names:
+        text = f"{TRAFFIC!r} is what units are let in by: call the variant something else"
+        faults.append(FieldViolation("experiment.variants", text))
     if new.label == LATEST:
         faults.append(FieldViolation("experiment.label", f"{LATEST!r} cannot be moved to a winner"))
     if not new.traffic:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import asyncpg
+
 from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.prompts import figure_store
 from stationmaster_server.prompts.figure_model import Exposure, FigureKey, Figures
 from stationmaster_server.prompts.histogram import BUCKETS, bucket
 from stationmaster_server.prompts.model import Selection
 from stationmaster_server.resilience.loops import attempt
+
+logger = logging.getLogger(__name__)
 
 _Place = tuple[UUID, UUID, int, int, str]
 """What a FigureKey has, as it is hashed fastest: the hour as its number since 1970."""
@@ -21,6 +28,8 @@ EVERY = timedelta(seconds=1)
 """Between writes of figures; exposures are written as they come."""
 _MOST_WAITING = 100_000
 _MOST_KNOWN = 200_000
+_MOST_FIGURES = 20_000
+"""Versions and labels between two writes, and while the database is away."""
 
 
 class Recorder:
@@ -33,11 +42,14 @@ class Recorder:
         self._known: set[tuple[UUID, str]] = set()
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._storing = asyncio.Lock()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self.renders: Counter[str] = Counter()
         self.lost = 0
-        """Exposures that were not written, for the database was away too long."""
+        """Exposures that were not written: the database was away too long, or cannot store them."""
+        self.uncounted = 0
+        """Renders and model calls that are in no figures, for the database was away too long."""
 
     def start(self) -> None:
         """Begin to write."""
@@ -91,18 +103,36 @@ class Recorder:
 
     async def flush_exposures(self) -> None:
         """Write the exposures so far."""
-        while self._exposures:
-            batch = self._exposures[: figure_store.BATCH]
+        async with self._storing:  # of two at once, each would take away what the other wrote
+            while self._exposures:
+                batch = self._exposures[: figure_store.BATCH]
+                await self._store(list(dict.fromkeys(batch)))
+                del self._exposures[: len(batch)]
+
+    async def _store(self, exposures: Sequence[Exposure]) -> None:
+        """Write all that the database can hold: one that it cannot must not hold the others up."""
+        try:
             async with self._database.system(autocommit=True) as tx:
-                await figure_store.add_exposures(tx, list(dict.fromkeys(batch)))
-            del self._exposures[: len(batch)]
+                await figure_store.add_exposures(tx, exposures)
+        except (InvalidArgument, asyncpg.DataError):
+            half = len(exposures) // 2
+            if half:
+                await self._store(exposures[:half])
+                await self._store(exposures[half:])
+                return
+            self.lost += 1
+            logger.exception("an exposure of experiments/%s cannot be stored", exposures[0].experiment_id)
 
     def _of(self, organization_id: UUID, selection: Selection) -> Figures:
         hour = int(time.time()) // 3600
         place = (organization_id, selection.prompt_uid, hour, selection.version, selection.label)
         figures = self._figures.get(place)
-        if figures is None:
-            figures = self._figures[place] = _nothing()
+        if figures is not None:
+            return figures
+        if len(self._figures) >= _MOST_FIGURES:
+            self.uncounted += 1
+            return _nothing()
+        figures = self._figures[place] = _nothing()
         return figures
 
     def _expose(self, exposure: Exposure) -> None:

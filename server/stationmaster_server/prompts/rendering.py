@@ -53,6 +53,9 @@ class Rendering:
         """
         began = time.perf_counter()
         head = await self._head(tenant, request.prompt_id)
+        number = request.target.version
+        if number > head.prompt.latest_version:  # unless it is brand-new, nothing is to be counted of it
+            found_version(await self._heads.version(tenant, head, number), request.prompt_id, number)
         selection, _ = select(head, request.target, request.context, request.unit)
         failed = True
         try:
@@ -88,7 +91,8 @@ class Rendering:
             custom = await self._customization(tenant, head, request.agent_id)
         if custom is not None:
             ready = _composed(head, filled, custom)
-            given = {**custom.variables, **given}
+            declared = {variable.name for variable in filled.variables}
+            given = {name: value for name, value in custom.variables.items() if name in declared} | dict(given)
         values = check_values(filled.variables, given)
         for name in filled.absent - given.keys():
             del values[name]

@@ -24,6 +24,14 @@ _MOST_MACROS = 10
 """In all rules of a prompt: conditions are tried in the event loop."""
 MOST_VALUES = 200
 """In a context, at every level."""
+MOST_BYTES = 16_384
+"""Of all keys and texts in a context."""
+_MOST_SUMS = 16
+"""In a condition: each copies what it adds up."""
+_LONGEST_WITH_MACRO = 200
+"""Characters: all of them are tried for every item of a list."""
+_QUOTED = re.compile(r"\"[^\"\\]*\"|'[^'\\]*'")
+_TOKEN = re.compile(r"[\[{}\]]|[a-zA-Z_]\w*")
 _OPERATOR = re.compile(r"[^a-zA-Z@]+|_?\[?_?\??:?_?\]?")
 
 
@@ -31,8 +39,8 @@ def fault_of(condition: str, attributes: Sequence[str]) -> str:
     """Why a condition over these attributes cannot be; empty if it can."""
     if "\n" in condition or "\r" in condition:
         return "a condition stands on one line"
-    if len(_MACRO.findall(condition)) > 1:
-        return "a condition may go through one list only: write two rules"
+    if fault := _costly(condition):
+        return fault
     try:
         program = _program(condition)
     except ValueError as error:
@@ -48,14 +56,46 @@ def fault_of(condition: str, attributes: Sequence[str]) -> str:
     return ""
 
 
+def _costly(condition: str) -> str:
+    """Why a condition would take long; empty if it would not."""
+    macros, sums = len(_MACRO.findall(condition)), condition.count("+")
+    if macros > 1:
+        return "a condition may go through one list only: write two rules"
+    if sums > (0 if macros else _MOST_SUMS):
+        return "nothing is added up beside what goes through a list" if macros else f"more than {_MOST_SUMS} sums"
+    if macros and len(condition) > _LONGEST_WITH_MACRO:
+        return f"a condition that goes through a list has at most {_LONGEST_WITH_MACRO} characters: write two rules"
+    return _literal_fault(condition)
+
+
+def _literal_fault(condition: str) -> str:
+    """Lists and maps of attributes would hold these many times over: what is written in brackets is constant."""
+    if not re.search(r"[\[{]", condition):
+        return ""
+    if re.search(r"\\|\"{3}|'{3}", condition):
+        return "beside a list, texts stand in plain quotes, without backslashes"
+    depth = 0
+    for word in _TOKEN.findall(_QUOTED.sub("", condition)):
+        if word in "[{":
+            depth += 1
+        elif word in "]}":
+            depth -= 1
+        elif depth > 0 and word not in ("true", "false", "null"):
+            return f"a list holds constants only, not {word}"
+    return ""
+
+
 def context_fault(context: Mapping[str, Any]) -> str:
     """Why a context is more than conditions are tried on; empty if it is not."""
-    level: list[Any] = list(context.values())
-    count = 0
+    level: list[Any] = [context]
+    count, size = -1, 0
     while level:
         count += len(level)
+        size += sum(_bytes(value) for value in level)
         if count > MOST_VALUES:
             return f"it has more than {MOST_VALUES} values"
+        if size > MOST_BYTES:
+            return f"its texts have more than {MOST_BYTES // 1024} KiB"
         level = [item for value in level for item in _items(value)]
     return ""
 
@@ -64,6 +104,12 @@ def _items(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     return value if isinstance(value, list) else []
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(_bytes(key) for key in value)
+    return len(value.encode(errors="surrogatepass")) if isinstance(value, str) else 0
 
 
 def rule_faults(rules: Sequence[Rule], attributes: Sequence[str], path: str) -> list[FieldViolation]:

@@ -56,9 +56,20 @@ def difference(control: Sample, treatment: Sample, alpha: float) -> Interval:
     """How much more the treatment has than the control."""
     if not control.count or not treatment.count:
         return Interval(0.0, -inf, inf, 1.0)
-    variance = control.variance / control.count + treatment.variance / treatment.count
     size = 1 / (1 / control.count + 1 / treatment.count)
+    # The larger of two estimates: a small arm's variance alone is too often too small where outcomes are skewed, and
+    # what is pooled is too small where the small arm varies more.
+    apart = control.variance / control.count + treatment.variance / treatment.count
+    variance = max(apart, _pooled(control, treatment) / size)
     return _interval(treatment.mean - control.mean, variance, size, alpha)
+
+
+def _pooled(control: Sample, treatment: Sample) -> float:
+    """The variance of one outcome, if both arms vary alike."""
+    degrees = control.count + treatment.count - 2
+    if degrees <= 0:
+        return (control.variance + treatment.variance) / 2
+    return ((control.count - 1) * control.variance + (treatment.count - 1) * treatment.variance) / degrees
 
 
 def _interval(estimate: float, variance: float, size: float, alpha: float) -> Interval:

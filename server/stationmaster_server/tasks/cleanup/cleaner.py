@@ -65,7 +65,7 @@ class Cleaner:
         if target is Target.EXECUTIONS:
             self._add("executions", await self._forgetting.count())
         if target is Target.REQUEST_IDS:
-            async with tools.database.tenant(self._caller.tenant, read=True) as tx:
+            async with tools.database.system() as tx:
                 self._add("request_ids", await store.count_requests(tx, organization_id))
         if target in (Target.WORKSPACES, Target.DELTAS):
             async for sessions in self._ended_sessions():
@@ -135,7 +135,7 @@ class Cleaner:
     async def _request_ids(self) -> AsyncGenerator[None, None]:
         deleted = _ROWS
         while deleted == _ROWS:
-            async with self._tools.database.tenant(self._caller.tenant) as tx:
+            async with self._tools.database.system() as tx:
                 deleted = await store.delete_requests(tx, self._organization_id, _ROWS)
                 tx.audited = True  # as when they expire by themselves
             self._add("request_ids", deleted)

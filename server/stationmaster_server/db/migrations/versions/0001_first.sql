@@ -1270,7 +1270,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON request_ids TO stationmaster_app;
 
 ALTER TABLE request_ids ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY tenant ON request_ids TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+CREATE POLICY tenant ON request_ids TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid AND user_id = NULLIF(current_setting('stationmaster.user', true), '')::uuid);
 
 CREATE POLICY system ON request_ids TO stationmaster_system USING (true);
 
