@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import asyncpg
-
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.prompts import figure_store
@@ -114,7 +112,7 @@ class Recorder:
         try:
             async with self._database.system(autocommit=True) as tx:
                 await figure_store.add_exposures(tx, exposures)
-        except (InvalidArgument, asyncpg.DataError):
+        except InvalidArgument:  # the database's word for a text that it cannot hold
             half = len(exposures) // 2
             if half:
                 await self._store(exposures[:half])
