@@ -35,7 +35,7 @@ from stationmaster_server.tasks.process.library import Library, forget_unfinishe
 from stationmaster_server.tasks.process.sources import Sources
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
-from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.services import TaskServices, utc_now
 from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
@@ -70,7 +70,15 @@ def build_tasks(stack: AsyncExitStack, on: Ground, sessions: Sessions, storage: 
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
     services = TaskServices(
-        database, engines.log, engines.queue, on.gate.audit, kinds, filling, embedder, sessions.service.end
+        database,
+        engines.log,
+        engines.queue,
+        on.gate.audit,
+        kinds,
+        filling,
+        embedder,
+        sessions.service.end,
+        on.clock or utc_now,
     )
     follow_up = FollowUp(services)
     follow_up.start()
@@ -107,7 +115,7 @@ def _forgetting(database: Database, keep: timedelta) -> Chore:
 
 
 def _fire_schedules(on: Ground, services: TaskServices) -> None:
-    firing = Firing(services)
+    firing = Firing(services, clock=on.clock)
     on.chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
     text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
     on.metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)

@@ -20,7 +20,8 @@ from stationmaster_server.work.queue import WorkQueue
 EndSession = Callable[[Transaction, Caller, UUID, str], Awaitable[None]]
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The machine's clock."""
     return datetime.now(UTC)
 
 
@@ -36,5 +37,5 @@ class TaskServices:
     filling: Filling
     embedder: Embedder
     end_session: EndSession
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = utc_now
     """The clock of schedules, in UTC."""
