@@ -37,7 +37,7 @@ def main() -> int:
                     stop.set()
 
             loop.add_reader(parent, parent_spoke)
-            await serve(settings, lambda app: _tell({"ready": _facts(app)}), stop)
+            await serve(App(settings), lambda app: _tell({"ready": _facts(app)}), stop)
 
         run(until_orphaned())
     except StartupError as error:

@@ -29,7 +29,7 @@ async def serve_one(settings: Settings) -> None:
     def ready(app: App) -> None:
         _tell(settings, app.port, app.database_place, [app.admin_port])
 
-    await serve(settings, ready)
+    await serve(App(settings), ready)
 
 
 async def serve_many(settings: Settings, config_file: Path | None, overrides: Mapping[str, Any]) -> None:

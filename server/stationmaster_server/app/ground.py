@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.housekeeping import Housekeeping
@@ -30,3 +32,5 @@ class Ground:
     chores: Housekeeping
     metrics: Metrics
     board: HealthBoard
+    clock: Callable[[], datetime] | None
+    """Of schedules; None: the machine's and, for what is due, the database's."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -42,8 +44,10 @@ _log = structlog.get_logger(__name__)
 class App:
     """`async with App(settings) as app`: it serves inside the body. Raises StartupError when it cannot."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] | None = None) -> None:
+        """`clock`: that schedules go by, in place of the machine's and the database's."""
         self.settings = settings
+        self._clock = clock
         self.board = HealthBoard()
         self.metrics = Metrics()
         self.port = 0
@@ -102,7 +106,9 @@ class App:
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         chores = Housekeeping(database)
-        ground = Ground(settings, database, listener, gate, engines, pools, tokens, chores, self.metrics, self.board)
+        ground = Ground(
+            settings, database, listener, gate, engines, pools, tokens, chores, self.metrics, self.board, self._clock
+        )
         handlers = await add_rooms(stack, server, ground)
         worker = build_worker(settings, database, listener, engines, handlers)
         await listener.start()

@@ -9,17 +9,15 @@ from collections.abc import Callable
 import structlog
 
 from stationmaster_server.app.root import App
-from stationmaster_server.config import Settings
 
 _log = structlog.get_logger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-async def serve(settings: Settings, ready: Callable[[App], None], stop: asyncio.Event | None = None) -> None:
+async def serve(app: App, ready: Callable[[App], None], stop: asyncio.Event | None = None) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; call `ready` once calls are answered. The second signal forces the end."""
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    app = App(settings)
 
     def told_to_stop(number: int) -> None:
         if stop.is_set():

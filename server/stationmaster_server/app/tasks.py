@@ -37,7 +37,7 @@ from stationmaster_server.tasks.process.library import Library, forget_unfinishe
 from stationmaster_server.tasks.process.sources import Sources
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
-from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.services import TaskServices, utc_now
 from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
@@ -93,6 +93,7 @@ def build_tasks(
         embedder,
         sessions.service,
         storage.reports,
+        on.clock or utc_now,
     )
     follow_up = FollowUp(services)
     follow_up.start()
@@ -125,7 +126,7 @@ def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> Process
 
 
 def _fire_schedules(on: Ground, services: TaskServices) -> None:
-    firing = Firing(services)
+    firing = Firing(services, clock=on.clock)
     on.chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
     text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
     on.metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)

@@ -32,7 +32,8 @@ class Sessions(Protocol):
         ...
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The machine's clock."""
     return datetime.now(UTC)
 
 
@@ -49,5 +50,5 @@ class TaskServices:
     embedder: Embedder
     sessions: Sessions
     reports: Reports
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = utc_now
     """The clock of schedules, in UTC."""
