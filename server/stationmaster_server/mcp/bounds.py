@@ -20,7 +20,7 @@ class Bounds:
     """How much of what a process complained about last is kept."""
     stray_lines: int = 100
     """Lines that are no messages (banners, logs) that a process may write where messages belong."""
-    messages_per_second: float = 250.0
+    messages_per_second: float = 1000.0
     """The rate at which a server is read; a large message counts as several (`message_unit_bytes`)."""
     message_burst: float = 4000.0
     message_unit_bytes: int = 8 * 1024
