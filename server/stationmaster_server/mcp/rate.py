@@ -17,10 +17,15 @@ class Rate:
         self._left = bounds.message_burst
         self._at = time.monotonic()
         self._slowed = 0.0
+        self._pressed = 0.0
 
     async def take(self, size_bytes: int = 0) -> None:
         """Account for a message; raises Ended when the flood lasts."""
         now, rate = time.monotonic(), self._bounds.messages_per_second
+        # What a busy machine reads too slowly to slow it down is a flood all the same.
+        self._pressed = max(0.0, self._pressed - (now - self._at) * rate / 4) + 1
+        if self._pressed > 2 * self._bounds.message_burst:
+            raise Ended(f"it floods: more than {rate / 4:,.0f} messages a second without a pause", is_fault=True)
         self._left = min(self._left + (now - self._at) * rate, self._bounds.message_burst)
         self._at = now
         if self._left >= self._bounds.message_burst / 2:
