@@ -9,18 +9,18 @@ from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 from stationmaster_server.rpc.interceptors.base import Each, Interceptor
 from stationmaster_server.rpc.method import Method
 
+_VALIDATOR = Validator()
+"""One for all messages of a process: it keeps the rules that it has compiled, and nothing else."""
+
 
 class Validation(Interceptor):
-    """One validator for all messages: it compiles a message's rules once, here, when the method is registered."""
-
-    def __init__(self) -> None:
-        self._validator = Validator()
+    """Compiles the rules of a message when its method is registered."""
 
     def each(self, method: Method) -> Each | None:
         """Return the check; None for messages of others. A rule that does not compile stops the start."""
         if method.open:
             return None
-        collect = self._validator.collect_violations
+        collect = _VALIDATOR.collect_violations
         collect(method.request_type())
 
         def check(request: Message) -> None:

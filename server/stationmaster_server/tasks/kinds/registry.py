@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -29,8 +30,7 @@ class Kinds:
             if not NAME.fullmatch(kind.name) or kind.name in self._kinds:
                 raise ValueError(f"the kind {kind.name!r} has a bad name, or there are two of it")
             self._kinds[kind.name] = kind
-            schema = kind.payload.model_json_schema()
-            if secrets.any_in(schema):
+            if schema := _secret_schema(kind.payload):
                 self._secret[kind.name] = schema
             if isinstance(kind, Guarded):
                 self._guarded[kind.name] = kind
@@ -85,6 +85,13 @@ def _beside(field: str) -> str:
     """The field of the kind: `task.kind` beside `task.payload`."""
     before, dot, _ = field.rpartition(".")
     return f"{before}{dot}kind"
+
+
+@cache
+def _secret_schema(payload: type[BaseModel]) -> dict[str, Any] | None:
+    """The schema of a payload that may have secrets."""
+    schema = payload.model_json_schema()
+    return schema if secrets.any_in(schema) else None
 
 
 def _is_template(value: object) -> bool:
