@@ -9,6 +9,7 @@ import pytest_asyncio
 from stationmaster.v1.prompt_pb2_grpc import PromptServiceStub
 
 from tests.fixtures.server import RunningServer
+from tests.prompts.making import create, revise
 
 if TYPE_CHECKING:
     from stationmaster.v1.prompt_pb2_grpc import PromptServiceAsyncStub
@@ -19,3 +20,11 @@ async def prompts(server: RunningServer) -> AsyncIterator[PromptServiceAsyncStub
     """PromptService, as the administrator calls it."""
     async with server.channel() as channel:
         yield PromptServiceStub(channel)
+
+
+@pytest_asyncio.fixture
+async def tried(prompts: PromptServiceAsyncStub) -> PromptServiceAsyncStub:
+    """A prompt with two versions, of which production has the first."""
+    await create(prompts, "p", "one", "production")
+    await revise(prompts, "p", "two")
+    return prompts

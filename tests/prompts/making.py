@@ -14,6 +14,8 @@ from tests.fixtures.server import RunningServer
 if TYPE_CHECKING:
     from stationmaster.v1.prompt_pb2_grpc import PromptServiceAsyncStub
 
+VARIANTS = (("control", 1), ("treatment", 2))
+
 
 def struct(values: dict[str, Any]) -> Struct:
     """A JSON object as a Struct."""
@@ -66,3 +68,32 @@ async def member_key(server: RunningServer, role: identity_pb2.Role.ValueType = 
             identity_pb2.CreateApiKeyRequest(api_key=identity_pb2.ApiKey(user=user.name))
         )
     return made.secret
+
+
+async def experiment(prompts: PromptServiceAsyncStub, prompt_id: str = "p", **fields: Any) -> pb.Experiment:
+    """An experiment of the prompt's versions."""
+    if "variants" not in fields:
+        fields["variants"] = [pb.ExperimentVariant(variant=name, version=version) for name, version in VARIANTS]
+    new = pb.Experiment(prompt=f"prompts/{prompt_id}", **fields)
+    return await prompts.CreateExperiment(pb.CreateExperimentRequest(experiment=new))
+
+
+async def started(prompts: PromptServiceAsyncStub, prompt_id: str = "p", **fields: Any) -> pb.Experiment:
+    """One that runs."""
+    made = await experiment(prompts, prompt_id, **fields)
+    return await prompts.StartExperiment(pb.StartExperimentRequest(name=made.name))
+
+
+async def note(
+    prompts: PromptServiceAsyncStub, running: pb.Experiment, unit: str, outcome: float, **fields: Any
+) -> pb.RecordOutcomeResponse:
+    """An outcome of a unit."""
+    fields.setdefault("metric", pb.OUTCOME_METRIC_SUCCESS)
+    return await prompts.RecordOutcome(
+        pb.RecordOutcomeRequest(name=running.prompt, experiment=running.name, unit=unit, outcome=outcome, **fields)
+    )
+
+
+async def results(prompts: PromptServiceAsyncStub, running: pb.Experiment) -> pb.GetExperimentResultsResponse:
+    """What it has shown."""
+    return await prompts.GetExperimentResults(pb.GetExperimentResultsRequest(name=running.name))

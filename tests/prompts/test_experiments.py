@@ -16,45 +16,10 @@ from stationmaster_server.prompts.experiment_model import Variant
 
 from tests.fixtures.server import RunningServer
 from tests.promises.refusal import refused
-from tests.prompts.making import create, label, member_key, render, revise
+from tests.prompts.making import VARIANTS, create, experiment, label, member_key, note, render, results, revise, started
 
 if TYPE_CHECKING:
     from stationmaster.v1.prompt_pb2_grpc import PromptServiceAsyncStub
-
-VARIANTS = (("control", 1), ("treatment", 2))
-
-
-@pytest.fixture
-async def tried(prompts: PromptServiceAsyncStub) -> PromptServiceAsyncStub:
-    """A prompt with two versions, of which production has the first."""
-    await create(prompts, "p", "one", "production")
-    await revise(prompts, "p", "two")
-    return prompts
-
-
-async def experiment(prompts: PromptServiceAsyncStub, prompt_id: str = "p", **fields: Any) -> pb.Experiment:
-    if "variants" not in fields:
-        fields["variants"] = [pb.ExperimentVariant(variant=name, version=version) for name, version in VARIANTS]
-    new = pb.Experiment(prompt=f"prompts/{prompt_id}", **fields)
-    return await prompts.CreateExperiment(pb.CreateExperimentRequest(experiment=new))
-
-
-async def started(prompts: PromptServiceAsyncStub, prompt_id: str = "p", **fields: Any) -> pb.Experiment:
-    made = await experiment(prompts, prompt_id, **fields)
-    return await prompts.StartExperiment(pb.StartExperimentRequest(name=made.name))
-
-
-async def note(
-    prompts: PromptServiceAsyncStub, running: pb.Experiment, unit: str, outcome: float, **fields: Any
-) -> pb.RecordOutcomeResponse:
-    fields.setdefault("metric", pb.OUTCOME_METRIC_SUCCESS)
-    return await prompts.RecordOutcome(
-        pb.RecordOutcomeRequest(name=running.prompt, experiment=running.name, unit=unit, outcome=outcome, **fields)
-    )
-
-
-async def results(prompts: PromptServiceAsyncStub, running: pb.Experiment) -> pb.GetExperimentResultsResponse:
-    return await prompts.GetExperimentResults(pb.GetExperimentResultsRequest(name=running.name))
 
 
 async def test_units_are_given_variants_as_the_hash_says_and_always_the_same(tried: PromptServiceAsyncStub) -> None:

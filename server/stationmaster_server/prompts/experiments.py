@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     FailedPrecondition,
@@ -28,14 +27,13 @@ from stationmaster_server.prompts.experiment_model import (
     SLOTS,
     Experiment,
     ExperimentState,
+    Variant,
     experiment_name,
     transition,
 )
 from stationmaster_server.prompts.heads import Heads
 from stationmaster_server.prompts.model import LATEST, PRODUCTION, Prompt
-from stationmaster_server.prompts.service import PromptService, found, in_use, moved_label, require_mover
-
-Change = Callable[[Experiment], Experiment]
+from stationmaster_server.prompts.service import PromptService, found, in_use
 
 
 class Experiments:
@@ -118,24 +116,29 @@ class Experiments:
     async def conclude(self, caller: Caller, experiment_id: UUID, winner: str = "") -> Experiment:
         """End it; with a winner its label moves there, in the same transaction.
 
-        Raises NotFound, InvalidArgument, FailedPrecondition(ILLEGAL_TRANSITION), PermissionDenied.
+        Raises NotFound, InvalidArgument, FailedPrecondition (ILLEGAL_TRANSITION, PROMPT_IN_USE, PROMPT_CYCLE,
+        PROMPT_MISSING), PermissionDenied.
         """
         tenant = caller.tenant
+        async with self._database.tenant(tenant, read=True) as tx:
+            again = await look(tx, tenant, caller.request_key, Experiment)
+            if again is not None:
+                return again
+            known = await experiment_store.get(tx, tenant.organization_id, experiment_id)
+            before = found_experiment(known, experiment_id)
+        transition(before, ExperimentState.CONCLUDED)
+        won = _winner(before, winner)
+        if won is not None:
+            await self._prompts.check_move(caller, before.prompt_id, before.label, won.version)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Experiment)
             if again is not None:
                 return again
             experiment, prompt = await self._locked(tx, caller, experiment_id)
             transition(experiment, ExperimentState.CONCLUDED)
+            if won is not None:
+                await self._prompts.move(tx, caller, prompt, experiment.label, won.version, experiment.id)
             changed = replace(experiment, state=ExperimentState.CONCLUDED, slots=(), winner=winner)
-            if winner:
-                variant = experiment.variant(winner)
-                if variant is None:
-                    known = ", ".join(each.variant_id for each in experiment.variants)
-                    raise InvalidArgument.field("winner", f"there is no variant {winner!r}; there are {known}")
-                require_mover(caller, prompt, [experiment.label])
-                moved = moved_label(prompt, experiment.label, variant.version)
-                await store.update(tx, tenant.organization_id, moved)
             return await self._changed(tx, caller, "experiment.conclude", changed)
 
     async def _locked(self, tx: Transaction, caller: Caller, experiment_id: UUID) -> tuple[Experiment, Prompt]:
@@ -192,6 +195,15 @@ def found_experiment(experiment: Experiment | None, experiment_id: UUID) -> Expe
     if experiment is None:
         raise NotFound("Experiment", experiment_name(experiment_id))
     return experiment
+
+
+def _winner(experiment: Experiment, winner: str) -> Variant | None:
+    """The variant that won; None when none did. Raises InvalidArgument."""
+    variant = experiment.variant(winner)
+    if winner and variant is None:
+        known = ", ".join(each.variant_id for each in experiment.variants)
+        raise InvalidArgument.field("winner", f"there is no variant {winner!r}; there are {known}")
+    return variant
 
 
 def _check(new: Experiment, prompt: Prompt) -> None:

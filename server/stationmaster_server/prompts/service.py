@@ -169,44 +169,63 @@ class PromptService:
             if not force:
                 await self._require_unused(tx, tenant.organization_id, prompt_id)
             await store.delete(tx, tenant.organization_id, prompt_id)
-            await self._heads.changed(tx, tenant.organization_id, prompt_id)
-            await self._write_audit(tx, caller, "prompt.delete", prompt_id, {"versions": prompt.latest_version})
+            await self._told(tx, caller, "prompt.delete", prompt_id, {"versions": prompt.latest_version})
             await remember(tx, tenant, caller.request_key, _Deleted(prompt_id))
 
     async def set_label(self, caller: Caller, prompt_id: str, label: str, version: int, etag: str = "") -> Prompt:
         """Point a label to a version; zero takes it away.
 
-        Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(PROMPT_CYCLE), PermissionDenied, InvalidArgument.
+        Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition (PROMPT_CYCLE, PROMPT_MISSING, PROMPT_IN_USE),
+        PermissionDenied, InvalidArgument.
         """
         tenant = caller.tenant
         if (again := await self._look(caller)) is not None:
             return again
-        async with self._database.tenant(tenant, read=True) as tx:
-            before = found(await store.get(tx, tenant.organization_id, prompt_id), prompt_id)
-            moved = before.shown
-            if version not in (0, before.latest_version):
-                moved = found_version(
-                    await store.version(tx, tenant.organization_id, prompt_id, version), prompt_id, version
-                )
-        require_mover(caller, before, [label])
-        changed = moved_label(before, label, version)
-        if version:
-            await self._expanding.check(tenant, Head.of(changed), moved)
+        await self.check_move(caller, prompt_id, label, version)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Prompt)
             if again is not None:
                 return again
             current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
             _unchanged_since(current, etag)
-            require_mover(caller, current, [label])
-            await self._require_still(tx, tenant.organization_id, prompt_id, [label])
-            return await self.move(tx, caller, moved_label(current, label, version), label, version)
+            await self.move(tx, caller, current, label, version)
+            return await self._remembered(tx, caller, prompt_id)
 
-    async def move(self, tx: Transaction, caller: Caller, changed: Prompt, label: str, version: int) -> Prompt:
-        """Write a label that moved, of a prompt that is locked; the last that the transaction does."""
-        await store.update(tx, caller.tenant.organization_id, changed)
-        details = {"label": label, "version": version}
-        return await self._written(tx, caller, "prompt.set_label", changed.prompt_id, details)
+    async def check_move(self, caller: Caller, prompt_id: str, label: str, version: int) -> None:
+        """What has to be looked at before a transaction moves a label: what the version includes may take its time.
+
+        Raises NotFound, FailedPrecondition (PROMPT_CYCLE, PROMPT_MISSING), PermissionDenied, InvalidArgument.
+        """
+        tenant = caller.tenant
+        async with self._database.tenant(tenant, read=True) as tx:
+            before = found(await store.get(tx, tenant.organization_id, prompt_id), prompt_id)
+            pointed = before.shown
+            if version not in (0, before.latest_version):
+                known = await store.version(tx, tenant.organization_id, prompt_id, version)
+                pointed = found_version(known, prompt_id, version)
+        require_mover(caller, before, [label])
+        changed = moved_label(before, label, version)
+        if version:
+            await self._expanding.check(tenant, Head.of(changed), pointed)
+
+    async def move(
+        self,
+        tx: Transaction,
+        caller: Caller,
+        prompt: Prompt,
+        label: str,
+        version: int,
+        concluding: UUID | None = None,
+    ) -> None:
+        """Move a label of a prompt that is locked; `concluding` is the experiment that does it by its end.
+
+        Raises NotFound, FailedPrecondition(PROMPT_IN_USE), PermissionDenied, InvalidArgument.
+        """
+        organization_id = caller.tenant.organization_id
+        require_mover(caller, prompt, [label])
+        await self._require_still(tx, organization_id, prompt.prompt_id, [label], concluding)
+        await store.update(tx, organization_id, moved_label(prompt, label, version))
+        await self._told(tx, caller, "prompt.set_label", prompt.prompt_id, {"label": label, "version": version})
 
     async def _new(self, caller: Caller, new: NewPrompt) -> Prompt:
         now = datetime.now(UTC)
@@ -274,10 +293,19 @@ class PromptService:
         self, tx: Transaction, caller: Caller, action: str, prompt_id: str, details: dict[str, Any]
     ) -> Prompt:
         """What follows each change of a prompt that stays; returns it as it is now."""
-        organization_id = caller.tenant.organization_id
-        await self._heads.changed(tx, organization_id, prompt_id)
-        await self._write_audit(tx, caller, action, prompt_id, details)
-        prompt = found(await store.get(tx, organization_id, prompt_id), prompt_id)
+        await self._told(tx, caller, action, prompt_id, details)
+        return await self._remembered(tx, caller, prompt_id)
+
+    async def _told(
+        self, tx: Transaction, caller: Caller, action: str, prompt_id: str, details: dict[str, Any]
+    ) -> None:
+        """Every server and the audit trail hear of a change with its commit."""
+        await self._heads.changed(tx, caller.tenant.organization_id, prompt_id)
+        await self._audit.write(tx, caller, AuditEntry(action, prompt_name(prompt_id), details=details))
+
+    async def _remembered(self, tx: Transaction, caller: Caller, prompt_id: str) -> Prompt:
+        """The prompt as it is now: what a repeat of the request is answered."""
+        prompt = found(await store.get(tx, caller.tenant.organization_id, prompt_id), prompt_id)
         await remember(tx, caller.tenant, caller.request_key, prompt)
         return prompt
 
@@ -290,16 +318,13 @@ class PromptService:
             raise in_use(prompt_id, f"{experiment.name} runs on it; stop that, or delete with force")
 
     @staticmethod
-    async def _require_still(tx: Transaction, organization_id: UUID, prompt_id: str, labels: Iterable[str]) -> None:
+    async def _require_still(
+        tx: Transaction, organization_id: UUID, prompt_id: str, labels: Iterable[str], concluding: UUID | None = None
+    ) -> None:
         for experiment in await experiment_store.running(tx, organization_id, prompt_id):
-            if experiment.label in labels:
+            if experiment.label in labels and experiment.id != concluding:
                 advice = f"{experiment.name} runs on its label {experiment.label!r}: stop or conclude that first"
                 raise in_use(prompt_id, advice)
-
-    async def _write_audit(
-        self, tx: Transaction, caller: Caller, action: str, prompt_id: str, details: dict[str, Any]
-    ) -> None:
-        await self._audit.write(tx, caller, AuditEntry(action, prompt_name(prompt_id), details=details))
 
 
 def found(prompt: Prompt | None, prompt_id: str) -> Prompt:
