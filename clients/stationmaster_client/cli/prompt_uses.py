@@ -64,8 +64,10 @@ async def outcome(
         run.out.json(noted)
     else:
         counted = f", for {noted.variant}" if noted.counted else ""
-        again = ", not for the experiment: the unit has one already" if noted.variant and not noted.counted else ""
-        run.out.print(f"noted of {noted.prompt_version}{counted}{again}")
+        if experiment and not noted.counted:
+            why = "the unit has one already" if noted.variant else "the unit was given no variant"
+            counted = f", not for the experiment: {why}"
+        run.out.print(f"noted of {noted.prompt_version}{counted}")
 
 
 @command(app, "customize")

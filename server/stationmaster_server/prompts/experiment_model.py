@@ -89,7 +89,7 @@ class Experiment:
 
 
 _NEXT = {
-    ExperimentState.DRAFT: frozenset({ExperimentState.RUNNING, ExperimentState.STOPPED}),
+    ExperimentState.DRAFT: frozenset({ExperimentState.RUNNING}),
     ExperimentState.RUNNING: frozenset({ExperimentState.STOPPED, ExperimentState.CONCLUDED}),
     ExperimentState.STOPPED: frozenset({ExperimentState.CONCLUDED}),
     ExperimentState.CONCLUDED: frozenset(),
@@ -102,13 +102,24 @@ def transition(experiment: Experiment, wanted: ExperimentState) -> None:
     if wanted in allowed:
         return
     advice = f"it can become {', '.join(sorted(allowed))}" if allowed else "make another one"
+    raise _illegal(experiment, wanted, f"cannot become {wanted}: {advice}", advice)
+
+
+def require_started(experiment: Experiment) -> None:
+    """Raises FailedPrecondition(ILLEGAL_TRANSITION) when the experiment has given nobody a variant yet."""
+    if experiment.state is ExperimentState.DRAFT:
+        advice = "start it before it is told what came of it"
+        raise _illegal(experiment, ExperimentState.RUNNING, f"was never started: {advice}", advice)
+
+
+def _illegal(experiment: Experiment, wanted: ExperimentState, why: str, advice: str) -> FailedPrecondition:
     error = FailedPrecondition(
         Reason.ILLEGAL_TRANSITION,
-        f"{experiment.name} is {experiment.state} and cannot become {wanted}: {advice}",
+        f"{experiment.name} is {experiment.state} and {why}",
         PreconditionViolation("EXPERIMENT_STATE", experiment.name, advice),
     )
     error.metadata |= {"from": experiment.state.value, "to": wanted.value}
-    raise error
+    return error
 
 
 def experiment_name(experiment_id: UUID) -> str:

@@ -11,13 +11,13 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.prompts import experiment_store, figure_store, store
-from stationmaster_server.prompts.assignment import pick
-from stationmaster_server.prompts.experiment_model import Experiment, ExperimentState, Metric, transition
+from stationmaster_server.prompts.assignment import assign
+from stationmaster_server.prompts.experiment_model import Experiment, Metric, Variant, require_started
 from stationmaster_server.prompts.experiments import found_experiment
-from stationmaster_server.prompts.figure_model import Outcome
+from stationmaster_server.prompts.figure_model import Exposure, Outcome
 from stationmaster_server.prompts.heads import Head
 from stationmaster_server.prompts.model import Prompt, prompt_name, version_name
 from stationmaster_server.prompts.service import found, found_version
@@ -69,7 +69,11 @@ class Outcomes:
         if outcome.experiment_id is not None:
             experiment = await experiment_store.get(tx, organization_id, outcome.experiment_id)
             experiment = found_experiment(experiment, outcome.experiment_id)
-            return await self._of_experiment(tx, caller, prompt, experiment, outcome)
+            variant = await self._given(tx, caller, prompt, experiment, outcome.unit)
+            if variant is not None:
+                _require_same(experiment, variant, outcome)
+                return replace(outcome, version=variant.version, label=experiment.label, variant=variant.variant_id)
+            outcome = replace(outcome, experiment_id=None)
         version = outcome.version or Head.of(prompt).default()[0] or prompt.latest_version
         if version != prompt.latest_version:
             known = await store.version(tx, organization_id, prompt.prompt_id, version)
@@ -77,19 +81,39 @@ class Outcomes:
         return replace(outcome, version=version)
 
     @staticmethod
-    async def _of_experiment(
-        tx: Transaction, caller: Caller, prompt: Prompt, experiment: Experiment, outcome: Outcome
-    ) -> Outcome:
+    async def _given(
+        tx: Transaction, caller: Caller, prompt: Prompt, experiment: Experiment, unit: str
+    ) -> Variant | None:
+        """The variant that a unit was given; None when it takes no part."""
         if experiment.prompt_uid != prompt.uid:
             raise InvalidArgument.field("experiment", f"is about prompts/{experiment.prompt_id}")
-        if not outcome.unit:
+        if not unit:
             raise InvalidArgument.field("unit", "is required with an experiment: whom its variant was given to")
-        if experiment.state is ExperimentState.DRAFT:
-            transition(experiment, ExperimentState.CONCLUDED)
-        given = await figure_store.exposed_to(tx, caller.tenant.organization_id, experiment.id, outcome.unit)
+        require_started(experiment)
+        organization_id = caller.tenant.organization_id
+        given = await figure_store.exposed_to(tx, organization_id, experiment.id, unit)
+        if given is not None:
+            return experiment.variant(given)
         # The render may be so fresh that it is not noted yet; the unit gets the same variant whoever works it out.
-        variant = experiment.variant(given or "") or pick(str(experiment.id), experiment.variants, outcome.unit)
-        return replace(outcome, version=variant.version, label=experiment.label, variant=variant.variant_id)
+        variant = assign(experiment, unit)
+        if variant is not None:
+            exposure = Exposure(organization_id, experiment.id, unit, variant.variant_id)
+            await figure_store.add_exposures(tx, [exposure])
+        return variant
+
+
+def _require_same(experiment: Experiment, variant: Variant, outcome: Outcome) -> None:
+    """What was rendered is not said to be another version or label than what the unit was given."""
+    faults = []
+    if outcome.version not in (0, variant.version):
+        why = f"{experiment.name} gave the unit version {variant.version}: leave this out, or the experiment"
+        faults.append(FieldViolation("version", why))
+    if outcome.label not in ("", experiment.label):
+        why = f"{experiment.name} is about the label {experiment.label!r}: leave this out, or the experiment"
+        faults.append(FieldViolation("label", why))
+    if faults:
+        text = "; ".join(f"{fault.field}: {fault.description}" for fault in faults)
+        raise InvalidArgument(Reason.INVALID_FIELD, text, *faults)
 
 
 def _check(outcome: Outcome) -> None:
