@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING
 
+import asyncpg
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from stationmaster.v1 import prompt_pb2 as pb
 from stationmaster.v1.prompt_pb2_grpc import PromptServiceStub
+from stationmaster_server.db.engine import Database
+from stationmaster_server.prompts import figure_store
 from stationmaster_server.prompts.histogram import BUCKETS, bucket, percentile
 
 from tests.fixtures.server import open_channel, running, server_settings
@@ -91,3 +97,60 @@ def test_percentiles_are_right_to_within_an_eighth() -> None:
         true = latencies[int(share * 1_000) - 1]
         assert abs(percentile(counts, share) / true - 1) < 0.15
     assert percentile([0] * BUCKETS, 0.5) == 0
+
+
+async def test_days_are_the_sums_of_their_hours(prompts: PromptServiceAsyncStub, administrator_url: str) -> None:
+    await create(prompts, "p", "x", "production")
+    await plant(administrator_url, "date_trunc('day', now(), 'UTC') - interval '2 days'", hours=48)
+    start = Timestamp(seconds=int(time()) - 4 * 86400)
+    days = (await analytics(prompts, start_time=start)).points
+    assert [(day.renders, day.model_calls, day.cost_micros) for day in days] == [(48, 24, 72), (48, 24, 72)]
+    assert [(day.outcomes[0].count, day.outcomes[0].mean) for day in days] == [(24, 0.5), (24, 0.5)]
+    hours = await analytics(prompts, start_time=start, interval=pb.ANALYTICS_INTERVAL_HOUR)
+    assert [hour.renders for hour in hours.points] == [2] * 48
+    (total,) = hours.totals
+    assert (total.renders, total.outcomes[0].count, total.outcomes[0].mean) == (96, 48, 0.5)
+    assert total.latency_p50 == days[0].latency_p50 == hours.points[0].latency_p50
+
+
+async def test_what_is_old_or_left_behind_is_forgotten_bit_by_bit(
+    prompts: PromptServiceAsyncStub, database: Database, administrator_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figure_store, "BATCH", 10)
+    for prompt_id in ("p", "gone"):
+        await create(prompts, prompt_id, "x", "production")
+    await plant(administrator_url, "now() - interval '30 hours'", hours=24)
+    await prompts.DeletePrompt(pb.DeletePromptRequest(name="prompts/gone"))
+    assert await forgotten(database)
+    while await forgotten(database):
+        pass
+    async with database.system() as tx:
+        for table in ("prompt_figures", "prompt_outcomes"):
+            rows = await tx.fetch(f"SELECT p.prompt_id FROM {table} LEFT JOIN prompts p ON p.uid = prompt_uid")
+            assert [row["prompt_id"] for row in rows] == ["p"] * 16
+
+
+async def forgotten(database: Database) -> bool:
+    async with database.system() as tx:
+        return await figure_store.forget(tx, timedelta(hours=23))
+
+
+async def plant(url: str, start: str, *, hours: int) -> None:
+    """Figures and outcomes of each prompt, one an hour from an SQL moment on."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "INSERT INTO prompt_figures (organization_id, prompt_uid, hour, version, label, renders, errors, latencies,"
+        " model_calls, input_tokens, output_tokens, cost_micros)"
+        f" SELECT organization_id, uid, date_trunc('hour', {start}) + n * interval '1 hour', 1, 'production', 2, 0,"
+        " array_fill(0, ARRAY[9]) || ARRAY[2] || array_fill(0, ARRAY[$2::int - 10]), 1, 10, 20, 3"
+        " FROM prompts, generate_series(0, $1::int - 1) AS n",
+        hours,
+        BUCKETS,
+    )
+    await connection.execute(
+        "INSERT INTO prompt_outcomes (organization_id, id, prompt_uid, version, label, metric, outcome, variant, unit,"
+        " created_at) SELECT organization_id, gen_random_uuid(), uid, 1, 'production', 'SUCCESS', n % 2, '', '',"
+        f" date_trunc('hour', {start}) + n * interval '1 hour' FROM prompts, generate_series(0, $1::int - 1) AS n",
+        hours,
+    )
+    await connection.close()

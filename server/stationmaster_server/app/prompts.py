@@ -71,9 +71,9 @@ def _forgetting(database: Database, keep: timedelta) -> Chore:
     """The chore that forgets figures which are older than `keep`, and those of prompts that are gone."""
 
     async def forget() -> None:
-        deleted = figure_store.BATCH
-        while deleted == figure_store.BATCH:  # a transaction each, so that none holds many rows
+        more = True
+        while more:  # a transaction each, so that none holds many rows
             async with database.system() as tx:
-                deleted = await figure_store.forget(tx, keep)
+                more = await figure_store.forget(tx, keep)
 
     return Chore("forget old figures of prompts", timedelta(hours=1), forget)

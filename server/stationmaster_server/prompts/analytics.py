@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -12,14 +13,14 @@ from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.prompts import figure_store, store
 from stationmaster_server.prompts.experiment_model import Metric
 from stationmaster_server.prompts.figure_model import Figures, Point
+from stationmaster_server.prompts.figure_store import Place
 from stationmaster_server.prompts.recording import Recorder
 from stationmaster_server.prompts.service import found
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 _LONGEST = {HOUR: timedelta(days=31), DAY: timedelta(days=400)}
 _DEFAULT_POINTS = 30
-_MOST_ROWS = 20_000
-_Place = tuple[datetime, int, str]
+_MOST_POINTS = 20_000
 
 
 @dataclass(slots=True)
@@ -28,6 +29,13 @@ class _Cell:
 
     figures: Figures = field(default_factory=Figures)
     outcomes: dict[Metric, tuple[int, float]] = field(default_factory=dict)
+
+    def add(self, other: _Cell) -> None:
+        """Count another's with these."""
+        self.figures.add(other.figures)
+        for metric, (count, total) in other.outcomes.items():
+            before = self.outcomes.get(metric, (0, 0.0))
+            self.outcomes[metric] = (before[0] + count, before[1] + total)
 
 
 class Analytics:
@@ -46,32 +54,23 @@ class Analytics:
         await self._recorder.flush()  # what this server counted is in the answer
         async with self._database.tenant(caller.tenant, read=True) as tx:
             uid = found(await store.get(tx, organization_id, prompt_id), prompt_id).uid
-            figures = await figure_store.figures(tx, organization_id, uid, first, last, _MOST_ROWS)
-            outcomes = await figure_store.outcomes(tx, organization_id, uid, first, last, _MOST_ROWS)
-        if max(len(figures), len(outcomes)) >= _MOST_ROWS:
+            span = (organization_id, uid, first, last, "hour" if interval == HOUR else "day", _MOST_POINTS)
+            figures = await figure_store.figures(tx, *span)
+            outcomes = await figure_store.outcomes(tx, *span)
+        if max(len(figures), len(outcomes)) >= _MOST_POINTS:
             raise InvalidArgument.field("start_time", "there are too many figures in this span: ask for a shorter one")
-        points: dict[_Place, _Cell] = {}
-        totals: dict[_Place, _Cell] = {}
-        for key, counted in figures:
-            for cell in _cells(points, totals, first, interval, (key.hour, key.version, key.label)):
-                cell.figures.add(counted)
-        for hour, version, label, metric, count, mean in outcomes:
-            for cell in _cells(points, totals, first, interval, (hour, version, label)):
-                before = cell.outcomes.get(metric, (0, 0.0))
-                cell.outcomes[metric] = (before[0] + count, before[1] + count * mean)
+        points: dict[Place, _Cell] = defaultdict(_Cell)
+        totals: dict[Place, _Cell] = defaultdict(_Cell)
+        for place, counted in figures:
+            points[place].figures = counted
+        for place, metric, count, total in outcomes:
+            points[place].outcomes[metric] = (count, total)
+        for (_, version, label), cell in points.items():
+            totals[first, version, label].add(cell)
         return _told(points), _told(totals)
 
 
-def _cells(
-    points: dict[_Place, _Cell], totals: dict[_Place, _Cell], first: datetime, interval: timedelta, place: _Place
-) -> Iterable[_Cell]:
-    """Where something that belongs to an hour, version and label is counted."""
-    hour, version, label = place
-    yield points.setdefault((_floor(hour, interval), version, label), _Cell())
-    yield totals.setdefault((first, version, label), _Cell())
-
-
-def _told(cells: dict[_Place, _Cell]) -> list[Point]:
+def _told(cells: Mapping[Place, _Cell]) -> list[Point]:
     places = sorted(cells)
     return [Point(*place, cells[place].figures, _means(cells[place])) for place in places]
 

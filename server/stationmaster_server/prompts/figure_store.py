@@ -13,6 +13,9 @@ from stationmaster_server.prompts.figure_model import Exposure, FigureKey, Figur
 from stationmaster_server.prompts.histogram import BUCKETS
 
 BATCH = 5_000
+Place = tuple[datetime, int, str]
+"""The beginning of an hour or a day, a version and a label."""
+_SUMS = ", ".join(f"sum(latencies[{bucket}])" for bucket in range(1, BUCKETS + 1))
 
 
 async def add_exposures(tx: Transaction, exposures: Sequence[Exposure]) -> None:
@@ -96,56 +99,63 @@ async def measured(tx: Transaction, organization_id: UUID, experiment_id: UUID) 
 
 
 async def figures(
-    tx: Transaction, organization_id: UUID, prompt_uid: UUID, start: datetime, end: datetime, most: int
-) -> Sequence[tuple[FigureKey, Figures]]:
-    """The hours of a prompt in a span, at most so many rows."""
-    sql = """
-    SELECT * FROM prompt_figures WHERE organization_id = $1 AND prompt_uid = $2 AND hour >= $3 AND hour < $4
-    ORDER BY hour, version, label LIMIT $5
+    tx: Transaction, organization_id: UUID, prompt_uid: UUID, start: datetime, end: datetime, unit: str, most: int
+) -> Sequence[tuple[Place, Figures]]:
+    """What was counted of a prompt in a span, by `hour` or `day` (UTC), at most so many."""
+    sql = f"""
+    SELECT date_trunc($5, hour, 'UTC') AS start, version, label, ARRAY[{_SUMS}]::bigint[] AS latencies,
+           sum(renders)::bigint AS renders, sum(errors)::bigint AS errors, sum(model_calls)::bigint AS model_calls,
+           sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+           sum(cost_micros)::bigint AS cost_micros
+    FROM prompt_figures WHERE organization_id = $1 AND prompt_uid = $2 AND hour >= $3 AND hour < $4
+    GROUP BY 1, 2, 3 LIMIT $6
     """
-    rows = await tx.fetch(sql, organization_id, prompt_uid, start, end, most)
-    return [(_key_of(row), _figures_of(row)) for row in rows]
+    rows = await tx.fetch(sql, organization_id, prompt_uid, start, end, unit, most)
+    return [((row["start"], row["version"], row["label"]), _figures_of(row)) for row in rows]
 
 
 async def outcomes(
-    tx: Transaction, organization_id: UUID, prompt_uid: UUID, start: datetime, end: datetime, most: int
-) -> Sequence[tuple[datetime, int, str, Metric, int, float]]:
-    """By hour, version, label and metric: how often, and the mean."""
+    tx: Transaction, organization_id: UUID, prompt_uid: UUID, start: datetime, end: datetime, unit: str, most: int
+) -> Sequence[tuple[Place, Metric, int, float]]:
+    """How often each metric was measured in a span, and the sum, by `hour` or `day` (UTC), at most so many."""
     sql = """
-    SELECT date_trunc('hour', created_at, 'UTC') AS hour, version, label, metric, count(*) AS outcomes,
-           avg(outcome) AS mean
-    FROM prompt_outcomes
-    WHERE organization_id = $1 AND prompt_uid = $2 AND created_at >= $3 AND created_at < $4
-    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT $5
+    SELECT date_trunc($5, created_at, 'UTC') AS start, version, label, metric, count(*) AS outcomes,
+           sum(outcome) AS total
+    FROM prompt_outcomes WHERE organization_id = $1 AND prompt_uid = $2 AND created_at >= $3 AND created_at < $4
+    GROUP BY 1, 2, 3, 4 LIMIT $6
     """
-    rows = await tx.fetch(sql, organization_id, prompt_uid, start, end, most)
+    rows = await tx.fetch(sql, organization_id, prompt_uid, start, end, unit, most)
     return [
-        (row["hour"], row["version"], row["label"], Metric(row["metric"]), row["outcomes"], row["mean"]) for row in rows
+        ((row["start"], row["version"], row["label"]), Metric(row["metric"]), row["outcomes"], row["total"])
+        for row in rows
     ]
 
 
-async def forget(tx: Transaction, keep: timedelta) -> int:
-    """Delete some of what is older, or whose prompt or experiment is gone; how many rows (a system transaction)."""
-    deleted = 0
-    for sql, args in (
-        ("SELECT ctid FROM prompt_figures WHERE hour < now() - $1::interval", (keep,)),
-        ("SELECT ctid FROM prompt_outcomes WHERE created_at < now() - $1::interval AND experiment_id IS NULL", (keep,)),
-        (f"SELECT ctid FROM prompt_figures f WHERE {_NO_PROMPT.format('f')}", ()),
-        (f"SELECT ctid FROM prompt_outcomes o WHERE {_NO_PROMPT.format('o')}", ()),
-        (f"SELECT ctid FROM prompt_exposures x WHERE {_NO_EXPERIMENT}", ()),
-    ):
-        table = sql.split()[3]
-        tag = await tx.execute(f"DELETE FROM {table} WHERE ctid IN ({sql} LIMIT {BATCH})", *args)
-        deleted = max(deleted, int(tag.rpartition(" ")[2]))
-    return deleted
+async def forget(tx: Transaction, keep: timedelta) -> bool:
+    """Delete some of what is older, or whose prompt or experiment is gone (a system transaction); whether more is."""
+    found = [await _delete(tx, table, condition, keep) for table, condition in _OLD]
+    found += [await _delete(tx, table, condition) for table, condition in _LEFT_BEHIND]
+    return any(found)
 
 
-_NO_PROMPT = (
-    "NOT EXISTS (SELECT FROM prompts p WHERE p.organization_id = {0}.organization_id AND p.uid = {0}.prompt_uid)"
-)
+async def _delete(tx: Transaction, table: str, condition: str, *args: timedelta) -> bool:
+    sql = f"DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM {table} t WHERE {condition} LIMIT {BATCH})"
+    return await tx.execute(sql, *args) == f"DELETE {BATCH}"
+
+
+_NO_PROMPT = "NOT EXISTS (SELECT FROM prompts p WHERE p.organization_id = t.organization_id AND p.uid = t.prompt_uid)"
 _NO_EXPERIMENT = (
     "NOT EXISTS (SELECT FROM prompt_experiments e"
-    " WHERE e.organization_id = x.organization_id AND e.id = x.experiment_id)"
+    " WHERE e.organization_id = t.organization_id AND e.id = t.experiment_id)"
+)
+_OLD = (
+    ("prompt_figures", "hour < now() - $1::interval"),
+    ("prompt_outcomes", "created_at < now() - $1::interval AND experiment_id IS NULL"),
+)
+_LEFT_BEHIND = (
+    ("prompt_figures", _NO_PROMPT),
+    ("prompt_outcomes", _NO_PROMPT),
+    ("prompt_exposures", _NO_EXPERIMENT),
 )
 
 
@@ -164,10 +174,6 @@ def _counts(counted: Figures) -> tuple[Any, ...]:
         counted.output_tokens,
         counted.cost_micros,
     )
-
-
-def _key_of(row: Any) -> FigureKey:
-    return FigureKey(row["organization_id"], row["prompt_uid"], row["hour"], row["version"], row["label"])
 
 
 def _figures_of(row: Any) -> Figures:
