@@ -56,6 +56,7 @@ class Expanding:
             known = await self._ready(whole, version_name(version.prompt_id, version.version))
             if generation == self._heads.generation:
                 head.filled[version.version] = known
+                self._heads.grew(tenant.organization_id, head, known, lasting=known.is_lasting)
         return known
 
     async def _ready(self, whole: _Whole, path: str) -> Filled:

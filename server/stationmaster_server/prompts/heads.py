@@ -22,7 +22,10 @@ from stationmaster_server.templating.templates import Ready
 
 LIFETIME = timedelta(seconds=1)
 """The promise about labels that moved, should a notification be lost."""
-_MOST_KEPT = 5_000
+_MOST_BYTES = 64 * 1024 * 1024
+"""Of all prompts with their versions, texts put together and customizations, about."""
+_ENTRY_BYTES = 2_000
+"""What anything that is kept takes besides what stands in it, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,11 @@ class Filled:
     parts: frozenset[str]
     absent: frozenset[str]
     """Variables that are left out when they are not given: the template has something in their place."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is made of nothing but a version, which never changes."""
+        return len(self.parts) == 1
 
 
 @dataclass(slots=True)
@@ -51,6 +59,10 @@ class Head:
     """Of each user that rendered it, by agent."""
     composed: dict[UUID, tuple[Filled, Ready]] = field(default_factory=dict)
     """By customization: what it was put together with, and the whole."""
+    size: int = 0
+    """In bytes, about."""
+    lasting: int = 0
+    """Of it what the prompt's next head takes over."""
 
     @classmethod
     def of(cls, prompt: Prompt, experiments: Sequence[Experiment] = ()) -> Head:
@@ -76,7 +88,7 @@ class Heads:
     def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
         self._kept: dict[UUID, dict[str, Head]] = {}
-        self._count = 0
+        self._size = 0
         self.generation = 0
         """Grows with all that is forgotten: what was found out across such a moment must not be kept."""
         self._asking: dict[tuple[UUID, str], asyncio.Task[Head | None]] = {}
@@ -107,6 +119,7 @@ class Heads:
                 known = await store.version(tx, tenant.organization_id, head.prompt.prompt_id, number)
             if known is not None:
                 head.versions[number] = known
+                self.grew(tenant.organization_id, head, known, lasting=True)
         return known
 
     async def customizations(self, tenant: Tenant, head: Head) -> Mapping[str, Customization]:
@@ -116,7 +129,17 @@ class Heads:
             async with self._database.tenant(tenant, read=True) as tx:
                 known = await customization_store.of_user(tx, tenant, head.prompt.prompt_id)
             head.customizations[tenant.user_id] = known
+            self.grew(tenant.organization_id, head, known)
         return known
+
+    def grew(self, organization_id: UUID, head: Head, by: object, *, lasting: bool = False) -> None:
+        """Count something more that a head holds; when all hold too much, all are forgotten."""
+        added = _size(by)
+        head.size += added
+        head.lasting += added if lasting else 0
+        if self._kept.get(organization_id, {}).get(head.prompt.prompt_id) is head:
+            self._size += added
+            self._bound()
 
     async def changed(self, tx: Transaction, organization_id: UUID, prompt_id: str) -> None:
         """A transaction changes a prompt: with its commit, every server forgets what it knew of it."""
@@ -130,7 +153,8 @@ class Heads:
         of_organization = self._kept.get(organization_id)
         if of_organization is None:
             return
-        self._count -= of_organization.pop(prompt_id, None) is not None
+        gone = of_organization.pop(prompt_id, None)
+        self._size -= gone.size if gone is not None else 0
         for head in of_organization.values():
             for number in [n for n, filled in head.filled.items() if prompt_id in filled.parts]:
                 del head.filled[number]
@@ -138,9 +162,8 @@ class Heads:
     def _heard(self, payload: str | None) -> None:
         if payload is None:
             self.generation += 1
-            self._kept.clear()
+            self._clear()
             self._asking.clear()
-            self._count = 0
         else:
             organization, _, prompt_id = payload.partition("/")
             self.forget(UUID(organization), prompt_id)
@@ -162,13 +185,29 @@ class Heads:
                 del self._asking[key]
 
     def _keep(self, organization_id: UUID, head: Head) -> None:
-        if self._count >= _MOST_KEPT:
-            self._kept.clear()
-            self._count = 0
         of_organization = self._kept.setdefault(organization_id, {})
         before = of_organization.get(head.prompt.prompt_id)
-        self._count += before is None
-        if before is not None and before.prompt.etag == head.prompt.etag and before.prompt.uid == head.prompt.uid:
-            head.versions |= before.versions
-            head.filled |= {n: filled for n, filled in before.filled.items() if len(filled.parts) == 1}
+        head.size = _size(head.prompt)
+        if before is not None:
+            self._size -= before.size
+            if before.prompt.etag == head.prompt.etag and before.prompt.uid == head.prompt.uid:
+                head.versions |= before.versions
+                head.filled |= {n: filled for n, filled in before.filled.items() if filled.is_lasting}
+                head.lasting = before.lasting
+                head.size += head.lasting
         of_organization[head.prompt.prompt_id] = head
+        self._size += head.size
+        self._bound()
+
+    def _bound(self) -> None:
+        if self._size > _MOST_BYTES:  # what is still needed is read again
+            self._clear()
+
+    def _clear(self) -> None:
+        self._kept.clear()
+        self._size = 0
+
+
+def _size(held: object) -> int:
+    """About how many bytes it takes: it is texts for the most part."""
+    return _ENTRY_BYTES + len(repr(held))

@@ -90,7 +90,7 @@ class Rendering:
         if request.customized:
             custom = await self._customization(tenant, head, request.agent_id)
         if custom is not None:
-            ready = _composed(head, filled, custom)
+            ready = self._composed(tenant, head, filled, custom)
             declared = {variable.name for variable in filled.variables}
             given = {name: value for name, value in custom.variables.items() if name in declared} | dict(given)
         values = check_values(filled.variables, given)
@@ -106,6 +106,25 @@ class Rendering:
         if not known:
             return None
         return known.get(agent_id) or known.get("")
+
+    def _composed(self, tenant: Tenant, head: Head, filled: Filled, custom: Customization) -> Ready:
+        """The version and the customization as one template."""
+        if not custom.template:
+            return filled.ready
+        known = head.composed.get(custom.id)
+        if known is not None and known[0] is filled:
+            return known[1]
+        match custom.mode:
+            case CustomizationMode.APPEND:
+                text = f"{filled.ready.text}\n\n{custom.template}"
+            case CustomizationMode.PREPEND:
+                text = f"{custom.template}\n\n{filled.ready.text}"
+            case CustomizationMode.REPLACE:
+                text = custom.template
+        ready = Ready.of(text)
+        head.composed[custom.id] = (filled, ready)
+        self._heads.grew(tenant.organization_id, head, ready)
+        return ready
 
 
 def select(head: Head, target: Target, context: Mapping[str, Any], unit: str) -> tuple[Selection, list[RuleOutcome]]:
@@ -141,22 +160,3 @@ def _labelled(head: Head, label: str, reason: SelectionReason, unit: str, rule: 
             ids = experiment.id, variant.variant_id
             return Selection(prompt.prompt_id, prompt.uid, variant.version, label, reason, rule, *ids)
     return Selection(prompt.prompt_id, prompt.uid, version, label, reason, rule)
-
-
-def _composed(head: Head, filled: Filled, custom: Customization) -> Ready:
-    """The version and the customization as one template."""
-    if not custom.template:
-        return filled.ready
-    known = head.composed.get(custom.id)
-    if known is not None and known[0] is filled:
-        return known[1]
-    match custom.mode:
-        case CustomizationMode.APPEND:
-            text = f"{filled.ready.text}\n\n{custom.template}"
-        case CustomizationMode.PREPEND:
-            text = f"{custom.template}\n\n{filled.ready.text}"
-        case CustomizationMode.REPLACE:
-            text = custom.template
-    ready = Ready.of(text)
-    head.composed[custom.id] = (filled, ready)
-    return ready
