@@ -147,9 +147,8 @@ async def test_tokens_and_cost_of_turns_are_in_the_analytics(all_of: Everything)
     assert total.output_tokens > 0
 
 
-async def test_an_answer_that_was_cut_tells_its_version_too(all_of: Everything) -> None:
-    await create(all_of.prompts, "p", "x")
-    session = await all_of.session("p")
+async def cut(all_of: Everything, session: str) -> None:
+    """A turn that is cancelled once its answer has begun."""
     request = session_pb2.SendMessageRequest(session=session, text="/say 100000")
     cancelled = False
     async with asyncio.timeout(30):
@@ -158,7 +157,38 @@ async def test_an_answer_that_was_cut_tells_its_version_too(all_of: Everything) 
                 cancelled = True
                 await all_of.sessions.CancelTurn(session_pb2.CancelTurnRequest(name=turns[0]))
     assert cancelled
+
+
+async def test_an_answer_that_was_cut_tells_its_version_too(all_of: Everything) -> None:
+    await create(all_of.prompts, "p", "x")
+    session = await all_of.session("p")
+    await cut(all_of, session)
     assert await all_of.provenances(session) == [("prompts/p/versions/1", "")]
+
+
+async def test_answers_that_were_cut_or_failed_count_for_their_prompt_as_for_their_session(
+    all_of: Everything,
+) -> None:
+    await create(all_of.prompts, "p", "x", "production")
+    session = await all_of.session("p")
+
+    async def figures() -> tuple[int, int, int, int, int]:
+        answer = await all_of.prompts.GetPromptAnalytics(pb.GetPromptAnalyticsRequest(name="prompts/p"))
+        (total,) = answer.totals
+        used = (await all_of.sessions.GetSession(session_pb2.GetSessionRequest(name=session))).usage
+        counted = (total.model_calls, total.input_tokens, total.output_tokens, total.cost_micros)
+        assert counted == (used.model_calls, used.input_tokens, used.output_tokens, used.cost_micros)
+        return total.renders, *counted
+
+    await cut(all_of, session)
+    renders, calls, *_ = after_cut = await figures()
+    assert (renders, calls) == (1, 1)
+    assert (await all_of.send(session, "/say 3\n/fail auth")).state == events.TURN_STATE_FAILED
+    renders, calls, *_ = after_failure = await figures()
+    assert renders == 2
+    assert calls > after_cut[1]
+    await all_of.send(session)
+    assert (await figures())[:2] == (3, after_failure[1] + 1)
 
 
 async def test_a_task_sends_a_prompt_and_tells_which_version(all_of: Everything) -> None:

@@ -27,9 +27,16 @@ class Record(Protocol):
     """Where it is noted what model calls used; `prompts.recording.Recorder` is the one there is."""
 
     def used(
-        self, organization_id: UUID, selection: Selection, input_tokens: int, output_tokens: int, cost_micros: int
+        self,
+        organization_id: UUID,
+        selection: Selection,
+        *,
+        model_calls: int,
+        input_tokens: int,
+        output_tokens: int,
+        cost_micros: int,
     ) -> None:
-        """A model call that was instructed by a version."""
+        """Model calls that were instructed by a version."""
         ...
 
 
@@ -74,7 +81,12 @@ class Instructions:
         return Instructed(rendered.text, selection.version_name, variant, selection)
 
     def used(self, tenant: Tenant, instructed: Instructed, usage: Usage) -> None:
-        """Note what a model call used."""
+        """Note what model calls used."""
         self._record.used(
-            tenant.organization_id, instructed.selection, usage.input_tokens, usage.output_tokens, usage.cost_micros
+            tenant.organization_id,
+            instructed.selection,
+            model_calls=usage.model_calls,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_micros=usage.cost_micros,
         )

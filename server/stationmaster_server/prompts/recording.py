@@ -76,11 +76,18 @@ class Recorder:
             self._expose(Exposure(organization_id, selection.experiment_id, unit, selection.variant))
 
     def used(
-        self, organization_id: UUID, selection: Selection, input_tokens: int, output_tokens: int, cost_micros: int
+        self,
+        organization_id: UUID,
+        selection: Selection,
+        *,
+        model_calls: int,
+        input_tokens: int,
+        output_tokens: int,
+        cost_micros: int,
     ) -> None:
-        """A model call that was instructed by a version."""
+        """Model calls that were instructed by a version."""
         figures = self._of(organization_id, selection)
-        figures.model_calls += 1
+        figures.model_calls += model_calls
         figures.input_tokens += input_tokens
         figures.output_tokens += output_tokens
         figures.cost_micros += cost_micros

@@ -248,12 +248,16 @@ class Execution:
         self._step = event.step
         await self._steps.answered(self._turn, event, partial, spending.reservation, used)
         spending.settled()
-        if self._instructed is not None:
-            self._services.instructions.used(self._begun.caller.tenant, self._instructed, event.usage)
+        self._tell_prompt(event.usage)
         self._forget_deltas()
         self._finished = not event.calls
         if event.calls and spending.quota_left is not None:
             spending.quota_left = await self._services.quotas.left(self._begun.caller)
+
+    def _tell_prompt(self, used: Usage) -> None:
+        """The figures of a prompt have every model call that it instructed, also one that was cut or failed."""
+        if self._instructed is not None and used.model_calls:
+            self._services.instructions.used(self._begun.caller.tenant, self._instructed, used)
 
     @property
     def _turn(self) -> Turn:
@@ -293,12 +297,14 @@ class Execution:
         spending.count(used)
         before = self._taken_back(partial)
         await self._steps.ask_about(self._turn, breach, before, used, spending.reservation)
+        self._tell_prompt(used)
 
     async def _end(self, ending: Ending, *before: NewEvent, used: Usage | None = None) -> None:
         partial = await self._partial()
         used = (self._spending.cut(partial.text) if used is None else used) + self._clock.lap()
         self._spending.count(used)
         await self._steps.finish(self._turn, ending, before, partial, used, self._spending.reservation)
+        self._tell_prompt(used)
 
 
 def _current_task() -> asyncio.Task[object]:
