@@ -110,6 +110,21 @@ async def test_rules_that_cannot_be_are_refused_each_by_its_path(ruled: PromptSe
     }
 
 
+async def test_a_rule_names_a_version_that_the_same_change_makes_and_none_beyond(
+    prompts: PromptServiceAsyncStub,
+) -> None:
+    rule = pb.PromptRule(condition='language == "de"', version=2)
+    prompt = pb.Prompt(template="one", context_attributes=ATTRIBUTES, rules=[rule])
+    new = pb.CreatePromptRequest(prompt_id="p", prompt=prompt, labels=["production"])
+    assert (await refused(prompts.CreatePrompt(new))).fields == ["prompt.rules[0].version"]
+    await create(prompts, "p", "one", "production", context_attributes=ATTRIBUTES)
+    alone = pb.UpdatePromptRequest(prompt=pb.Prompt(name="prompts/p", rules=[rule]))
+    refusal = await refused(prompts.UpdatePrompt(alone))
+    assert (refusal.fields, "1 version" in refusal.message) == (["prompt.rules[0].version"], True)
+    await revise(prompts, "p", "two", rules=[rule])
+    assert (await render(prompts, "p", context={"language": "de"})).text == "two"
+
+
 async def test_the_default_can_be_another_label(prompts: PromptServiceAsyncStub) -> None:
     await create(prompts, "p", "one", "production", default_label="staging")
     await revise(prompts, "p", "two", "staging")
