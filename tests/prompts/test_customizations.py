@@ -157,7 +157,7 @@ async def test_row_level_security_keeps_users_of_one_organization_apart(
         await tx.execute(
             "INSERT INTO prompts (organization_id, prompt_id, uid, display_name, description, tags, protected_labels,"
             " default_label, attributes, rules, latest_version, etag)"
-            " VALUES ($1, 'p', $2, '', '', '{}', '{}', '', '[]', '[]', 1, 'e')",
+            " VALUES ($1, 'p', $2, '', '', '[]', '{}', '', '[]', '[]', 1, 'e')",
             tenant.organization_id,
             new_id(),
         )

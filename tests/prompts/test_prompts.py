@@ -71,7 +71,7 @@ async def test_what_changes_no_text_makes_no_version(prompts: PromptServiceAsync
     await create(prompts, "p", "one")
     prompt = pb.Prompt(name="prompts/p", display_name="A prompt", template="one", tags=["b", "a"])
     changed = await prompts.UpdatePrompt(pb.UpdatePromptRequest(prompt=prompt))
-    assert (changed.latest_version, changed.display_name, list(changed.tags)) == (1, "A prompt", ["a", "b"])
+    assert (changed.latest_version, changed.display_name, list(changed.tags)) == (1, "A prompt", ["b", "a"])
 
 
 async def test_a_stale_etag_is_refused(prompts: PromptServiceAsyncStub) -> None:
@@ -203,8 +203,8 @@ async def test_the_difference_of_two_versions(prompts: PromptServiceAsyncStub) -
 
 
 async def test_prompts_are_listed_by_tag_and_label(prompts: PromptServiceAsyncStub) -> None:
-    await create(prompts, "a", "x", "production", tags=["code"])
-    await create(prompts, "b", "x", "staging", tags=["prose"])
+    await create(prompts, "a", "x", "production", tags=["code", "lang:en"])
+    await create(prompts, "b", "x", "staging", tags=["prose", "lang:en"])
 
     async def ids(condition: str) -> list[str]:
         answer = await prompts.ListPrompts(pb.ListPromptsRequest(filter=condition, order_by="prompt_id"))
@@ -212,8 +212,9 @@ async def test_prompts_are_listed_by_tag_and_label(prompts: PromptServiceAsyncSt
 
     assert await ids("") == ["prompts/a", "prompts/b"]
     assert await ids("labels:production") == ["prompts/a"]
-    assert await ids('tags.prose = "true"') == ["prompts/b"]
-    assert await ids("tags:code") == ["prompts/a"]
+    assert await ids("tags:prose") == ["prompts/b"]
+    assert await ids('tags:"lang:en"') == ["prompts/a", "prompts/b"]
+    assert await ids('labels.production = "1"') == ["prompts/a"]
 
 
 async def test_a_deleted_prompt_is_gone_and_its_id_can_be_used_again(prompts: PromptServiceAsyncStub) -> None:

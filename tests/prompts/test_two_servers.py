@@ -106,7 +106,7 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(
     insert = (
         "INSERT INTO prompts (organization_id, prompt_id, uid, display_name, description, tags, protected_labels,"
         " default_label, attributes, rules, latest_version, etag)"
-        " VALUES ($1, 'p', gen_random_uuid(), $2, '', '{}', '{}', '', '[]', '[]', 1, 'e')"
+        " VALUES ($1, 'p', gen_random_uuid(), $2, '', '[]', '{}', '', '[]', '[]', 1, 'e')"
     )
     version = (
         "INSERT INTO prompt_versions (organization_id, prompt_id, version, template, variables, includes, included_ids,"

@@ -88,7 +88,7 @@ def prompt_to_proto(prompt: Prompt) -> pb.Prompt:
         uid=str(prompt.uid),
         display_name=prompt.display_name,
         description=prompt.description,
-        tags=sorted(prompt.tags),
+        tags=prompt.tags,
         template=shown.template,
         variables=[variable_to_proto(variable) for variable in shown.variables],
         version=shown.version,

@@ -201,7 +201,7 @@ def _changeable(prompt: Prompt) -> tuple[Any, ...]:
     return (
         prompt.display_name,
         prompt.description,
-        dict.fromkeys(prompt.tags, "true"),
+        list(prompt.tags),
         list(prompt.protected_labels),
         prompt.default_label,
         variables_to_json(prompt.attributes),

@@ -20,7 +20,6 @@ prompts = tenant_table(
     Column("uid", Uuid, nullable=False),
     Column("display_name", Text, nullable=False),
     Column("description", Text, nullable=False),
-    # Beside `tags`, an object of them, because lists filter by keys.
     Column("tags", JSONB, nullable=False),
     Column("protected_labels", ARRAY(Text), nullable=False),
     Column("default_label", Text, nullable=False),
