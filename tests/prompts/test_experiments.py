@@ -62,8 +62,9 @@ async def test_without_a_unit_before_the_start_and_after_the_end_the_label_is_gi
 
 async def test_concluding_moves_the_label_to_the_winner_in_one_step(tried: PromptServiceAsyncStub) -> None:
     running = await started(tried)
-    refusal = await refused(label(tried, "p", "production", 2))
-    assert (refusal.reason, running.name in refusal.message) == ("PROMPT_IN_USE", True)
+    for attempt in (label(tried, "p", "production", 2), revise(tried, "p", "three", "production")):
+        refusal = await refused(attempt)
+        assert (refusal.reason, running.name in refusal.message) == ("PROMPT_IN_USE", True)
     unknown = pb.ConcludeExperimentRequest(name=running.name, winner="nobody")
     assert (await refused(tried.ConcludeExperiment(unknown))).fields == ["winner"]
     concluded = await tried.ConcludeExperiment(pb.ConcludeExperimentRequest(name=running.name, winner="treatment"))

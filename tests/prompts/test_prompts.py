@@ -128,6 +128,7 @@ async def test_a_protected_label_is_moved_by_administrators_only(
             label(member, "p", "production", 2),
             label(member, "p", "production", 0),
             revise(member, "p", "three", "production"),
+            create(member, "q", "one", protected_labels=["production"]),
             member.DeletePrompt(pb.DeletePromptRequest(name="prompts/p", force=True)),
             member.UpdatePrompt(
                 pb.UpdatePromptRequest(
@@ -138,6 +139,17 @@ async def test_a_protected_label_is_moved_by_administrators_only(
             assert (await refused(attempt)).reason == "ROLE_INSUFFICIENT"
         assert (await render(member, "p")).text == "one"
     await label(prompts, "p", "production", 2)
+    assert (await render(prompts, "p")).text == "two"
+
+
+async def test_a_label_is_not_moved_to_what_cannot_be_filled_in(prompts: PromptServiceAsyncStub) -> None:
+    await create(prompts, "part", "x")
+    await create(prompts, "p", '{% include "part" %}')
+    await revise(prompts, "p", "two", "production")
+    assert (await refused(label(prompts, "p", "latest", 1))).fields == ["label"]
+    await prompts.DeletePrompt(pb.DeletePromptRequest(name="prompts/part", force=True))
+    assert (await refused(label(prompts, "p", "production", 1))).reason == "PROMPT_MISSING"
+    assert (await refused(label(prompts, "p", "missing", 0))).code == "NOT_FOUND"
     assert (await render(prompts, "p")).text == "two"
 
 
