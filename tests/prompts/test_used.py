@@ -97,7 +97,8 @@ async def test_a_prompt_that_is_not_there_is_refused_when_it_is_named_and_told_w
     all_of: Everything,
 ) -> None:
     await create(all_of.prompts, "p", "x", "production")
-    for prompt in ("nobody", "p@nowhere", "p@7"):
+    await create(all_of.prompts, "unset", "x", default_label="staging")
+    for prompt in ("nobody", "p@nowhere", "p@7", "unset"):
         assert (await refused(all_of.session(prompt))).reason == "PROMPT_MISSING"
         spec = agent_pb2.AgentSpec(model="demo", prompt=prompt)
         request = agent_pb2.CreateAgentRequest(agent_id="a", agent=agent_pb2.Agent(spec=spec))

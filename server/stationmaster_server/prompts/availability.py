@@ -7,7 +7,7 @@ from uuid import UUID
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import FailedPrecondition, InvalidArgument, PreconditionViolation, Reason
 from stationmaster_server.prompts import store
-from stationmaster_server.prompts.model import LATEST, prompt_name
+from stationmaster_server.prompts.model import prompt_name
 from stationmaster_server.prompts.reference import FORMS, Reference, parse
 
 
@@ -23,11 +23,11 @@ async def require(tx: Transaction, organization_id: UUID, text: str, field: str)
     """Raises InvalidArgument for what is no reference, FailedPrecondition(PROMPT_MISSING) for what is not there."""
     reference = reference_of(text, field)
     prompt = await store.get(tx, organization_id, reference.prompt_id)
-    label, version = reference.target.label, reference.target.version
     if prompt is None:
         why = f"there is no {prompt_name(reference.prompt_id)}"
-    elif label not in ("", LATEST) and label not in prompt.labels:
+    elif (version := prompt.version_of(reference.target)) is None:
         known = ", ".join(sorted(prompt.labels)) or "none"
+        label = reference.target.label or prompt.usual_label
         why = f"{prompt_name(reference.prompt_id)} has no label {label!r}; it has {known}"
     elif version > prompt.latest_version:
         why = f"{prompt_name(reference.prompt_id)} has {prompt.latest_version} versions"

@@ -20,7 +20,7 @@ from stationmaster_server.prompts import customization_store, store
 from stationmaster_server.prompts.checking import Checking
 from stationmaster_server.prompts.expanding import Expanding
 from stationmaster_server.prompts.heads import Heads
-from stationmaster_server.prompts.model import Customization, Prompt, customization_name, prompt_name
+from stationmaster_server.prompts.model import Customization, Prompt, Target, customization_name, prompt_name
 from stationmaster_server.prompts.service import found
 
 UPDATABLE = frozenset({"template", "mode", "variables", "disabled"})
@@ -128,7 +128,8 @@ class Customizations:
         head = await self._heads.get(caller.tenant, one.prompt_id)
         if head is None:
             raise NotFound("Prompt", prompt_name(one.prompt_id))
-        version = await self._heads.version(caller.tenant, head, head.default()[0] or head.prompt.latest_version)
+        number = head.prompt.version_of(Target()) or head.prompt.latest_version
+        version = await self._heads.version(caller.tenant, head, number)
         filled = await self._expanding.filled(caller.tenant, head, version or head.prompt.shown)
         await self._checking.customization(one, filled.variables)
 

@@ -9,7 +9,7 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.prompts.heads import Filled, Head, Heads
 from stationmaster_server.prompts.model import Version, prompt_name, version_name
-from stationmaster_server.prompts.reference import FORMS, Reference, parse
+from stationmaster_server.prompts.reference import FORMS, parse
 from stationmaster_server.templating.model import Variable
 from stationmaster_server.templating.templates import Ready, Templates
 
@@ -99,17 +99,11 @@ class Expanding:
         of = walk.instead.get(reference.prompt_id) or await self._heads.get(walk.tenant, reference.prompt_id)
         if of is None:
             raise _missing(version, name, f"there is no {prompt_name(reference.prompt_id)}")
-        number = _number(of, reference)
+        number = of.prompt.version_of(reference.target)
         found = await self._heads.version(walk.tenant, of, number) if number else None
         if found is None:
             raise _missing(version, name, f"{prompt_name(reference.prompt_id)} has no such version or label")
         return await self._whole(walk, of, found)
-
-
-def _number(head: Head, reference: Reference) -> int | None:
-    if reference.target.version:
-        return reference.target.version
-    return head.labelled(reference.target.label) if reference.target.label else head.default()[0]
 
 
 def _missing(version: Version, name: str, why: str) -> FailedPrecondition:

@@ -15,7 +15,7 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.prompts import customization_store, experiment_store, store
 from stationmaster_server.prompts.experiment_model import Experiment
-from stationmaster_server.prompts.model import LATEST, PRODUCTION, Customization, Prompt, Rule, Version
+from stationmaster_server.prompts.model import Customization, Prompt, Rule, Version
 from stationmaster_server.prompts.selection import by_priority
 from stationmaster_server.templating.model import Variable
 from stationmaster_server.templating.templates import Ready
@@ -69,17 +69,6 @@ class Head:
         """A prompt as it was just read."""
         until = time.monotonic() + LIFETIME.total_seconds()
         return cls(prompt, by_priority(prompt.rules), until, experiments, {prompt.shown.version: prompt.shown})
-
-    def labelled(self, label: str) -> int | None:
-        """The version that a label points to."""
-        return self.prompt.latest_version if label == LATEST else self.prompt.labels.get(label)
-
-    def default(self) -> tuple[int | None, str]:
-        """The version that is taken where nothing else is said, and its label; None when the label is not there."""
-        label = self.prompt.default_label
-        if not label:
-            label = PRODUCTION if PRODUCTION in self.prompt.labels else LATEST
-        return self.labelled(label), label
 
 
 class Heads:

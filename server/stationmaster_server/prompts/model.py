@@ -63,6 +63,19 @@ class Prompt:
     updated_at: datetime
     shown: Version
 
+    @property
+    def usual_label(self) -> str:
+        """The label that is taken where nothing else is said."""
+        return self.default_label or (PRODUCTION if PRODUCTION in self.labels else LATEST)
+
+    def labelled(self, label: str) -> int | None:
+        """The version that a label points to; None when it is not there."""
+        return self.latest_version if label == LATEST else self.labels.get(label)
+
+    def version_of(self, target: Target, otherwise: str = "") -> int | None:
+        """The version that is wanted, by number or label; `otherwise`: the label where neither is said."""
+        return target.version or self.labelled(target.label or otherwise or self.usual_label)
+
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:

@@ -18,8 +18,7 @@ from stationmaster_server.prompts.assignment import assign
 from stationmaster_server.prompts.experiment_model import Experiment, Metric, Variant, require_started
 from stationmaster_server.prompts.experiments import found_experiment
 from stationmaster_server.prompts.figure_model import Exposure, Outcome
-from stationmaster_server.prompts.heads import Head
-from stationmaster_server.prompts.model import Prompt, prompt_name, version_name
+from stationmaster_server.prompts.model import Prompt, Target, prompt_name, version_name
 from stationmaster_server.prompts.service import found, found_version
 
 
@@ -74,7 +73,7 @@ class Outcomes:
                 _require_same(experiment, variant, outcome)
                 return replace(outcome, version=variant.version, label=experiment.label, variant=variant.variant_id)
             outcome = replace(outcome, experiment_id=None)
-        version = outcome.version or Head.of(prompt).default()[0] or prompt.latest_version
+        version = prompt.version_of(Target(outcome.version)) or prompt.latest_version
         if version != prompt.latest_version:
             known = await store.version(tx, organization_id, prompt.prompt_id, version)
             found_version(known, prompt.prompt_id, version)

@@ -145,15 +145,14 @@ def select(head: Head, target: Target, context: Mapping[str, Any], unit: str) ->
             if rule.version:
                 return Selection(prompt.prompt_id, prompt.uid, rule.version, "", SelectionReason.RULE, place), tried
             return _labelled(head, rule.label, SelectionReason.RULE, unit, place), tried
-    _, label = head.default()
-    return _labelled(head, label, SelectionReason.DEFAULT, unit), tried
+    return _labelled(head, prompt.usual_label, SelectionReason.DEFAULT, unit), tried
 
 
 def _labelled(head: Head, label: str, reason: SelectionReason, unit: str, rule: int = 0) -> Selection:
-    version = head.labelled(label)
-    if version is None:
-        raise no_label(head.prompt.prompt_id, label)
     prompt = head.prompt
+    version = prompt.labelled(label)
+    if version is None:
+        raise no_label(prompt.prompt_id, label)
     for experiment in head.experiments if unit else ():
         if experiment.label == label and (variant := assign(experiment, unit)) is not None:
             reason = SelectionReason.EXPERIMENT

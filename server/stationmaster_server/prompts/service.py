@@ -94,10 +94,10 @@ class PromptService:
         organization_id = caller.tenant.organization_id
         async with self._database.tenant(caller.tenant, read=True) as tx:
             prompt = found(await store.get(tx, organization_id, prompt_id), prompt_id)
-            number = target.version or (prompt.labels.get(target.label) if target.label != LATEST else 0)
-            if not number and target.label not in ("", LATEST):
+            number = prompt.version_of(target, LATEST)
+            if number is None:
                 raise no_label(prompt_id, target.label)
-            if not number or number == prompt.latest_version:
+            if number == prompt.latest_version:
                 return prompt
             version = await store.version(tx, organization_id, prompt_id, number)
         return replace(prompt, shown=found_version(version, prompt_id, number))
