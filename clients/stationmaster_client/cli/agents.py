@@ -175,10 +175,7 @@ async def delete(
     from google.protobuf.empty_pb2 import Empty
 
     await run.client.agents.delete(agent, force=force)
-    if run.out.as_json:
-        run.out.json(Empty())
-    else:
-        run.out.print(f"agents/{agent.removeprefix('agents/')} is deleted")
+    run.out.done(Empty(), f"agents/{agent.removeprefix('agents/')} is deleted")
 
 
 @command(app, "models")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.experiments_shown import comparison_row, described, row, variant_rows
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 app = group("Experiments: which version of a prompt does better.")
 
-Experiment = Annotated[str, typer.Argument(help="The experiment's id; - is the newest.", metavar="EXPERIMENT")]
+Experiment = Annotated[
+    str, typer.Argument(help="Id or name; the end of an id is enough, - is the newest.", metavar="EXPERIMENT")
+]
 
 
 @command(app, "create")
@@ -92,13 +95,13 @@ async def list_experiments(run: Run, condition: Filter = "", order_by: OrderBy =
 @command(app, "show")
 async def show_experiment(run: Run, experiment: Experiment) -> None:
     """Show one experiment."""
-    described(run, await run.client.experiments.get(await _named(run, experiment)))
+    described(run, await run.client.experiments.get(await resolve.experiment(run.client, experiment)))
 
 
 @command(app, "start")
 async def start(run: Run, experiment: Experiment) -> None:
     """Assign its variants from now on."""
-    described(run, await run.client.experiments.start(await _named(run, experiment)))
+    described(run, await run.client.experiments.start(await resolve.experiment(run.client, experiment)))
 
 
 @command(app, "stop")
@@ -106,7 +109,7 @@ async def stop(
     run: Run, experiment: Experiment, reason: Annotated[str, typer.Option("--reason", help="Why.")] = ""
 ) -> None:
     """Give its label to all again."""
-    described(run, await run.client.experiments.stop(await _named(run, experiment), reason))
+    described(run, await run.client.experiments.stop(await resolve.experiment(run.client, experiment), reason))
 
 
 @command(app, "conclude")
@@ -116,13 +119,13 @@ async def conclude(
     winner: Annotated[str, typer.Option("--winner", help="The variant whose version the label moves to.")] = "",
 ) -> None:
     """End it; its label moves to the winner, if there is one."""
-    described(run, await run.client.experiments.conclude(await _named(run, experiment), winner))
+    described(run, await run.client.experiments.conclude(await resolve.experiment(run.client, experiment), winner))
 
 
 @command(app, "results")
 async def results(run: Run, experiment: Experiment) -> None:
     """Show what it has shown so far, with intervals that hold however often you look."""
-    shown = await run.client.experiments.results(await _named(run, experiment))
+    shown = await run.client.experiments.results(await resolve.experiment(run.client, experiment))
     if run.out.as_json:
         run.out.json(shown)
         return
@@ -136,11 +139,3 @@ async def results(run: Run, experiment: Experiment) -> None:
     if shown.sample_ratio_mismatch:
         run.out.print(f"sample ratio mismatch (p = {shown.sample_ratio_p_value:.2g})", style="bold red")
     run.out.print(shown.advice, style="bold" if shown.leader else None)
-
-
-async def _named(run: Run, experiment: str) -> str:
-    if experiment != "-":
-        return experiment
-    async for newest in run.client.experiments.list(page_size=1):
-        return newest.name
-    raise CommandError("there are no experiments")

@@ -76,7 +76,4 @@ async def revoke(
 ) -> None:
     """Revoke a key for good."""
     revoked = await run.client.keys.revoke(await resolve.key(run.client, key))
-    if run.out.as_json:
-        run.out.json(revoked)
-    else:
-        run.out.print(f"{revoked.name} ({revoked.prefix}…) is revoked")
+    run.out.done(revoked, f"{revoked.name} ({revoked.prefix}…) is revoked")

@@ -163,10 +163,7 @@ async def remove(run: Run, server: Server, organization: given.Organization = Fa
     from google.protobuf.empty_pb2 import Empty
 
     await run.client.mcp.delete(server, level=level(organization))
-    if run.out.as_json:
-        run.out.json(Empty())
-    else:
-        run.out.print(f"mcpServers/{last(server)} is deleted")
+    run.out.done(Empty(), f"mcpServers/{last(server)} is deleted")
 
 
 @command(app, "check")

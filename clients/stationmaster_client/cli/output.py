@@ -76,6 +76,13 @@ class Output:
         """Print for people."""
         self.console.print(clean(text) if isinstance(text, str) else text, style=style, soft_wrap=True)
 
+    def done(self, message: Message, text: str) -> None:
+        """Say that something was done: as the message, or in words."""
+        if self.as_json:
+            self.json(message)
+        else:
+            self.print(text)
+
     def note(self, text: str, style: str = "dim") -> None:
         """Say something that is not the result."""
         self.errors.print(clean(text), style=style, soft_wrap=True)

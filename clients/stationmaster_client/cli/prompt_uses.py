@@ -60,14 +60,11 @@ async def outcome(
     noted = await run.client.prompts.record(
         prompt, number, figure, experiment=experiment, unit=unit, version=version, label=label
     )
-    if run.out.as_json:
-        run.out.json(noted)
-    else:
-        counted = f", for {noted.variant}" if noted.counted else ""
-        if experiment and not noted.counted:
-            why = "the unit has one already" if noted.variant else "the unit was given no variant"
-            counted = f", not for the experiment: {why}"
-        run.out.print(f"noted of {noted.prompt_version}{counted}")
+    counted = f", for {noted.variant}" if noted.counted else ""
+    if experiment and not noted.counted:
+        why = "the unit has one already" if noted.variant else "the unit was given no variant"
+        counted = f", not for the experiment: {why}"
+    run.out.done(noted, f"noted of {noted.prompt_version}{counted}")
 
 
 @command(app, "customize")
@@ -91,10 +88,7 @@ async def customize(
         agent=agent,
         variables=given.values(var, "--var"),
     )
-    if run.out.as_json:
-        run.out.json(made)
-    else:
-        run.out.print(f"{made.name} is yours")
+    run.out.done(made, f"{made.name} is yours")
 
 
 @command(app, "customizations")
@@ -127,7 +121,4 @@ async def uncustomize(
     from google.protobuf.empty_pb2 import Empty
 
     await run.client.prompts.uncustomize(full("prompts", name))
-    if run.out.as_json:
-        run.out.json(Empty())
-    else:
-        run.out.print(f"{name} is deleted")
+    run.out.done(Empty(), f"{name} is deleted")

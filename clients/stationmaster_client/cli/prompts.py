@@ -172,11 +172,8 @@ async def set_label(
     else:
         raise CommandError(f"{version!r} is no version: write a number, latest, or none")
     changed = await run.client.prompts.label(prompt, label, number)
-    if run.out.as_json:
-        run.out.json(changed)
-    else:
-        where = f"points to version {number}" if number else "is gone"
-        run.out.print(f"{label} of {changed.name} {where}")
+    where = f"points to version {number}" if number else "is gone"
+    run.out.done(changed, f"{label} of {changed.name} {where}")
 
 
 @command(app, "render")
@@ -230,10 +227,7 @@ async def delete(
     from google.protobuf.empty_pb2 import Empty
 
     await run.client.prompts.delete(prompt, force=force)
-    if run.out.as_json:
-        run.out.json(Empty())
-    else:
-        run.out.print(f"prompts/{last(prompt)} is deleted")
+    run.out.done(Empty(), f"prompts/{last(prompt)} is deleted")
 
 
 def _from_file(prompt_id: str, file: Path | None) -> tuple[str, pb.Prompt]:

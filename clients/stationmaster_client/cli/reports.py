@@ -93,10 +93,7 @@ async def get(run: Run, report: Report, output: Target = "", force: Force = Fals
         return
     target = free(output or _file_name(found), force=force)
     await save(run.client, found, target)
-    if run.out.as_json:
-        run.out.json(found)
-    else:
-        run.out.print(f"{target} ({size(found.size_bytes)})")
+    run.out.done(found, f"{target} ({size(found.size_bytes)})")
 
 
 @command(app, "open")

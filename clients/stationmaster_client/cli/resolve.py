@@ -29,12 +29,8 @@ def brief(name: str) -> str:
 
 async def session(client: Client, text: str) -> str:
     """A session's name; `-` is the one that changed last."""
-    newest_first = client.sessions.list(order_by="update_time desc", page_size=1 if text == "-" else 1000)
-    if text == "-":
-        async for found in newest_first:
-            return found.name
-        raise CommandError("there is no session yet", ExitCode.NOT_FOUND)
-    return await _one(newest_first, "sessions", text)
+    listing = client.sessions.list(order_by="update_time desc", page_size=_page(text))
+    return await _newest_or_one(listing, "sessions", text)
 
 
 async def user(client: Client, text: str) -> str:
@@ -68,22 +64,17 @@ async def permission(client: Client, text: str) -> str:
 
 async def report(client: Client, text: str) -> str:
     """A report's name; `-` is the newest."""
-    newest_first = client.reports.list(page_size=1 if text == "-" else 1000)
-    if text == "-":
-        async for found in newest_first:
-            return found.name
-        raise CommandError("there is no report yet", ExitCode.NOT_FOUND)
-    return await _one(newest_first, "reports", text)
+    return await _newest_or_one(client.reports.list(page_size=_page(text)), "reports", text)
 
 
 async def execution(client: Client, text: str) -> str:
     """An execution's name; `-` is the newest."""
-    newest_first = client.executions.list(page_size=1 if text == "-" else 1000)
-    if text == "-":
-        async for found in newest_first:
-            return found.name
-        raise CommandError("there is no execution yet", ExitCode.NOT_FOUND)
-    return await _one(newest_first, "executions", text)
+    return await _newest_or_one(client.executions.list(page_size=_page(text)), "executions", text)
+
+
+async def experiment(client: Client, text: str) -> str:
+    """An experiment's name; `-` is the newest."""
+    return await _newest_or_one(client.experiments.list(page_size=_page(text)), "experiments", text)
 
 
 async def owner(client: Client, text: str) -> str:
@@ -91,6 +82,18 @@ async def owner(client: Client, text: str) -> str:
     if text == "organization":
         return (await client.whoami()).organization.name
     return text if text.startswith("organizations/") else await user(client, text)
+
+
+def _page(text: str) -> int:
+    return 1 if text == "-" else 1000
+
+
+async def _newest_or_one(newest_first: AsyncIterable[Any], collection: str, text: str) -> str:
+    if text != "-":
+        return await _one(newest_first, collection, text)
+    async for found in newest_first:
+        return str(found.name)
+    raise CommandError(f"there is no {collection.removesuffix('s')} yet", ExitCode.NOT_FOUND)
 
 
 async def _one(items: AsyncIterable[Any], collection: str, text: str) -> str:

@@ -173,7 +173,4 @@ async def cancel(run: Run, session: Session) -> None:
     if not found.current_turn:
         raise CommandError(f"no turn of {found.name} is running", ExitCode.CONFLICT)
     turn = await run.client.sessions.cancel(found.current_turn)
-    if run.out.as_json:
-        run.out.json(turn)
-    else:
-        run.out.print(f"{turn.name} is {plain(event_pb2.TurnState.Name(turn.state), 'TURN_STATE')}")
+    run.out.done(turn, f"{turn.name} is {plain(event_pb2.TurnState.Name(turn.state), 'TURN_STATE')}")

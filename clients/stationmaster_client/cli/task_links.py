@@ -44,10 +44,7 @@ async def depend(
         raise CommandError(f"--on-failure {on_failure!r}: write one of {', '.join(_POLICIES)}")
     policy = task_pb2.DependencyFailurePolicy.Value(f"DEPENDENCY_FAILURE_POLICY_{on_failure.upper().replace('-', '_')}")
     added = await run.client.tasks.depend(task, on, on_failure=policy, validate_only=dry_run)
-    if run.out.as_json:
-        run.out.json(added)
-    else:
-        run.out.print(f"{added.task} {'would wait' if dry_run else 'waits'} for {added.depends_on}")
+    run.out.done(added, f"{added.task} {'would wait' if dry_run else 'waits'} for {added.depends_on}")
 
 
 @command(app, "undepend")
@@ -56,10 +53,7 @@ async def undepend(run: Run, task: Task, on: On) -> None:
     from google.protobuf.empty_pb2 import Empty
 
     await run.client.tasks.undepend(task, on)
-    if run.out.as_json:
-        run.out.json(Empty())
-    else:
-        run.out.print(f"{full('tasks', task)} does not wait for {full('tasks', on)} any more")
+    run.out.done(Empty(), f"{full('tasks', task)} does not wait for {full('tasks', on)} any more")
 
 
 @command(app, "deps")

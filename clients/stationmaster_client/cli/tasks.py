@@ -110,10 +110,7 @@ async def delete(
     from google.protobuf.empty_pb2 import Empty
 
     await run.client.tasks.delete(task, cancel_executions=cancel_executions)
-    if run.out.as_json:
-        run.out.json(Empty())
-    else:
-        run.out.print(f"{full('tasks', task)} is deleted")
+    run.out.done(Empty(), f"{full('tasks', task)} is deleted")
 
 
 @command(app, "pause")

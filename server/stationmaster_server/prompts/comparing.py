@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import SequenceMatcher
 from enum import StrEnum
-from typing import Protocol, TypeVar, TypeVarTuple
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import DeadlineExceeded, InvalidArgument
 from stationmaster_server.prompts.model import Target, Version
 from stationmaster_server.prompts.service import PromptService
 from stationmaster_server.templating.model import Variable
-
-T = TypeVar("T")
-Args = TypeVarTuple("Args")
+from stationmaster_server.templating.templates import Runner
 
 _AROUND = 3
 _TIMEOUT = timedelta(seconds=2)
@@ -50,14 +47,6 @@ class Difference:
     new: int
     lines: Sequence[Line]
     variables: Sequence[tuple[Variable | None, Variable | None]]
-
-
-class Runner(Protocol):
-    """Runs a function in a process of its own; see `resilience.pools.Pools.cpu`."""
-
-    async def __call__(self, function: Callable[[*Args], T], *args: *Args, timeout: timedelta) -> T:
-        """Raises DeadlineExceeded at the limit."""
-        ...
 
 
 class Comparing:

@@ -58,8 +58,7 @@ def prompt_id_of(name: str, field: str = "name") -> str:
 
 def new_prompt(prompt_id: str, message: pb.Prompt, labels: tuple[str, ...]) -> NewPrompt:
     """What a prompt is to be made of."""
-    fields = {name for name in MASKED if getattr(message, name)}
-    return NewPrompt(prompt_id, labels=labels, **prompt_changes(message, fields))
+    return NewPrompt(prompt_id, labels=labels, **prompt_changes(message, MASKED))
 
 
 def prompt_changes(message: pb.Prompt, fields: Set[str]) -> dict[str, Any]:

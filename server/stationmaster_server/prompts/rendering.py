@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
-from uuid import UUID
+from typing import Any
 
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import InvalidArgument, NotFound
@@ -23,28 +22,21 @@ from stationmaster_server.prompts.model import (
     Target,
     prompt_name,
 )
+from stationmaster_server.prompts.recording import Recorder
 from stationmaster_server.prompts.selection import choose, context_fault
 from stationmaster_server.prompts.service import found_version, no_label
 from stationmaster_server.templating.templates import Ready, Templates
 from stationmaster_server.templating.variables import check_values
 
 
-class Record(Protocol):
-    """Where it is noted what was rendered; see `recording.Recorder`."""
-
-    def rendered(self, organization_id: UUID, selection: Selection, seconds: float, unit: str, *, failed: bool) -> None:
-        """A render that ended, well or not."""
-        ...
-
-
 class Rendering:
     """Chooses versions and fills them in."""
 
-    def __init__(self, heads: Heads, expanding: Expanding, templates: Templates, record: Record) -> None:
+    def __init__(self, heads: Heads, expanding: Expanding, templates: Templates, recorder: Recorder) -> None:
         self._heads = heads
         self._expanding = expanding
         self._templates = templates
-        self._record = record
+        self._recorder = recorder
 
     async def render(self, tenant: Tenant, request: RenderRequest) -> Rendered:
         """A prompt filled in.
@@ -64,7 +56,7 @@ class Rendering:
             return rendered
         finally:
             took = time.perf_counter() - began
-            self._record.rendered(tenant.organization_id, selection, took, request.unit, failed=failed)
+            self._recorder.rendered(tenant.organization_id, selection, took, request.unit, failed=failed)
 
     async def select(
         self, tenant: Tenant, prompt_id: str, context: Mapping[str, Any], unit: str

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stationmaster_client.cli.errors import ExitCode
 
 from tests.client.cli.program import Program, Result
 from tests.fixtures.server import RunningServer
@@ -52,6 +53,19 @@ async def test_with_json_every_command_prints_json_and_nothing_else(stationmaste
         parsed(result)
     shown = parsed(results[-2])
     assert (shown["state"], shown["winner"], shown["trafficShare"]) == ("EXPERIMENT_STATE_CONCLUDED", "b", 0.5)
+
+
+async def test_an_experiment_is_named_by_the_end_of_its_id(stationmaster: Program) -> None:
+    missing, _, made = await stationmaster.many(
+        [
+            ("experiments", "show", "-"),
+            ("prompts", "create", "p", "-t", "x"),
+            ("experiments", "create", "p", "--variant", "a=1", "--variant", "b=1", "--json"),
+        ]
+    )
+    assert (missing.code, "there is no experiment yet" in missing.err) == (ExitCode.NOT_FOUND, True)
+    name = parsed(made)["name"]
+    assert parsed(await stationmaster("experiments", "show", name[-6:], "--json"))["name"] == name
 
 
 async def test_people_see_tables_differences_and_reasons(stationmaster: Program) -> None:
