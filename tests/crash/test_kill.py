@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from stationmaster.v1 import event_pb2, session_pb2
+from stationmaster.v1 import agent_pb2, event_pb2, prompt_pb2, session_pb2
 from stationmaster_client import Client
 
 from tests.fixtures.server import ServerProcess, StartServer
@@ -130,6 +130,29 @@ async def kill_often(mortal: Mortal, seed: int, times: int) -> dict[str, int]:
 async def test_a_killed_server_loses_nothing_and_ends_the_turn_by_its_policy(mortal: Mortal) -> None:
     ends = await kill_often(mortal, seed=1, times=4)
     assert sum(ends.values()) == 4
+
+
+async def test_an_answer_that_another_server_keeps_tells_the_prompt_that_it_was_told(mortal: Mortal) -> None:
+    async with Client.connect(f"127.0.0.1:{mortal.port}", mortal.server.admin_key) as client:
+        await client.prompts.create("p", "one", labels=["production"])
+        session = await client.sessions.create(spec=agent_pb2.AgentSpec(model="demo", prompt="p@production"))
+        restart = None
+        async with (
+            asyncio.timeout(60),
+            client.sessions.send(session.name, REPLY, recovery_policy=INTERRUPT) as events,
+        ):
+            async for event in events:
+                if restart is None and event.HasField("text_delta"):
+                    await client.prompts.update(
+                        prompt_pb2.Prompt(name="prompts/p", template="two"), labels=["production"]
+                    )
+                    restart = asyncio.create_task(mortal.kill_and_restart())
+        assert restart is not None
+        await restart
+        assert event.turn_finished.state == event_pb2.TURN_STATE_INTERRUPTED
+        answer = [message async for message in client.sessions.messages(session.name)][-1]
+    assert answer.interrupted
+    assert answer.provenance.prompt_version == "prompts/p/versions/1"
 
 
 @pytest.mark.long

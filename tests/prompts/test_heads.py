@@ -56,9 +56,9 @@ async def test_the_versions_that_are_kept_are_bounded_by_their_bytes(known: Head
 
 
 async def test_what_is_forgotten_is_not_counted_any_more(known: Heads, tenant: Tenant) -> None:
+    head = await known.get(tenant, "a")
+    assert head is not None
     for number in range(1, 8):
-        head = await known.get(tenant, "a")
-        assert head is not None
         await known.version(tenant, head, number)
     assert 7 * VERSION_BYTES < known._size < BOUND
     head.until = 0  # it is read anew, and takes over what it had

@@ -79,9 +79,7 @@ class NoPrompts:
 class NoRecord:
     """Nothing is noted."""
 
-    def used(
-        self, organization_id: UUID, selection: Selection, input_tokens: int, output_tokens: int, cost_micros: int
-    ) -> None:
+    def used(self, organization_id: UUID, selection: Selection, **figures: int) -> None:
         """Forgotten."""
 
 

@@ -221,7 +221,10 @@ class PromptRule(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     condition: _builtins.str
     """A condition in CEL over the prompt's context attributes, for example `language == "python" && tier in ["pro"]`. On one line; an attribute that
-    is not given is null. A condition that fails (compares a number with null) does not match. It may go through one list (`tags.exists(…)`) at most.
+    is not given is null. A condition that fails (compares a number with null) does not match. There are comparisons, arithmetic (16 `+` at most),
+    `in`, `? :`, `has`, `size`, `contains`, `startsWith`, `endsWith`, `lowerAscii`, `upperAscii`, conversions, timestamps and durations, but no regular
+    expressions; lists in brackets hold constants. It may go through one list at most (`topics.exists(t, t == "law")`): in 200 characters and without
+    `+`, and 10 rules of a prompt at most do.
     """
     priority: _builtins.int
     """Rules are tried from the smallest number on; those of the same number in their order."""
@@ -1391,9 +1394,9 @@ class RecordOutcomeRequest(_message.Message):
     name: _builtins.str
     """`prompts/{prompt}`."""
     version: _builtins.int
-    """The version that was rendered; zero: with an experiment the variant's, else the prompt's default."""
+    """The version that was rendered; zero: the variant's where the unit was given one, else the prompt's default. Refused when it is not the variant's."""
     label: _builtins.str
-    """The label that led to it."""
+    """The label that led to it; absent: the experiment's where the unit was given a variant. Refused when it is not the experiment's."""
     experiment: _builtins.str
     """The experiment that it counts for, as the render told it."""
     unit: _builtins.str
@@ -1436,9 +1439,9 @@ class RecordOutcomeResponse(_message.Message):
     prompt_version: _builtins.str
     """The version that it was noted of."""
     variant: _builtins.str
-    """The variant that it counts for, if it was given an experiment."""
+    """The variant that the experiment gave the unit, if it gave it one."""
     counted: _builtins.bool
-    """Whether it counts for the experiment: it is the unit's first of this metric."""
+    """Whether it counts for the experiment: the unit was given a variant, and it is the unit's first of this metric."""
     def __init__(
         self,
         *,

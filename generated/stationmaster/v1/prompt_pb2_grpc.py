@@ -166,7 +166,8 @@ class PromptServiceServicer:
         """Creates a prompt, with its first version, under an id that the caller chooses.
 
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: a template, a variable or a rule is wrong),
-        FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there).
+        FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are
+        for owners and admins).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,7 +184,7 @@ class PromptServiceServicer:
 
     def ListPrompts(self, request, context):
         """Lists the organization's prompts. Filter and order by: `prompt_id`, `display_name`, `latest_version`, `create_time`, `update_time`; filter by
-        `tags.NAME = "true"` and `labels:NAME` as well.
+        `tags:name`, `labels:name` and `labels.name = "3"` (the version) as well.
 
         Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
         """
@@ -195,7 +196,8 @@ class PromptServiceServicer:
         """Changes a prompt. A change of `template` or `variables` makes a new version, which no label points to yet; versions never change.
 
         Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (PROMPT_CYCLE,
-        PROMPT_MISSING), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and admins).
+        PROMPT_MISSING; PROMPT_IN_USE: an experiment runs on one of `labels`), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and
+        admins, to change and to move).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,8 +234,10 @@ class PromptServiceServicer:
     def SetPromptLabel(self, request, context):
         """Points a label to a version, or takes it away. This server's next render sees it, and every other server's within 100 ms.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_IN_USE: an
-        experiment runs on the label), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version, and of a label that is taken away), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT
+        (INVALID_FIELD: `latest` always stands for the newest version, or the version has become too long by what it includes), FAILED_PRECONDITION
+        (PROMPT_CYCLE, PROMPT_MISSING: of what the version includes; PROMPT_IN_USE: an experiment runs on the label), PERMISSION_DENIED
+        (ROLE_INSUFFICIENT: the label is protected).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -306,10 +310,10 @@ class PromptServiceServicer:
 
     def RecordOutcome(self, request, context):
         """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
-        and metric: the first counts.
+        and metric: the first counts. What came of a unit that the experiment gave nothing is noted of the version alone.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
-        figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+        figure, or the experiment gave the unit another version), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -364,7 +368,7 @@ class PromptServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopExperiment(self, request, context):
-        """Stops an experiment: its label is given to all again. It can still be concluded.
+        """Stops an experiment that runs: its label is given to all again. It can still be concluded.
 
         Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
         """
@@ -375,8 +379,9 @@ class PromptServiceServicer:
     def ConcludeExperiment(self, request, context):
         """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
-        (ROLE_INSUFFICIENT: the label is protected).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION; with a winner PROMPT_IN_USE:
+        another experiment runs on the label, PROMPT_CYCLE, PROMPT_MISSING: of what the winner includes), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label
+        is protected).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class PromptServiceStub:
     """Creates a prompt, with its first version, under an id that the caller chooses.
 
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: a template, a variable or a rule is wrong),
-    FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there).
+    FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are
+    for owners and admins).
     """
     GetPrompt: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.GetPromptRequest, _prompt_pb2.Prompt]
     """Returns one prompt, with the template of its newest version, or of the one that is asked for.
@@ -47,7 +48,7 @@ class PromptServiceStub:
     """
     ListPrompts: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.ListPromptsRequest, _prompt_pb2.ListPromptsResponse]
     """Lists the organization's prompts. Filter and order by: `prompt_id`, `display_name`, `latest_version`, `create_time`, `update_time`; filter by
-    `tags.NAME = "true"` and `labels:NAME` as well.
+    `tags:name`, `labels:name` and `labels.name = "3"` (the version) as well.
 
     Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
     """
@@ -55,7 +56,8 @@ class PromptServiceStub:
     """Changes a prompt. A change of `template` or `variables` makes a new version, which no label points to yet; versions never change.
 
     Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (PROMPT_CYCLE,
-    PROMPT_MISSING), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and admins).
+    PROMPT_MISSING; PROMPT_IN_USE: an experiment runs on one of `labels`), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and
+    admins, to change and to move).
     """
     DeletePrompt: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.DeletePromptRequest, _empty_pb2.Empty]
     """Deletes a prompt with its versions, labels, customizations, experiments and figures.
@@ -76,8 +78,10 @@ class PromptServiceStub:
     SetPromptLabel: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.SetPromptLabelRequest, _prompt_pb2.Prompt]
     """Points a label to a version, or takes it away. This server's next render sees it, and every other server's within 100 ms.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_IN_USE: an
-    experiment runs on the label), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version, and of a label that is taken away), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT
+    (INVALID_FIELD: `latest` always stands for the newest version, or the version has become too long by what it includes), FAILED_PRECONDITION
+    (PROMPT_CYCLE, PROMPT_MISSING: of what the version includes; PROMPT_IN_USE: an experiment runs on the label), PERMISSION_DENIED
+    (ROLE_INSUFFICIENT: the label is protected).
     """
     RenderPrompt: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.RenderPromptRequest, _prompt_pb2.RenderPromptResponse]
     """Fills a prompt in: the version that is asked for, or else the one that the prompt's rules choose by `context`. Strict: all that is missing or
@@ -118,10 +122,10 @@ class PromptServiceStub:
     """
     RecordOutcome: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.RecordOutcomeRequest, _prompt_pb2.RecordOutcomeResponse]
     """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
-    and metric: the first counts.
+    and metric: the first counts. What came of a unit that the experiment gave nothing is noted of the version alone.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
-    figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+    figure, or the experiment gave the unit another version), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
     """
     GetPromptAnalytics: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.GetPromptAnalyticsRequest, _prompt_pb2.GetPromptAnalyticsResponse]
     """Tells how a prompt did over time, by version and label: renders, errors, latencies, tokens, cost, outcomes. Renders of the last seconds may be
@@ -152,15 +156,16 @@ class PromptServiceStub:
     experiment runs on the label, or its group has not so much traffic left).
     """
     StopExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.StopExperimentRequest, _prompt_pb2.Experiment]
-    """Stops an experiment: its label is given to all again. It can still be concluded.
+    """Stops an experiment that runs: its label is given to all again. It can still be concluded.
 
     Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
     ConcludeExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.ConcludeExperimentRequest, _prompt_pb2.Experiment]
     """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
-    (ROLE_INSUFFICIENT: the label is protected).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION; with a winner PROMPT_IN_USE:
+    another experiment runs on the label, PROMPT_CYCLE, PROMPT_MISSING: of what the winner includes), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label
+    is protected).
     """
     GetExperimentResults: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.GetExperimentResultsRequest, _prompt_pb2.GetExperimentResultsResponse]
     """Tells what an experiment has shown so far. It may be looked at as often as one likes: the error rates hold for whoever stops at any look.
@@ -177,7 +182,8 @@ class PromptServiceAsyncStub(PromptServiceStub):
     """Creates a prompt, with its first version, under an id that the caller chooses.
 
     Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: a template, a variable or a rule is wrong),
-    FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there).
+    FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are
+    for owners and admins).
     """
     GetPrompt: _aio.UnaryUnaryMultiCallable[_prompt_pb2.GetPromptRequest, _prompt_pb2.Prompt]  # type: ignore[assignment]
     """Returns one prompt, with the template of its newest version, or of the one that is asked for.
@@ -186,7 +192,7 @@ class PromptServiceAsyncStub(PromptServiceStub):
     """
     ListPrompts: _aio.UnaryUnaryMultiCallable[_prompt_pb2.ListPromptsRequest, _prompt_pb2.ListPromptsResponse]  # type: ignore[assignment]
     """Lists the organization's prompts. Filter and order by: `prompt_id`, `display_name`, `latest_version`, `create_time`, `update_time`; filter by
-    `tags.NAME = "true"` and `labels:NAME` as well.
+    `tags:name`, `labels:name` and `labels.name = "3"` (the version) as well.
 
     Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
     """
@@ -194,7 +200,8 @@ class PromptServiceAsyncStub(PromptServiceStub):
     """Changes a prompt. A change of `template` or `variables` makes a new version, which no label points to yet; versions never change.
 
     Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (PROMPT_CYCLE,
-    PROMPT_MISSING), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and admins).
+    PROMPT_MISSING; PROMPT_IN_USE: an experiment runs on one of `labels`), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and
+    admins, to change and to move).
     """
     DeletePrompt: _aio.UnaryUnaryMultiCallable[_prompt_pb2.DeletePromptRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a prompt with its versions, labels, customizations, experiments and figures.
@@ -215,8 +222,10 @@ class PromptServiceAsyncStub(PromptServiceStub):
     SetPromptLabel: _aio.UnaryUnaryMultiCallable[_prompt_pb2.SetPromptLabelRequest, _prompt_pb2.Prompt]  # type: ignore[assignment]
     """Points a label to a version, or takes it away. This server's next render sees it, and every other server's within 100 ms.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_IN_USE: an
-    experiment runs on the label), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version, and of a label that is taken away), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT
+    (INVALID_FIELD: `latest` always stands for the newest version, or the version has become too long by what it includes), FAILED_PRECONDITION
+    (PROMPT_CYCLE, PROMPT_MISSING: of what the version includes; PROMPT_IN_USE: an experiment runs on the label), PERMISSION_DENIED
+    (ROLE_INSUFFICIENT: the label is protected).
     """
     RenderPrompt: _aio.UnaryUnaryMultiCallable[_prompt_pb2.RenderPromptRequest, _prompt_pb2.RenderPromptResponse]  # type: ignore[assignment]
     """Fills a prompt in: the version that is asked for, or else the one that the prompt's rules choose by `context`. Strict: all that is missing or
@@ -257,10 +266,10 @@ class PromptServiceAsyncStub(PromptServiceStub):
     """
     RecordOutcome: _aio.UnaryUnaryMultiCallable[_prompt_pb2.RecordOutcomeRequest, _prompt_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
     """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
-    and metric: the first counts.
+    and metric: the first counts. What came of a unit that the experiment gave nothing is noted of the version alone.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
-    figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+    figure, or the experiment gave the unit another version), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
     """
     GetPromptAnalytics: _aio.UnaryUnaryMultiCallable[_prompt_pb2.GetPromptAnalyticsRequest, _prompt_pb2.GetPromptAnalyticsResponse]  # type: ignore[assignment]
     """Tells how a prompt did over time, by version and label: renders, errors, latencies, tokens, cost, outcomes. Renders of the last seconds may be
@@ -291,15 +300,16 @@ class PromptServiceAsyncStub(PromptServiceStub):
     experiment runs on the label, or its group has not so much traffic left).
     """
     StopExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.StopExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
-    """Stops an experiment: its label is given to all again. It can still be concluded.
+    """Stops an experiment that runs: its label is given to all again. It can still be concluded.
 
     Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
     """
     ConcludeExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.ConcludeExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
     """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
-    (ROLE_INSUFFICIENT: the label is protected).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION; with a winner PROMPT_IN_USE:
+    another experiment runs on the label, PROMPT_CYCLE, PROMPT_MISSING: of what the winner includes), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label
+    is protected).
     """
     GetExperimentResults: _aio.UnaryUnaryMultiCallable[_prompt_pb2.GetExperimentResultsRequest, _prompt_pb2.GetExperimentResultsResponse]  # type: ignore[assignment]
     """Tells what an experiment has shown so far. It may be looked at as often as one likes: the error rates hold for whoever stops at any look.
@@ -319,7 +329,8 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates a prompt, with its first version, under an id that the caller chooses.
 
         Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: a template, a variable or a rule is wrong),
-        FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there).
+        FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_MISSING: it includes what is not there), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are
+        for owners and admins).
         """
 
     @_abc_1.abstractmethod
@@ -340,7 +351,7 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prompt_pb2.ListPromptsResponse, _abc.Awaitable[_prompt_pb2.ListPromptsResponse]]:
         """Lists the organization's prompts. Filter and order by: `prompt_id`, `display_name`, `latest_version`, `create_time`, `update_time`; filter by
-        `tags.NAME = "true"` and `labels:NAME` as well.
+        `tags:name`, `labels:name` and `labels.name = "3"` (the version) as well.
 
         Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
         """
@@ -354,7 +365,8 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a prompt. A change of `template` or `variables` makes a new version, which no label points to yet; versions never change.
 
         Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (PROMPT_CYCLE,
-        PROMPT_MISSING), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and admins).
+        PROMPT_MISSING; PROMPT_IN_USE: an experiment runs on one of `labels`), PERMISSION_DENIED (ROLE_INSUFFICIENT: `protected_labels` are for owners and
+        admins, to change and to move).
         """
 
     @_abc_1.abstractmethod
@@ -399,8 +411,10 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_prompt_pb2.Prompt, _abc.Awaitable[_prompt_pb2.Prompt]]:
         """Points a label to a version, or takes it away. This server's next render sees it, and every other server's within 100 ms.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version), ABORTED (ETAG_MISMATCH), FAILED_PRECONDITION (PROMPT_CYCLE, PROMPT_IN_USE: an
-        experiment runs on the label), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version, and of a label that is taken away), ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT
+        (INVALID_FIELD: `latest` always stands for the newest version, or the version has become too long by what it includes), FAILED_PRECONDITION
+        (PROMPT_CYCLE, PROMPT_MISSING: of what the version includes; PROMPT_IN_USE: an experiment runs on the label), PERMISSION_DENIED
+        (ROLE_INSUFFICIENT: the label is protected).
         """
 
     @_abc_1.abstractmethod
@@ -489,10 +503,10 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_prompt_pb2.RecordOutcomeResponse, _abc.Awaitable[_prompt_pb2.RecordOutcomeResponse]]:
         """Notes what came of a render: one figure of one metric. With an experiment it counts for the variant that the unit was given, once for each unit
-        and metric: the first counts.
+        and metric: the first counts. What came of a unit that the experiment gave nothing is noted of the version alone.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND: also of the version or experiment), INVALID_ARGUMENT (INVALID_FIELD: the metric does not have such a
-        figure), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
+        figure, or the experiment gave the unit another version), FAILED_PRECONDITION (ILLEGAL_TRANSITION: the experiment was never started).
         """
 
     @_abc_1.abstractmethod
@@ -559,7 +573,7 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _prompt_pb2.StopExperimentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_prompt_pb2.Experiment, _abc.Awaitable[_prompt_pb2.Experiment]]:
-        """Stops an experiment: its label is given to all again. It can still be concluded.
+        """Stops an experiment that runs: its label is given to all again. It can still be concluded.
 
         Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION).
         """
@@ -572,8 +586,9 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_prompt_pb2.Experiment, _abc.Awaitable[_prompt_pb2.Experiment]]:
         """Ends an experiment and, where there is a winner, moves its label to the winner's version in the same step.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION), PERMISSION_DENIED
-        (ROLE_INSUFFICIENT: the label is protected).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: no such variant), FAILED_PRECONDITION (ILLEGAL_TRANSITION; with a winner PROMPT_IN_USE:
+        another experiment runs on the label, PROMPT_CYCLE, PROMPT_MISSING: of what the winner includes), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label
+        is protected).
         """
 
     @_abc_1.abstractmethod

@@ -127,6 +127,8 @@ class Execution:
             return begun.input
         told = await self._services.instructions.of(begun.caller.tenant, spec, begun.session.agent_id, begun.session.id)
         self._instructed = told
+        if (told.version, told.variant) != (begun.turn.prompt_version, begun.turn.prompt_variant):
+            await self._steps.instructed(self._turn)
         return replace(begun.input, spec=replace(spec, instructions=told.text))
 
     async def _next(self, stream: AsyncGenerator[TurnEvent, None]) -> TurnEvent | None:

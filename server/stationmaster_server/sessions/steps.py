@@ -81,6 +81,13 @@ class Steps:
             await leases.hold(tx, self.run)
             return left
 
+    async def instructed(self, turn: Turn) -> None:
+        """Which prompt the model is told: should the server die, whoever keeps the answer so far can say so."""
+        async with self.services.database.system() as tx:
+            await self._locked_session(tx)
+            await turn_store.set_prompt(tx, self._organization_id, turn)
+            await leases.hold(tx, self.run)
+
     async def answered(
         self, turn: Turn, answer: AnswerCompleted, partial: Partial, reservation: Reservation | None, used: Usage
     ) -> None:

@@ -84,6 +84,9 @@ turns = tenant_table(
     Column("step", Integer, nullable=False, server_default=text("1")),
     # Of its limits: how many times somebody allowed as much once more.
     Column("portions", JSONB, nullable=False, server_default=text("'{}'")),
+    # What its instructions come from, while it runs: should its server die, another tells what the answer so far is of.
+    Column("prompt_version", Text, nullable=False, server_default=text("''")),
+    Column("prompt_variant", Text, nullable=False, server_default=text("''")),
     # Until when the turn may run by the running time that is set aside for it, and the day of whose quota that is.
     timestamp("paid_until", nullable=True),
     Column("paid_on", Date),

@@ -29,7 +29,7 @@ from stationmaster_server.sessions.store import counters
 
 _COLUMNS = """id, session_id, state, user_message, recovery, reason, error_message, attempts, step, first_sequence,
     last_sequence, input_tokens, output_tokens, cached_input_tokens, cost_micros, cost_estimated, model_calls,
-    tool_calls, running_time, created_at, started_at, finished_at"""
+    tool_calls, running_time, created_at, started_at, finished_at, prompt_version, prompt_variant"""
 _OPEN = sorted(OPEN_TURNS)
 # What is set aside of the day's running time and has not passed, of a turn that stops running ($1, $2). Part of the
 # statement that says so: whoever ends a turn, and whatever became of its server, cannot forget it.
@@ -189,6 +189,17 @@ async def pay_time(tx: Transaction, organization_id: UUID, turn_id: UUID, time: 
     return left
 
 
+async def set_prompt(tx: Transaction, organization_id: UUID, turn: Turn) -> None:
+    """Which prompt the turn's instructions come from."""
+    await tx.execute(
+        "UPDATE turns SET prompt_version = $3, prompt_variant = $4 WHERE organization_id = $1 AND id = $2",
+        organization_id,
+        turn.id,
+        turn.prompt_version,
+        turn.prompt_variant,
+    )
+
+
 async def set_ending(tx: Transaction, organization_id: UUID, turn_id: UUID, ending: str, reason: str) -> None:
     """How the running turn shall end, for its worker to read when it stops. The first word stands."""
     await tx.execute(
@@ -268,6 +279,8 @@ def _turn(row: Record) -> Turn:
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        prompt_version=row["prompt_version"],
+        prompt_variant=row["prompt_variant"],
     )
 
 

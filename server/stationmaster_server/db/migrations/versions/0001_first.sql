@@ -929,6 +929,8 @@ CREATE TABLE turns (
     attempts INTEGER DEFAULT 0 NOT NULL,
     step INTEGER DEFAULT 1 NOT NULL,
     portions JSONB DEFAULT '{}' NOT NULL,
+    prompt_version TEXT DEFAULT '' NOT NULL,
+    prompt_variant TEXT DEFAULT '' NOT NULL,
     paid_until TIMESTAMP WITH TIME ZONE,
     paid_on DATE,
     first_sequence BIGINT DEFAULT 0 NOT NULL,
