@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.scratch import scratch
+
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A temporary folder that only the demo uses, and that PostgreSQL's own account can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="stationmaster-demo-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with scratch("stationmaster-demo-test-") as folder:
+        yield folder
 
 
 async def start(temporary: Path) -> asyncio.subprocess.Process:

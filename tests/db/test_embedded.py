@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from stationmaster_server.db.embedded.errors import EmbeddedPostgresError
 from stationmaster_server.db.embedded.server import EmbeddedPostgres, Membership
 
 from tests.db.conditions import eventually, wait_until
+from tests.fixtures.scratch import scratch
 
 SERVER = """
 import asyncio, sys
@@ -46,11 +46,9 @@ asyncio.run(main())
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """An empty data folder that the unprivileged account can reach."""
-    path = Path(tempfile.mkdtemp(prefix="stationmaster-tests-"))
-    path.chmod(0o755)
-    yield path
-    wait_until(lambda: not runs(path), seconds=30)
-    shutil.rmtree(path)
+    with scratch("stationmaster-tests-") as path:
+        yield path
+        wait_until(lambda: not runs(path), seconds=30)
 
 
 @contextmanager

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.fixtures.scratch import scratch
 from tests.fixtures.server import StartServer
 
 LIMIT_SECONDS = 30
@@ -63,10 +62,8 @@ class Installation:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that PostgreSQL's own account can reach."""
-    folder = Path(tempfile.mkdtemp(prefix="stationmaster-start-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with scratch("stationmaster-start-") as folder:
+        yield folder
 
 
 @pytest.fixture
