@@ -187,7 +187,7 @@ def test_the_costliest_rules_in_the_largest_context_take_little_time(
         matched, tried = choose(by_priority(rules), context)
         best = min(best, perf_counter() - began)
     assert (matched, len(tried), tried[0].error) == (None, number, "")
-    assert best < 0.5
+    assert best < 5  # a tenth of a second on a quiet machine; without the bounds, minutes
 
 
 @pytest.mark.parametrize(
