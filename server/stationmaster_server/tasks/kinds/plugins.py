@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -32,7 +34,7 @@ class Found:
 def find(taken: Collection[str]) -> Iterator[Found]:
     """Load every plug-in. `taken`: names of kinds that no plug-in may have. Nothing that a plug-in does ends this."""
     names = set(taken)
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
+    for point in _points(tuple(sys.path)):
         found = _load(point, names)
         if found.kind is not None:
             names.add(found.kind.name)
@@ -48,6 +50,12 @@ def installed(taken: Collection[str]) -> list[Kind[Any]]:
         else:
             logger.error("the plug-in %s is left out: %s", found.point, found.problem)
     return kinds
+
+
+@cache
+def _points(_path: tuple[str, ...]) -> list[EntryPoint]:
+    """What the packages on the path name, in order; once for a process, as it reads the metadata of each of them."""
+    return sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value))
 
 
 def _load(point: EntryPoint, taken: Collection[str]) -> Found:
