@@ -1,12 +1,15 @@
-"""Gives audit events their places, in the order of their commits, on whichever server is at hand."""
+"""Gives audit events their places in the Merkle trees, in the order of commits, on whichever server is at hand."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
-from stationmaster_server.audit import store
+from stationmaster_server.audit import tree_store
+from stationmaster_server.audit.merkle import TILE_HEIGHT, Frontier
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.resilience.loops import attempt
 
 BATCH = 5_000
@@ -63,12 +66,28 @@ class Sequencer:
 
     async def _look_once(self) -> None:
         async with self._database.system(autocommit=True) as tx:
-            waiting = await store.waiting(tx)
+            waiting = await tree_store.waiting(tx)
         if waiting:
             await self._place_all()
 
     async def _place_all(self) -> None:
-        placed = BATCH
-        while placed == BATCH:
+        taken = BATCH
+        while taken == BATCH:
             async with self._database.system() as tx:
-                placed = (await store.sequence(tx, BATCH)).events
+                taken = await place(tx, BATCH)
+
+
+async def place(tx: Transaction, batch_size: int) -> int:
+    """Place a batch of events and let the trees grow by them, all in one transaction; how many were queued."""
+    await tree_store.lock(tx)
+    taken, placed = await tree_store.place(tx, batch_size)
+    tiles, grown = tree_store.NewTiles(), list[tuple[UUID, Frontier]]()
+    for each in placed:
+        size = each.tree.size
+        for level, hashes in enumerate(each.tree.append(each.leaves)):
+            tiles.add(each.organization_id, level, size >> TILE_HEIGHT * level, bytes(hashes))
+        grown.append((each.organization_id, each.tree))
+    if grown:
+        await tiles.write(tx)
+        await tree_store.set_heads(tx, grown)
+    return taken
