@@ -7,6 +7,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ ORIGIN = "stationmaster.dev/audit/"
 _LABEL = b"stationmaster audit leaf v1\n"
 _HEADER = ("format", "origin", "after", "size", "left")
 _EVENT = ("sequence", "id", "time", "salt", "body")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DELETED = ("sequence", "id", "time", "commitment")
 
 
@@ -44,12 +46,20 @@ class Verified:
         return self.checkpoint.size - self.after
 
 
-def verify_bundle(lines: Iterable[bytes], keys: Sequence[VerifierKey], previous: Checkpoint | None = None) -> Verified:
+def verify_bundle(
+    lines: Iterable[bytes],
+    keys: Sequence[VerifierKey],
+    previous: Checkpoint | None = None,
+    *,
+    deleted_until: datetime | None = None,
+) -> Verified:
     """Verify a bundle, line by line, in little memory. Raises Tampered.
 
     `keys`: of the log, and of witnesses. `previous`: a checkpoint that was kept from before, which the bundle has to go
-    on from: without one, nobody can tell that its end was not cut off and signed anew.
+    on from: without one, nobody can tell that its end was not cut off and signed anew. `deleted_until`: what is older
+    may have been deleted by retention; anything else that was deleted is Tampered.
     """
+    allowed = 0 if deleted_until is None else (deleted_until - _EPOCH) // timedelta(microseconds=1)
     reader = _whole(lines)
     header = _read(next(reader, b""), _HEADER, "the first line")
     if header["format"] != FORMAT:
@@ -67,8 +77,11 @@ def verify_bundle(lines: Iterable[bytes], keys: Sequence[VerifierKey], previous:
     shown = previous is None or _goes_through(tree, previous)
     deleted = 0
     while tree.size < size:
-        leaf, is_deleted = _leaf(next(reader, b""), tree.size + 1, organization)
-        tree.add(leaf_hash(leaf))
+        event = _event(next(reader, b""), tree.size + 1)
+        is_deleted = tuple(event) == _DELETED
+        tree.add(leaf_hash(_leaf(event, organization)))
+        if is_deleted and event["time"] >= allowed:
+            raise Tampered(f"event {tree.size} was deleted: say until when retention deletes, if that was it")
         deleted += is_deleted
         shown = shown or (previous is not None and _goes_through(tree, previous))
     checkpoint = _checkpoint(next(reader, b""), keys)
@@ -114,22 +127,25 @@ def _whole(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield line[:-1]
 
 
-def _leaf(line: bytes, sequence: int, organization: str) -> tuple[bytes, bool]:
+def _event(line: bytes, sequence: int) -> dict[str, Any]:
     where = f"event {sequence}"
     if not line:
         raise Tampered(f"{where} is missing")
     event = _read(line, None, where)
-    is_deleted = tuple(event) == _DELETED
-    if not is_deleted and tuple(event) != _EVENT:
+    if tuple(event) not in (_EVENT, _DELETED):
         raise Tampered(f"{where} is missing or malformed")
     if _count(event, "sequence") != sequence:
         raise Tampered(f"{where} is missing: event {event['sequence']} stands in its place")
-    time = event["time"]
+    return event
+
+
+def _leaf(event: dict[str, Any], organization: str) -> bytes:
+    where, time = f"event {event['sequence']}", event["time"]
     try:
         event_id = UUID(event["id"])
         if type(time) is not int or str(event_id) != event["id"]:
             raise ValueError
-        if is_deleted:
+        if "commitment" in event:
             commitment = _bytes(event["commitment"], 32)
         else:
             commitment = sha256(_bytes(event["salt"]) + event["body"].encode()).digest()
@@ -137,7 +153,7 @@ def _leaf(line: bytes, sequence: int, organization: str) -> tuple[bytes, bool]:
         moment = time.to_bytes(8, "big", signed=True)
     except (ValueError, AttributeError, TypeError, OverflowError):
         raise Tampered(f"{where} is malformed") from None
-    return _LABEL + sequence.to_bytes(8, "big") + event_id.bytes + moment + commitment, is_deleted
+    return _LABEL + event["sequence"].to_bytes(8, "big") + event_id.bytes + moment + commitment
 
 
 def _check_body(event: dict[str, Any], organization: str, where: str) -> None:

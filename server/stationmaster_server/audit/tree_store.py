@@ -35,9 +35,13 @@ WITH taken AS (
     INSERT INTO audit_positions (organization_id, sequence, event_id, created_at, commitment)
     SELECT t.organization_id,
            coalesce(h.last_sequence, 0) + row_number() OVER (PARTITION BY t.organization_id ORDER BY t.ordinal),
-           t.event_id, t.created_at, sha256(e.salt || convert_to({BODY}, 'UTF8'))
+           t.event_id, t.created_at, b.commitment
     FROM taken t
-    JOIN audit_events e ON e.organization_id = t.organization_id AND e.created_at = t.created_at AND e.id = t.event_id
+    CROSS JOIN LATERAL (
+        SELECT sha256(e.salt || convert_to({BODY}, 'UTF8')) AS commitment FROM audit_events e
+        WHERE e.organization_id = t.organization_id AND e.created_at = t.created_at AND e.id = t.event_id
+        LIMIT 1  -- by its key, each: never a pass over all events there are
+    ) b
     LEFT JOIN audit_heads h ON h.organization_id = t.organization_id
     RETURNING organization_id, sequence, sha256(
         '\\x00'::bytea || $2 || int8send(sequence) || uuid_send(event_id)
