@@ -66,18 +66,21 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish what is due."""
-        taken = _BATCH
-        while taken == _BATCH:
-            async with self._database.system(autocommit=True) as tx:
-                due = await checkpoint_store.claim_due(tx, self._every.total_seconds(), _BATCH)
-            taken = len(due)
-            slots = asyncio.Semaphore(_AT_ONCE)
+        while await self.run_once() == _BATCH:
+            pass
 
-            async def publish(each: Due, slots: asyncio.Semaphore = slots) -> None:
-                async with slots:
-                    await self._publish(each)
+    async def run_once(self) -> int:
+        """Publish a batch of what is due; returns how many checkpoints were looked at."""
+        async with self._database.system(autocommit=True) as tx:
+            due = await checkpoint_store.claim_due(tx, self._every.total_seconds(), _BATCH)
+        slots = asyncio.Semaphore(_AT_ONCE)
 
-            await asyncio.gather(*(publish(each) for each in due))
+        async def publish(each: Due) -> None:
+            async with slots:
+                await self._publish(each)
+
+        await asyncio.gather(*(publish(each) for each in due))
+        return len(due)
 
     async def _publish(self, due: Due) -> None:
         answers = await asyncio.gather(*(self._ask(witness, due) for witness in self._witnesses))
