@@ -55,7 +55,7 @@ async def test_every_event_is_proven_under_the_checkpoint(server: Server, caller
 
 async def test_trees_are_proven_to_have_grown(server: Server, caller: Caller) -> None:
     servicer = server.servicer
-    roots = {}
+    roots: dict[int, bytes] = {}
     with calling(caller):
         for _ in range(6):
             for _ in range(5):

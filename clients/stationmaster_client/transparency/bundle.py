@@ -150,10 +150,11 @@ def _leaf(event: dict[str, Any], organization: str) -> bytes:
         else:
             commitment = sha256(_bytes(event["salt"]) + event["body"].encode()).digest()
             _check_body(event, organization, where)
-        moment = time.to_bytes(8, "big", signed=True)
+        moment: bytes = time.to_bytes(8, "big", signed=True)
     except (ValueError, AttributeError, TypeError, OverflowError):
         raise Tampered(f"{where} is malformed") from None
-    return _LABEL + event["sequence"].to_bytes(8, "big") + event_id.bytes + moment + commitment
+    place: bytes = event["sequence"].to_bytes(8, "big")
+    return _LABEL + place + event_id.bytes + moment + commitment
 
 
 def _check_body(event: dict[str, Any], organization: str, where: str) -> None:
