@@ -92,8 +92,7 @@ async def test_many_killed_sequencers_lose_nothing(
 STEPS: list[tuple[Any, str]] = [
     (tree_store, "lock"),
     (tree_store, "place"),
-    (tree_store.NewTiles, "write"),
-    (tree_store, "set_heads"),
+    (tree_store, "grow"),
     (checkpoint_store, "unsigned"),
     (checkpoint_store, "sign"),
 ]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from uuid import UUID
 
 from stationmaster_server.audit import tree_store
-from stationmaster_server.audit.merkle import TILE_HEIGHT, Frontier
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.resilience.loops import attempt
 
 BATCH = 5_000
-_GATHER = timedelta(milliseconds=50)
+_GATHER = timedelta(milliseconds=200)
 _LOOK = timedelta(seconds=1)
 
 
@@ -81,13 +79,6 @@ async def place(tx: Transaction, batch_size: int) -> int:
     """Place a batch of events and let the trees grow by them, all in one transaction; how many were queued."""
     await tree_store.lock(tx)
     taken, placed = await tree_store.place(tx, batch_size)
-    tiles, grown = tree_store.NewTiles(), list[tuple[UUID, Frontier]]()
-    for each in placed:
-        size = each.tree.size
-        for level, hashes in enumerate(each.tree.append(each.leaves)):
-            tiles.add(each.organization_id, level, size >> TILE_HEIGHT * level, bytes(hashes))
-        grown.append((each.organization_id, each.tree))
-    if grown:
-        await tiles.write(tx)
-        await tree_store.set_heads(tx, grown)
+    if placed:
+        await tree_store.grow(tx, placed)
     return taken

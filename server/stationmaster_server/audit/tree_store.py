@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from stationmaster_server.audit.merkle import TILE_WIDTH, Frontier
+from stationmaster_server.audit.merkle import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, Frontier
 from stationmaster_server.db.transaction import Transaction
 
 CHANNEL = "stationmaster_audit"
@@ -52,15 +52,17 @@ SELECT p.organization_id, coalesce(h.last_sequence, 0) AS size, coalesce(h.front
 FROM placed p LEFT JOIN audit_heads h USING (organization_id)
 GROUP BY p.organization_id, h.last_sequence, h.frontier
 """
-_SET_HEADS = """
-INSERT INTO audit_heads (organization_id, last_sequence, frontier)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[])
-ON CONFLICT (organization_id) DO UPDATE SET last_sequence = excluded.last_sequence, frontier = excluded.frontier
-"""
-_ADD_TILES = """
-INSERT INTO audit_tiles AS t (organization_id, level, number, hashes)
-SELECT * FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bytea[])
-ON CONFLICT (organization_id, level, number) DO UPDATE SET hashes = t.hashes || excluded.hashes
+_GROW = """
+WITH heads AS (
+    INSERT INTO audit_heads (organization_id, last_sequence, frontier)
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[])
+    ON CONFLICT (organization_id) DO UPDATE SET last_sequence = excluded.last_sequence, frontier = excluded.frontier
+), tiles AS (
+    INSERT INTO audit_tiles AS t (organization_id, level, number, hashes)
+    SELECT * FROM unnest($4::uuid[], $5::integer[], $6::bigint[], $7::bytea[])
+    ON CONFLICT (organization_id, level, number) DO UPDATE SET hashes = t.hashes || excluded.hashes
+)
+SELECT pg_notify($8, $9)
 """
 
 
@@ -85,32 +87,28 @@ async def place(tx: Transaction, batch_size: int) -> tuple[int, list[Placed]]:
     return (rows[0]["taken"] if rows else 0), placed
 
 
-async def set_heads(tx: Transaction, trees: Sequence[tuple[UUID, Frontier]]) -> None:
-    """Keep the right edges of trees that have grown, and tell every server."""
-    ids = [organization_id for organization_id, _ in trees]
-    await tx.execute(_SET_HEADS, ids, [tree.size for _, tree in trees], [tree.packed for _, tree in trees])
+async def grow(tx: Transaction, placed: Sequence[Placed]) -> None:
+    """Let trees grow by what was placed, and tell every server."""
+    tiles: list[tuple[UUID, int, int, bytes]] = []
+    for each in placed:
+        size = each.tree.size
+        for level, hashes in enumerate(each.tree.append(each.leaves)):
+            first = size >> TILE_HEIGHT * level
+            tiles += [(each.organization_id, level, *part) for part in _by_tile(first, bytes(hashes))]
+    ids = [each.organization_id for each in placed]
     payload = " ".join(organization_id.hex for organization_id in ids) if len(ids) <= _MOST_NAMED else "*"
-    await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+    heads = (ids, [each.tree.size for each in placed], [each.tree.packed for each in placed])
+    await tx.execute(_GROW, *heads, *map(list, zip(*tiles, strict=True)), CHANNEL, payload)
 
 
-class NewTiles:
-    """Hashes to add to tiles, for one statement."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[UUID, int, int, bytes]] = []
-
-    def add(self, organization_id: UUID, level: int, first: int, hashes: bytes) -> None:
-        """Hashes of a level of tiles, from the `first` on."""
-        width, at = len(hashes) // 32, 0
-        while at < width:
-            number, offset = divmod(first + at, TILE_WIDTH)
-            count = min(TILE_WIDTH - offset, width - at)
-            self._rows.append((organization_id, level, number, hashes[at * 32 : (at + count) * 32]))
-            at += count
-
-    async def write(self, tx: Transaction) -> None:
-        """Write them."""
-        await tx.execute(_ADD_TILES, *map(list, zip(*self._rows, strict=True)))
+def _by_tile(first: int, hashes: bytes) -> Iterator[tuple[int, bytes]]:
+    """Hashes of a level, from the `first` on, as what each tile has to be longer by."""
+    at = 0
+    while at < len(hashes):
+        number, offset = divmod(first + at // HASH_BYTES, TILE_WIDTH)
+        part = hashes[at : at + (TILE_WIDTH - offset) * HASH_BYTES]
+        yield number, part
+        at += len(part)
 
 
 async def tiles(
