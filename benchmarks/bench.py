@@ -74,6 +74,11 @@ class Bench:
         """Our server, shared by all measures that need not have a fresh one."""
         return await self._once("server", our_server)
 
+    async def server_without_tree(self) -> Server:
+        """Our server, which leaves the events of the audit trail in their queue."""
+        without = {"STATIONMASTER_AUDIT__SEQUENCE": "false"}
+        return await self._once("server without tree", lambda: our_server(environment=without))
+
     async def echo(self) -> Floor:
         """The echo."""
         return await self._once("echo", lambda: floor("benchmarks.floors.echo"))

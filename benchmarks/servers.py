@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,8 +24,9 @@ _NO_SMALL_LIMIT = 1_000_000_000
 class Server:
     """One server process and the folder of its data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._environment = environment or {}
         self.port = free_port()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -51,6 +52,7 @@ class Server:
             "STATIONMASTER_DATA_FOLDER": str(self.folder),
             "STATIONMASTER_SERVER__PORT": str(self.port),
             "STATIONMASTER_ADMIN__PORT": "0",
+            **self._environment,
         }
         began = time.perf_counter()
         with (self.folder / "server.log").open("ab") as log:
@@ -111,10 +113,10 @@ class Server:
 
 
 @asynccontextmanager
-async def our_server(*, started: bool = True) -> AsyncIterator[Server]:
-    """A server for as long as the block, with quotas."""
+async def our_server(*, started: bool = True, environment: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
+    """A server for as long as the block, with quotas; `environment`: settings that are not the default ones."""
     with temporary_folder("server") as folder:
-        server = Server(folder)
+        server = Server(folder, environment)
         try:
             if started:
                 await server.start()

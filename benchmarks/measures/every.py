@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from benchmarks.measure import Measure
-from benchmarks.measures import credentials, events, process, prompts, replies, sessions, transport, watchers, work
+from benchmarks.measures import (
+    audit,
+    credentials,
+    events,
+    process,
+    prompts,
+    replies,
+    sessions,
+    transport,
+    watchers,
+    work,
+)
 
 EVERY: tuple[type[Measure], ...] = (
     transport.UnaryCalls,
@@ -18,6 +29,9 @@ EVERY: tuple[type[Measure], ...] = (
     replies.LateMessage,
     events.DurableEvents,
     events.AcrossServers,
+    audit.TreeCost,
+    audit.CheckpointLag,
+    audit.Sequenced,
     work.Drain,
     work.SubmitExecution,
     work.BatchSubmitExecutions,

@@ -268,6 +268,12 @@ class SyncAudit(Face[Audit]):
     get = blocking(Audit.get)
     list = iterating(Audit.list)
     watch = iterating(Audit.watch)
+    record = blocking(Audit.record)
+    checkpoint = blocking(Audit.checkpoint)
+    inclusion = blocking(Audit.inclusion)
+    consistency = blocking(Audit.consistency)
+    export = iterating(Audit.export)
+    stats = blocking(Audit.stats)
 
 
 class SyncHealth(Face[Health]):

@@ -15,7 +15,8 @@ import httpx2
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2
-from stationmaster.v1 import identity_pb2, identity_pb2_grpc, session_pb2, session_pb2_grpc
+from stationmaster.v1 import audit_pb2, audit_pb2_grpc, identity_pb2, identity_pb2_grpc, session_pb2, session_pb2_grpc
+from stationmaster_client.transparency import VerifierKey, open_checkpoint
 from stationmaster_server.app.local import Running, published, running_server
 from stationmaster_server.app.root import App
 from stationmaster_server.app.transport import UNCOUNTED
@@ -36,6 +37,28 @@ async def test_the_first_start_makes_an_administrator_that_may_call(server: Runn
         who = await identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest())
     assert who.user.role == identity_pb2.ROLE_OWNER
     assert stat.S_IMODE(server.app.key_file.stat().st_mode) == 0o600
+
+
+async def test_the_first_start_makes_a_key_that_signs_the_audit_trail(server: RunningServer) -> None:
+    async def checkpoint() -> audit_pb2.AuditCheckpoint | None:
+        async with server.channel() as channel:
+            try:
+                return await audit_pb2_grpc.AuditServiceStub(channel).GetCheckpoint(audit_pb2.GetCheckpointRequest())
+            except grpc.aio.AioRpcError as error:
+                assert reason_of(error) == "CHECKPOINT_PENDING"
+                return None
+
+    signed = await until(checkpoint)
+    assert signed is not None
+    key = VerifierKey.parse(signed.keys[0].verifier_key)
+    assert open_checkpoint(signed.note, [key]).size == signed.size
+    assert stat.S_IMODE((server.settings.data_folder / "audit.keys").stat().st_mode) == 0o600
+
+
+async def test_settings_of_the_audit_trail_that_cannot_be_stop_the_start(database_url: str, tmp_path: Path) -> None:
+    for wrong in ({"copies": "nowhere://x"}, {"witnesses": [{"url": "http://127.0.0.1:1", "key": "x"}]}):
+        with pytest.raises(StartupError, match=r"setting audit\."):
+            await App(server_settings(tmp_path, database_url, audit=wrong)).__aenter__()
 
 
 async def test_without_a_key_only_health_and_reflection_answer(server: RunningServer) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 
 from stationmaster.v1 import audit_pb2 as pb
 from stationmaster_server.audit.model import AuditEntry, Category, Outcome
-from stationmaster_server.audit.servicer import AuditServicer
 from stationmaster_server.identity.model import Caller
 from stationmaster_server.wire.caller import calling
 from stationmaster_server.wire.fields import mapping
-from stationmaster_server.wire.paging import PageTokens
 
 from tests.audit.conftest import Server
 
@@ -20,7 +18,7 @@ NO_CONTEXT: Any = None
 
 
 async def test_an_event_is_watched_listed_and_read(server: Server, caller: Caller) -> None:
-    servicer = AuditServicer(server.trail, PageTokens(b"secret"))
+    servicer = server.servicer
     details = {"limit": 3, "nested": {"list": [1, "two", None, True]}}
     entry = AuditEntry("thing.read", "things/1", Outcome.DENIED, Category.SECURITY, "SCOPE_MISSING", details)
     await server.log.write_refusal(caller, entry)

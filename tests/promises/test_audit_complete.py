@@ -72,6 +72,8 @@ def resource_of(method: Method, request: Any, answers: list[Any]) -> str:
     answer = answers[0]
     if method.streams:
         return str(answer.turn)
+    if method.name == "AuditService.RecordEvent":
+        return str(request.resource)
     if method.name == "IdentityService.CreateApiKey":
         return str(answer.api_key.name)
     fields = (getattr(request, field, "") for field in ("name", "parent", "task"))

@@ -323,7 +323,13 @@ async def _variants(caller: Caller, request: Any) -> None:
     request.experiment.display_name = name
 
 
+async def _action(caller: Caller, request: Any) -> None:
+    request.action = "custom.sample"
+    request.resource = unique("thing")
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
+    "RecordEvent": _action,
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
     "SetQuota": _limit,

@@ -81,6 +81,34 @@ AUDIT_OUTCOME_FAILED: AuditOutcome.ValueType  # 3
 """It was tried and failed."""
 Global___AuditOutcome: _TypeAlias = AuditOutcome  # noqa: Y015
 
+class _AuditExportFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditExportFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_EXPORT_FORMAT_UNSPECIFIED: _AuditExportFormat.ValueType  # 0
+    """Never sent."""
+    AUDIT_EXPORT_FORMAT_JSON_LINES: _AuditExportFormat.ValueType  # 1
+    """A JSON object a line."""
+    AUDIT_EXPORT_FORMAT_CSV: _AuditExportFormat.ValueType  # 2
+    """A row an event, under a row of names; what a spreadsheet would take for a formula begins with an apostrophe."""
+    AUDIT_EXPORT_FORMAT_BUNDLE: _AuditExportFormat.ValueType  # 3
+    """Every event with its salt, between what stands before them in the tree and the checkpoint: `stationmaster audit verify` checks it."""
+
+class AuditExportFormat(_AuditExportFormat, metaclass=_AuditExportFormatEnumTypeWrapper):
+    """How events are exported."""
+
+AUDIT_EXPORT_FORMAT_UNSPECIFIED: AuditExportFormat.ValueType  # 0
+"""Never sent."""
+AUDIT_EXPORT_FORMAT_JSON_LINES: AuditExportFormat.ValueType  # 1
+"""A JSON object a line."""
+AUDIT_EXPORT_FORMAT_CSV: AuditExportFormat.ValueType  # 2
+"""A row an event, under a row of names; what a spreadsheet would take for a formula begins with an apostrophe."""
+AUDIT_EXPORT_FORMAT_BUNDLE: AuditExportFormat.ValueType  # 3
+"""Every event with its salt, between what stands before them in the tree and the checkpoint: `stationmaster audit verify` checks it."""
+Global___AuditExportFormat: _TypeAlias = AuditExportFormat  # noqa: Y015
+
 @_typing.final
 class AuditEvent(_message.Message):
     """One row of the trail."""
@@ -306,3 +334,483 @@ class WatchAuditEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchAuditEventsResponse: _TypeAlias = WatchAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class RecordEventRequest(_message.Message):
+    """Request of RecordEvent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """What was done, for example `custom.invoice.approve`."""
+    resource: _builtins.str
+    """What it was done to, in a form of the caller's own."""
+    category: Global___AuditCategory.ValueType
+    """What kind of event it is; absent means BUSINESS. SYSTEM is the server's."""
+    outcome: Global___AuditOutcome.ValueType
+    """How it ended; absent means ALLOWED."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """A UUID; the same request with the same id within 24 h returns the first answer."""
+    @_builtins.property
+    def details(self) -> _struct_pb2.Struct:
+        """More. What looks like a secret is masked, and what is over 8 KiB is cut off."""
+
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        category: Global___AuditCategory.ValueType = ...,
+        outcome: Global___AuditOutcome.ValueType = ...,
+        reason: _builtins.str = ...,
+        details: _struct_pb2.Struct | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "category", b"category", "details", b"details", "outcome", b"outcome", "reason", b"reason", "request_id", b"request_id", "resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordEventRequest: _TypeAlias = RecordEventRequest  # noqa: Y015
+
+@_typing.final
+class GetCheckpointRequest(_message.Message):
+    """Request of GetCheckpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COSIGNED_FIELD_NUMBER: _builtins.int
+    cosigned: _builtins.bool
+    """The newest checkpoint that witnesses cosigned, with their cosignatures, in place of the newest."""
+    def __init__(
+        self,
+        *,
+        cosigned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosigned", b"cosigned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class AuditCheckpoint(_message.Message):
+    """A signed tree head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_HASH_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    SIGN_TIME_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """How many events it is over: their sequences are 1 to this."""
+    root_hash: _builtins.bytes
+    """The root of the Merkle tree (RFC 6962, SHA-256) over their leaves."""
+    note: _builtins.str
+    """The checkpoint as a signed note (C2SP tlog-checkpoint), with the cosignatures of witnesses if it has any."""
+    @_builtins.property
+    def sign_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was signed."""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditKey]:
+        """The keys that checkpoints are, and were, signed with; the one that signs now first."""
+
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        root_hash: _builtins.bytes = ...,
+        note: _builtins.str = ...,
+        sign_time: _timestamp_pb2.Timestamp | None = ...,
+        keys: _abc.Iterable[Global___AuditKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sign_time", b"sign_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "note", b"note", "root_hash", b"root_hash", "sign_time", b"sign_time", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCheckpoint: _TypeAlias = AuditCheckpoint  # noqa: Y015
+
+@_typing.final
+class AuditKey(_message.Message):
+    """A public key that checkpoints are verified with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    verifier_key: _builtins.str
+    """The verifier key (C2SP signed-note): `name+id+key`, its name that of this organization's log. Keep it where the server cannot write."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it signs."""
+
+    @_builtins.property
+    def retire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it signed; absent for the one that signs now."""
+
+    def __init__(
+        self,
+        *,
+        verifier_key: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        retire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retire_time", b"retire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retire_time", b"retire_time", "verifier_key", b"verifier_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditKey: _TypeAlias = AuditKey  # noqa: Y015
+
+@_typing.final
+class GetInclusionProofRequest(_message.Message):
+    """Request of GetInclusionProof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`auditEvents/{id}`."""
+    tree_size: _builtins.int
+    """The size of the tree; 0 means that of the newest checkpoint."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tree_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInclusionProofRequest: _TypeAlias = GetInclusionProofRequest  # noqa: Y015
+
+@_typing.final
+class InclusionProof(_message.Message):
+    """That an event is in a tree (docs/formats/audit.md tells how it is checked)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The event's place; its leaf has the index `sequence - 1`."""
+    commitment: _builtins.bytes
+    """SHA-256 of salt and body."""
+    salt: _builtins.bytes
+    """The salt; none once retention has deleted the event."""
+    body: _builtins.str
+    """The event as the commitment is over it, one JSON object; none once retention has deleted the event."""
+    tree_size: _builtins.int
+    """The size of the tree."""
+    checkpoint: _builtins.str
+    """The checkpoint of this size, if it is the newest."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The audit path (RFC 6962, 2.1.1), from the leaf up."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        commitment: _builtins.bytes = ...,
+        salt: _builtins.bytes = ...,
+        body: _builtins.str = ...,
+        tree_size: _builtins.int = ...,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint", b"checkpoint", "commitment", b"commitment", "create_time", b"create_time", "hashes", b"hashes", "salt", b"salt", "sequence", b"sequence", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InclusionProof: _TypeAlias = InclusionProof  # noqa: Y015
+
+@_typing.final
+class GetConsistencyProofRequest(_message.Message):
+    """Request of GetConsistencyProof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_SIZE_FIELD_NUMBER: _builtins.int
+    SECOND_SIZE_FIELD_NUMBER: _builtins.int
+    first_size: _builtins.int
+    """The size of the earlier tree."""
+    second_size: _builtins.int
+    """The size of the later tree; 0 means that of the newest checkpoint."""
+    def __init__(
+        self,
+        *,
+        first_size: _builtins.int = ...,
+        second_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_size", b"first_size", "second_size", b"second_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConsistencyProofRequest: _TypeAlias = GetConsistencyProofRequest  # noqa: Y015
+
+@_typing.final
+class ConsistencyProof(_message.Message):
+    """That a tree grew from another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_SIZE_FIELD_NUMBER: _builtins.int
+    SECOND_SIZE_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    first_size: _builtins.int
+    """The size of the earlier tree."""
+    second_size: _builtins.int
+    """The size of the later tree."""
+    checkpoint: _builtins.str
+    """The checkpoint of the second size, if it is the newest."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The proof (RFC 6962, 2.1.2); empty when the sizes are equal, or the first is 0."""
+
+    def __init__(
+        self,
+        *,
+        first_size: _builtins.int = ...,
+        second_size: _builtins.int = ...,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "first_size", b"first_size", "hashes", b"hashes", "second_size", b"second_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsistencyProof: _TypeAlias = ConsistencyProof  # noqa: Y015
+
+@_typing.final
+class ExportAuditEventsRequest(_message.Message):
+    """Request of ExportAuditEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    COSIGNED_FIELD_NUMBER: _builtins.int
+    format: Global___AuditExportFormat.ValueType
+    """How they are written."""
+    filter: _builtins.str
+    """Only events that match, as in ListAuditEvents. Not for BUNDLE, which has no holes."""
+    after_sequence: _builtins.int
+    """Only events after this sequence, for example the size of the checkpoint of the export before."""
+    cosigned: _builtins.bool
+    """Up to the newest checkpoint that witnesses cosigned, in place of the newest."""
+    def __init__(
+        self,
+        *,
+        format: Global___AuditExportFormat.ValueType = ...,
+        filter: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        cosigned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "cosigned", b"cosigned", "filter", b"filter", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditEventsRequest: _TypeAlias = ExportAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class ExportAuditEventsResponse(_message.Message):
+    """Some lines of an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    last_sequence: _builtins.int
+    """The newest sequence that was looked at."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines with their ends; one after another they are the file."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[_builtins.str] | None = ...,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_sequence", b"last_sequence", "lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditEventsResponse: _TypeAlias = ExportAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class GetAuditStatsRequest(_message.Message):
+    """Request of GetAuditStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The beginning; absent means 30 days before the end."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The end, at most 366 days after the beginning; absent means now."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuditStatsRequest: _TypeAlias = GetAuditStatsRequest  # noqa: Y015
+
+@_typing.final
+class AuditStats(_message.Message):
+    """What happened in a span of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Count(_message.Message):
+        """How many events have something in common."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        """What: the name of a category or outcome, an action, an actor."""
+        count: _builtins.int
+        """How many."""
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "key", b"key"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    ACTORS_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SIZE_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    OLDEST_TIME_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """All events of the span that are there still."""
+    tree_size: _builtins.int
+    """The size of the tree: all events that there ever were, those included that retention has deleted."""
+    checkpoint_size: _builtins.int
+    """How many of them are under the newest checkpoint."""
+    queued: _builtins.int
+    """Events that have no place yet."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The beginning."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The end."""
+
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditStats.Count]:
+        """By category."""
+
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditStats.Count]:
+        """By outcome."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditStats.Count]:
+        """The 20 most frequent actions."""
+
+    @_builtins.property
+    def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditStats.Count]:
+        """The 20 most frequent actors."""
+
+    @_builtins.property
+    def oldest_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest event that is there still was written."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        total: _builtins.int = ...,
+        categories: _abc.Iterable[Global___AuditStats.Count] | None = ...,
+        outcomes: _abc.Iterable[Global___AuditStats.Count] | None = ...,
+        actions: _abc.Iterable[Global___AuditStats.Count] | None = ...,
+        actors: _abc.Iterable[Global___AuditStats.Count] | None = ...,
+        tree_size: _builtins.int = ...,
+        checkpoint_size: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        oldest_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "oldest_time", b"oldest_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "actors", b"actors", "categories", b"categories", "checkpoint_size", b"checkpoint_size", "end_time", b"end_time", "oldest_time", b"oldest_time", "outcomes", b"outcomes", "queued", b"queued", "start_time", b"start_time", "total", b"total", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditStats: _TypeAlias = AuditStats  # noqa: Y015

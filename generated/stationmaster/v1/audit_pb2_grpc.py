@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """The audit trail: every change and every refusal, written in the transaction of what it tells of.
+    """The audit trail: every change and every refusal, written in the transaction of what it tells of. Each organization's events are the
+    leaves of a Merkle tree (RFC 6962) of its own, whose checkpoints are signed: what is exported can be verified offline
+    (`stationmaster audit verify`), and a trail that was rewritten does not verify.
     """
 
     def __init__(self, channel):
@@ -35,6 +37,11 @@ class AuditServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.RecordEvent = channel.unary_unary(
+                '/stationmaster.v1.AuditService/RecordEvent',
+                request_serializer=stationmaster_dot_v1_dot_audit__pb2.RecordEventRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_audit__pb2.AuditEvent.FromString,
+                _registered_method=True)
         self.GetAuditEvent = channel.unary_unary(
                 '/stationmaster.v1.AuditService/GetAuditEvent',
                 request_serializer=stationmaster_dot_v1_dot_audit__pb2.GetAuditEventRequest.SerializeToString,
@@ -50,11 +57,47 @@ class AuditServiceStub:
                 request_serializer=stationmaster_dot_v1_dot_audit__pb2.WatchAuditEventsRequest.SerializeToString,
                 response_deserializer=stationmaster_dot_v1_dot_audit__pb2.WatchAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/stationmaster.v1.AuditService/GetCheckpoint',
+                request_serializer=stationmaster_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_audit__pb2.AuditCheckpoint.FromString,
+                _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/stationmaster.v1.AuditService/GetInclusionProof',
+                request_serializer=stationmaster_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_audit__pb2.InclusionProof.FromString,
+                _registered_method=True)
+        self.GetConsistencyProof = channel.unary_unary(
+                '/stationmaster.v1.AuditService/GetConsistencyProof',
+                request_serializer=stationmaster_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_audit__pb2.ConsistencyProof.FromString,
+                _registered_method=True)
+        self.ExportAuditEvents = channel.unary_stream(
+                '/stationmaster.v1.AuditService/ExportAuditEvents',
+                request_serializer=stationmaster_dot_v1_dot_audit__pb2.ExportAuditEventsRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_audit__pb2.ExportAuditEventsResponse.FromString,
+                _registered_method=True)
+        self.GetAuditStats = channel.unary_unary(
+                '/stationmaster.v1.AuditService/GetAuditStats',
+                request_serializer=stationmaster_dot_v1_dot_audit__pb2.GetAuditStatsRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_audit__pb2.AuditStats.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
-    """The audit trail: every change and every refusal, written in the transaction of what it tells of.
+    """The audit trail: every change and every refusal, written in the transaction of what it tells of. Each organization's events are the
+    leaves of a Merkle tree (RFC 6962) of its own, whose checkpoints are signed: what is exported can be verified offline
+    (`stationmaster audit verify`), and a trail that was rewritten does not verify.
     """
+
+    def RecordEvent(self, request, context):
+        """Writes an event of the caller's own into the trail. Its action begins with `custom.`, so that nobody takes it for one of the server's.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetAuditEvent(self, request, context):
         """Returns one audit event.
@@ -85,9 +128,60 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCheckpoint(self, request, context):
+        """Returns the newest signed checkpoint of the organization's tree, and the keys that checkpoints are verified with.
+
+        Errors: UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION (CHECKPOINT_NOT_COSIGNED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusionProof(self, request, context):
+        """Proves that an event is in the tree. The proof still holds, without what the event said, once retention has deleted it.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistencyProof(self, request, context):
+        """Proves that a tree grew from an earlier one: nothing in that was changed.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAuditEvents(self, request, context):
+        """Streams the events under the newest checkpoint as the lines of a file. That it was exported is written into the trail first.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD, INVALID_FILTER), UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION
+        (CHECKPOINT_NOT_COSIGNED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditStats(self, request, context):
+        """Counts the events of a span of time, and tells how the tree stands.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'RecordEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordEvent,
+                    request_deserializer=stationmaster_dot_v1_dot_audit__pb2.RecordEventRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_audit__pb2.AuditEvent.SerializeToString,
+            ),
             'GetAuditEvent': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAuditEvent,
                     request_deserializer=stationmaster_dot_v1_dot_audit__pb2.GetAuditEventRequest.FromString,
@@ -103,6 +197,31 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=stationmaster_dot_v1_dot_audit__pb2.WatchAuditEventsRequest.FromString,
                     response_serializer=stationmaster_dot_v1_dot_audit__pb2.WatchAuditEventsResponse.SerializeToString,
             ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=stationmaster_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_audit__pb2.AuditCheckpoint.SerializeToString,
+            ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=stationmaster_dot_v1_dot_audit__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_audit__pb2.InclusionProof.SerializeToString,
+            ),
+            'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistencyProof,
+                    request_deserializer=stationmaster_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_audit__pb2.ConsistencyProof.SerializeToString,
+            ),
+            'ExportAuditEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAuditEvents,
+                    request_deserializer=stationmaster_dot_v1_dot_audit__pb2.ExportAuditEventsRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_audit__pb2.ExportAuditEventsResponse.SerializeToString,
+            ),
+            'GetAuditStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditStats,
+                    request_deserializer=stationmaster_dot_v1_dot_audit__pb2.GetAuditStatsRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_audit__pb2.AuditStats.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'stationmaster.v1.AuditService', rpc_method_handlers)
@@ -112,8 +231,37 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """The audit trail: every change and every refusal, written in the transaction of what it tells of.
+    """The audit trail: every change and every refusal, written in the transaction of what it tells of. Each organization's events are the
+    leaves of a Merkle tree (RFC 6962) of its own, whose checkpoints are signed: what is exported can be verified offline
+    (`stationmaster audit verify`), and a trail that was rewritten does not verify.
     """
+
+    @staticmethod
+    def RecordEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.AuditService/RecordEvent',
+            stationmaster_dot_v1_dot_audit__pb2.RecordEventRequest.SerializeToString,
+            stationmaster_dot_v1_dot_audit__pb2.AuditEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetAuditEvent(request,
@@ -186,6 +334,141 @@ class AuditService:
             '/stationmaster.v1.AuditService/WatchAuditEvents',
             stationmaster_dot_v1_dot_audit__pb2.WatchAuditEventsRequest.SerializeToString,
             stationmaster_dot_v1_dot_audit__pb2.WatchAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.AuditService/GetCheckpoint',
+            stationmaster_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
+            stationmaster_dot_v1_dot_audit__pb2.AuditCheckpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.AuditService/GetInclusionProof',
+            stationmaster_dot_v1_dot_audit__pb2.GetInclusionProofRequest.SerializeToString,
+            stationmaster_dot_v1_dot_audit__pb2.InclusionProof.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistencyProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.AuditService/GetConsistencyProof',
+            stationmaster_dot_v1_dot_audit__pb2.GetConsistencyProofRequest.SerializeToString,
+            stationmaster_dot_v1_dot_audit__pb2.ConsistencyProof.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/stationmaster.v1.AuditService/ExportAuditEvents',
+            stationmaster_dot_v1_dot_audit__pb2.ExportAuditEventsRequest.SerializeToString,
+            stationmaster_dot_v1_dot_audit__pb2.ExportAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.AuditService/GetAuditStats',
+            stationmaster_dot_v1_dot_audit__pb2.GetAuditStatsRequest.SerializeToString,
+            stationmaster_dot_v1_dot_audit__pb2.AuditStats.FromString,
             options,
             channel_credentials,
             insecure,

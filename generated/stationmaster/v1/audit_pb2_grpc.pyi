@@ -27,12 +27,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """The audit trail: every change and every refusal, written in the transaction of what it tells of."""
+    """The audit trail: every change and every refusal, written in the transaction of what it tells of. Each organization's events are the
+    leaves of a Merkle tree (RFC 6962) of its own, whose checkpoints are signed: what is exported can be verified offline
+    (`stationmaster audit verify`), and a trail that was rewritten does not verify.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
+    RecordEvent: _grpc.UnaryUnaryMultiCallable[_audit_pb2.RecordEventRequest, _audit_pb2.AuditEvent]
+    """Writes an event of the caller's own into the trail. Its action begins with `custom.`, so that nobody takes it for one of the server's.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED).
+    """
     GetAuditEvent: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetAuditEventRequest, _audit_pb2.AuditEvent]
     """Returns one audit event.
 
@@ -50,12 +58,46 @@ class AuditServiceStub:
 
     Errors: INVALID_ARGUMENT (INVALID_FILTER), UNAVAILABLE (SERVER_STOPPING).
     """
+    GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.AuditCheckpoint]
+    """Returns the newest signed checkpoint of the organization's tree, and the keys that checkpoints are verified with.
+
+    Errors: UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION (CHECKPOINT_NOT_COSIGNED).
+    """
+    GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.InclusionProof]
+    """Proves that an event is in the tree. The proof still holds, without what the event said, once retention has deleted it.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+    """
+    GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.ConsistencyProof]
+    """Proves that a tree grew from an earlier one: nothing in that was changed.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+    """
+    ExportAuditEvents: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportAuditEventsRequest, _audit_pb2.ExportAuditEventsResponse]
+    """Streams the events under the newest checkpoint as the lines of a file. That it was exported is written into the trail first.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD, INVALID_FILTER), UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION
+    (CHECKPOINT_NOT_COSIGNED).
+    """
+    GetAuditStats: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetAuditStatsRequest, _audit_pb2.AuditStats]
+    """Counts the events of a span of time, and tells how the tree stands.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """The audit trail: every change and every refusal, written in the transaction of what it tells of."""
+    """The audit trail: every change and every refusal, written in the transaction of what it tells of. Each organization's events are the
+    leaves of a Merkle tree (RFC 6962) of its own, whose checkpoints are signed: what is exported can be verified offline
+    (`stationmaster audit verify`), and a trail that was rewritten does not verify.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    RecordEvent: _aio.UnaryUnaryMultiCallable[_audit_pb2.RecordEventRequest, _audit_pb2.AuditEvent]  # type: ignore[assignment]
+    """Writes an event of the caller's own into the trail. Its action begins with `custom.`, so that nobody takes it for one of the server's.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED).
+    """
     GetAuditEvent: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetAuditEventRequest, _audit_pb2.AuditEvent]  # type: ignore[assignment]
     """Returns one audit event.
 
@@ -73,9 +115,49 @@ class AuditServiceAsyncStub(AuditServiceStub):
 
     Errors: INVALID_ARGUMENT (INVALID_FILTER), UNAVAILABLE (SERVER_STOPPING).
     """
+    GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.AuditCheckpoint]  # type: ignore[assignment]
+    """Returns the newest signed checkpoint of the organization's tree, and the keys that checkpoints are verified with.
+
+    Errors: UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION (CHECKPOINT_NOT_COSIGNED).
+    """
+    GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.InclusionProof]  # type: ignore[assignment]
+    """Proves that an event is in the tree. The proof still holds, without what the event said, once retention has deleted it.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+    """
+    GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.ConsistencyProof]  # type: ignore[assignment]
+    """Proves that a tree grew from an earlier one: nothing in that was changed.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+    """
+    ExportAuditEvents: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportAuditEventsRequest, _audit_pb2.ExportAuditEventsResponse]  # type: ignore[assignment]
+    """Streams the events under the newest checkpoint as the lines of a file. That it was exported is written into the trail first.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD, INVALID_FILTER), UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION
+    (CHECKPOINT_NOT_COSIGNED).
+    """
+    GetAuditStats: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetAuditStatsRequest, _audit_pb2.AuditStats]  # type: ignore[assignment]
+    """Counts the events of a span of time, and tells how the tree stands.
+
+    Errors: INVALID_ARGUMENT (INVALID_FIELD).
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The audit trail: every change and every refusal, written in the transaction of what it tells of."""
+    """The audit trail: every change and every refusal, written in the transaction of what it tells of. Each organization's events are the
+    leaves of a Merkle tree (RFC 6962) of its own, whose checkpoints are signed: what is exported can be verified offline
+    (`stationmaster audit verify`), and a trail that was rewritten does not verify.
+    """
+
+    @_abc_1.abstractmethod
+    def RecordEvent(
+        self,
+        request: _audit_pb2.RecordEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.AuditEvent, _abc.Awaitable[_audit_pb2.AuditEvent]]:
+        """Writes an event of the caller's own into the trail. Its action begins with `custom.`, so that nobody takes it for one of the server's.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED).
+        """
 
     @_abc_1.abstractmethod
     def GetAuditEvent(
@@ -110,6 +192,62 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         organization, start at 1 and have no holes.
 
         Errors: INVALID_ARGUMENT (INVALID_FILTER), UNAVAILABLE (SERVER_STOPPING).
+        """
+
+    @_abc_1.abstractmethod
+    def GetCheckpoint(
+        self,
+        request: _audit_pb2.GetCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.AuditCheckpoint, _abc.Awaitable[_audit_pb2.AuditCheckpoint]]:
+        """Returns the newest signed checkpoint of the organization's tree, and the keys that checkpoints are verified with.
+
+        Errors: UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION (CHECKPOINT_NOT_COSIGNED).
+        """
+
+    @_abc_1.abstractmethod
+    def GetInclusionProof(
+        self,
+        request: _audit_pb2.GetInclusionProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.InclusionProof, _abc.Awaitable[_audit_pb2.InclusionProof]]:
+        """Proves that an event is in the tree. The proof still holds, without what the event said, once retention has deleted it.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+        """
+
+    @_abc_1.abstractmethod
+    def GetConsistencyProof(
+        self,
+        request: _audit_pb2.GetConsistencyProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ConsistencyProof, _abc.Awaitable[_audit_pb2.ConsistencyProof]]:
+        """Proves that a tree grew from an earlier one: nothing in that was changed.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), UNAVAILABLE (CHECKPOINT_PENDING).
+        """
+
+    @_abc_1.abstractmethod
+    def ExportAuditEvents(
+        self,
+        request: _audit_pb2.ExportAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.ExportAuditEventsResponse], _abc.AsyncIterator[_audit_pb2.ExportAuditEventsResponse]]:
+        """Streams the events under the newest checkpoint as the lines of a file. That it was exported is written into the trail first.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD, INVALID_FILTER), UNAVAILABLE (CHECKPOINT_PENDING), FAILED_PRECONDITION
+        (CHECKPOINT_NOT_COSIGNED).
+        """
+
+    @_abc_1.abstractmethod
+    def GetAuditStats(
+        self,
+        request: _audit_pb2.GetAuditStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.AuditStats, _abc.Awaitable[_audit_pb2.AuditStats]]:
+        """Counts the events of a span of time, and tells how the tree stands.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD).
         """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

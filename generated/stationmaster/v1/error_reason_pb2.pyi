@@ -148,6 +148,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
     ERROR_REASON_PROMPT_IN_USE: _ErrorReason.ValueType  # 72
     """FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
+    ERROR_REASON_CHECKPOINT_PENDING: _ErrorReason.ValueType  # 90
+    """UNAVAILABLE. No signed checkpoint holds the newest audit events yet; one does within about a second, if some server has the signing key."""
+    ERROR_REASON_CHECKPOINT_NOT_COSIGNED: _ErrorReason.ValueType  # 91
+    """FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -281,4 +285,8 @@ ERROR_REASON_PROMPT_MISSING: ErrorReason.ValueType  # 71
 """FAILED_PRECONDITION. A prompt includes, or an agent names, a prompt, version or label that is not there."""
 ERROR_REASON_PROMPT_IN_USE: ErrorReason.ValueType  # 72
 """FAILED_PRECONDITION. Other prompts include the prompt, or an experiment runs on it."""
+ERROR_REASON_CHECKPOINT_PENDING: ErrorReason.ValueType  # 90
+"""UNAVAILABLE. No signed checkpoint holds the newest audit events yet; one does within about a second, if some server has the signing key."""
+ERROR_REASON_CHECKPOINT_NOT_COSIGNED: ErrorReason.ValueType  # 91
+"""FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

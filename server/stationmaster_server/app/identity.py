@@ -20,7 +20,7 @@ from stationmaster_server.identity.tokens import Issuer
 
 async def build_gate(stack: AsyncExitStack, settings: Settings, database: Database, listener: Listener) -> Gate:
     """Start the audit trail and authentication; the first start makes the local administrator."""
-    audit = AuditLog(database)
+    audit = AuditLog(database, sequence=settings.audit.sequence)
     await audit.start()
     stack.push_async_callback(audit.close)
     if settings.identity.local_admin:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.servicer import AgentServicer
 from stationmaster_server.app.agents import build_agents, warm_up
+from stationmaster_server.app.audit import build_audit
 from stationmaster_server.app.credentials import KEY, build_credentials
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.mcp import build_mcp
@@ -15,8 +16,6 @@ from stationmaster_server.app.sessions import build_sessions
 from stationmaster_server.app.storage import build_storage
 from stationmaster_server.app.tasks import build_tasks
 from stationmaster_server.app.watchdog import DATABASE
-from stationmaster_server.audit.service import AuditTrail
-from stationmaster_server.audit.servicer import AuditServicer
 from stationmaster_server.identity import key_store
 from stationmaster_server.identity.keys import ApiKeys
 from stationmaster_server.identity.quota_settings import QuotaSettings
@@ -38,9 +37,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
         tokens,
     )
     on.listener.add(key_store.CHANNEL, server.callers_changed)  # after the gate, which forgets what it knew
-    trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
-    await trail.start()
-    stack.push_async_callback(trail.close)
+    audit = await build_audit(stack, on)
     storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
     credentials = await build_credentials(stack, on)
     prompts = build_prompts(stack, on)
@@ -62,7 +59,6 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
         lambda: server.draining,
     )
     tasks = build_tasks(stack, on, sessions, storage, prompts, outbound, credentials.using, agents.service)
-    audit = AuditServicer(trail, tokens)
     agent = AgentServicer(agents.service, tokens)
     below = (identity, audit, storage.servicer, prompts.servicer, mcp.servicer)
     for servicer in (*below, agent, sessions.servicer, tasks.servicer):

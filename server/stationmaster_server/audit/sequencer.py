@@ -1,16 +1,17 @@
-"""Gives audit events their places, in the order of their commits, on whichever server is at hand."""
+"""Gives audit events their places in the Merkle trees, in the order of commits, on whichever server is at hand."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
 
-from stationmaster_server.audit import store
+from stationmaster_server.audit import tree_store
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.resilience.loops import attempt
 
 BATCH = 5_000
-_GATHER = timedelta(milliseconds=50)
+_GATHER = timedelta(milliseconds=200)
 _LOOK = timedelta(seconds=1)
 
 
@@ -63,12 +64,21 @@ class Sequencer:
 
     async def _look_once(self) -> None:
         async with self._database.system(autocommit=True) as tx:
-            waiting = await store.waiting(tx)
+            waiting = await tree_store.waiting(tx)
         if waiting:
             await self._place_all()
 
     async def _place_all(self) -> None:
-        placed = BATCH
-        while placed == BATCH:
+        taken = BATCH
+        while taken == BATCH:
             async with self._database.system() as tx:
-                placed = (await store.sequence(tx, BATCH)).events
+                taken = await place(tx, BATCH)
+
+
+async def place(tx: Transaction, batch_size: int) -> int:
+    """Place a batch of events and let the trees grow by them, all in one transaction; how many were queued."""
+    await tree_store.lock(tx)
+    taken, placed = await tree_store.place(tx, batch_size)
+    if placed:
+        await tree_store.grow(tx, placed)
+    return taken

@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from pydantic_core import to_json
 
 from stationmaster_server.audit import store
-from stationmaster_server.audit.model import AuditBatch, AuditEntry, AuditEvent, Category, Outcome
+from stationmaster_server.audit.listing import LISTING
+from stationmaster_server.audit.model import AuditBatch, AuditEntry, AuditEvent
 from stationmaster_server.audit.refusals import RefusalWriter
 from stationmaster_server.audit.rows import make_row
 from stationmaster_server.audit.sequencer import Sequencer
 from stationmaster_server.audit.watching import Watches
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity.model import Caller
-
-LISTING = Listing(
-    {
-        "create_time": Field("e.created_at", datetime),
-        "category": Field("e.category", Category),
-        "action": Field("e.action", str),
-        "outcome": Field("e.outcome", Outcome),
-        "actor": Field("e.actor", str),
-        "resource": Field("e.resource", str),
-        "method": Field("e.method", str),
-        "request_id": Field("e.request_id", str),
-    },
-    key="e.id",
-    default_order="create_time desc",
-    order_fields=["create_time"],
-)
 
 
 class AuditLog:
     """Writes the trail. One for each process; `start` and `close` it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, sequence: bool = True) -> None:
+        """`sequence`: give events their places here too, and not on other servers alone."""
+        self._sequence = sequence
         self._sequencer = Sequencer(database)
         self._refusals = RefusalWriter(database, self._sequencer.wake)
 
     async def start(self) -> None:
         """Begin to give events their places."""
-        self._sequencer.start()
+        if self._sequence:
+            self._sequencer.start()
 
     async def close(self) -> None:
         """Write what waits, give it its place, and stop."""

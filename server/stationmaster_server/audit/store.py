@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from stationmaster_server.audit.model import AuditEvent, Category, Outcome
 from stationmaster_server.audit.rows import Row, created_at
 from stationmaster_server.db.listing import Clause, Page
 from stationmaster_server.db.transaction import Transaction
-
-CHANNEL = "stationmaster_audit"
-"""Tells every server of organizations whose trail has grown: their ids, or `*` for many."""
-_SEQUENCER_LOCK = 0x41554449  # any number of our own
-_MOST_NAMED = 200  # ids in one notification; PostgreSQL takes less than 8,000 bytes
 
 _COLUMNS = ", ".join(Row._fields)
 _EVENT = ", ".join(f"e.{field}" for field in Row._fields)
@@ -51,57 +46,6 @@ async def write_many(tx: Transaction, rows: Sequence[Row], details: Sequence[str
     await tx.execute(_WRITE_MANY, *columns, list(details))
 
 
-# Whoever has the lock sees every row that was committed before it, so places follow the order of commits from one batch
-# to the next; within a batch they follow the queue's ordinals, which respect cause and effect.
-_SEQUENCE = """
-WITH taken AS (
-    DELETE FROM audit_queue q USING (SELECT organization_id, ordinal FROM audit_queue ORDER BY ordinal LIMIT $1) oldest
-    WHERE q.organization_id = oldest.organization_id AND q.ordinal = oldest.ordinal
-    RETURNING q.organization_id, q.ordinal, q.event_id, q.created_at
-), heads AS (
-    INSERT INTO audit_heads AS h (organization_id, last_sequence)
-    SELECT organization_id, count(*) FROM taken GROUP BY organization_id
-    ON CONFLICT (organization_id) DO UPDATE SET last_sequence = h.last_sequence + excluded.last_sequence
-    RETURNING organization_id, last_sequence
-), placed AS (
-    INSERT INTO audit_positions (organization_id, sequence, event_id, created_at)
-    SELECT t.organization_id,
-           h.last_sequence - count(*) OVER (PARTITION BY t.organization_id)
-                           + row_number() OVER (PARTITION BY t.organization_id ORDER BY t.ordinal),
-           t.event_id, t.created_at
-    FROM taken t JOIN heads h USING (organization_id)
-)
-SELECT organization_id, (SELECT count(*) FROM taken) AS taken FROM heads
-"""
-
-
-class Sequenced(NamedTuple):
-    """What one batch of the sequencer did."""
-
-    events: int
-    organizations: list[UUID]
-
-
-async def sequence(tx: Transaction, batch_size: int) -> Sequenced:
-    """Give the oldest queued events their places, and tell every server (a system transaction).
-
-    One server at a time: another one waits here, and then finds what the first has left.
-    """
-    await tx.execute("SELECT pg_advisory_xact_lock($1)", _SEQUENCER_LOCK)
-    rows = await tx.fetch(_SEQUENCE, batch_size)
-    organizations = [row["organization_id"] for row in rows]
-    if organizations:
-        named = len(organizations) <= _MOST_NAMED
-        payload = " ".join(organization.hex for organization in organizations) if named else "*"
-        await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
-    return Sequenced(rows[0]["taken"] if rows else 0, organizations)
-
-
-async def waiting(tx: Transaction) -> bool:
-    """Whether any event waits for its place (a system transaction)."""
-    return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM audit_queue)"))
-
-
 async def heads(tx: Transaction, organizations: Sequence[UUID]) -> dict[UUID, int]:
     """The last sequence of each organization that has one (a system transaction)."""
     sql = "SELECT organization_id, last_sequence FROM audit_heads WHERE organization_id = ANY($1::uuid[])"
@@ -123,6 +67,14 @@ async def get(tx: Transaction, organization_id: UUID, event_id: UUID) -> AuditEv
     """
     row = await tx.fetchrow(sql, organization_id, created_at(event_id), event_id)
     return None if row is None else _event(row)
+
+
+async def get_written(tx: Transaction, organization_id: UUID, event_id: UUID) -> AuditEvent:
+    """An event that this transaction wrote."""
+    event = await get(tx, organization_id, event_id)
+    if event is None:
+        raise RuntimeError(f"auditEvents/{event_id} is not there")
+    return event
 
 
 async def list_events(tx: Transaction, organization_id: UUID, clause: Clause) -> Page[AuditEvent]:

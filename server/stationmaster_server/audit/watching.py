@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from stationmaster_server.audit import store
+from stationmaster_server.audit import store, tree_store
 from stationmaster_server.audit.model import AuditBatch, AuditEvent
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
@@ -54,7 +54,7 @@ class Watches:
         self._heard = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
-        listener.add(store.CHANNEL, self._on_notification)
+        listener.add(tree_store.CHANNEL, self._on_notification)
 
     def start(self) -> None:
         """Begin to look."""

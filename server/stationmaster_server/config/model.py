@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from stationmaster_server.config.audit import AuditSettings
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.credentials import CredentialSettings
@@ -326,6 +327,7 @@ class Settings(BaseSettings):
     crawl: CrawlerSettings = CrawlerSettings()
     export: ExportSettings = ExportSettings()
     documents: DocumentSettings = DocumentSettings()
+    audit: AuditSettings = AuditSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -17,6 +17,7 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
             "telemetry": {"log_format": "json"},
             "identity": {"local_admin": False},
             "credentials": {"make_key_file": False},
+            "audit": {"make_key_file": False},
             "models": {"demo": False},
             "mcp": {"stdio_commands": ()},
             "pools": {"processes": 4, "threads": 32, "max_waiting": 10_000},

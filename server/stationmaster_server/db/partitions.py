@@ -1,8 +1,9 @@
-"""Monthly partitions: made ahead of time by engines, which own no table, through a function that runs as the owner."""
+"""Monthly partitions: made ahead of time and dropped by engines, which own no table, through functions of the owner."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.roles import SYSTEM_ROLE
@@ -37,13 +38,40 @@ BEGIN
 END $$
 """
 
+_DROP_FUNCTION = r"""
+CREATE FUNCTION stationmaster_drop_partitions(parent text, older_than interval) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+DECLARE
+  partition text;
+  dropped integer := 0;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(format('public.%I', parent))) THEN
+    RAISE EXCEPTION '% is not partitioned', parent USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('stationmaster_partitions'));
+  FOR partition IN
+    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = to_regclass(format('public.%I', parent)) AND c.relname ~ ('^' || parent || '_\d{4}_\d{2}$')
+      AND to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month' <= (now() - older_than) AT TIME ZONE 'UTC'
+  LOOP
+    EXECUTE format('DROP TABLE public.%I', partition);
+    dropped := dropped + 1;
+  END LOOP;
+  RETURN dropped;
+END $$
+"""
+
 
 def partitions_ddl() -> Iterator[str]:
-    """The function, for the system role alone."""
+    """The functions, for the system role alone."""
     yield _FUNCTION
-    signature = "stationmaster_ensure_partitions(text, integer)"
-    yield f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC"
-    yield f"GRANT EXECUTE ON FUNCTION {signature} TO {SYSTEM_ROLE}"
+    yield _DROP_FUNCTION
+    for signature in (
+        "stationmaster_ensure_partitions(text, integer)",
+        "stationmaster_drop_partitions(text, interval)",
+    ):
+        yield f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC"
+        yield f"GRANT EXECUTE ON FUNCTION {signature} TO {SYSTEM_ROLE}"
 
 
 async def ensure_partitions(tx: Transaction, table: str, months_ahead: int) -> int:
@@ -53,6 +81,15 @@ async def ensure_partitions(tx: Transaction, table: str, months_ahead: int) -> i
     """
     made: int = await tx.fetchval("SELECT stationmaster_ensure_partitions($1, $2)", table, months_ahead)
     return made
+
+
+async def drop_partitions(tx: Transaction, table: str, older_than: timedelta) -> int:
+    """Drop the partitions of the months in which everything is older; returns how many (a system transaction).
+
+    Aborted when readers hold the table for too long.
+    """
+    dropped: int = await tx.fetchval("SELECT stationmaster_drop_partitions($1, $2)", table, older_than)
+    return dropped
 
 
 async def ensure_every_partition(database: Database, months_ahead: int) -> int:

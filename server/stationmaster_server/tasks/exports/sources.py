@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stationmaster_server.audit import store as audit_store
+from stationmaster_server.audit.listing import LISTING as AUDIT_LISTING
 from stationmaster_server.audit.model import AuditEvent
-from stationmaster_server.audit.service import LISTING as AUDIT_LISTING
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Cursor, Page, PageRequest

@@ -73,6 +73,19 @@ CREATE TABLE agents (
 
 CREATE INDEX agents_by_creation ON agents (organization_id, created_at, agent_id);
 
+CREATE TABLE audit_checkpoints (
+    organization_id UUID NOT NULL,
+    size BIGINT NOT NULL,
+    root BYTEA NOT NULL,
+    note TEXT NOT NULL,
+    signed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    cosigned_size BIGINT DEFAULT 0 NOT NULL,
+    cosigned_note TEXT DEFAULT '' NOT NULL,
+    published_size BIGINT DEFAULT 0 NOT NULL,
+    publish_after TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT audit_checkpoints_pkey PRIMARY KEY (organization_id)
+);
+
 CREATE TABLE audit_events (
     organization_id UUID NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -89,6 +102,7 @@ CREATE TABLE audit_events (
     request_id TEXT NOT NULL,
     peer TEXT NOT NULL,
     details JSON NOT NULL,
+    salt BYTEA DEFAULT uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) NOT NULL,
     CONSTRAINT audit_events_pkey PRIMARY KEY (organization_id, created_at, id)
 )
  PARTITION BY RANGE (created_at);
@@ -96,14 +110,26 @@ CREATE TABLE audit_events (
 CREATE TABLE audit_heads (
     organization_id UUID NOT NULL,
     last_sequence BIGINT NOT NULL,
+    frontier BYTEA NOT NULL,
     CONSTRAINT audit_heads_pkey PRIMARY KEY (organization_id)
 );
+
+CREATE TABLE audit_keys (
+    public_key BYTEA NOT NULL,
+    is_active BOOLEAN NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    retired_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT audit_keys_pkey PRIMARY KEY (public_key)
+);
+
+CREATE UNIQUE INDEX audit_keys_active_key ON audit_keys (is_active) WHERE is_active;
 
 CREATE TABLE audit_positions (
     organization_id UUID NOT NULL,
     sequence BIGINT NOT NULL,
     event_id UUID NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    commitment BYTEA NOT NULL,
     CONSTRAINT audit_positions_pkey PRIMARY KEY (organization_id, sequence)
 );
 
@@ -118,6 +144,21 @@ CREATE TABLE audit_queue (
 );
 
 CREATE INDEX audit_queue_ordinal_idx ON audit_queue (ordinal);
+
+CREATE TABLE audit_tiles (
+    organization_id UUID NOT NULL,
+    level INTEGER NOT NULL,
+    number BIGINT NOT NULL,
+    hashes BYTEA NOT NULL,
+    CONSTRAINT audit_tiles_pkey PRIMARY KEY (organization_id, level, number)
+);
+
+CREATE TABLE audit_witnesses (
+    organization_id UUID NOT NULL,
+    witness TEXT NOT NULL,
+    size BIGINT NOT NULL,
+    CONSTRAINT audit_witnesses_pkey PRIMARY KEY (organization_id, witness)
+);
 
 CREATE TABLE crawl_pages (
     organization_id UUID NOT NULL,
@@ -1028,6 +1069,16 @@ CREATE POLICY tenant ON agents TO stationmaster_app USING (organization_id = NUL
 
 CREATE POLICY system ON agents TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_checkpoints TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_checkpoints TO stationmaster_app;
+
+ALTER TABLE audit_checkpoints ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON audit_checkpoints TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON audit_checkpoints TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON audit_events TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON audit_events TO stationmaster_app;
@@ -1048,6 +1099,8 @@ CREATE POLICY tenant ON audit_heads TO stationmaster_app USING (organization_id 
 
 CREATE POLICY system ON audit_heads TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_keys TO stationmaster_system;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON audit_positions TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON audit_positions TO stationmaster_app;
@@ -1067,6 +1120,26 @@ ALTER TABLE audit_queue ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON audit_queue TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON audit_queue TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_tiles TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_tiles TO stationmaster_app;
+
+ALTER TABLE audit_tiles ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON audit_tiles TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON audit_tiles TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_witnesses TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_witnesses TO stationmaster_app;
+
+ALTER TABLE audit_witnesses ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON audit_witnesses TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON audit_witnesses TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON crawl_pages TO stationmaster_system;
 
@@ -1517,6 +1590,31 @@ BEGIN
   RETURN made;
 END $$;
 
+CREATE FUNCTION stationmaster_drop_partitions(parent text, older_than interval) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+DECLARE
+  partition text;
+  dropped integer := 0;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(format('public.%I', parent))) THEN
+    RAISE EXCEPTION '% is not partitioned', parent USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('stationmaster_partitions'));
+  FOR partition IN
+    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = to_regclass(format('public.%I', parent)) AND c.relname ~ ('^' || parent || '_\d{4}_\d{2}$')
+      AND to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month' <= (now() - older_than) AT TIME ZONE 'UTC'
+  LOOP
+    EXECUTE format('DROP TABLE public.%I', partition);
+    dropped := dropped + 1;
+  END LOOP;
+  RETURN dropped;
+END $$;
+
 REVOKE ALL ON FUNCTION stationmaster_ensure_partitions(text, integer) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION stationmaster_ensure_partitions(text, integer) TO stationmaster_system;
+
+REVOKE ALL ON FUNCTION stationmaster_drop_partitions(text, interval) FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION stationmaster_drop_partitions(text, interval) TO stationmaster_system;

@@ -1,0 +1,102 @@
+"""The audit trail, built: its servicer, its checkpoints, and what becomes of both."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+from stationmaster_server.app.ground import Ground
+from stationmaster_server.app.housekeeping import Chore
+from stationmaster_server.audit.checkpoints import Signer
+from stationmaster_server.audit.counting import Counting
+from stationmaster_server.audit.exporting import Exporting
+from stationmaster_server.audit.log_keys import LogKeys
+from stationmaster_server.audit.model import Category
+from stationmaster_server.audit.notes import NoteError
+from stationmaster_server.audit.proofs import Proofs
+from stationmaster_server.audit.publishing import Copies, Publisher, Witness
+from stationmaster_server.audit.recording import Recording
+from stationmaster_server.audit.retention import Retention
+from stationmaster_server.audit.service import AuditTrail
+from stationmaster_server.audit.servicer import AuditServicer
+from stationmaster_server.config import Settings, SettingsError
+from stationmaster_server.config.audit import AuditSettings
+
+KEY_FILE = "audit.keys"
+
+
+async def build_audit(stack: AsyncExitStack, on: Ground) -> AuditServicer:
+    """Build everything that reads the trail, signs checkpoints, publishes them and forgets."""
+    database, settings = on.database, on.settings.audit
+    trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
+    await trail.start()
+    stack.push_async_callback(trail.close)
+    signer = Signer(database, _keys(on))
+    await signer.start()
+    stack.push_async_callback(signer.close)
+    on.metrics.read(
+        "audit_checkpoint_behind_seconds",
+        "For how long an audit event had been without a checkpoint when this server last looked.",
+        lambda: signer.behind_seconds,
+    )
+    _publish(stack, on)
+    keep = {category: kept for category, kept in _kept(settings).items() if kept is not None}
+    retention = Retention(database, keep)
+    if keep:
+        on.chores.add(Chore("forget old audit events", timedelta(hours=6), retention.run))
+    return AuditServicer(
+        trail,
+        Recording(database, on.gate.audit),
+        Proofs(database),
+        Exporting(database, on.gate.audit),
+        Counting(database),
+        on.tokens,
+    )
+
+
+def _keys(on: Ground) -> LogKeys:
+    settings = on.settings.audit
+    configured = settings.signing_keys.get_secret_value() if settings.signing_keys else ""
+    file = settings.signing_key_file or on.settings.data_folder / KEY_FILE
+    return LogKeys(on.database, configured=configured, file=file, make=settings.make_key_file)
+
+
+def _publish(stack: AsyncExitStack, on: Ground) -> None:
+    settings = on.settings.audit
+    try:
+        witnesses = [Witness(each.url, each.key) for each in settings.witnesses]
+    except NoteError as error:
+        raise SettingsError(f"setting audit.witnesses: {error}") from None
+    copies = _copies(on.settings)
+    if not witnesses and copies is None:
+        return
+    publisher = Publisher(on.database, witnesses, copies, every=settings.publish_interval)
+    stack.push_async_callback(publisher.close)
+    on.chores.add(Chore("publish audit checkpoints", settings.publish_interval, publisher.run))
+    on.metrics.read(
+        "audit_cosignatures",
+        "Checkpoints that witnesses cosigned for this server, or did not.",
+        lambda: {"cosigned": publisher.cosigned, "refused": publisher.refused},
+        label="outcome",
+        total=True,
+    )
+
+
+def _copies(settings: Settings) -> Copies | None:
+    if not settings.audit.copies:
+        return None
+    from stationmaster_server.audit.copies import ObjectStore  # its library takes 20 MiB, which few need
+
+    try:
+        return ObjectStore(settings.audit.copies)
+    except ValueError as error:
+        raise SettingsError(f"setting audit.copies: {error}") from None
+
+
+def _kept(settings: AuditSettings) -> dict[Category, timedelta | None]:
+    return {
+        Category.SECURITY: settings.keep_security,
+        Category.BUSINESS: settings.keep_business,
+        Category.COMPLIANCE: settings.keep_compliance,
+        Category.SYSTEM: settings.keep_system,
+    }

@@ -1,0 +1,30 @@
+"""Copies of checkpoints in an object store, each written once."""
+
+from __future__ import annotations
+
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import from_url
+
+
+class ObjectStore:
+    """A folder of an object store, by its URL: `s3://bucket/prefix`, `gs://…`, `az://…`, `file:///…`."""
+
+    def __init__(self, url: str) -> None:
+        """Credentials come from the environment, as the store's own tools take them. Raises ValueError."""
+        try:
+            self._store = from_url(url)
+        except BaseError as error:
+            raise ValueError(str(error)) from None
+
+    async def write(self, name: str, note: str) -> str | None:
+        """See `Copies.write`. Raises OSError."""
+        path = f"{name}.checkpoint"
+        try:
+            try:
+                await self._store.put_async(path, note.encode(), mode="create")
+            except AlreadyExistsError:
+                found = await self._store.get_async(path)
+                return bytes(await found.bytes_async()).decode()
+        except BaseError as error:
+            raise OSError(str(error)) from None
+        return None

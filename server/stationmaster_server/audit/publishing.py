@@ -1,0 +1,144 @@
+"""Shows checkpoints to witnesses and copies them to where they are written once: outside of who holds the database."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+
+import httpx2
+import structlog
+
+from stationmaster_server.audit import checkpoint_store
+from stationmaster_server.audit.checkpoint_store import Due
+from stationmaster_server.audit.merkle import consistency_ranges
+from stationmaster_server.audit.notes import COSIGNATURE, NoteError, VerifierKey, cosignatures, origin_of
+from stationmaster_server.audit.proofs import hashes
+from stationmaster_server.db.engine import Database
+
+_log = structlog.get_logger(__name__)
+
+_BATCH = 100
+_TIMEOUT = timedelta(seconds=10)
+_LARGEST_ANSWER = 64 * 1024
+_AT_ONCE = 8
+
+
+class Copies(Protocol):
+    """Where checkpoints are written once."""
+
+    async def write(self, name: str, note: str) -> str | None:
+        """Write a checkpoint unless there is one of this name; returns that one's text, None when this is the first."""
+        ...
+
+
+class Witness:
+    """One witness, by its submission prefix and its key."""
+
+    def __init__(self, url: str, key: str) -> None:
+        """Raises NoteError: no key of the type cosignature/v1."""
+        self.url = url.rstrip("/")
+        self.key = VerifierKey.parse(key)
+        if self.key.kind != COSIGNATURE:
+            raise NoteError(f"the key of the witness {url} is not of the type cosignature/v1")
+
+
+class Publisher:
+    """`run` it now and then, on every server: each checkpoint is taken by one."""
+
+    def __init__(
+        self, database: Database, witnesses: Sequence[Witness], copies: Copies | None, *, every: timedelta
+    ) -> None:
+        self._database = database
+        self._witnesses = witnesses
+        self._copies = copies
+        self._every = every
+        self._client = httpx2.AsyncClient(timeout=_TIMEOUT.total_seconds(), follow_redirects=False)
+        self.cosigned = 0
+        self.refused = 0
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._client.aclose()
+
+    async def run(self) -> None:
+        """Publish what is due."""
+        while await self.run_once() == _BATCH:
+            pass
+
+    async def run_once(self) -> int:
+        """Publish a batch of what is due; returns how many checkpoints were looked at."""
+        async with self._database.system(autocommit=True) as tx:
+            due = await checkpoint_store.claim_due(tx, self._every.total_seconds(), _BATCH)
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def publish(each: Due) -> None:
+            async with slots:
+                await self._publish(each)
+
+        await asyncio.gather(*(publish(each) for each in due))
+        return len(due)
+
+    async def _publish(self, due: Due) -> None:
+        answers = await asyncio.gather(*(self._ask(witness, due) for witness in self._witnesses))
+        note = due.note + "".join(line for lines in answers for line in lines)
+        copied = self._copies is None or await self._copy(self._copies, due, note)
+        async with self._database.system(autocommit=True) as tx:
+            await checkpoint_store.published(tx, due, note, done=copied and all(answers))
+
+    async def _copy(self, copies: Copies, due: Due, note: str) -> bool:
+        try:
+            there = await copies.write(f"{due.organization_id}/{due.size:020d}", note)
+        except OSError as error:
+            _log.warning("an audit checkpoint could not be copied; it is tried again", error=str(error))
+            return False
+        if there is not None and there.split("\n\n")[0] != note.split("\n\n")[0]:
+            _log.error(
+                "another audit checkpoint of this size was copied before: the trail was rewritten",
+                organization=str(due.organization_id),
+                size=due.size,
+            )
+        return True
+
+    async def _ask(self, witness: Witness, due: Due) -> list[str]:
+        """The witness's cosignatures; none when it gave none, which is logged."""
+        async with self._database.system(autocommit=True) as tx:
+            old = await checkpoint_store.witnessed(tx, due.organization_id, witness.key.name)
+        try:
+            response = await self._submit(witness, due, old)
+            if response.status_code == httpx2.codes.CONFLICT:  # it knows better what it has seen
+                response = await self._submit(witness, due, int(response.text))
+            if response.status_code != httpx2.codes.OK:
+                raise NoteError(f"it answered {response.status_code}: {response.text[:200]}")
+            lines = cosignatures(response.text[:_LARGEST_ANSWER], due.note, witness.key)
+            if not lines:
+                raise NoteError("it answered without a cosignature of its key")
+        except (httpx2.HTTPError, ValueError) as error:
+            self.refused += 1
+            _log.warning(
+                "a witness did not cosign an audit checkpoint; it is asked again",
+                witness=witness.key.name,
+                origin=origin_of(due.organization_id),
+                size=due.size,
+                error=str(error),
+            )
+            return []
+        self.cosigned += 1
+        async with self._database.system(autocommit=True) as tx:
+            await checkpoint_store.set_witnessed(tx, due.organization_id, witness.key.name, due.size)
+        return lines
+
+    async def _submit(self, witness: Witness, due: Due, old: int) -> httpx2.Response:
+        proof = await self._proof(due.organization_id, old, due.size)
+        lines = "".join(f"{b64encode(each).decode()}\n" for each in proof)
+        body = f"old {old}\n{lines}\n{due.note}"
+        return await self._client.post(f"{witness.url}/add-checkpoint", content=body.encode())
+
+    async def _proof(self, organization_id: UUID, old: int, size: int) -> list[bytes]:
+        if old > size:
+            raise NoteError(f"it has seen {old} events, and there are {size}: the trail was cut or rolled back")
+        async with self._database.system(autocommit=True) as tx:
+            return await hashes(tx, organization_id, consistency_ranges(old, size))

@@ -1,0 +1,152 @@
+"""Witnesses cosign what grew, and nothing else; a rewritten trail gets no cosignature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from stationmaster_client.transparency import open_checkpoint
+from stationmaster_server.audit import publishing
+from stationmaster_server.audit.notes import COSIGNATURE, NoteError
+from stationmaster_server.audit.proofs import Proofs
+from stationmaster_server.audit.publishing import Copies, Publisher
+from stationmaster_server.errors import FailedPrecondition
+from stationmaster_server.identity.model import Caller
+
+from tests.audit.conftest import Server
+from tests.audit.test_bundles import fill
+from tests.audit.verified import SIGNER, export, key_of, signed, verify
+from tests.audit.witness import TIME, Witness, serving
+
+
+@pytest.fixture
+def witnesses(caller: Caller) -> Iterator[list[Witness]]:
+    """Two witnesses that know the organization's log."""
+    with ExitStack() as stack:
+        made = [stack.enter_context(serving(Witness(f"witness.example/{n}", n))) for n in (1, 2)]
+        for each in made:
+            each.logs.append(key_of(caller))
+        yield made
+
+
+async def publish(server: Server, witnesses: Sequence[Witness], copies: Copies | None = None) -> Publisher:
+    """One round."""
+    asked = [publishing.Witness(each.url, each.vkey) for each in witnesses]
+    publisher = Publisher(server.database, asked, copies, every=timedelta())
+    try:
+        await publisher.run_once()
+    finally:
+        await publisher.close()
+    return publisher
+
+
+async def test_witnesses_cosign_what_grew(server: Server, caller: Caller, witnesses: list[Witness]) -> None:
+    await fill(server, caller, 3)
+    with pytest.raises(FailedPrecondition):
+        await Proofs(server.database).checkpoint(caller, cosigned=True)
+    await publish(server, witnesses)
+    for _ in range(30):
+        await server.change(caller)
+    await signed(server, caller, 33)
+    publisher = await publish(server, witnesses)
+    assert (publisher.cosigned, publisher.refused) == (2, 0)
+    cosigned = await Proofs(server.database).checkpoint(caller, cosigned=True)
+    keys = [key_of(caller), *(each.key for each in witnesses)]
+    checkpoint = open_checkpoint(cosigned.note, keys)
+    assert (checkpoint.size, checkpoint.root, cosigned.size) == (33, cosigned.root, 33)
+    times = [each.time.timestamp() for each in checkpoint.signatures if each.kind == COSIGNATURE and each.time]
+    assert times == [TIME, TIME]
+    assert [each.seen[checkpoint.origin][0] for each in witnesses] == [33, 33]
+    assert verify(await export(server, caller), caller).checkpoint.unknown == ("witness.example/1", "witness.example/2")
+
+
+async def test_a_witness_that_knows_more_than_we_do_is_believed(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    await fill(server, caller, 3)
+    await publish(server, witnesses[:1])
+    async with server.database.system() as tx:
+        await tx.execute("DELETE FROM audit_witnesses")
+    await server.change(caller)
+    await signed(server, caller, 4)
+    assert (await publish(server, witnesses[:1])).cosigned == 1
+    assert witnesses[0].answers == [200, 409, 200]
+
+
+async def test_a_witness_that_is_down_keeps_nobody_else_from_cosigning_and_is_asked_again(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    await fill(server, caller, 3)
+    witnesses[0].down = True
+    publisher = await publish(server, witnesses)
+    assert (publisher.cosigned, publisher.refused) == (1, 1)
+    keys = [key_of(caller), *(each.key for each in witnesses)]
+    proofs = Proofs(server.database)
+    found = open_checkpoint((await proofs.checkpoint(caller, cosigned=True)).note, keys)
+    assert [each.name for each in found.signatures[1:]] == ["witness.example/2"]
+    witnesses[0].down = False
+    await publish(server, witnesses)
+    found = open_checkpoint((await proofs.checkpoint(caller, cosigned=True)).note, keys)
+    assert [each.name for each in found.signatures[1:]] == ["witness.example/1", "witness.example/2"]
+    assert (await publish(server, witnesses)).cosigned == 0  # there is nothing new
+
+
+async def test_a_trail_that_was_rewritten_and_signed_again_gets_no_cosignature(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    seen = await fill(server, caller, 5)
+    await publish(server, witnesses)
+    await server.signer.close()
+    forged = SIGNER.sign(seen.origin, 6, bytes(32))
+    async with server.database.system() as tx:
+        await tx.execute("UPDATE audit_checkpoints SET size = 6, root = $1, note = $2", bytes(32), forged)
+        await tx.execute("UPDATE audit_tiles SET hashes = sha256('x') || hashes")
+    with structlog.testing.capture_logs() as logs:
+        assert (await publish(server, witnesses)).cosigned == 0
+    assert sum("did not cosign" in line["event"] for line in logs) == 2
+    async with server.database.system() as tx:
+        await tx.execute("UPDATE audit_checkpoints SET size = 4, published_size = 0, note = $1", forged)
+    with structlog.testing.capture_logs() as logs:
+        assert (await publish(server, witnesses)).cosigned == 0
+    assert any("cut or rolled back" in str(line) for line in logs)
+
+
+async def test_a_cosignature_that_does_not_verify_is_not_kept(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    await fill(server, caller, 3)
+    impostor = publishing.Witness(witnesses[0].url, witnesses[1].vkey)
+    publisher = Publisher(server.database, [impostor], None, every=timedelta())
+    await publisher.run_once()
+    await publisher.close()
+    assert (publisher.cosigned, publisher.refused) == (0, 1)
+    with pytest.raises(NoteError):
+        publishing.Witness(witnesses[0].url, str(key_of(caller)))
+
+
+async def test_checkpoints_are_copied_once_and_a_fork_is_told(server: Server, caller: Caller, tmp_path: Path) -> None:
+    obstore = pytest.importorskip("stationmaster_server.audit.copies", reason="obstore is not installed")
+    store: Any = obstore.ObjectStore(tmp_path.as_uri())
+    seen = await fill(server, caller, 3)
+    await publish(server, [], store)
+    copy = tmp_path / str(caller.tenant.organization_id) / f"{3:020d}.checkpoint"
+    assert open_checkpoint(copy.read_text(), [key_of(caller)]) == seen
+    await server.signer.close()
+    async with server.database.system() as tx:
+        forged = SIGNER.sign(seen.origin, 3, bytes(32))
+        await tx.execute("UPDATE audit_checkpoints SET published_size = 0, note = $1", forged)
+    with structlog.testing.capture_logs() as logs:
+        await publish(server, [], store)
+    assert any("the trail was rewritten" in line["event"] for line in logs)
+    assert open_checkpoint(copy.read_text(), [key_of(caller)]) == seen
+
+
+def test_a_store_that_cannot_be_is_refused() -> None:
+    obstore = pytest.importorskip("stationmaster_server.audit.copies", reason="obstore is not installed")
+    with pytest.raises(ValueError, match="nowhere"):
+        obstore.ObjectStore("nowhere://x")

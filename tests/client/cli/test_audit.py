@@ -1,0 +1,98 @@
+"""`stationmaster audit` against the real server, and without any."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.client.cli.program import Program
+from tests.fixtures.server import RunningServer
+from tests.waiting import until
+
+
+@pytest.fixture
+def stationmaster(server: RunningServer, tmp_path: Path) -> Program:
+    return Program(tmp_path, server.target, server.admin_key)
+
+
+async def test_a_trail_is_exported_and_verified_offline(stationmaster: Program, tmp_path: Path) -> None:
+    recorded = await stationmaster("audit", "record", "custom.invoice.approve", "invoices/7", "--detail", "sum=3")
+    assert (recorded.code, recorded.out.startswith("auditEvents/")) == (0, True), recorded.err
+
+    async def signed() -> bool:
+        shown = await stationmaster("audit", "stats", "--json")
+        return int(json.loads(shown.out)["checkpointSize"]) >= 2
+
+    await until(signed)
+    bundle, old, key = (str(tmp_path / name) for name in ("trail.bundle", "old.checkpoint", "log.key"))
+    keys, checkpoint, exported, refused = await stationmaster.many(
+        [
+            ["audit", "key"],
+            ["audit", "checkpoint"],
+            ["audit", "export", "-o", bundle],
+            ["audit", "export", "-o", bundle],
+        ]
+    )
+    assert [each.code for each in (keys, checkpoint, exported, refused)] == [0, 0, 0, 2]
+    Path(key).write_text(keys.out)  # noqa: ASYNC240 - a test
+    Path(old).write_text(checkpoint.out)  # noqa: ASYNC240
+    alone = Program(tmp_path / "elsewhere")  # knows no server, and has no key of one
+    right, as_json, against, wrong_key, no_file, no_witness = await alone.many(
+        [
+            ["audit", "verify", bundle, "--key", keys.out.strip()],
+            ["audit", "verify", bundle, "--key", key, "--json"],
+            ["audit", "verify", bundle, "--key", key, "--previous", old],
+            [
+                "audit",
+                "verify",
+                bundle,
+                "--key",
+                "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k",
+            ],
+            ["audit", "verify", f"{bundle}x", "--key", key],
+            ["audit", "verify", bundle, "--key", key, "--witness", keys.out.strip().replace("stationmaster", "other")],
+        ]
+    )
+    assert [each.code for each in (right, as_json, against)] == [0, 0, 0], right.err
+    assert "nothing was changed, left out or put in" in right.out
+    assert "could have signed another trail" in right.err
+    assert json.loads(as_json.out)["events"] >= 2
+    assert "goes on from" in against.out
+    assert (wrong_key.code, "does not verify" in wrong_key.err) == (1, True)
+    assert (no_file.code, no_witness.code) == (2, 2)
+    text = Path(bundle).read_text().replace("invoices/7", "invoices/8")  # noqa: ASYNC240
+    tampered = await alone("audit", "verify", "-", "--key", key, stdin=text)
+    assert (tampered.code, tampered.out) == (1, "")
+    assert "are not those that the checkpoint was signed over" in tampered.err
+
+
+async def test_events_are_searched_counted_and_exported(stationmaster: Program) -> None:
+    mine = ["audit", "record", "custom.door.open", 'doors/"1"', "--outcome", "denied", "--category", "security"]
+    assert (await stationmaster(*mine)).code == 0
+
+    async def signed() -> bool:
+        shown = await stationmaster("audit", "export", "--format", "jsonl")
+        return "custom.door.open" in shown.out
+
+    await until(signed)
+    csv = await stationmaster("audit", "export", "--format", "csv", "-f", 'action = "custom.door.open"')
+    found, none, counted, table, wrong, wrong_time, wrong_action = await stationmaster.many(
+        [
+            ["audit", "search", "--action", "custom.door.open", "--outcome", "denied", "--resource", 'doors/"1"'],
+            ["audit", "search", "--since", "2020-01-01", "--until", "2020-02-01"],
+            ["audit", "stats"],
+            ["audit", "search", "--category", "security", "--since", "2020-01-01T00:00+01:00", "--json"],
+            ["audit", "export", "--format", "pdf"],
+            ["audit", "search", "--since", "yesterday"],
+            ["audit", "record", "session.create"],
+        ]
+    )
+    assert [each.code for each in (found, none, counted, table, csv)] == [0] * 5
+    assert "custom.door.open" in found.out
+    assert "No events." in none.err
+    assert "custom.door.open" in counted.out
+    assert any(event["action"] == "custom.door.open" for event in json.loads(table.out)["auditEvents"])
+    assert len(csv.out.splitlines()) == 2
+    assert [each.code for each in (wrong, wrong_time, wrong_action)] == [2, 2, 2]
