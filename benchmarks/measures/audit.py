@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stationmaster.v1 import session_pb2
 from stationmaster_server.db.migrate import migrate
@@ -93,7 +93,7 @@ class Sequenced(Measure):
         return await load.run("audit_place", url=self._url, count=count, organizations=_ORGANIZATIONS)
 
 
-def creations(server: Server, seconds: float) -> dict[str, object]:
+def creations(server: Server, seconds: float) -> dict[str, Any]:
     """Parameters of `unary`: sessions are created."""
     return {
         "target": server.target,

@@ -123,7 +123,7 @@ class BatchSubmitExecutions(Work):
         """The call."""
         server, load = await self.bench.server(), await self.bench.load()
         return await load.run(
-            "batch_submit", target=server.target, metadata=server.metadata, count=self.count, repeats=3
+            "batch_submit", target=server.target, metadata=server.metadata, count=self.count, repeats=1
         )
 
 
