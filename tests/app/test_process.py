@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import grpc
 import pytest
 from stationmaster.v1 import identity_pb2, identity_pb2_grpc, session_pb2, session_pb2_grpc
 
+from tests.fixtures import forks
 from tests.fixtures.server import ServerProcess, StartServer
 from tests.rpc.served import reason_of
 from tests.waiting import until
@@ -23,18 +23,7 @@ from tests.waiting import until
 async def run(*arguments: str, environment: dict[str, str], seconds: float = 60) -> tuple[int, str, str]:
     """Run a command of the program to its end: code, output, errors."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("STATIONMASTER_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "stationmaster_server",
-        *arguments,
-        env=variables | environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(seconds):
-        output, errors = await process.communicate()
-    return process.returncode or 0, output.decode(), errors.decode()
+    return await forks.run(forks.SERVER, arguments, variables | environment, seconds=seconds)
 
 
 def fault(errors: str) -> str:

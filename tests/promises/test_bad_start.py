@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.fixtures import forks
 from tests.fixtures.scratch import scratch
 from tests.fixtures.server import StartServer
 
@@ -44,19 +44,9 @@ class Installation:
     async def run(self, *arguments: str) -> Ended:
         """Run `stationmaster-server` to its end."""
         inherited = {n: v for n, v in os.environ.items() if not n.startswith(("STATIONMASTER_", "DATABASE_URL"))}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stationmaster_server", *arguments),
-            env={**inherited, **self.environment},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        return Ended(
+            *await forks.run(forks.SERVER, arguments, {**inherited, **self.environment}, seconds=LIMIT_SECONDS)
         )
-        try:
-            async with asyncio.timeout(LIMIT_SECONDS):
-                out, err = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            raise
-        return Ended(process.returncode or 0, out.decode(), err.decode())
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fixtures.forks import COMMAND_LINE, run
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -57,10 +59,7 @@ class Program:
 
     async def __call__(self, *arguments: str, stdin: str = "", **more: str) -> Result:
         """Run a command to its end."""
-        process = await self.start(*arguments, **more)
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin.encode())
-        return Result(process.returncode or 0, out.decode(), err.decode())
+        return Result(*await run(COMMAND_LINE, arguments, self.environment(**more), stdin=stdin))
 
 
 _MANY = """
