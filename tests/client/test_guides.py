@@ -77,4 +77,4 @@ async def test_the_commands_of_the_guide_of_prompts_work_as_they_stand(server: R
     rules = tmp_path / "rules.yaml"
     rules.write_text(guide.partition("```yaml\n")[2].partition("```")[0].replace("id: greeting", "id: ruled"))
     wrong = await stationmaster("prompts", "create", "--file", str(rules))
-    assert "there is no such version" in wrong.err  # of a prompt that has one only
+    assert "prompt.rules[1].version: there is no version" in wrong.err  # of a prompt that has one only

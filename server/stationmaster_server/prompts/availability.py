@@ -30,7 +30,7 @@ async def require(tx: Transaction, organization_id: UUID, text: str, field: str)
         label = reference.target.label or prompt.usual_label
         why = f"{prompt_name(reference.prompt_id)} has no label {label!r}; it has {known}"
     elif version > prompt.latest_version:
-        why = f"{prompt_name(reference.prompt_id)} has {prompt.latest_version} versions"
+        why = prompt.lack_of(version)
     else:
         return
     raise FailedPrecondition(

@@ -63,8 +63,7 @@ class Checking:
         faults = rule_faults(prompt.rules, names, "prompt.rules")
         for place, rule in enumerate(prompt.rules):
             if rule.version > prompt.latest_version:
-                known = f"prompts/{prompt.prompt_id} has {prompt.latest_version} versions"
-                faults.append(FieldViolation(f"prompt.rules[{place}].version", known))
+                faults.append(FieldViolation(f"prompt.rules[{place}].version", prompt.lack_of(rule.version)))
         if LATEST in (*prompt.labels, *prompt.protected_labels):
             faults.append(FieldViolation("labels", f"{LATEST!r} always stands for the newest version"))
         if faults:

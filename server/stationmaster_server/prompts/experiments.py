@@ -222,8 +222,7 @@ def _check(new: Experiment, prompt: Prompt) -> None:
         faults.append(FieldViolation("experiment.traffic_share", "is less than a ten thousandth"))
     for place, variant in enumerate(new.variants):
         if variant.version > prompt.latest_version:
-            text = f"prompts/{prompt.prompt_id} has {prompt.latest_version} versions"
-            faults.append(FieldViolation(f"experiment.variants[{place}].version", text))
+            faults.append(FieldViolation(f"experiment.variants[{place}].version", prompt.lack_of(variant.version)))
     if faults:
         text = "; ".join(f"{fault.field}: {fault.description}" for fault in faults)
         raise InvalidArgument(Reason.INVALID_FIELD, text, *faults)

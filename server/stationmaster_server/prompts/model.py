@@ -76,6 +76,10 @@ class Prompt:
         """The version that is wanted, by number or label; `otherwise`: the label where neither is said."""
         return target.version or self.labelled(target.label or otherwise or self.usual_label)
 
+    def lack_of(self, version: int) -> str:
+        """What to tell of a version that is past the newest."""
+        return f"there is no version {version} of prompts/{self.prompt_id}: the newest is {self.latest_version}"
+
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
