@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -27,6 +28,16 @@ async def test_a_burst_of_8000_calls_is_answered_to_the_last(served: Served) -> 
         answers = await asyncio.gather(*calls, return_exceptions=True)
     lost = [answer for answer in answers if isinstance(answer, BaseException)]
     assert lost == []
+
+
+@pytest.mark.long
+async def test_calls_that_a_busy_server_takes_up_after_more_than_half_a_minute_are_answered(served: Served) -> None:
+    async with served.stub() as stub:
+        calls = [asyncio.ensure_future(stub.echo(request(), metadata=with_key(ALL), timeout=90)) for _ in range(2000)]
+        await calls[0]
+        time.sleep(32)  # noqa: ASYNC251 - the loop is held up, as by a machine that is too small
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
 
 
 async def test_calls_beyond_the_bound_are_refused_at_once_and_told_when_to_come_again() -> None:

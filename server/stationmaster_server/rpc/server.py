@@ -142,6 +142,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Without these, grpcio >= 1.83 answers a burst of about 1,000 waiting calls with bare CANCELLED.
         ("grpc.server.max_pending_requests", 100_000),
         ("grpc.server.max_pending_requests_hard_limit", 200_000),
+        # A call waits as long as its own deadline says; the default of 30 s ends it with bare CANCELLED.
+        ("grpc.server_max_unrequested_time_in_server", 3_600),
         ("grpc.max_receive_message_length", settings.max_message_bytes + _OVERSIZE_BYTES),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
