@@ -57,9 +57,12 @@ async def kill_rounds(database: Database, url: str, callers: list[Caller], round
         written += 2000
         processes = [await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE) for _ in range(2)]
         try:
-            assert processes[0].stdout is not None
-            async with asyncio.timeout(30):
-                await processes[0].stdout.readline()
+            # Either may have it all: one places at a time.
+            told = [asyncio.create_task(process.stdout.readline()) for process in processes if process.stdout]
+            done, waiting = await asyncio.wait(told, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+            assert done
+            for task in waiting:
+                task.cancel()
             await asyncio.sleep(dice.random() * 0.15)
         finally:
             for process in processes:

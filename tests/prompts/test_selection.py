@@ -120,7 +120,7 @@ async def test_a_rule_names_a_version_that_the_same_change_makes_and_none_beyond
     await create(prompts, "p", "one", "production", context_attributes=ATTRIBUTES)
     alone = pb.UpdatePromptRequest(prompt=pb.Prompt(name="prompts/p", rules=[rule]))
     refusal = await refused(prompts.UpdatePrompt(alone))
-    assert (refusal.fields, "1 version" in refusal.message) == (["prompt.rules[0].version"], True)
+    assert (refusal.fields, "the newest is 1" in refusal.message) == (["prompt.rules[0].version"], True)
     await revise(prompts, "p", "two", rules=[rule])
     assert (await render(prompts, "p", context={"language": "de"})).text == "two"
 

@@ -186,6 +186,7 @@ async def test_missing_library_is_named(program: Program, tmp_path: Path) -> Non
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "mcp.py").write_text("raise ModuleNotFoundError(\"No module named 'mcp'\", name='mcp')\n")
-    missing = await program("mcp", PYTHONPATH=os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")]))
-    assert missing.code == 2
-    assert "stationmaster[mcp]" in missing.err
+    missing = await program.start("mcp", PYTHONPATH=os.pathsep.join([str(hidden), os.environ.get("PYTHONPATH", "")]))
+    _, err = await missing.communicate()
+    assert missing.returncode == 2
+    assert "stationmaster[mcp]" in err.decode()
