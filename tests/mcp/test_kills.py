@@ -25,7 +25,6 @@ from tests.mcp.connected import connections, target, texts
 from tests.mcp.everything import free_port, listens
 from tests.waiting import until
 
-KILLS = 50
 CALLERS = 8
 Kill = Callable[[], Awaitable[None]]
 
@@ -106,12 +105,14 @@ async def load(pool: Connections, server: Target, outcomes: dict[str, str], stop
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.long)])
 @pytest.mark.parametrize("idempotent", [(), ("count",)], ids=["once", "idempotent"])
 @pytest.mark.parametrize("make", [stdio_server, http_server], ids=["stdio", "http"])
-async def test_calls_survive_fifty_kills(
+async def test_calls_survive_kills(
     tmp_path: Path,
     make: Callable[[Path, tuple[str, ...]], contextlib.AbstractAsyncContextManager[tuple[Target, Kill]]],
     idempotent: tuple[str, ...],
+    kills: int,
 ) -> None:
     executions = tmp_path / "executions"
     executions.touch()
@@ -123,7 +124,7 @@ async def test_calls_survive_fifty_kills(
         def answered() -> int:
             return list(outcomes.values()).count("answered")
 
-        for _ in range(KILLS):
+        for _ in range(kills):
             before = answered()
 
             async def recovered(before: int = before) -> bool:

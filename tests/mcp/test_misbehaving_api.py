@@ -90,7 +90,7 @@ async def world(server: RunningServer) -> AsyncIterator[World]:
         yield World(stub, others=["mcpServers/orderly", (await open_session(stub)).name])
 
 
-@pytest_asyncio.fixture(params=["server", "session"])
+@pytest_asyncio.fixture(params=["server", pytest.param("session", marks=pytest.mark.long)])
 async def either(world: World, request: pytest.FixtureRequest) -> World:
     """The same, asked by its name or over a session."""
     if request.param == "session":

@@ -115,6 +115,7 @@ class Pair:
         await self.servers[number].kill()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 async def test_two_server_processes_fire_each_due_time_once_over_changes_of_the_clock_and_kills(
     server_process: StartServer, database: Database, database_url: str, data_folder: Path
