@@ -10,7 +10,7 @@ PYTEST_FLAGS ?= -n 4
 SOURCES := server clients tests scripts benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long check check-style check-types check-imports check-contract format generate bench lock clean
+.PHONY: help setup demo serve test test-long soak check check-style check-types check-imports check-contract format generate bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ test: setup ## run the tests that finish in minutes
 
 test-long: setup ## run the tests that take long (load, crashes, leaks)
 	@$(BIN)/pytest $(PYTEST_FLAGS) -m long
+
+soak: setup ## twenty minutes of load on two servers that are killed all the while (SOAK_SECONDS=1200)
+	@SOAK_SECONDS=$${SOAK_SECONDS:-1200} $(BIN)/pytest -q -p no:xdist tests/soak
 
 check: check-style check-types check-imports check-contract ## run every gate but the tests (make -k check goes on past a failure)
 

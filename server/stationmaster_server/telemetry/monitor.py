@@ -74,6 +74,7 @@ class ResourceMonitor:
                 "cpu_percent": self._process.cpu_percent(),
                 "memory_resident_bytes": float(memory.rss),
                 "memory_virtual_bytes": float(memory.vms),
+                "tasks": float(len(asyncio.all_tasks())),
                 "threads": float(threading.active_count()),
                 "threads_native": float(self._process.num_threads()),
                 **self._files(),
