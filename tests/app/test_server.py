@@ -137,8 +137,12 @@ async def test_operators_read_metrics_and_health_over_http(server: RunningServer
         await identity_pb2_grpc.IdentityServiceStub(channel).WhoAmI(identity_pb2.WhoAmIRequest())
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.app.admin_port}") as http:
         assert (await http.get("/healthz")).status_code == 200
-        ready = await http.get("/readyz")
-        assert (ready.status_code, ready.json()) == (200, {"ready": True, "missing": {}})
+
+        async def ready() -> bool:
+            answer = await http.get("/readyz")
+            return (answer.status_code, answer.json()) == (200, {"ready": True, "missing": {}})
+
+        await until(ready)
         metrics = (await http.get("/metrics")).text
         assert 'stationmaster_rpc_handled_total{code="OK",method="WhoAmI"' in metrics
         for pool in ("cpu", "blocking"):

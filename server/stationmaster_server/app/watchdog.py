@@ -13,6 +13,8 @@ from stationmaster_server.rpc.health import HealthBoard
 DATABASE = "database"
 _EVERY = 1.0
 _ANSWER_LIMIT = 2.0
+_MOST_SILENT = 2
+"""Pings in a row without an answer until the database counts as away: a busy machine may swallow one."""
 _log = structlog.get_logger(__name__)
 
 
@@ -23,6 +25,7 @@ class Watchdog:
         self._database = database
         self._board = board
         self._task: asyncio.Task[None] | None = None
+        self._silent = 0
         self.answer_seconds = 0.0
         """How long the database took to answer last."""
 
@@ -46,10 +49,14 @@ class Watchdog:
             async with asyncio.timeout(_ANSWER_LIMIT):
                 await self._database.ping()
         except Exception as error:  # noqa: BLE001 - whatever it is: the database does not answer
+            self._silent += 1
+            if isinstance(error, TimeoutError) and self._silent < _MOST_SILENT:
+                return
             reason = str(error.__cause__ or error) or f"no answer within {_ANSWER_LIMIT:g} s"
             if self._board.lose(DATABASE, reason):
                 _log.error("the database is away; answering NOT_SERVING until it is back", reason=reason)
         else:
+            self._silent = 0
             self.answer_seconds = time.perf_counter() - began
             if self._board.regain(DATABASE):
                 _log.info("the database is back")
