@@ -95,10 +95,20 @@ async def rotation(tx: Transaction) -> KeyRotation | None:
     return None if row is None else KeyRotation(RotationState(row["state"]), *tuple(row)[1:])
 
 
-async def is_running(tx: Transaction) -> bool:
-    """Whether a rotation runs; asked all the time, so nothing is counted."""
-    sql = "SELECT EXISTS (SELECT FROM credential_key_rotation WHERE id = 1 AND state = 'RUNNING')"
-    return bool(await tx.fetchval(sql))
+async def waiting(tx: Transaction, after: Place | None, size: int) -> tuple[str, int] | None:
+    """The key that a running rotation changes to, and how many versions after a place wait for it: `size` at most.
+
+    None while none runs; asked all the time, so nothing more is counted.
+    """
+    sql = """
+    SELECT r.target_key_id, (SELECT count(*) FROM (
+        SELECT FROM credential_versions
+        WHERE key_id <> r.target_key_id AND ($1::uuid IS NULL OR (organization_id, uid, version) > ($1, $2, $3))
+        LIMIT $4) AS next)
+    FROM credential_key_rotation r WHERE id = 1 AND state = 'RUNNING'
+    """
+    row = await tx.fetchrow(sql, *_cursor(after), size)
+    return None if row is None else (row[0], row[1])
 
 
 async def start_rotation(tx: Transaction, key_id: str) -> None:
@@ -136,14 +146,14 @@ async def running_target(tx: Transaction) -> str | None:
     return target
 
 
-async def take_batch(tx: Transaction, target: str, after: tuple[Any, ...] | None, size: int) -> list[Wrapped]:
+async def take_batch(tx: Transaction, target: str, after: Place | None, size: int) -> list[Wrapped]:
     """Some versions that other keys wrap, after a place, which nobody else changes until this transaction ends."""
     sql = """
     SELECT organization_id, uid, version, wrapped_key, key_id, format FROM credential_versions
     WHERE key_id <> $1 AND ($2::uuid IS NULL OR (organization_id, uid, version) > ($2, $3, $4))
     ORDER BY organization_id, uid, version LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED
     """
-    rows = await tx.fetch(sql, target, *(after or (None, None, None)), size)
+    rows = await tx.fetch(sql, target, *_cursor(after), size)
     return [
         Wrapped(
             Place(row["organization_id"], row["uid"], row["version"]),
@@ -179,3 +189,7 @@ async def put_batch(tx: Transaction, wrapped: Sequence[Wrapped]) -> int:
 async def remaining(tx: Transaction, target: str) -> int:
     """How many versions other keys wrap."""
     return int(await tx.fetchval("SELECT count(*) FROM credential_versions WHERE key_id <> $1", target))
+
+
+def _cursor(after: Place | None) -> tuple[object, object, object]:
+    return (None, None, None) if after is None else (after.organization_id, after.uid, after.version)
