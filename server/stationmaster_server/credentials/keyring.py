@@ -104,9 +104,16 @@ class Keyring:
             self._reserved += count
 
     async def open(self, place: Place, sealed: Sealed, name: str) -> bytes:
-        """The value. Raises Unavailable when its key is not here, FailedPrecondition(CREDENTIAL_DAMAGED)."""
+        """As `open_now`, after looking at the keys again when the key is not here; never while a transaction is open.
+
+        Raises Unavailable when it is not here even so, FailedPrecondition(CREDENTIAL_DAMAGED).
+        """
         if sealed.key_id not in self._keys:
             await self.refresh()  # another server may have begun to use it
+        return self.open_now(place, sealed, name)
+
+    def open_now(self, place: Place, sealed: Sealed, name: str) -> bytes:
+        """The value. Raises Unavailable when its key is not here, FailedPrecondition(CREDENTIAL_DAMAGED)."""
         try:
             return self.key(sealed.key_id).open(place, sealed)
         except Unopened:
