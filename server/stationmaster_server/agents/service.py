@@ -98,13 +98,12 @@ class AgentService:
 
     async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
         """Creates an agent. Raises AlreadyExists, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
-        if new.spec.credential:
-            require_naming(caller)
         now, uid = datetime.now(UTC), new_id()
         agent = Agent(new.agent_id, uid, new.display_name, new.description, new.spec, "", now, now)
         agent = replace(agent, etag=_etag(agent, str(uid)))
         tenant = caller.tenant
         if validate_only:
+            require_naming(caller, new.spec.credential)
             self.check(new.spec)
             await self._require_free(caller, agent)
             return agent
@@ -112,6 +111,7 @@ class AgentService:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
                 return again
+            require_naming(caller, new.spec.credential)
             self.check(new.spec)
             await self.check_prompt(tx, tenant.organization_id, new.spec)
             agent = await store.insert(tx, tenant.organization_id, agent)
@@ -139,10 +139,8 @@ class AgentService:
             NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
         """
         tenant = caller.tenant
-        if "spec" in changes and changes["spec"].credential:
-            require_naming(caller)
         if validate_only:
-            self._check_change(changes)
+            self._check_change(caller, changes)
             async with self._database.tenant(tenant, read=True) as tx:
                 changed = _found(await store.get(tx, tenant.organization_id, agent_id), agent_id)
                 changed = _changed(_unchanged_since(changed, etag), changes)
@@ -152,7 +150,7 @@ class AgentService:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
                 return again
-            self._check_change(changes)
+            self._check_change(caller, changes)
             agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
             agent = _changed(_unchanged_since(agent, etag), changes)
             if "spec" in changes:
@@ -250,8 +248,9 @@ class AgentService:
         if spec.temperature is not None:
             raise _cannot_run("RUNTIME", spec.runtime.value, "runtime CLAUDE takes no temperature: leave it out")
 
-    def _check_change(self, changes: dict[str, Any]) -> None:
+    def _check_change(self, caller: Caller, changes: dict[str, Any]) -> None:
         if "spec" in changes:
+            require_naming(caller, changes["spec"].credential)
             self.check(changes["spec"])
 
     async def _require_free(self, caller: Caller, agent: Agent) -> None:

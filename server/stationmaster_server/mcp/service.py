@@ -13,7 +13,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
-from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.requests import first_answer, look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     Aborted,
@@ -95,6 +95,10 @@ class McpServers:
         Raises AlreadyExists, PermissionDenied, FailedPrecondition(COMMAND_REFUSED, ADDRESS_REFUSED),
         ResourceExhausted(LIMIT_REACHED).
         """
+        request_key = None if validate_only else caller.request_key
+        again = await first_answer(self._database, caller.tenant, request_key, McpServer)
+        if again is not None:
+            return again
         self._admission.check_id(new.server_id)
         _require_level(caller, new)
         await self._check_transport(caller, new)
@@ -150,6 +154,9 @@ class McpServers:
         tenant = caller.tenant
         if validate_only:
             caller = replace(caller, request_key=None)
+        again = await first_answer(self._database, tenant, caller.request_key, McpServer)
+        if again is not None:
+            return again
         if "transport" in changes:
             meant = McpServer(server_id, Level.USER, changes["transport"])
             await self._check_transport(caller, meant)
@@ -243,7 +250,7 @@ class McpServers:
         transport = server.transport
         if isinstance(transport, BuiltIn) or not transport.credentials:
             return transport
-        require_naming(caller)
+        require_naming(caller, transport.credentials)
         granted = replace(transport, granter=caller.tenant.user_id)
         await self._resolving.filled(caller.tenant, server.server_id, granted)
         return granted

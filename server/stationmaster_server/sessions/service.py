@@ -82,13 +82,12 @@ class SessionService:
         Raises NotFound (the agent), PermissionDenied, FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
         """
         session_id = new_id()
-        if new.spec is not None and new.spec.credential:
-            require_naming(caller)
 
         async def build(tx: Transaction) -> Session:
             if first is not None:
                 await first(tx, session_id)
             if new.spec is not None:
+                require_naming(caller, new.spec.credential)
                 self._agents.check(new.spec)
                 await self._agents.check_servers(tx, caller.tenant, new.spec)
                 await self._agents.check_prompt(tx, caller.tenant.organization_id, new.spec)
@@ -134,15 +133,14 @@ class SessionService:
         Raises NotFound, PermissionDenied(SCOPE_MISSING), Aborted(ETAG_MISMATCH), FailedPrecondition(SESSION_CLOSED
         and those of the specification).
         """
-        if "spec" in changes:
-            if changes["spec"].credential:
-                require_naming(caller)
-            self._agents.check(changes["spec"])
         organization_id = caller.tenant.organization_id
         async with self._services.database.tenant(caller.tenant) as tx:
             again = await recall(tx, caller.tenant, caller.request_key, Session)
             if again is not None:
                 return again
+            if "spec" in changes:
+                require_naming(caller, changes["spec"].credential)
+                self._agents.check(changes["spec"])
             session = await store.lock_session(tx, organization_id, session_id, owner_scope(caller))
             _check_open(session)
             _check_etag(session, etag)

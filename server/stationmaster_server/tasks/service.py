@@ -10,7 +10,7 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.requests import first_answer, look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     Aborted,
@@ -52,8 +52,11 @@ class Tasks:
         """Create a task of the caller. Raises AlreadyExists, InvalidArgument."""
         payload, secrets = self._services.kinds.part(new.kind, new.payload, "task.payload")
         new = replace(new, payload=payload, secrets=secrets)
-        await self._check(caller, new)
         tenant = caller.tenant
+        again = await first_answer(self._services.database, tenant, None if validate_only else caller.request_key, Task)
+        if again is not None:
+            return again
+        await self._check(caller, new)
         task = replace(new, uid=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         task = scheduled(task, self._services.now())
         if validate_only:
