@@ -108,8 +108,12 @@ def _kms(configured: CredentialSettings) -> AwsKmsKeys:
             configured.kms_access_key.get_secret_value(),
             token.get_secret_value() if token else "",
         )
+    shown = configured.kms_container_token
     identities = AwsIdentities(
-        given, container_url=configured.kms_container_url, token_file=configured.kms_container_token_file
+        given,
+        container_url=configured.kms_container_url,
+        token=shown.get_secret_value() if shown else "",
+        token_file=configured.kms_container_token_file,
     )
     return AwsKmsKeys(configured.kms_key or "", configured.kms_region, identities, configured.kms_endpoint)
 
