@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from stationmaster_server.app.credentials import key_providers
 from stationmaster_server.config import load
+from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.model import RotationState
 from stationmaster_server.credentials.providers.aws_identity import AwsIdentities
 from stationmaster_server.credentials.providers.aws_kms import AwsKmsKeys
@@ -25,7 +26,8 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 
 from tests.credentials import moto
-from tests.credentials.room import file_keys, make_room
+from tests.credentials.room import Room, file_keys, make_room
+from tests.waiting import until
 
 REGION = "eu-central-1"
 SOMEBODY = AwsIdentity("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
@@ -52,8 +54,8 @@ async def ask(url: str, action: str, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def keys_of(url: str, kms_key: str) -> AwsKmsKeys:
-    return AwsKmsKeys(kms_key, REGION, AwsIdentities(SOMEBODY), url)
+def keys_of(url: str, kms_key: str, *former: str) -> AwsKmsKeys:
+    return AwsKmsKeys(kms_key, REGION, AwsIdentities(SOMEBODY), url, former=former)
 
 
 async def test_a_key_of_kms_is_never_on_a_disk_and_the_same_after_a_restart(
@@ -105,6 +107,59 @@ async def test_keys_move_from_a_file_to_kms_by_a_rotation(
     assert await alone.read(owner, "db") == "the secret"
     await moved.close()
     await alone.close()
+
+
+async def test_a_key_that_another_key_of_the_account_encrypts_is_not_taken(
+    kms: str, database: Database, owner: Caller
+) -> None:
+    """Whoever may write to the database and use any key of the account could have us encrypt under a key of theirs."""
+    ours, theirs = [(await ask(kms, "CreateKey", {}))["KeyMetadata"]["Arn"] for _ in range(2)]
+    room = await make_room(database, [keys_of(kms, ours)])
+    await room.create(owner, "db", "the secret")
+    await room.close()
+    forged = await keys_of(kms, theirs).make(room.keyring.primary, ())
+    assert forged is not None
+    canary = KeyEncryptionKey(forged.key_id, forged.key).make_canary()
+    async with database.system() as tx:
+        before = await tx.fetchrow("SELECT material, canary FROM credential_keys")
+        await tx.execute("UPDATE credential_keys SET material = $1, canary = $2", forged.stored, canary)
+    deceived = await make_room(database, [keys_of(kms, ours)])
+    assert "AWS KMS refuses Decrypt" in deceived.keyring.problem
+    assert "credentials.kms_former_keys" in deceived.keyring.problem
+    await deceived.close()
+    assert before is not None
+    async with database.system() as tx:
+        await tx.execute("UPDATE credential_keys SET material = $1, canary = $2", *before)
+    again = await make_room(database, [keys_of(kms, ours)])
+    assert await again.read(owner, "db") == "the secret"
+    await again.close()
+
+
+async def test_what_a_former_key_of_kms_encrypts_is_read_until_it_is_rotated(
+    kms: str, database: Database, owner: Caller
+) -> None:
+    former, other, now = [(await ask(kms, "CreateKey", {}))["KeyMetadata"]["Arn"] for _ in range(3)]
+    room = await make_room(database, [keys_of(kms, former)])
+    await room.create(owner, "db", "the secret")
+    await room.close()
+    moved = await make_room(database, [keys_of(kms, now, other, former)])
+    assert await moved.read(owner, "db") == "the secret"
+    old = moved.keyring.primary
+    await moved.keys.start(owner, "")
+    await moved.rewrapper.run()
+    await until(lambda: _retired(moved, owner, old))
+    await moved.close()
+    alone = await make_room(database, [keys_of(kms, now)])
+    assert await alone.read(owner, "db") == "the secret"
+    await alone.close()
+
+
+async def _retired(room: Room, owner: Caller, key_id: str) -> bool:
+    rotation = (await room.keys.status(owner)).rotation
+    if rotation is None or rotation.state is not RotationState.DONE:
+        return False
+    await room.keys.retire(owner, key_id)
+    return True
 
 
 async def test_a_key_service_that_is_away_is_told_and_tried_again(database: Database) -> None:

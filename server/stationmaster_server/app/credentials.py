@@ -115,7 +115,13 @@ def _kms(configured: CredentialSettings) -> AwsKmsKeys:
         token=shown.get_secret_value() if shown else "",
         token_file=configured.kms_container_token_file,
     )
-    return AwsKmsKeys(configured.kms_key or "", configured.kms_region, identities, configured.kms_endpoint)
+    return AwsKmsKeys(
+        configured.kms_key or "",
+        configured.kms_region,
+        identities,
+        configured.kms_endpoint,
+        former=configured.kms_former_keys,
+    )
 
 
 async def _agent_exists(tx: Transaction, organization_id: UUID, agent_id: str) -> bool:

@@ -40,6 +40,8 @@ class CredentialSettings(Group):
     """The id of the passphrase's key: a new passphrase needs a new one."""
     kms_key: str | None = None
     """A symmetric key of AWS KMS (id, ARN or alias) that encrypts the keys: then none is on a disk."""
+    kms_former_keys: tuple[str, ...] = ()
+    """Keys of AWS KMS that encrypted keys before it did; needed until those keys are rotated and retired."""
     kms_region: str = ""
     """Its region."""
     kms_endpoint: str = ""
