@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 from stationmaster_server.agents import store as agents
@@ -94,9 +95,13 @@ def key_providers(settings: Settings) -> Iterator[KeyProvider]:
         yield PassphraseKeys(configured.passphrase.get_secret_value(), configured.passphrase_key_id)
     if configured.keys is not None:
         yield EnvironmentKeys(configured.keys.get_secret_value())
-    file = configured.key_file or settings.data_folder / KEY_FILE
     others = configured.passphrase or configured.keys or configured.kms_key
-    yield FileKeys(file, make=configured.make_key_file and not others)
+    yield FileKeys(key_file(settings), make=configured.make_key_file and not others)
+
+
+def key_file(settings: Settings) -> Path:
+    """The file of keys, whether or not it is there."""
+    return settings.credentials.key_file or settings.data_folder / KEY_FILE
 
 
 def _kms(configured: CredentialSettings) -> AwsKmsKeys:

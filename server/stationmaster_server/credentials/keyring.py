@@ -61,16 +61,17 @@ class Keyring:
     async def refresh(self) -> str:
         """Look at the keys again, and make the first one if there is none; returns the problem, or nothing."""
         async with self._refreshing:
-            try:
-                problem = await self._look()
-            except KeysUnreadable as error:
-                problem = str(error)
+            problem = await self._looked(begin=True)
             if problem != self.problem and problem:
                 _log.error("credentials are not served", problem=problem)
             self.problem = problem
             if problem:
                 self._keys, self._primary, self._reserved = {}, "", 0
             return problem
+
+    async def check(self) -> str:
+        """What `refresh` would find, for whoever only looks: nothing is made, and nothing logged."""
+        return await self._looked(begin=False)
 
     def seal(self, place: Place, value: bytes) -> Sealed:
         """Encrypt a value under the primary key; call `reserve` before the transaction. Raises Unavailable."""
@@ -149,11 +150,17 @@ class Keyring:
                 return new
         return None
 
-    async def _look(self) -> str:
+    async def _looked(self, *, begin: bool) -> str:
+        try:
+            return await self._look(begin=begin)
+        except KeysUnreadable as error:
+            return str(error)
+
+    async def _look(self, *, begin: bool) -> str:
         async with self._database.system(autocommit=True) as tx:
             stored = await key_store.keys(tx)
         if not stored:
-            stored = await self._begin()
+            stored = await self._begin() if begin else []
             if not stored:
                 return _NONE
         material = await self._gather(stored)
