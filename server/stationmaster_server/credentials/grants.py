@@ -59,7 +59,8 @@ class Grants:
     async def grant(self, caller: Caller, credential_id: str, new: Grant) -> Grant:
         """Let somebody have the value.
 
-        Raises NotFound, AlreadyExists, PermissionDenied, InvalidArgument, ResourceExhausted.
+        Raises NotFound, AlreadyExists, PermissionDenied, InvalidArgument, FailedPrecondition(CREDENTIAL_UNUSABLE),
+        ResourceExhausted(LIMIT_REACHED).
         """
         tenant = caller.tenant
         values.check_end(new.expires_at, "grant.expire_time")
@@ -88,7 +89,7 @@ class Grants:
             return made
 
     async def revoke(self, caller: Caller, credential_id: str, grant_id: UUID) -> None:
-        """Take a grant back. Raises NotFound, PermissionDenied."""
+        """Take a grant back. Raises NotFound, PermissionDenied, FailedPrecondition(CREDENTIAL_UNUSABLE)."""
         tenant = caller.tenant
         async with self._database.tenant(tenant) as tx:
             if await recall(tx, tenant, caller.request_key, _Revoked) is not None:

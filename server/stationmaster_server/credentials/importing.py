@@ -69,7 +69,8 @@ class Importing:
     async def run(self, caller: Caller, wanted: Import, *, validate_only: bool = False) -> Imported:
         """Import all or nothing.
 
-        Raises InvalidArgument, AlreadyExists, PermissionDenied, ResourceExhausted, Unavailable.
+        Raises InvalidArgument, AlreadyExists, PermissionDenied, FailedPrecondition(CREDENTIAL_UNUSABLE,
+        CREDENTIAL_DAMAGED), ResourceExhausted(LIMIT_REACHED), Unavailable(ENCRYPTION_KEY_UNAVAILABLE).
         """
         found = self._found(caller, wanted)
         self._keyring.require()

@@ -94,7 +94,10 @@ class Versions:
             return made
 
     async def rotate(self, caller: Caller, credential_id: str, rotation: Rotation, etag: str = "") -> Credential:
-        """Take one step of a rotation. Raises as `add`, Aborted(ETAG_MISMATCH)."""
+        """Take one step of a rotation.
+
+        Raises as `add`, Aborted(ETAG_MISMATCH), FailedPrecondition(CREDENTIAL_EXPIRED).
+        """
         if rotation.step not in _TAKES_VALUE and rotation.value:
             raise InvalidArgument.field("value", f"step {rotation.step} takes no value")
         self._keyring.require()
@@ -116,13 +119,16 @@ class Versions:
         return (await self._stored(tx, caller, credential, Rotation(Step.REPLACE, value)))[0]
 
     async def disable(self, caller: Caller, credential_id: str, number: int, *, enable: bool = False) -> Version:
-        """Disable a version, or enable it. Raises NotFound, PermissionDenied, FailedPrecondition."""
+        """Disable a version, or enable it.
+
+        Raises NotFound, PermissionDenied, FailedPrecondition(ILLEGAL_TRANSITION, CREDENTIAL_UNUSABLE).
+        """
         return await self._move(
             caller, credential_id, number, VersionState.ENABLED if enable else VersionState.DISABLED
         )
 
     async def destroy(self, caller: Caller, credential_id: str, number: int) -> Version:
-        """Erase a version. Raises NotFound, PermissionDenied, FailedPrecondition(ILLEGAL_TRANSITION)."""
+        """Erase a version. Raises as `disable`."""
         return await self._move(caller, credential_id, number, VersionState.DESTROYED)
 
     async def _move(self, caller: Caller, credential_id: str, number: int, state: VersionState) -> Version:
