@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Never
 
 from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.credentials.access_store import Found, Wanted
 from stationmaster_server.credentials.envelope import Place
 from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Accessed, Label, Source, VersionState, unusable
 from stationmaster_server.credentials.reading import Reader
 from stationmaster_server.credentials.rights import READS_VALUES, principals_of
-from stationmaster_server.credentials.version_store import Found, Wanted
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, StationmasterError

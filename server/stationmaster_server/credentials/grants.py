@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
@@ -15,7 +15,7 @@ from stationmaster_server.credentials.rights import managed, manages, principals
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
@@ -30,11 +30,6 @@ from stationmaster_server.identity import key_store
 from stationmaster_server.identity import store as users
 from stationmaster_server.identity.model import AuditEntry, Category
 
-LISTING = Listing(
-    {"principal": Field("g.principal", str), "create_time": Field("g.created_at", datetime)},
-    key="g.id",
-    default_order="create_time desc",
-)
 MOST_GRANTS = 500
 _PRINCIPAL = re.compile(r"(users|apiKeys)/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|agents/[a-z][a-z0-9-]{0,62}")
 AgentExists = Callable[[Transaction, UUID, str], Awaitable[bool]]
@@ -107,7 +102,7 @@ class Grants:
         self, caller: Caller, credential_id: str, filter_text: str, order_by: str, page: PageRequest
     ) -> Page[Grant]:
         """A page of grants: all for those who manage the credential, else the caller's own. Raises NotFound."""
-        clause = LISTING.sql(filter_text, order_by, page, start=4)
+        clause = grant_store.LISTING.sql(filter_text, order_by, page, start=4)
         async with self._database.tenant(caller.tenant, read=True) as tx:
             credential = await seen(tx, caller, credential_id)
             own = None if manages(caller, credential) else principals_of(caller)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from stationmaster_server.credentials.envelope import Place, Sealed
 from stationmaster_server.credentials.model import KeyRotation, RotationState, ShownKey, StoredKey
 from stationmaster_server.db.transaction import Transaction
@@ -35,6 +37,25 @@ async def insert(tx: Transaction, key_id: str, provider: str, canary: bytes, mat
 async def is_retired(tx: Transaction, key_id: str) -> bool:
     """Whether an id was retired."""
     return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM credential_retired_keys WHERE key_id = $1)", key_id))
+
+
+class StillWraps(Exception):
+    """A key was to be retired that wraps something, perhaps since a moment."""
+
+
+async def retire(tx: Transaction, key_id: str) -> bool:
+    """Take a key that is not primary out of use; whether there was one. Raises StillWraps."""
+    sql = """
+    WITH gone AS (DELETE FROM credential_keys WHERE key_id = $1 AND NOT is_primary RETURNING *)
+    INSERT INTO credential_retired_keys (key_id, provider, wraps, created_at)
+    SELECT key_id, provider, wraps, created_at FROM gone RETURNING true
+    """
+    try:
+        return bool(await tx.fetchval(sql, key_id))
+    except asyncpg.ForeignKeyViolationError as error:
+        if error.constraint_name != "credential_versions_key_id_fkey":
+            raise
+        raise StillWraps from None
 
 
 async def make_primary(tx: Transaction, key_id: str) -> None:

@@ -9,6 +9,7 @@ from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Credential, State, unusable
 from stationmaster_server.credentials.store import Viewer
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.requests import known_fingerprint
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, NotFound, Reason
 from stationmaster_server.identity.roles import administers, insufficient, require_scopes
@@ -81,7 +82,7 @@ async def with_own_fingerprint(tx: Transaction, keyring: Keyring, caller: Caller
     chosen = fingerprints[0]
     if len(fingerprints) > 1:
         tenant = caller.tenant
-        known = await store.known_fingerprint(tx, tenant.organization_id, tenant.user_id, key.request_id)
+        known = await known_fingerprint(tx, tenant, key)
         chosen = known if known is not None and known in fingerprints else chosen
     return replace(caller, request_key=replace(key, fingerprint=chosen))
 

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stationmaster_server.credentials import store, version_store
+from stationmaster_server.credentials import version_store
 from stationmaster_server.credentials.envelope import Place
 from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Credential, Value
@@ -53,11 +53,11 @@ async def add(
         text = f"{credential.name} has {MOST_VERSIONS} versions: destroy old ones first"
         violation = QuotaViolation(credential.name, text)
         raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
-    number = await store.next_version(tx, organization_id, credential.uid)
+    number = await version_store.next_version(tx, organization_id, credential.uid)
     content: Any = value.setting
     if credential.encrypted:
         content = keyring.seal(Place(organization_id, credential.uid, number), value.secret.encode())
-    await store.insert_version(
+    await version_store.insert(
         tx,
         organization_id,
         credential.uid,

@@ -25,22 +25,12 @@ from stationmaster_server.credentials.rights import managed, seen, with_own_fing
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, NotFound, Reason
 from stationmaster_server.identity.model import AuditEntry, Category
 
-LISTING = Listing(
-    {
-        "version": Field("v.version", int),
-        "state": Field("v.state", VersionState),
-        "create_time": Field("v.created_at", datetime),
-    },
-    key="v.version",
-    key_type=int,
-    default_order="version desc",
-)
 _TAKES_VALUE = frozenset({Step.REPLACE, Step.BEGIN})
 
 
@@ -57,7 +47,7 @@ class Versions:
         self, caller: Caller, credential_id: str, filter_text: str, order_by: str, page: PageRequest
     ) -> Page[Version]:
         """A page of versions, newest first by default. Raises NotFound, InvalidArgument."""
-        clause = LISTING.sql(filter_text, order_by, page, start=3)
+        clause = version_store.LISTING.sql(filter_text, order_by, page, start=3)
         async with self._database.tenant(caller.tenant, read=True) as tx:
             credential = await seen(tx, caller, credential_id)
             return await version_store.list_versions(tx, caller.tenant.organization_id, credential, clause)

@@ -16,7 +16,7 @@ from stationmaster_server.db.model import RequestKey, Tenant
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, Reason
 
-__all__ = ["RequestKey", "first_answer", "forget", "forget_old", "look", "recall", "remember"]
+__all__ = ["RequestKey", "first_answer", "forget", "forget_old", "known_fingerprint", "look", "recall", "remember"]
 
 T = TypeVar("T")
 
@@ -75,6 +75,13 @@ async def first_answer(database: Database, tenant: Tenant, key: RequestKey | Non
         return None
     async with database.tenant(tenant, read=True) as tx:
         return await look(tx, tenant, key, answer_type)
+
+
+async def known_fingerprint(tx: Transaction, tenant: Tenant, key: RequestKey) -> bytes | None:
+    """The fingerprint under which the id is known, for whoever makes other ones than the call does."""
+    sql = "SELECT fingerprint FROM request_ids WHERE organization_id = $1 AND user_id = $2 AND request_id = $3"
+    found: bytes | None = await tx.fetchval(sql, tenant.organization_id, tenant.user_id, key.request_id)
+    return found
 
 
 async def remember(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer: object) -> None:
