@@ -29,13 +29,13 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    Aborted,
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     PreconditionViolation,
     Reason,
+    require_etag,
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.mcp.registry import Registry
@@ -142,8 +142,8 @@ class AgentService:
         if validate_only:
             self._check_change(caller, changes)
             async with self._database.tenant(tenant, read=True) as tx:
-                changed = _found(await store.get(tx, tenant.organization_id, agent_id), agent_id)
-                changed = _changed(_unchanged_since(changed, etag), changes)
+                agent = _found(await store.get(tx, tenant.organization_id, agent_id), agent_id)
+                changed = _changed(agent, changes, etag)
                 await self.check_prompt(tx, tenant.organization_id, changed.spec)
             return changed
         async with self._database.tenant(tenant) as tx:
@@ -152,7 +152,7 @@ class AgentService:
                 return again
             self._check_change(caller, changes)
             agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
-            agent = _changed(_unchanged_since(agent, etag), changes)
+            agent = _changed(agent, changes, etag)
             if "spec" in changes:
                 await self.check_prompt(tx, tenant.organization_id, agent.spec)
             agent = await store.update(tx, tenant.organization_id, agent)
@@ -171,7 +171,7 @@ class AgentService:
             if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
                 return
             agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
-            _unchanged_since(agent, etag)
+            require_etag(f"agents/{agent_id}", agent.etag, etag)
             used_by = await self._sessions_using(tx, caller, agent_id)
             if used_by and not force:
                 raise _in_use(agent_id, used_by)
@@ -272,13 +272,8 @@ def _found(agent: Agent | None, agent_id: str) -> Agent:
     return agent
 
 
-def _unchanged_since(agent: Agent, etag: str) -> Agent:
-    if etag and etag != agent.etag:
-        raise Aborted(Reason.ETAG_MISMATCH, f"agents/{agent.agent_id} changed meanwhile: read it again and decide anew")
-    return agent
-
-
-def _changed(agent: Agent, changes: dict[str, Any]) -> Agent:
+def _changed(agent: Agent, changes: dict[str, Any], etag: str) -> Agent:
+    require_etag(f"agents/{agent.agent_id}", agent.etag, etag)
     changed = replace(agent, **changes)
     return replace(changed, etag=_etag(changed, agent.etag))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
@@ -22,7 +21,6 @@ from stationmaster_server.errors import (
     AlreadyExists,
     InvalidArgument,
     NotFound,
-    QuotaViolation,
     Reason,
     ResourceExhausted,
 )
@@ -68,8 +66,7 @@ class Grants:
             await self._require_principal(tx, tenant.organization_id, new.principal)
             if await grant_store.count(tx, tenant.organization_id, credential.uid) >= MOST_GRANTS:
                 text = f"{credential.name} has {MOST_GRANTS} grants: revoke some first"
-                violation = QuotaViolation(credential.name, text)
-                raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
+                raise ResourceExhausted.too_many(credential.name, text)
             if (same := await grant_store.find_equal(tx, tenant.organization_id, credential, new)) is not None:
                 raise AlreadyExists("CredentialGrant", same)
             made = await grant_store.insert(tx, tenant.organization_id, credential, new)

@@ -11,7 +11,7 @@ from stationmaster_server.credentials.store import Viewer
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.requests import known_fingerprint
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, NotFound, Reason
+from stationmaster_server.errors import NotFound, require_etag
 from stationmaster_server.identity.roles import administers, insufficient, require_scopes
 
 READS_VALUES = frozenset({"credentials.values.read"})
@@ -62,8 +62,7 @@ async def managed(
     credential = _found(await store.get(tx, viewer_of(caller), credential_id, lock=True), credential_id)
     if not manages(caller, credential):
         raise insufficient(f"only its owner and admins change {credential.name}")
-    if etag and etag != credential.etag:
-        raise Aborted(Reason.ETAG_MISMATCH, f"{credential.name} changed meanwhile: read it again and decide anew")
+    require_etag(credential.name, credential.etag, etag)
     if (credential.state is State.DELETED) is not deleted:
         why = "is not deleted" if deleted else "is deleted: undelete it first"
         raise unusable("DELETED", credential.name, why)

@@ -19,7 +19,7 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import AlreadyExists, QuotaViolation, Reason, ResourceExhausted
+from stationmaster_server.errors import AlreadyExists, ResourceExhausted
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.roles import insufficient, operates
 
@@ -174,5 +174,4 @@ def _require_variable(caller: Caller, variable: str) -> None:
 async def _require_room(tx: Transaction, organization_id: UUID) -> None:
     if await store.count(tx, organization_id) >= MOST_CREDENTIALS:
         text = f"the organization has {MOST_CREDENTIALS:,} credentials: delete some first"
-        violation = QuotaViolation("credentials", text)
-        raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
+        raise ResourceExhausted.too_many("credentials", text)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import asyncpg
 from pydantic import TypeAdapter
 
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import RequestKey, Tenant
 from stationmaster_server.db.transaction import Transaction
@@ -69,12 +70,12 @@ async def look(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer_t
     return None if row is None or row["answer"] is None else _first_answer(row, key, answer_type)
 
 
-async def first_answer(database: Database, tenant: Tenant, key: RequestKey | None, answer_type: type[T]) -> T | None:
+async def first_answer(database: Database, caller: Caller, answer_type: type[T]) -> T | None:
     """As `look`, by itself: before what a repeat must not be refused for, or must not do again."""
-    if key is None:
+    if caller.request_key is None:
         return None
-    async with database.tenant(tenant, read=True) as tx:
-        return await look(tx, tenant, key, answer_type)
+    async with database.tenant(caller.tenant, read=True) as tx:
+        return await look(tx, caller.tenant, caller.request_key, answer_type)
 
 
 async def known_fingerprint(tx: Transaction, tenant: Tenant, key: RequestKey) -> bytes | None:

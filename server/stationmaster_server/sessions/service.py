@@ -15,7 +15,7 @@ from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, FailedPrecondition, PreconditionViolation, Reason
+from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason, require_etag
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions import events, store, store_messages
 from stationmaster_server.sessions.model import (
@@ -143,7 +143,7 @@ class SessionService:
                 self._agents.check(changes["spec"])
             session = await store.lock_session(tx, organization_id, session_id, owner_scope(caller))
             _check_open(session)
-            _check_etag(session, etag)
+            require_etag(session_name(session.id), session.etag, etag)
             if "spec" in changes:
                 await self._agents.check_servers(tx, Tenant(organization_id, session.user_id), changes["spec"])
                 await self._agents.check_prompt(tx, organization_id, changes["spec"])
@@ -310,11 +310,3 @@ def _check_change(session: Session, wanted: SessionState) -> None:
             PreconditionViolation("SESSION_STATE", name, "try again in a moment: the turn is being stopped"),
         )
     transition(name, session.state, wanted)
-
-
-def _check_etag(session: Session, etag: str) -> None:
-    if etag and etag != session.etag:
-        raise Aborted(
-            Reason.ETAG_MISMATCH,
-            f"{session_name(session.id)} was changed meanwhile: its etag is {session.etag}, not {etag}; read it again",
-        )
