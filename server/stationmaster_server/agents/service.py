@@ -218,9 +218,6 @@ class AgentService:
                     "TOOL", pattern, f"no tool of this server is called {pattern}; there are: {there_are}"
                 )
         self._providers.check(spec.model, own_key=bool(spec.credential))
-        if spec.credential and spec.runtime is RuntimeName.CLAUDE:
-            why = "runtime CLAUDE takes no credential: leave it out, or choose the runtime MODEL"
-            raise _cannot_run("CREDENTIAL", spec.credential, why)
         if spec.runtime is RuntimeName.CLAUDE:
             self._check_claude(spec)
 
@@ -242,7 +239,7 @@ class AgentService:
             raise _cannot_run("MCP_SERVER", name, why)
 
     def _check_claude(self, spec: AgentSpec) -> None:
-        if not self._providers.speaks(spec.model, Protocol.ANTHROPIC):
+        if not self._providers.speaks(spec.model, Protocol.ANTHROPIC, own_key=bool(spec.credential)):
             why = f"runtime CLAUDE runs models of the provider anthropic, not {spec.model}"
             raise _cannot_run("RUNTIME", spec.runtime.value, why)
         if spec.temperature is not None:
