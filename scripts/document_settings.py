@@ -32,8 +32,9 @@ list is written `a,b`, or as JSON, as groups are. An unknown or impossible setti
 The environment may also hold `DATABASE_URL` (`database.url`), `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL`,
 `OPENAI_API_KEY` and `OPENAI_BASE_URL` (`models.anthropic.api_key` and so on), `CRAWLER_RATE_LIMIT` and
 `CRAWLER_TIMEOUT` (`crawl.rate_limit` and `crawl.timeout`), and what AWS calls `AWS_REGION`, `AWS_ACCESS_KEY_ID`,
-`AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_CONTAINER_CREDENTIALS_FULL_URI` and
-`AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE` (`credentials.kms_…`); a name with `STATIONMASTER_` wins over them. The data
+`AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` (it wins) or `…_FULL_URI`,
+`AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE` or `AWS_CONTAINER_AUTHORIZATION_TOKEN` (`credentials.kms_…`); a name with
+`STATIONMASTER_` wins over them. The data
 folder is `STATIONMASTER_DATA_FOLDER`.
 """
 

@@ -179,6 +179,13 @@ class Aborted(StationmasterError):
     """Somebody else changed the resource meanwhile: read it again and decide anew."""
 
 
+def require_etag(name: str, current: str, given: str) -> None:
+    """Raises Aborted(ETAG_MISMATCH) when a change was decided on what is no more; an empty etag asks for nothing."""
+    if given and given != current:
+        text = f"{name} was changed meanwhile: its etag is {current}, not {given}; read it again and decide anew"
+        raise Aborted(Reason.ETAG_MISMATCH, text)
+
+
 class ResourceExhausted(StationmasterError):
     """A quota, a rate or a bound is used up; `retry_after` says when to come again."""
 
@@ -186,6 +193,11 @@ class ResourceExhausted(StationmasterError):
         super().__init__(reason, message)
         self.violations = violations
         self.retry_after = retry_after
+
+    @classmethod
+    def too_many(cls, subject: str, text: str) -> ResourceExhausted:
+        """There are as many as there may be of something: `text` tells of what, and what to do."""
+        return cls(Reason.LIMIT_REACHED, text, QuotaViolation(subject, text), retry_after=timedelta(minutes=1))
 
 
 class Unavailable(StationmasterError):

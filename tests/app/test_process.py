@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,35 @@ async def test_doctor_finds_a_healthy_server_and_each_fault(server_process: Star
     assert code == 1
     assert f"chmod 600 {server.data_folder / 'admin.key'}" in told
     assert f"OK    ports        server.port {port} is used by this server, process {server.pid}" in told
+    assert "Traceback" not in errors
+
+
+async def test_doctor_tries_the_encryption_key_and_makes_none(
+    server_process: StartServer, data_folder: Path, database_url: str
+) -> None:
+    folder = {"STATIONMASTER_DATA_FOLDER": str(data_folder), "DATABASE_URL": database_url}
+    ports = {"STATIONMASTER_ADMIN__PORT": "0", "STATIONMASTER_SERVER__PORT": "0"}
+    keys = data_folder / "credentials.keys"
+    _, told, _ = await run("doctor", environment={**folder, **ports})
+    assert f"OK    encryption   no key yet: the first start makes one in {keys}" in told
+    _, told, _ = await run("doctor", environment={**folder, **ports, "STATIONMASTER_PROFILE": "production"})
+    assert "WARN  encryption   no encryption key is configured" in told
+    assert not keys.exists()
+    server = await server_process(database_url=database_url, folder=data_folder)
+    assert await server.stop() == 0
+    key_id = keys.read_text().partition(":")[0]
+    code, told, _ = await run("doctor", environment={**folder, **ports})
+    assert code == 0
+    assert f"OK    encryption   key {key_id!r} of the provider file opens its canary" in told
+    keys.write_text(f"{key_id}:{b64encode(bytes(32)).decode()}\n")
+    code, told, errors = await run("doctor", environment={**folder, **ports})
+    assert code == 1
+    assert f"FAIL  encryption   the key {key_id!r} that this server was given is not the one" in told
+    keys.unlink()
+    code, told, _ = await run("doctor", environment={**folder, **ports})
+    assert code == 1
+    assert f"FAIL  encryption   the key {key_id!r} is missing" in told
+    assert not keys.exists()
     assert "Traceback" not in errors
 
 

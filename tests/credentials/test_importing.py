@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from stationmaster_server.config.credentials import allowed_variables
 from stationmaster_server.credentials.importing import Import
-from stationmaster_server.credentials.model import OnExisting, Value
+from stationmaster_server.credentials.model import OnExisting, StoredKey, Value
+from stationmaster_server.credentials.providers.environment import EnvironmentKeys
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import RequestKey, Tenant
+from stationmaster_server.db.roles import APP_ROLE
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, PermissionDenied, Reason
 
 from tests.credentials.room import Room, caller_of, file_keys, make_room, trail
+from tests.waiting import until
 
 VARIABLES = {"APP_TOKEN": "a token", "APP_DB_PASSWORD": "a password", "OTHER": "x"}
+KEYS = ",".join(f"{name}:{b64encode(bytes([byte]) * 32).decode()}" for name, byte in (("a", 1), ("b", 2)))
 
 
 def request(caller: Caller, text: str, request_id: UUID) -> Caller:
@@ -49,6 +57,71 @@ async def test_those_that_changed_get_a_new_version_and_all_or_none_are_imported
     tried = await room.importing.run(owner, Import("", {"NEW": "x"}), validate_only=True)
     assert [made.credential_id for made in tried.credentials] == ["new"]
     assert await _count(room) == 2
+
+
+async def test_a_trial_says_what_the_import_would_do_and_uses_no_key_up(room: Room, owner: Caller) -> None:
+    await room.importing.run(owner, Import("APP_", VARIABLES))
+    wraps = await _wraps(room)
+    changed = {**VARIABLES, "APP_TOKEN": "another", "APP_NEW": "x"}
+    wanted = Import("APP_", changed, on_existing=OnExisting.ADD_VERSION)
+    tried = await room.importing.run(owner, wanted, validate_only=True)
+    assert [made.credential_id for made in tried.credentials] == ["app-new", "app-token"]
+    assert tried.skipped == ("credentials/app-db-password",)
+    assert await room.read(owner, "app-token") == "a token"
+    assert await _wraps(room) == wraps
+    await room.importing.run(owner, Import("APP_", VARIABLES))
+    assert await _wraps(room) == wraps
+    done = await room.importing.run(owner, wanted)
+    assert ([made.credential_id for made in done.credentials], done.skipped) == (
+        ["app-new", "app-token"],
+        tried.skipped,
+    )
+
+
+async def _wraps(room: Room) -> int:
+    """How many wraps of the key were counted and may not be used any more by this server."""
+    async with room.database.system(autocommit=True) as tx:
+        return int(await tx.fetchval("SELECT sum(wraps) FROM credential_keys")) - room.keyring._reserved
+
+
+class WatchedKeys(EnvironmentKeys):
+    """Notes how many transactions are open while the keys are read."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__(KEYS)
+        self._database_url = database_url
+        self.open_transactions: list[int] = []
+
+    async def keys(self, stored: Sequence[StoredKey]) -> Mapping[str, bytes]:
+        watching = await asyncpg.connect(self._database_url)
+        sql = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                 AND application_name = $1 AND state LIKE 'idle in transaction%'"""
+        self.open_transactions.append(await watching.fetchval(sql, APP_ROLE))
+        await watching.close()
+        return await super().keys(stored)
+
+
+async def test_an_import_compares_with_what_another_server_wrote_under_a_key_that_is_new_here(
+    database: Database, database_url: str, owner: Caller
+) -> None:
+    """No transaction is open while the keys are looked at, which may take a file or a key service."""
+    watched = WatchedKeys(database_url)
+    late = await make_room(database, [watched], active="a")
+    other = await make_room(database, [EnvironmentKeys(KEYS)])
+    await other.keys.start(owner, "b")
+    await other.importing.run(owner, Import("APP_", VARIABLES))
+    await until(lambda: _done(other))
+    assert late.keyring.present == {"a"}
+    watched.open_transactions.clear()
+    imported = await late.importing.run(owner, Import("APP_", VARIABLES, on_existing=OnExisting.ADD_VERSION))
+    assert (imported.credentials, len(imported.skipped)) == ((), 2)
+    assert watched.open_transactions == [0]
+    for one in (late, other):
+        await one.close()
+
+
+async def _done(room: Room) -> bool:
+    return not room.keys._going_on
 
 
 async def _count(room: Room) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -12,6 +13,9 @@ from typing import Any
 import httpx2
 import pytest
 import pytest_asyncio
+from stationmaster_server.app.credentials import key_providers
+from stationmaster_server.config import load
+from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.model import RotationState
 from stationmaster_server.credentials.providers.aws_identity import AwsIdentities
 from stationmaster_server.credentials.providers.aws_kms import AwsKmsKeys
@@ -22,7 +26,8 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 
 from tests.credentials import moto
-from tests.credentials.room import file_keys, make_room
+from tests.credentials.room import Room, file_keys, make_room
+from tests.waiting import until
 
 REGION = "eu-central-1"
 SOMEBODY = AwsIdentity("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
@@ -49,8 +54,8 @@ async def ask(url: str, action: str, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def keys_of(url: str, kms_key: str) -> AwsKmsKeys:
-    return AwsKmsKeys(kms_key, REGION, AwsIdentities(SOMEBODY), url)
+def keys_of(url: str, kms_key: str, *former: str) -> AwsKmsKeys:
+    return AwsKmsKeys(kms_key, REGION, AwsIdentities(SOMEBODY), url, former=former)
 
 
 async def test_a_key_of_kms_is_never_on_a_disk_and_the_same_after_a_restart(
@@ -104,6 +109,59 @@ async def test_keys_move_from_a_file_to_kms_by_a_rotation(
     await alone.close()
 
 
+async def test_a_key_that_another_key_of_the_account_encrypts_is_not_taken(
+    kms: str, database: Database, owner: Caller
+) -> None:
+    """Whoever may write to the database and use any key of the account could have us encrypt under a key of theirs."""
+    ours, theirs = [(await ask(kms, "CreateKey", {}))["KeyMetadata"]["Arn"] for _ in range(2)]
+    room = await make_room(database, [keys_of(kms, ours)])
+    await room.create(owner, "db", "the secret")
+    await room.close()
+    forged = await keys_of(kms, theirs).make(room.keyring.primary, ())
+    assert forged is not None
+    canary = KeyEncryptionKey(forged.key_id, forged.key).make_canary()
+    async with database.system() as tx:
+        before = await tx.fetchrow("SELECT material, canary FROM credential_keys")
+        await tx.execute("UPDATE credential_keys SET material = $1, canary = $2", forged.stored, canary)
+    deceived = await make_room(database, [keys_of(kms, ours)])
+    assert "AWS KMS refuses Decrypt" in deceived.keyring.problem
+    assert "credentials.kms_former_keys" in deceived.keyring.problem
+    await deceived.close()
+    assert before is not None
+    async with database.system() as tx:
+        await tx.execute("UPDATE credential_keys SET material = $1, canary = $2", *before)
+    again = await make_room(database, [keys_of(kms, ours)])
+    assert await again.read(owner, "db") == "the secret"
+    await again.close()
+
+
+async def test_what_a_former_key_of_kms_encrypts_is_read_until_it_is_rotated(
+    kms: str, database: Database, owner: Caller
+) -> None:
+    former, other, now = [(await ask(kms, "CreateKey", {}))["KeyMetadata"]["Arn"] for _ in range(3)]
+    room = await make_room(database, [keys_of(kms, former)])
+    await room.create(owner, "db", "the secret")
+    await room.close()
+    moved = await make_room(database, [keys_of(kms, now, other, former)])
+    assert await moved.read(owner, "db") == "the secret"
+    old = moved.keyring.primary
+    await moved.keys.start(owner, "")
+    await moved.rewrapper.run()
+    await until(lambda: _retired(moved, owner, old))
+    await moved.close()
+    alone = await make_room(database, [keys_of(kms, now)])
+    assert await alone.read(owner, "db") == "the secret"
+    await alone.close()
+
+
+async def _retired(room: Room, owner: Caller, key_id: str) -> bool:
+    rotation = (await room.keys.status(owner)).rotation
+    if rotation is None or rotation.state is not RotationState.DONE:
+        return False
+    await room.keys.retire(owner, key_id)
+    return True
+
+
 async def test_a_key_service_that_is_away_is_told_and_tried_again(database: Database) -> None:
     room = await make_room(database, [keys_of("http://127.0.0.1:9", "alias/none")])
     assert "does not work" in room.keyring.problem
@@ -120,38 +178,74 @@ def test_requests_are_signed_as_awss_test_suite_has_it() -> None:
     )
 
 
-async def test_the_role_of_a_container_or_a_machine_is_asked_for_once_while_it_lasts(tmp_path: Path) -> None:
-    seen: list[str] = []
-    lent = {
-        "AccessKeyId": "A",
-        "SecretAccessKey": "S",
-        "Token": "T",
-        "Expiration": (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z"),
-    }
+class Lender:
+    """What lends identities to containers and machines, and notes how it was asked."""
 
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        seen.append(f"{request.method} {request.url.path} {request.headers.get('authorization', '')}".strip())
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url.copy_with(query=None)
+        self.seen.append(f"{request.method} {url} {request.headers.get('authorization', '')}".strip())
         if request.url.path.endswith("/token"):
             return httpx2.Response(200, text="t")
         if request.url.path.endswith("security-credentials/"):
             return httpx2.Response(200, text="role\n")
+        expires_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
+        lent = {"AccessKeyId": "A", "SecretAccessKey": "S", "Token": "T", "Expiration": expires_at}
         return httpx2.Response(200, json=lent)
 
+
+def identities_of(**environ: str) -> AwsIdentities:
+    """As a server that was started in this environment has them."""
+    settings = load(environ={"AWS_REGION": REGION, "STATIONMASTER_CREDENTIALS__KMS_KEY": "alias/one", **environ})
+    (kms, *_) = key_providers(settings)
+    assert isinstance(kms, AwsKmsKeys)
+    return kms._identities
+
+
+async def test_the_role_of_a_container_or_a_machine_is_asked_for_once_while_it_lasts(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("letmein\n")
-    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
-        for identities in (
-            AwsIdentities(None, container_url="http://169.254.170.23/v1/credentials", token_file=token),
-            AwsIdentities(None),
-        ):
+    full = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials"}
+    asked = {
+        # EKS
+        identities_of(**full, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE=str(token)): [
+            "GET http://169.254.170.23/v1/credentials letmein"
+        ],
+        identities_of(**full, AWS_CONTAINER_AUTHORIZATION_TOKEN="given"): [
+            "GET http://169.254.170.23/v1/credentials given"
+        ],
+        # ECS
+        identities_of(**full, AWS_CONTAINER_CREDENTIALS_RELATIVE_URI="/v2/credentials/one"): [
+            "GET http://169.254.170.2/v2/credentials/one"
+        ],
+        # EC2
+        identities_of(): [
+            "PUT http://169.254.169.254/latest/api/token",
+            "GET http://169.254.169.254/latest/meta-data/iam/security-credentials/",
+            "GET http://169.254.169.254/latest/meta-data/iam/security-credentials/role",
+        ],
+    }
+    for identities, expected in asked.items():
+        lender = Lender()
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(lender)) as client:
             for _ in range(2):
                 assert (await identities.current(client)).token == "T"
-    assert seen == [
-        "GET /v1/credentials letmein",
-        "PUT /latest/api/token",
-        "GET /latest/meta-data/iam/security-credentials/",
-        "GET /latest/meta-data/iam/security-credentials/role",
-    ]
+        assert lender.seen == expected
+
+
+async def test_a_token_file_that_is_slow_holds_nothing_else_up(tmp_path: Path) -> None:
+    """The pipe has no writer yet: whoever opens it waits until the loop has gone on to the next line here."""
+    pipe, lender = tmp_path / "token", Lender()
+    os.mkfifo(pipe)
+    identities = AwsIdentities(None, container_url="http://127.0.0.1/", token_file=pipe)
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(lender)) as client:
+        asking = asyncio.create_task(identities.current(client))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(pipe.write_text, "letmein\n")
+        assert (await asking).token == "T"
+    assert lender.seen == ["GET http://127.0.0.1/ letmein"]
 
 
 async def test_without_an_identity_it_is_said_what_to_do() -> None:

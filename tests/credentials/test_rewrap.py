@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from base64 import b64encode
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stationmaster_server.credentials import key_store
 from stationmaster_server.credentials.envelope import KeyEncryptionKey, Place, Sealed
+from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import KeyStatus, RotationState, Value
 from stationmaster_server.credentials.providers.environment import EnvironmentKeys
+from stationmaster_server.credentials.rewrap import Rewrapper
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
@@ -334,6 +337,30 @@ async def test_a_version_that_does_not_open_does_not_wear_the_new_key_out(databa
     assert room.rewrapper.damaged == 1
     (new,) = [key for key in (await room.keys.status(owner)).keys if key.key_id == "b"]
     assert new.wraps <= 256  # what a server reserves at once
+    await room.close()
+
+
+async def test_wraps_are_counted_before_the_transaction_and_what_was_not_used_is_given_back(
+    database: Database, database_url: str, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One connection is enough: whoever needs a second one in a transaction waits for itself."""
+    room = await make_room(database, [EnvironmentKeys(TEXT)], active="a")
+    await fill(database, owner, 5)
+    monkeypatch.setattr(room.rewrapper, "run", _nothing)
+    await room.keys.start(owner, "b")
+    narrow = await Database.connect(
+        database_url, pool_size=1, system_pool_size=1, connect_timeout=timedelta(seconds=10)
+    )
+    keyring = Keyring(narrow, [EnvironmentKeys(TEXT)])
+    await keyring.refresh()
+    async with database.system() as tx:  # another server is at it
+        await key_store.take_batch(tx, "b", None, 2)
+        assert await Rewrapper(narrow, keyring).run() == 3
+    assert keyring._reserved == 256 - 3
+    assert await Rewrapper(narrow, keyring).run() == 2
+    assert keyring._reserved == 256 - 5
+    await check_all(room, owner, 5, "b")
+    await narrow.close()
     await room.close()
 
 

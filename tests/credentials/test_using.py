@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from stationmaster.v1 import agent_pb2, audit_pb2, identity_pb2, mcp_pb2, session_pb2, task_pb2
 from stationmaster_client import Client
 from stationmaster_client.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
@@ -27,6 +30,7 @@ from tests.mcp.served import unruly
 from tests.resilience.site import answer, serve
 
 SECRET = "TOP-SECRET-VALUE"
+_POOL = Default()
 KEY = "pk_nobody-may-see-this"
 
 
@@ -240,6 +244,63 @@ async def test_only_who_may_read_values_names_a_credential(station: RunningServe
             await narrow.sessions.create("helper")  # who made the agent might name it
         assert len(site.requests) == 1
         assert await accesses(admin) == []
+
+
+async def test_a_repeat_gets_its_first_answer_also_when_the_right_to_name_the_credential_has_gone(
+    station: RunningServer,
+) -> None:
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/db")
+    server = mcp_pb2.McpServer(level=mcp_pb2.MCP_LEVEL_USER)
+    server.http.url = "http://127.0.0.1:9/"
+    server.http.credential_headers["x"] = "{credentials/db}"
+    agent = agent_pb2.Agent(name="agents/one", spec=spec, description="Changed")
+    payload = struct({"url": server.http.url, "credential_headers": {"x": "{credentials/db}"}})
+    one = task_pb2.ExecutionSpec(kind="webhook", payload=payload)
+    requests: dict[str, Message] = {
+        "AgentService/CreateAgent": agent_pb2.CreateAgentRequest(agent_id="one", agent=agent_pb2.Agent(spec=spec)),
+        "AgentService/UpdateAgent": agent_pb2.UpdateAgentRequest(agent=agent),
+        "McpService/RegisterMcpServer": mcp_pb2.RegisterMcpServerRequest(mcp_server_id="one", mcp_server=server),
+        "McpService/UpdateMcpServer": mcp_pb2.UpdateMcpServerRequest(
+            mcp_server=mcp_pb2.McpServer(name="mcpServers/one", http=server.http, description="Changed")
+        ),
+        "SessionService/CreateSession": session_pb2.CreateSessionRequest(session=session_pb2.Session(spec=spec)),
+        "TaskService/CreateTask": task_pb2.CreateTaskRequest(
+            task_id="one", task=task_pb2.Task(kind="webhook", payload=payload)
+        ),
+        "TaskService/SubmitExecution": task_pb2.SubmitExecutionRequest(execution=one),
+        "TaskService/BatchSubmitExecutions": task_pb2.BatchSubmitExecutionsRequest(executions=[one]),
+    }
+    async with client_of(station) as admin:
+        await admin.credentials.create("db", SECRET)
+        narrow = (await admin.keys.create(scopes=["tasks.*", "mcp.*", "sessions.*", "agents.*"])).secret
+        first = await asked(station, station.admin_key, requests)
+        session = next(answer.name for answer in first if isinstance(answer, session_pb2.Session))
+        changed = session_pb2.UpdateSessionRequest(session=session_pb2.Session(name=session, spec=spec))
+        changed.update_mask.paths.append("spec")
+        requests["SessionService/UpdateSession"] = changed
+        first = await asked(station, station.admin_key, requests)
+        await admin.credentials.delete("db")
+        assert await asked(station, narrow, requests) == first
+        assert await asked(station, station.admin_key, requests) == first
+
+
+async def asked(station: RunningServer, key: str, requests: Mapping[str, Message]) -> list[Message]:
+    """The answers to these requests, each with an id of its own."""
+    answers = []
+    async with station.channel(key) as channel:
+        for number, (method, request) in enumerate(requests.items()):
+            sent = type(request)()
+            sent.CopyFrom(request)
+            sent.request_id = str(UUID(int=number + 1))  # type: ignore[attr-defined]
+            service, _, name = method.partition("/")
+            output = _POOL.FindServiceByName(f"stationmaster.v1.{service}").FindMethodByName(name).output_type
+            call = channel.unary_unary(
+                f"/stationmaster.v1.{method}",
+                request_serializer=type(sent).SerializeToString,
+                response_deserializer=GetMessageClass(output).FromString,
+            )
+            answers.append(await call(sent))
+    return answers
 
 
 async def test_no_credential_is_used_for_a_user_who_may_not_read_it_any_more(

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stationmaster_server.credentials import service
-from stationmaster_server.credentials.model import Label, Rotation, Step, Trial, Value, VersionState
+from stationmaster_server.credentials import service, values
+from stationmaster_server.credentials.importing import Import
+from stationmaster_server.credentials.model import (
+    Grant,
+    Label,
+    OnExisting,
+    Rotation,
+    Step,
+    Trial,
+    Value,
+    VersionState,
+)
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.errors import FailedPrecondition, InvalidArgument, NotFound, Reason, ResourceExhausted
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Reason,
+    ResourceExhausted,
+    StationmasterError,
+)
 
 from tests.credentials.room import Room
 
@@ -141,3 +160,39 @@ async def test_deleted_credentials_make_room_for_others(
     await room.create(owner, "two", "x")
     with pytest.raises(ResourceExhausted):
         await room.credentials.undelete(owner, "one")
+
+
+async def test_what_the_contract_says_is_refused_is_refused_for_that_reason(
+    room: Room, owner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await room.create(owner, "db", "one")
+    user = f"users/{owner.tenant.user_id}"
+    grant = Grant(new_id(), "db", user, (), None, owner.tenant.user_id)
+    granted = await room.grants.grant(owner, "db", grant)
+    await room.versions.rotate(owner, "db", Rotation(Step.REPLACE, Value("two"), grace=timedelta(0)))
+    assert await reason_of(room.versions.rotate(owner, "db", Rotation(Step.ROLLBACK))) is Reason.CREDENTIAL_EXPIRED
+    with monkeypatch.context() as few:
+        few.setattr(values, "MOST_VERSIONS", 2)
+        three = room.versions.rotate(owner, "db", Rotation(Step.REPLACE, Value("three")))
+        assert await reason_of(three) is Reason.LIMIT_REACHED
+    wanted = Import("", {"DB": "x"}, on_existing=OnExisting.ADD_VERSION)
+    async with room.database.system() as tx:
+        await tx.execute("UPDATE credential_versions SET ciphertext = ciphertext || '\\x00'")
+    assert await reason_of(room.importing.run(owner, wanted)) is Reason.CREDENTIAL_DAMAGED
+    await room.credentials.delete(owner, "db")
+    for refused_now in (
+        room.versions.disable(owner, "db", 2),
+        room.versions.destroy(owner, "db", 2),
+        room.grants.grant(owner, "db", grant),
+        room.grants.revoke(owner, "db", granted.id),
+        room.importing.run(owner, wanted),
+    ):
+        assert await reason_of(refused_now) is Reason.CREDENTIAL_UNUSABLE
+    monkeypatch.setattr(service, "MOST_CREDENTIALS", 0)
+    assert await reason_of(room.credentials.undelete(owner, "db")) is Reason.LIMIT_REACHED
+
+
+async def reason_of(attempt: Awaitable[object]) -> Reason:
+    with pytest.raises(StationmasterError) as refusal:
+        await attempt
+    return refusal.value.reason

@@ -15,8 +15,8 @@ import pytest
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 from stationmaster_client.structs import values
-from stationmaster_server.app.doctor import Finding, Verdict
 from stationmaster_server.app.doctor import plugins as examined
+from stationmaster_server.app.findings import Finding, Verdict
 from stationmaster_server.tasks.kinds import plugins
 from stationmaster_server.tasks.kinds.base import Done, Job, KindFailed, Payload
 from stationmaster_server.tasks.kinds.rehearsal import Rehearsal

@@ -51,10 +51,15 @@ def read_setting(text: str) -> Any:
         raise CommandError(f"--setting: {text!r} is no JSON; a text is written '\"text\"'") from None
 
 
-def content(run: Run, file: str, setting: str) -> dict[str, Any]:
-    """The arguments of a call that takes a value."""
+def content(run: Run, file: str, setting: str, *, without: str = "") -> dict[str, Any]:
+    """The arguments of a call that takes a value; `without`: the option that says there is none for now."""
     if setting and file:
         raise CommandError("--setting and --value-file exclude each other")
+    if without:
+        if given := "--value-file" if file else "--setting" if setting else "":
+            text = f"{without} is for a credential without a value: leave {given} out, or leave {without} out"
+            raise CommandError(f"{text}; `stationmaster credentials add-version` gives it a value later")
+        return {}
     return {"setting": read_setting(setting)} if setting else {"value": read_secret(run, file)}
 
 

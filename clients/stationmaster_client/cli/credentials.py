@@ -63,7 +63,8 @@ async def create(
         environment_variable=variable,
         expire_time=to_timestamp(point(expires, "--expires")),
     )
-    given = {} if empty or variable else content(run, value_file, setting)
+    without = "--empty" if empty else "--variable" if variable else ""
+    given = content(run, value_file, setting, without=without)
     made = await run.client.credentials.create(credential_id, credential=wanted, validate_only=dry_run, **given)
     describe(run.out, made)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stationmaster_client.cli.output import moment, plain
 from stationmaster_client.names import last
+from stationmaster_client.structs import whole
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Value
@@ -26,19 +27,7 @@ def setting_of(value: Value) -> str:
     """The JSON of a setting."""
     from google.protobuf.json_format import MessageToDict
 
-    return json.dumps(_whole(MessageToDict(value)), ensure_ascii=False)
-
-
-def _whole(value: Any) -> Any:
-    """Whole numbers as such: protobuf has doubles only."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case dict():
-            return {key: _whole(item) for key, item in value.items()}
-        case list():
-            return [_whole(item) for item in value]
-    return value
+    return json.dumps(whole(MessageToDict(value)), ensure_ascii=False)
 
 
 def describe(out: Output, credential: credential_pb2.Credential) -> None:

@@ -301,7 +301,7 @@ class AgentSpec(_message.Message):
     """Sampling temperature; absent means the provider's default."""
     credential: _builtins.str
     """A credential that holds the key for the model's provider, instead of this server's own: `credentials/{credential}`. It is read when a turn runs,
-    for the purpose `model`: the agent must have been granted it, or the session's user may read it. Only for RUNTIME_MODEL.
+    for the purpose `model`: the agent must have been granted it, or the session's user may read it.
     """
     @_builtins.property
     def prompt_variables(self) -> _struct_pb2.Struct:

@@ -189,7 +189,8 @@ class CredentialServiceServicer:
     def UndeleteCredential(self, request, context):
         """Takes back a deletion.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted).
+        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted), RESOURCE_EXHAUSTED
+        (LIMIT_REACHED: the organization has as many as it may have without it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,7 +231,8 @@ class CredentialServiceServicer:
     def DisableCredentialVersion(self, request, context):
         """Disables a version, or enables it again: nobody gets the value of a disabled one.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+        Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION;
+        CREDENTIAL_UNUSABLE: the credential is deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,7 +241,8 @@ class CredentialServiceServicer:
     def DestroyCredentialVersion(self, request, context):
         """Destroys a version for good: its key and its value are erased. A version that a label points to loses the label.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is destroyed already).
+        Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is
+        destroyed already; CREDENTIAL_UNUSABLE: the credential is deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -250,9 +253,11 @@ class CredentialServiceServicer:
         REPORT says how that went; FINISH makes it current and the current one previous, which stays readable for `grace`; ABORT drops it; ROLLBACK
         makes the previous version current again. Labels move together, in one step.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, the other steps take none), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-        FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported; CREDENTIAL_UNUSABLE),
-        ABORTED (ETAG_MISMATCH), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, REPORT a trial, the other steps take none), PERMISSION_DENIED
+        (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported;
+        CREDENTIAL_UNUSABLE: the credential is deleted, or what would become current is disabled or destroyed; CREDENTIAL_EXPIRED: what would become
+        current has expired, or its grace is over), ABORTED (ETAG_MISMATCH), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+        (ENCRYPTION_KEY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,7 +266,8 @@ class CredentialServiceServicer:
     def GrantAccess(self, request, context):
         """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-        Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+        Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), INVALID_ARGUMENT (INVALID_NAME: what cannot be
+        granted anything), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the credential is deleted),
         RESOURCE_EXHAUSTED (LIMIT_REACHED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -271,7 +277,8 @@ class CredentialServiceServicer:
     def RevokeAccess(self, request, context):
         """Takes a grant back. The next access is refused.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
+        Errors: NOT_FOUND (the credential, or the grant), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the
+        credential is deleted).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -311,8 +318,10 @@ class CredentialServiceServicer:
         """Makes credentials of environment variables whose names begin with a prefix: of those that the request holds, or, for operators, of the server's
         own where `credentials.environment` of its settings allows them. `OPENAI_API_KEY` becomes `credentials/openai-api-key`. All or none.
 
-        Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix), ALREADY_EXISTS (ON_EXISTING_FAIL), PERMISSION_DENIED
-        (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+        Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix; one would be a version of a setting), ALREADY_EXISTS
+        (ON_EXISTING_FAIL), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (with ON_EXISTING_ADD_VERSION: CREDENTIAL_UNUSABLE: one is
+        deleted; CREDENTIAL_DAMAGED: what is stored of one is not what was encrypted), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+        (ENCRYPTION_KEY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,7 +70,8 @@ class CredentialServiceStub:
     UndeleteCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.UndeleteCredentialRequest, _credential_pb2.Credential]
     """Takes back a deletion.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted).
+    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted), RESOURCE_EXHAUSTED
+    (LIMIT_REACHED: the organization has as many as it may have without it).
     """
     AddCredentialVersion: _grpc.UnaryUnaryMultiCallable[_credential_pb2.AddCredentialVersionRequest, _credential_pb2.CredentialVersion]
     """Adds a version. It becomes the current one, and the one before it the previous one, unless `pending`.
@@ -95,32 +96,38 @@ class CredentialServiceStub:
     DisableCredentialVersion: _grpc.UnaryUnaryMultiCallable[_credential_pb2.DisableCredentialVersionRequest, _credential_pb2.CredentialVersion]
     """Disables a version, or enables it again: nobody gets the value of a disabled one.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+    Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION;
+    CREDENTIAL_UNUSABLE: the credential is deleted).
     """
     DestroyCredentialVersion: _grpc.UnaryUnaryMultiCallable[_credential_pb2.DestroyCredentialVersionRequest, _credential_pb2.CredentialVersion]
     """Destroys a version for good: its key and its value are erased. A version that a label points to loses the label.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is destroyed already).
+    Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is
+    destroyed already; CREDENTIAL_UNUSABLE: the credential is deleted).
     """
     RotateCredential: _grpc.UnaryUnaryMultiCallable[_credential_pb2.RotateCredentialRequest, _credential_pb2.Credential]
     """Replaces a value by another, at once or in steps: BEGIN stores the new value as the pending version, which is read by its label and tried out;
     REPORT says how that went; FINISH makes it current and the current one previous, which stays readable for `grace`; ABORT drops it; ROLLBACK
     makes the previous version current again. Labels move together, in one step.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, the other steps take none), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-    FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported; CREDENTIAL_UNUSABLE),
-    ABORTED (ETAG_MISMATCH), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, REPORT a trial, the other steps take none), PERMISSION_DENIED
+    (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported;
+    CREDENTIAL_UNUSABLE: the credential is deleted, or what would become current is disabled or destroyed; CREDENTIAL_EXPIRED: what would become
+    current has expired, or its grace is over), ABORTED (ETAG_MISMATCH), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+    (ENCRYPTION_KEY_UNAVAILABLE).
     """
     GrantAccess: _grpc.UnaryUnaryMultiCallable[_credential_pb2.GrantAccessRequest, _credential_pb2.CredentialGrant]
     """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-    Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+    Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), INVALID_ARGUMENT (INVALID_NAME: what cannot be
+    granted anything), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the credential is deleted),
     RESOURCE_EXHAUSTED (LIMIT_REACHED).
     """
     RevokeAccess: _grpc.UnaryUnaryMultiCallable[_credential_pb2.RevokeAccessRequest, _empty_pb2.Empty]
     """Takes a grant back. The next access is refused.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
+    Errors: NOT_FOUND (the credential, or the grant), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the
+    credential is deleted).
     """
     ListGrants: _grpc.UnaryUnaryMultiCallable[_credential_pb2.ListGrantsRequest, _credential_pb2.ListGrantsResponse]
     """Lists the grants of a credential: all for its owner and admins, for others their own. Filter and order by `principal`, `create_time`.
@@ -144,8 +151,10 @@ class CredentialServiceStub:
     """Makes credentials of environment variables whose names begin with a prefix: of those that the request holds, or, for operators, of the server's
     own where `credentials.environment` of its settings allows them. `OPENAI_API_KEY` becomes `credentials/openai-api-key`. All or none.
 
-    Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix), ALREADY_EXISTS (ON_EXISTING_FAIL), PERMISSION_DENIED
-    (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+    Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix; one would be a version of a setting), ALREADY_EXISTS
+    (ON_EXISTING_FAIL), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (with ON_EXISTING_ADD_VERSION: CREDENTIAL_UNUSABLE: one is
+    deleted; CREDENTIAL_DAMAGED: what is stored of one is not what was encrypted), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+    (ENCRYPTION_KEY_UNAVAILABLE).
     """
 
 @_typing.type_check_only
@@ -189,7 +198,8 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     UndeleteCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.UndeleteCredentialRequest, _credential_pb2.Credential]  # type: ignore[assignment]
     """Takes back a deletion.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted).
+    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted), RESOURCE_EXHAUSTED
+    (LIMIT_REACHED: the organization has as many as it may have without it).
     """
     AddCredentialVersion: _aio.UnaryUnaryMultiCallable[_credential_pb2.AddCredentialVersionRequest, _credential_pb2.CredentialVersion]  # type: ignore[assignment]
     """Adds a version. It becomes the current one, and the one before it the previous one, unless `pending`.
@@ -214,32 +224,38 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     DisableCredentialVersion: _aio.UnaryUnaryMultiCallable[_credential_pb2.DisableCredentialVersionRequest, _credential_pb2.CredentialVersion]  # type: ignore[assignment]
     """Disables a version, or enables it again: nobody gets the value of a disabled one.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+    Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION;
+    CREDENTIAL_UNUSABLE: the credential is deleted).
     """
     DestroyCredentialVersion: _aio.UnaryUnaryMultiCallable[_credential_pb2.DestroyCredentialVersionRequest, _credential_pb2.CredentialVersion]  # type: ignore[assignment]
     """Destroys a version for good: its key and its value are erased. A version that a label points to loses the label.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is destroyed already).
+    Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is
+    destroyed already; CREDENTIAL_UNUSABLE: the credential is deleted).
     """
     RotateCredential: _aio.UnaryUnaryMultiCallable[_credential_pb2.RotateCredentialRequest, _credential_pb2.Credential]  # type: ignore[assignment]
     """Replaces a value by another, at once or in steps: BEGIN stores the new value as the pending version, which is read by its label and tried out;
     REPORT says how that went; FINISH makes it current and the current one previous, which stays readable for `grace`; ABORT drops it; ROLLBACK
     makes the previous version current again. Labels move together, in one step.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, the other steps take none), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-    FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported; CREDENTIAL_UNUSABLE),
-    ABORTED (ETAG_MISMATCH), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, REPORT a trial, the other steps take none), PERMISSION_DENIED
+    (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported;
+    CREDENTIAL_UNUSABLE: the credential is deleted, or what would become current is disabled or destroyed; CREDENTIAL_EXPIRED: what would become
+    current has expired, or its grace is over), ABORTED (ETAG_MISMATCH), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+    (ENCRYPTION_KEY_UNAVAILABLE).
     """
     GrantAccess: _aio.UnaryUnaryMultiCallable[_credential_pb2.GrantAccessRequest, _credential_pb2.CredentialGrant]  # type: ignore[assignment]
     """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-    Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+    Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), INVALID_ARGUMENT (INVALID_NAME: what cannot be
+    granted anything), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the credential is deleted),
     RESOURCE_EXHAUSTED (LIMIT_REACHED).
     """
     RevokeAccess: _aio.UnaryUnaryMultiCallable[_credential_pb2.RevokeAccessRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Takes a grant back. The next access is refused.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
+    Errors: NOT_FOUND (the credential, or the grant), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the
+    credential is deleted).
     """
     ListGrants: _aio.UnaryUnaryMultiCallable[_credential_pb2.ListGrantsRequest, _credential_pb2.ListGrantsResponse]  # type: ignore[assignment]
     """Lists the grants of a credential: all for its owner and admins, for others their own. Filter and order by `principal`, `create_time`.
@@ -263,8 +279,10 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     """Makes credentials of environment variables whose names begin with a prefix: of those that the request holds, or, for operators, of the server's
     own where `credentials.environment` of its settings allows them. `OPENAI_API_KEY` becomes `credentials/openai-api-key`. All or none.
 
-    Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix), ALREADY_EXISTS (ON_EXISTING_FAIL), PERMISSION_DENIED
-    (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+    Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix; one would be a version of a setting), ALREADY_EXISTS
+    (ON_EXISTING_FAIL), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (with ON_EXISTING_ADD_VERSION: CREDENTIAL_UNUSABLE: one is
+    deleted; CREDENTIAL_DAMAGED: what is stored of one is not what was encrypted), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+    (ENCRYPTION_KEY_UNAVAILABLE).
     """
 
 class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -341,7 +359,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_pb2.Credential, _abc.Awaitable[_credential_pb2.Credential]]:
         """Takes back a deletion.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted).
+        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: it is not deleted), RESOURCE_EXHAUSTED
+        (LIMIT_REACHED: the organization has as many as it may have without it).
         """
 
     @_abc_1.abstractmethod
@@ -390,7 +409,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_pb2.CredentialVersion, _abc.Awaitable[_credential_pb2.CredentialVersion]]:
         """Disables a version, or enables it again: nobody gets the value of a disabled one.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION).
+        Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION;
+        CREDENTIAL_UNUSABLE: the credential is deleted).
         """
 
     @_abc_1.abstractmethod
@@ -401,7 +421,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_pb2.CredentialVersion, _abc.Awaitable[_credential_pb2.CredentialVersion]]:
         """Destroys a version for good: its key and its value are erased. A version that a label points to loses the label.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is destroyed already).
+        Errors: NOT_FOUND (the credential, or the version), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ILLEGAL_TRANSITION: it is
+        destroyed already; CREDENTIAL_UNUSABLE: the credential is deleted).
         """
 
     @_abc_1.abstractmethod
@@ -414,9 +435,11 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         REPORT says how that went; FINISH makes it current and the current one previous, which stays readable for `grace`; ABORT drops it; ROLLBACK
         makes the previous version current again. Labels move together, in one step.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, the other steps take none), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-        FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported; CREDENTIAL_UNUSABLE),
-        ABORTED (ETAG_MISMATCH), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (BEGIN and REPLACE need a value, REPORT a trial, the other steps take none), PERMISSION_DENIED
+        (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ROTATION_NOT_READY: nothing is pending, another version is, its trial failed or was not reported;
+        CREDENTIAL_UNUSABLE: the credential is deleted, or what would become current is disabled or destroyed; CREDENTIAL_EXPIRED: what would become
+        current has expired, or its grace is over), ABORTED (ETAG_MISMATCH), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+        (ENCRYPTION_KEY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod
@@ -427,7 +450,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_credential_pb2.CredentialGrant, _abc.Awaitable[_credential_pb2.CredentialGrant]]:
         """Lets a user, a service (by its API key) or an agent have the value, for some purposes or any, for a time or for good.
 
-        Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), PERMISSION_DENIED (ROLE_INSUFFICIENT),
+        Errors: NOT_FOUND (the credential, or whom it is for), ALREADY_EXISTS (a grant of the same), INVALID_ARGUMENT (INVALID_NAME: what cannot be
+        granted anything), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the credential is deleted),
         RESOURCE_EXHAUSTED (LIMIT_REACHED).
         """
 
@@ -439,7 +463,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Takes a grant back. The next access is refused.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT).
+        Errors: NOT_FOUND (the credential, or the grant), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (CREDENTIAL_UNUSABLE: the
+        credential is deleted).
         """
 
     @_abc_1.abstractmethod
@@ -487,8 +512,10 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes credentials of environment variables whose names begin with a prefix: of those that the request holds, or, for operators, of the server's
         own where `credentials.environment` of its settings allows them. `OPENAI_API_KEY` becomes `credentials/openai-api-key`. All or none.
 
-        Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix), ALREADY_EXISTS (ON_EXISTING_FAIL), PERMISSION_DENIED
-        (ROLE_INSUFFICIENT), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+        Errors: INVALID_ARGUMENT (no id can be made of a name; nothing begins with the prefix; one would be a version of a setting), ALREADY_EXISTS
+        (ON_EXISTING_FAIL), PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (with ON_EXISTING_ADD_VERSION: CREDENTIAL_UNUSABLE: one is
+        deleted; CREDENTIAL_DAMAGED: what is stored of one is not what was encrypted), RESOURCE_EXHAUSTED (LIMIT_REACHED), UNAVAILABLE
+        (ENCRYPTION_KEY_UNAVAILABLE).
         """
 
 def add_CredentialServiceServicer_to_server(servicer: CredentialServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

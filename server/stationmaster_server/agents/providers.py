@@ -50,6 +50,8 @@ class ProviderSettings:
     """How long an answer under way may bring nothing."""
     tells_end: bool = True
     """Whether answers end with a finish reason (openai, openai-compatible): one without it has broken off then."""
+    own_key: bool = False
+    """Whether somebody brought the key along, and it is not this server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +124,21 @@ class Providers:
             return f"it has none: configure a provider, whose models are named as {_EXAMPLE}"
         return f"there are: {', '.join(listed)}"
 
-    def reached(self, model_id: str) -> tuple[ProviderSettings, CircuitBreaker]:
-        """The provider of a model and how it fares. Raises FailedPrecondition(MODEL_UNAVAILABLE)."""
-        self.check(model_id)
+    def reached(self, model_id: str, own_key: str = "") -> tuple[ProviderSettings, CircuitBreaker]:
+        """The provider of a model, with a key of one's own or this server's, and how it fares.
+
+        Raises FailedPrecondition(MODEL_UNAVAILABLE).
+        """
+        self.check(model_id, own_key=bool(own_key))
         name = model_id.partition(":")[0]
+        if own_key:
+            # What one organization's key brings about must not keep others from the provider.
+            return replace(self._keyless[name], api_key=own_key, own_key=True), _breaker(name)
         return self._settings[name], self._breakers[name]
 
-    def speaks(self, model_id: str, protocol: Protocol) -> bool:
-        """Whether the model's provider is configured and speaks this protocol."""
-        provider = self._settings.get(model_id.partition(":")[0])
+    def speaks(self, model_id: str, protocol: Protocol, *, own_key: bool = False) -> bool:
+        """Whether the model's provider is configured, but for a key of one's own, and speaks this protocol."""
+        provider = (self._keyless if own_key else self._settings).get(model_id.partition(":")[0])
         return provider is not None and provider.protocol is protocol
 
     def make(self, model_id: str, own_key: str = "") -> ModelClient:
@@ -144,11 +152,8 @@ class Providers:
         self.check(model_id, own_key=bool(own_key))
         if model_id == DEMO:
             return ModelClient(clients.demo(), self._breakers[DEMO], DEMO_OUTPUT_TOKENS)
-        name, _, model_name = model_id.partition(":")
-        provider = replace(self._keyless[name], api_key=own_key) if own_key else self._settings[name]
-        model, close = clients.make(provider, model_name)
-        # What one organization's key brings about must not keep others from the provider.
-        breaker = _breaker(name) if own_key else self._breakers[name]
+        provider, breaker = self.reached(model_id, own_key)
+        model, close = clients.make(provider, model_id.partition(":")[2])
         return ModelClient(model, breaker, provider.max_output_tokens, close, own_key)
 
     def models(self) -> list[ModelInfo]:

@@ -29,13 +29,13 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    Aborted,
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     PreconditionViolation,
     Reason,
+    require_etag,
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.mcp.registry import Registry
@@ -98,13 +98,12 @@ class AgentService:
 
     async def create(self, caller: Caller, new: NewAgent, *, validate_only: bool = False) -> Agent:
         """Creates an agent. Raises AlreadyExists, FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
-        if new.spec.credential:
-            require_naming(caller)
         now, uid = datetime.now(UTC), new_id()
         agent = Agent(new.agent_id, uid, new.display_name, new.description, new.spec, "", now, now)
         agent = replace(agent, etag=_etag(agent, str(uid)))
         tenant = caller.tenant
         if validate_only:
+            require_naming(caller, new.spec.credential)
             self.check(new.spec)
             await self._require_free(caller, agent)
             return agent
@@ -112,6 +111,7 @@ class AgentService:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
                 return again
+            require_naming(caller, new.spec.credential)
             self.check(new.spec)
             await self.check_prompt(tx, tenant.organization_id, new.spec)
             agent = await store.insert(tx, tenant.organization_id, agent)
@@ -139,22 +139,20 @@ class AgentService:
             NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
         """
         tenant = caller.tenant
-        if "spec" in changes and changes["spec"].credential:
-            require_naming(caller)
         if validate_only:
-            self._check_change(changes)
+            self._check_change(caller, changes)
             async with self._database.tenant(tenant, read=True) as tx:
-                changed = _found(await store.get(tx, tenant.organization_id, agent_id), agent_id)
-                changed = _changed(_unchanged_since(changed, etag), changes)
+                agent = _found(await store.get(tx, tenant.organization_id, agent_id), agent_id)
+                changed = _changed(agent, changes, etag)
                 await self.check_prompt(tx, tenant.organization_id, changed.spec)
             return changed
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Agent)
             if again is not None:
                 return again
-            self._check_change(changes)
+            self._check_change(caller, changes)
             agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
-            agent = _changed(_unchanged_since(agent, etag), changes)
+            agent = _changed(agent, changes, etag)
             if "spec" in changes:
                 await self.check_prompt(tx, tenant.organization_id, agent.spec)
             agent = await store.update(tx, tenant.organization_id, agent)
@@ -173,7 +171,7 @@ class AgentService:
             if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
                 return
             agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
-            _unchanged_since(agent, etag)
+            require_etag(f"agents/{agent_id}", agent.etag, etag)
             used_by = await self._sessions_using(tx, caller, agent_id)
             if used_by and not force:
                 raise _in_use(agent_id, used_by)
@@ -220,9 +218,6 @@ class AgentService:
                     "TOOL", pattern, f"no tool of this server is called {pattern}; there are: {there_are}"
                 )
         self._providers.check(spec.model, own_key=bool(spec.credential))
-        if spec.credential and spec.runtime is RuntimeName.CLAUDE:
-            why = "runtime CLAUDE takes no credential: leave it out, or choose the runtime MODEL"
-            raise _cannot_run("CREDENTIAL", spec.credential, why)
         if spec.runtime is RuntimeName.CLAUDE:
             self._check_claude(spec)
 
@@ -244,14 +239,15 @@ class AgentService:
             raise _cannot_run("MCP_SERVER", name, why)
 
     def _check_claude(self, spec: AgentSpec) -> None:
-        if not self._providers.speaks(spec.model, Protocol.ANTHROPIC):
+        if not self._providers.speaks(spec.model, Protocol.ANTHROPIC, own_key=bool(spec.credential)):
             why = f"runtime CLAUDE runs models of the provider anthropic, not {spec.model}"
             raise _cannot_run("RUNTIME", spec.runtime.value, why)
         if spec.temperature is not None:
             raise _cannot_run("RUNTIME", spec.runtime.value, "runtime CLAUDE takes no temperature: leave it out")
 
-    def _check_change(self, changes: dict[str, Any]) -> None:
+    def _check_change(self, caller: Caller, changes: dict[str, Any]) -> None:
         if "spec" in changes:
+            require_naming(caller, changes["spec"].credential)
             self.check(changes["spec"])
 
     async def _require_free(self, caller: Caller, agent: Agent) -> None:
@@ -273,13 +269,8 @@ def _found(agent: Agent | None, agent_id: str) -> Agent:
     return agent
 
 
-def _unchanged_since(agent: Agent, etag: str) -> Agent:
-    if etag and etag != agent.etag:
-        raise Aborted(Reason.ETAG_MISMATCH, f"agents/{agent.agent_id} changed meanwhile: read it again and decide anew")
-    return agent
-
-
-def _changed(agent: Agent, changes: dict[str, Any]) -> Agent:
+def _changed(agent: Agent, changes: dict[str, Any], etag: str) -> Agent:
+    require_etag(f"agents/{agent.agent_id}", agent.etag, etag)
     changed = replace(agent, **changes)
     return replace(changed, etag=_etag(changed, agent.etag))
 

@@ -69,7 +69,8 @@ def build_agents(
     providers = Providers(provider_settings(settings), prices, demo=settings.demo, keyless=keyless(settings))
     toolbox = builtin_toolbox()
     source = ToolSource(toolbox, McpTools(mcp.registry, mcp.connections))
-    runtime = ModelRuntime(providers, source, prices, keys=ModelKeys(database, using))
+    keys = ModelKeys(database, using)
+    runtime = ModelRuntime(providers, source, prices, keys=keys)
     stack.push_async_callback(runtime.close)
     clients = runtime.counters
     metrics.read(
@@ -79,7 +80,7 @@ def build_agents(
         label="event",
         total=True,
     )
-    claude = build_claude(stack, all_settings, database, providers, source, prices, metrics)
+    claude = build_claude(stack, all_settings, database, providers, source, prices, metrics, keys)
     runtimes = {RuntimeName.MODEL} if claude is None else {RuntimeName.MODEL, RuntimeName.CLAUDE}
     service = AgentService(database, gate.audit, providers, runtimes, sessions_using, toolbox, mcp.registry)
     return Agents(service, runtime, claude, prices)
@@ -93,13 +94,14 @@ def build_claude(
     source: ToolSource,
     prices: Prices,
     metrics: Metrics,
+    keys: ModelKeys,
 ) -> ClaudeRuntime | None:
     """Build the runtime `claude`, if the SDK is installed."""
     wanted = settings.models.claude
     if not wanted.enabled or lacking():
         return None
     limits = ClaudeRuntimeSettings(settings.data_folder / CLAUDE, wanted.max_live, wanted.idle_timeout)
-    runtime = ClaudeRuntime(database, providers, source, prices, limits)
+    runtime = ClaudeRuntime(database, providers, source, prices, limits, keys)
     stack.push_async_callback(runtime.close)
     metrics.read("claude_processes", "Command lines of the Claude Agent SDK that live.", lambda: runtime.live)
     return runtime

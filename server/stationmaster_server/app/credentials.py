@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 from stationmaster_server.agents import store as agents
@@ -94,9 +95,13 @@ def key_providers(settings: Settings) -> Iterator[KeyProvider]:
         yield PassphraseKeys(configured.passphrase.get_secret_value(), configured.passphrase_key_id)
     if configured.keys is not None:
         yield EnvironmentKeys(configured.keys.get_secret_value())
-    file = configured.key_file or settings.data_folder / KEY_FILE
     others = configured.passphrase or configured.keys or configured.kms_key
-    yield FileKeys(file, make=configured.make_key_file and not others)
+    yield FileKeys(key_file(settings), make=configured.make_key_file and not others)
+
+
+def key_file(settings: Settings) -> Path:
+    """The file of keys, whether or not it is there."""
+    return settings.credentials.key_file or settings.data_folder / KEY_FILE
 
 
 def _kms(configured: CredentialSettings) -> AwsKmsKeys:
@@ -108,10 +113,20 @@ def _kms(configured: CredentialSettings) -> AwsKmsKeys:
             configured.kms_access_key.get_secret_value(),
             token.get_secret_value() if token else "",
         )
+    shown = configured.kms_container_token
     identities = AwsIdentities(
-        given, container_url=configured.kms_container_url, token_file=configured.kms_container_token_file
+        given,
+        container_url=configured.kms_container_url,
+        token=shown.get_secret_value() if shown else "",
+        token_file=configured.kms_container_token_file,
     )
-    return AwsKmsKeys(configured.kms_key or "", configured.kms_region, identities, configured.kms_endpoint)
+    return AwsKmsKeys(
+        configured.kms_key or "",
+        configured.kms_region,
+        identities,
+        configured.kms_endpoint,
+        former=configured.kms_former_keys,
+    )
 
 
 async def _agent_exists(tx: Transaction, organization_id: UUID, agent_id: str) -> bool:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,8 @@ from stationmaster_server.agents.runtimes.claude.runtime import lacking
 from stationmaster_server.app import pools
 from stationmaster_server.app.agents import prices_of, provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
+from stationmaster_server.app.doctor_keys import encryption, private_key
+from stationmaster_server.app.findings import Finding, Verdict
 from stationmaster_server.app.local import Running, make_data_folder, running_server
 from stationmaster_server.app.sessions import WORKSPACES
 from stationmaster_server.app.tasks import OURS
@@ -26,32 +25,11 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.errors import NotMigrated
 from stationmaster_server.db.migrate import pending
 from stationmaster_server.errors import StationmasterError, Unavailable
-from stationmaster_server.identity.bootstrap import KEY_FILE
 from stationmaster_server.rpc import tls
 from stationmaster_server.rpc.port import claim
 from stationmaster_server.tasks.kinds.plugins import find
 
 _LITTLE_SPACE_BYTES, _NO_SPACE_BYTES = 5 * 1024**3, 512 * 1024**2
-
-
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    OK = "OK"
-    WARN = "WARN"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    verdict: Verdict
-    subject: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict:<4}  {self.subject:<12} {self.text}"
 
 
 async def examine(config_file: Path | None, overrides: Mapping[str, Any], tell: Callable[[str], None]) -> bool:
@@ -71,7 +49,7 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
         yield Finding(Verdict.FAIL, "settings", str(error))
         return
     yield Finding(Verdict.OK, "settings", f"profile {settings.profile}, data folder {settings.data_folder}")
-    for check in (_space, _files, _keys, _ports, _tls, _extras, _providers, _prices):
+    for check in (_space, _files, private_key, _ports, _tls, _extras, _providers, _prices):
         for finding in check(settings):
             yield finding
     for finding in plugins():
@@ -94,17 +72,6 @@ def _space(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.FAIL, "disk", f"{text}: make room or set data_folder to another disk")
     else:
         yield Finding(Verdict.WARN if free < _LITTLE_SPACE_BYTES else Verdict.OK, "disk", text)
-
-
-def _keys(settings: Settings) -> Iterator[Finding]:
-    file = settings.data_folder / KEY_FILE
-    if not file.exists():
-        return
-    mode = stat.S_IMODE(file.stat().st_mode)
-    if mode & 0o077:
-        yield Finding(Verdict.FAIL, "keys", f"{file} has mode {mode:04o}, others may read it: chmod 600 {file}")
-    else:
-        yield Finding(Verdict.OK, "keys", f"{file} is private")
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
@@ -219,6 +186,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         place = place_of(url) if settings.database.url else f"embedded in {settings.data_folder}"
         text = f"PostgreSQL {await _version(database)} ({place}), schema up to date, roles granted"
         yield Finding(Verdict.OK, "database", text)
+        yield await encryption(database, settings)
 
 
 async def _lacking(url: str) -> list[str]:

@@ -40,6 +40,8 @@ class CredentialSettings(Group):
     """The id of the passphrase's key: a new passphrase needs a new one."""
     kms_key: str | None = None
     """A symmetric key of AWS KMS (id, ARN or alias) that encrypts the keys: then none is on a disk."""
+    kms_former_keys: tuple[str, ...] = ()
+    """Keys of AWS KMS that encrypted keys before it did; needed until those keys are rotated and retired."""
     kms_region: str = ""
     """Its region."""
     kms_endpoint: str = ""
@@ -49,8 +51,11 @@ class CredentialSettings(Group):
     kms_access_key: SecretStr | None = None
     kms_session_token: SecretStr | None = None
     kms_container_url: str = ""
-    """Where the role of the container is asked for."""
+    """Where the role of the container is asked for: a URL (EKS), or a path of `http://169.254.170.2` (ECS)."""
+    kms_container_token: SecretStr | None = None
+    """What is shown there."""
     kms_container_token_file: Path | None = None
+    """A file with that, read each time anew; it wins over `kms_container_token`."""
     active_key: str = ""
     """The id of the key that should encrypt new values; a rotation changes to it. Empty: the newest."""
     environment: tuple[str, ...] = ()

@@ -37,6 +37,9 @@ _PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "AWS_SECRET_ACCESS_KEY": ("credentials", "kms_access_key"),
     "AWS_SESSION_TOKEN": ("credentials", "kms_session_token"),
     "AWS_CONTAINER_CREDENTIALS_FULL_URI": ("credentials", "kms_container_url"),
+    # ECS gives a path, and AWS's own libraries have it win over a whole URL.
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": ("credentials", "kms_container_url"),
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN": ("credentials", "kms_container_token"),
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": ("credentials", "kms_container_token_file"),
     "CRAWLER_RATE_LIMIT": ("crawl", "rate_limit"),
     "CRAWLER_TIMEOUT": ("crawl", "timeout"),

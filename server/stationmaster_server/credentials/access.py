@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Never
 
 from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.credentials.access_store import Found, Wanted
 from stationmaster_server.credentials.envelope import Place
 from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Accessed, Label, Source, VersionState, unusable
 from stationmaster_server.credentials.reading import Reader
 from stationmaster_server.credentials.rights import READS_VALUES, principals_of
-from stationmaster_server.credentials.version_store import Found, Wanted
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, StationmasterError
@@ -63,13 +63,15 @@ class Access:
             caller.tenant.user_id,
         )
         found = await self._reader.find(caller.tenant, wanted)
+        if found is None:
+            await self._refuse(caller, request, NotFound("Credential", f"credentials/{request.credential_id}"))
         refusal = _refusal(caller, wanted, found, self._variables)
-        if refusal is None and found is not None and request.used_by:
+        if refusal is None and request.used_by:
             refusal = _disabled(caller, found)
-        if refusal is not None or found is None:
-            hidden = found is not None and isinstance(refusal, NotFound) and refusal.resource_type == "Credential"
+        if refusal is not None:
+            hidden = isinstance(refusal, NotFound) and refusal.resource_type == "Credential"
             told = Reason.ACCESS_NOT_GRANTED if hidden else None  # the caller does not learn that it is there
-            await self._refuse(caller, request, refusal or _not_found(request), told=told)
+            await self._refuse(caller, request, refusal, told=told)
         try:
             accessed = await self._opened(caller, request, found)
         except FailedPrecondition as error:
@@ -86,7 +88,6 @@ class Access:
             None,
             is_setting=not found.encrypted,
             expires_at=found.expires_at,
-            uid=found.uid,
         )
         if found.version is None:
             variable = self._variables[found.environment_variable]
@@ -143,13 +144,9 @@ def _disabled(caller: Caller, found: Found) -> PermissionDenied | None:
     return None
 
 
-def _refusal(
-    caller: Caller, wanted: Wanted, found: Found | None, variables: Mapping[str, str]
-) -> StationmasterError | None:
+def _refusal(caller: Caller, wanted: Wanted, found: Found, variables: Mapping[str, str]) -> StationmasterError | None:
     """Why the value is not handed out; None: it is."""
     name = f"credentials/{wanted.credential_id}"
-    if found is None:
-        return NotFound("Credential", name)
     if found.owner_id != caller.tenant.user_id and not found.fits:
         if not found.granted and not administers(caller):
             return NotFound("Credential", name)
@@ -180,10 +177,6 @@ def _unusable_version(
     if found.grace_over:
         return unusable("EXPIRED", name, "was replaced, and its grace is over", Reason.CREDENTIAL_EXPIRED)
     return None
-
-
-def _not_found(request: Request) -> NotFound:
-    return NotFound("Credential", f"credentials/{request.credential_id}")
 
 
 def _not_granted(name: str, purpose: str, *, granted: bool) -> PermissionDenied:

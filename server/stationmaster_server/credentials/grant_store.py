@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from stationmaster_server.credentials.model import Credential, Grant
-from stationmaster_server.db.listing import Clause, Page
+from stationmaster_server.db.listing import Clause, Field, Listing, Page
 from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
 
 _COLUMNS = "g.id, g.principal, g.purposes, g.expires_at, g.creator_id, g.created_at"
+
+LISTING = Listing(
+    {"principal": Field("g.principal", str), "create_time": Field("g.created_at", datetime)},
+    key="g.id",
+    default_order="create_time desc",
+)
 
 
 async def insert(tx: Transaction, organization_id: UUID, of: Credential, new: Grant) -> Grant:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
@@ -15,14 +14,13 @@ from stationmaster_server.credentials.rights import managed, manages, principals
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     AlreadyExists,
     InvalidArgument,
     NotFound,
-    QuotaViolation,
     Reason,
     ResourceExhausted,
 )
@@ -30,11 +28,6 @@ from stationmaster_server.identity import key_store
 from stationmaster_server.identity import store as users
 from stationmaster_server.identity.model import AuditEntry, Category
 
-LISTING = Listing(
-    {"principal": Field("g.principal", str), "create_time": Field("g.created_at", datetime)},
-    key="g.id",
-    default_order="create_time desc",
-)
 MOST_GRANTS = 500
 _PRINCIPAL = re.compile(r"(users|apiKeys)/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|agents/[a-z][a-z0-9-]{0,62}")
 AgentExists = Callable[[Transaction, UUID, str], Awaitable[bool]]
@@ -59,7 +52,8 @@ class Grants:
     async def grant(self, caller: Caller, credential_id: str, new: Grant) -> Grant:
         """Let somebody have the value.
 
-        Raises NotFound, AlreadyExists, PermissionDenied, InvalidArgument, ResourceExhausted.
+        Raises NotFound, AlreadyExists, PermissionDenied, InvalidArgument, FailedPrecondition(CREDENTIAL_UNUSABLE),
+        ResourceExhausted(LIMIT_REACHED).
         """
         tenant = caller.tenant
         values.check_end(new.expires_at, "grant.expire_time")
@@ -72,8 +66,7 @@ class Grants:
             await self._require_principal(tx, tenant.organization_id, new.principal)
             if await grant_store.count(tx, tenant.organization_id, credential.uid) >= MOST_GRANTS:
                 text = f"{credential.name} has {MOST_GRANTS} grants: revoke some first"
-                violation = QuotaViolation(credential.name, text)
-                raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
+                raise ResourceExhausted.too_many(credential.name, text)
             if (same := await grant_store.find_equal(tx, tenant.organization_id, credential, new)) is not None:
                 raise AlreadyExists("CredentialGrant", same)
             made = await grant_store.insert(tx, tenant.organization_id, credential, new)
@@ -88,7 +81,7 @@ class Grants:
             return made
 
     async def revoke(self, caller: Caller, credential_id: str, grant_id: UUID) -> None:
-        """Take a grant back. Raises NotFound, PermissionDenied."""
+        """Take a grant back. Raises NotFound, PermissionDenied, FailedPrecondition(CREDENTIAL_UNUSABLE)."""
         tenant = caller.tenant
         async with self._database.tenant(tenant) as tx:
             if await recall(tx, tenant, caller.request_key, _Revoked) is not None:
@@ -106,7 +99,7 @@ class Grants:
         self, caller: Caller, credential_id: str, filter_text: str, order_by: str, page: PageRequest
     ) -> Page[Grant]:
         """A page of grants: all for those who manage the credential, else the caller's own. Raises NotFound."""
-        clause = LISTING.sql(filter_text, order_by, page, start=4)
+        clause = grant_store.LISTING.sql(filter_text, order_by, page, start=4)
         async with self._database.tenant(caller.tenant, read=True) as tx:
             credential = await seen(tx, caller, credential_id)
             own = None if manages(caller, credential) else principals_of(caller)

@@ -20,7 +20,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import AlreadyExists, InvalidArgument
+from stationmaster_server.errors import AlreadyExists, InvalidArgument, Reason, Unavailable
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.roles import insufficient, operates
 
@@ -69,25 +69,38 @@ class Importing:
     async def run(self, caller: Caller, wanted: Import, *, validate_only: bool = False) -> Imported:
         """Import all or nothing.
 
-        Raises InvalidArgument, AlreadyExists, PermissionDenied, ResourceExhausted, Unavailable.
+        Raises InvalidArgument, AlreadyExists, PermissionDenied, FailedPrecondition(CREDENTIAL_UNUSABLE,
+        CREDENTIAL_DAMAGED), ResourceExhausted(LIMIT_REACHED), Unavailable(ENCRYPTION_KEY_UNAVAILABLE).
         """
         found = self._found(caller, wanted)
-        if validate_only:
-            caller = replace(caller, request_key=None)
         self._keyring.require()
-        await self._keyring.reserve(len(found))
+        run = self._try if validate_only else self._run
+        try:
+            return await run(caller, found, wanted)
+        except Unavailable as error:
+            # Another server may have begun to use another key: it is looked for while no transaction is open.
+            if error.reason is not Reason.ENCRYPTION_KEY_UNAVAILABLE or await self._keyring.refresh():
+                raise
+        return await run(caller, found, wanted)
+
+    async def _try(self, caller: Caller, found: Mapping[str, str], wanted: Import) -> Imported:
+        async with self._database.tenant(caller.tenant) as tx:
+            tx.audited = True  # nothing is changed
+            return await self._import(tx, caller, found, wanted, dry=True)
+
+    async def _run(self, caller: Caller, found: Mapping[str, str], wanted: Import) -> Imported:
+        key_id = await self._keyring.reserve(len(found))
         async with self._database.tenant(caller.tenant) as tx:
             caller = await with_own_fingerprint(tx, self._keyring, caller)
             again = await recall(tx, caller.tenant, caller.request_key, Imported)
             if again is not None:
+                self._keyring.give_back(key_id, len(found))
                 return again
-            if validate_only:
-                tx.audited = True  # nothing is changed
-                return await self._tried(tx, caller, found, wanted)
-            imported = await self._made(tx, caller, found, wanted)
+            imported = await self._import(tx, caller, found, wanted, dry=False)
             await self._audit.write_many(tx, [(caller, entry) for entry in _told(wanted, imported)])
             await remember(tx, caller.tenant, caller.request_key, imported)
-            return imported
+        self._keyring.give_back(key_id, len(found) - len(imported.credentials))
+        return imported
 
     def _found(self, caller: Caller, wanted: Import) -> dict[str, str]:
         """The values by the ids of their credentials."""
@@ -112,52 +125,53 @@ class Importing:
             raise InvalidArgument.field("prefix", f"no variable of {where} begins with it and has a value")
         return values_of
 
-    async def _made(self, tx: Transaction, caller: Caller, found: dict[str, str], wanted: Import) -> Imported:
-        made, skipped = [], []
+    async def _import(
+        self, tx: Transaction, caller: Caller, found: Mapping[str, str], wanted: Import, *, dry: bool
+    ) -> Imported:
+        """`dry`: tell what would be made, and write nothing."""
+        made: list[Credential] = []
+        skipped: list[str] = []
         for credential_id, value in found.items():
             existing = await store.get(tx, replace(viewer_of(caller), all=True), credential_id)
             if existing is None:
                 new = _new(caller, credential_id, wanted)
-                made.append(await self._credentials.insert(tx, caller, new, Value(value)))
-            elif wanted.on_existing is OnExisting.FAIL:
+                made.append(new if dry else await self._credentials.insert(tx, caller, new, Value(value)))
+                continue
+            if wanted.on_existing is OnExisting.FAIL:
                 raise AlreadyExists("Credential", existing.name)
-            elif wanted.on_existing is OnExisting.SKIP:
+            changed = None
+            if wanted.on_existing is OnExisting.ADD_VERSION:
+                changed = await self._replace(tx, caller, credential_id, Value(value), dry=dry)
+            if changed is None:
                 skipped.append(existing.name)
-            elif (changed := await self._replaced(tx, caller, credential_id, value)) is not None:
-                made.append(changed)
             else:
-                skipped.append(existing.name)
+                made.append(changed)
         return Imported(tuple(made), tuple(skipped))
 
-    async def _replaced(self, tx: Transaction, caller: Caller, credential_id: str, value: str) -> Credential | None:
+    async def _replace(
+        self, tx: Transaction, caller: Caller, credential_id: str, value: Value, *, dry: bool
+    ) -> Credential | None:
         """The credential with the value as its current version; None when it has that already."""
         credential = await managed(tx, caller, credential_id)
-        values.check_value(Value(value), encrypted=credential.encrypted)
-        organization_id, current = caller.tenant.organization_id, credential.labels.current
-        if current is not None:
-            sealed = await version_store.current_content(tx, organization_id, credential.uid, current)
-            place = Place(organization_id, credential.uid, current)
-            name = f"{credential.name}/versions/{current}"
-            if sealed is not None and await self._keyring.open(place, sealed, name) == value.encode():
-                return None
-        return await self._versions.replace(tx, caller, credential, Value(value))
+        values.check_value(value, encrypted=credential.encrypted)
+        if await self._has(tx, caller, credential, value):
+            return None
+        return credential if dry else await self._versions.replace(tx, caller, credential, value)
 
-    async def _tried(self, tx: Transaction, caller: Caller, found: dict[str, str], wanted: Import) -> Imported:
-        made, skipped, now = [], [], datetime.now(UTC)
-        for credential_id in found:
-            existing = await store.get(tx, replace(viewer_of(caller), all=True), credential_id)
-            if existing is None:
-                made.append(replace(_new(caller, credential_id, wanted), created_at=now, updated_at=now))
-            elif wanted.on_existing is OnExisting.FAIL:
-                raise AlreadyExists("Credential", existing.name)
-            elif wanted.on_existing is OnExisting.SKIP:
-                skipped.append(existing.name)
-            else:
-                made.append(await managed(tx, caller, credential_id))
-        return Imported(tuple(made), tuple(skipped))
+    async def _has(self, tx: Transaction, caller: Caller, credential: Credential, value: Value) -> bool:
+        """Whether the value is the credential's current one."""
+        organization_id, current = caller.tenant.organization_id, credential.labels.current
+        if current is None:
+            return False
+        sealed = await version_store.current_content(tx, organization_id, credential.uid, current)
+        if sealed is None:
+            return False
+        place, name = Place(organization_id, credential.uid, current), f"{credential.name}/versions/{current}"
+        return self._keyring.open_now(place, sealed, name) == value.secret.encode()
 
 
 def _new(caller: Caller, credential_id: str, wanted: Import) -> Credential:
+    now = datetime.now(UTC)
     return Credential(
         credential_id,
         new_id(),
@@ -165,6 +179,8 @@ def _new(caller: Caller, credential_id: str, wanted: Import) -> Credential:
         category=wanted.category or CATEGORY,
         labels=Labels(),
         etag=new_id().hex,
+        created_at=now,
+        updated_at=now,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from stationmaster_server.audit.service import AuditLog
-from stationmaster_server.credentials import key_store, store
+from stationmaster_server.credentials import key_store
 from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.keyring import WARN_WRAPS, Keyring
 from stationmaster_server.credentials.model import KeyStatus, RotationState, unusable
@@ -110,9 +110,9 @@ class Keys:
             if await key_store.wrapping(tx, [key_id]):
                 raise _in_use(key_id, _WRAPS)
             try:
-                if not await store.retire_key(tx, key_id):
+                if not await key_store.retire(tx, key_id):
                     raise _in_use(key_id, "is the primary key: rotate to another one first")
-            except store.StillWraps:  # another server wrote with it meanwhile
+            except key_store.StillWraps:  # another server wrote with it meanwhile
                 raise _in_use(key_id, _WRAPS) from None
             status = await self._told(tx, caller, "credential.key.retire", key_id)
         await self._keyring.refresh()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from stationmaster_server.credentials.envelope import Place, Sealed
 from stationmaster_server.credentials.model import KeyRotation, RotationState, ShownKey, StoredKey
 from stationmaster_server.db.transaction import Transaction
@@ -35,6 +37,25 @@ async def insert(tx: Transaction, key_id: str, provider: str, canary: bytes, mat
 async def is_retired(tx: Transaction, key_id: str) -> bool:
     """Whether an id was retired."""
     return bool(await tx.fetchval("SELECT EXISTS (SELECT FROM credential_retired_keys WHERE key_id = $1)", key_id))
+
+
+class StillWraps(Exception):
+    """A key was to be retired that wraps something, perhaps since a moment."""
+
+
+async def retire(tx: Transaction, key_id: str) -> bool:
+    """Take a key that is not primary out of use; whether there was one. Raises StillWraps."""
+    sql = """
+    WITH gone AS (DELETE FROM credential_keys WHERE key_id = $1 AND NOT is_primary RETURNING *)
+    INSERT INTO credential_retired_keys (key_id, provider, wraps, created_at)
+    SELECT key_id, provider, wraps, created_at FROM gone RETURNING true
+    """
+    try:
+        return bool(await tx.fetchval(sql, key_id))
+    except asyncpg.ForeignKeyViolationError as error:
+        if error.constraint_name != "credential_versions_key_id_fkey":
+            raise
+        raise StillWraps from None
 
 
 async def make_primary(tx: Transaction, key_id: str) -> None:
@@ -95,10 +116,20 @@ async def rotation(tx: Transaction) -> KeyRotation | None:
     return None if row is None else KeyRotation(RotationState(row["state"]), *tuple(row)[1:])
 
 
-async def is_running(tx: Transaction) -> bool:
-    """Whether a rotation runs; asked all the time, so nothing is counted."""
-    sql = "SELECT EXISTS (SELECT FROM credential_key_rotation WHERE id = 1 AND state = 'RUNNING')"
-    return bool(await tx.fetchval(sql))
+async def waiting(tx: Transaction, after: Place | None, size: int) -> tuple[str, int] | None:
+    """The key that a running rotation changes to, and how many versions after a place wait for it: `size` at most.
+
+    None while none runs; asked all the time, so nothing more is counted.
+    """
+    sql = """
+    SELECT r.target_key_id, (SELECT count(*) FROM (
+        SELECT FROM credential_versions
+        WHERE key_id <> r.target_key_id AND ($1::uuid IS NULL OR (organization_id, uid, version) > ($1, $2, $3))
+        LIMIT $4) AS next)
+    FROM credential_key_rotation r WHERE id = 1 AND state = 'RUNNING'
+    """
+    row = await tx.fetchrow(sql, *_cursor(after), size)
+    return None if row is None else (row[0], row[1])
 
 
 async def start_rotation(tx: Transaction, key_id: str) -> None:
@@ -136,14 +167,14 @@ async def running_target(tx: Transaction) -> str | None:
     return target
 
 
-async def take_batch(tx: Transaction, target: str, after: tuple[Any, ...] | None, size: int) -> list[Wrapped]:
+async def take_batch(tx: Transaction, target: str, after: Place | None, size: int) -> list[Wrapped]:
     """Some versions that other keys wrap, after a place, which nobody else changes until this transaction ends."""
     sql = """
     SELECT organization_id, uid, version, wrapped_key, key_id, format FROM credential_versions
     WHERE key_id <> $1 AND ($2::uuid IS NULL OR (organization_id, uid, version) > ($2, $3, $4))
     ORDER BY organization_id, uid, version LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED
     """
-    rows = await tx.fetch(sql, target, *(after or (None, None, None)), size)
+    rows = await tx.fetch(sql, target, *_cursor(after), size)
     return [
         Wrapped(
             Place(row["organization_id"], row["uid"], row["version"]),
@@ -179,3 +210,7 @@ async def put_batch(tx: Transaction, wrapped: Sequence[Wrapped]) -> int:
 async def remaining(tx: Transaction, target: str) -> int:
     """How many versions other keys wrap."""
     return int(await tx.fetchval("SELECT count(*) FROM credential_versions WHERE key_id <> $1", target))
+
+
+def _cursor(after: Place | None) -> tuple[object, object, object]:
+    return (None, None, None) if after is None else (after.organization_id, after.uid, after.version)

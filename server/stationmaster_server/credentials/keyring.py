@@ -61,10 +61,7 @@ class Keyring:
     async def refresh(self) -> str:
         """Look at the keys again, and make the first one if there is none; returns the problem, or nothing."""
         async with self._refreshing:
-            try:
-                problem = await self._look()
-            except KeysUnreadable as error:
-                problem = str(error)
+            problem = await self._looked(begin=True)
             if problem != self.problem and problem:
                 _log.error("credentials are not served", problem=problem)
             self.problem = problem
@@ -72,36 +69,54 @@ class Keyring:
                 self._keys, self._primary, self._reserved = {}, "", 0
             return problem
 
+    async def check(self) -> str:
+        """What `refresh` would find, for whoever only looks: nothing is made, and nothing logged."""
+        return await self._looked(begin=False)
+
     def seal(self, place: Place, value: bytes) -> Sealed:
         """Encrypt a value under the primary key; call `reserve` before the transaction. Raises Unavailable."""
-        return self._key(self._primary).seal(place, value)
+        return self.key(self._primary).seal(place, value)
 
-    async def reserve(self, count: int = 1) -> None:
-        """Count wraps before they are made. Raises Unavailable, ResourceExhausted: the key has wrapped too often."""
+    async def reserve(self, count: int = 1) -> str:
+        """Count wraps before they are made, and returns the key they are of; never while a transaction is open.
+
+        Raises Unavailable, ResourceExhausted: the key has wrapped too often.
+        """
         self.require()
-        if self._reserved < count:
+        while self._reserved < count:
             key_id, block = self._primary, max(_BLOCK, count)
             async with self._database.system(autocommit=True) as tx:
                 wraps = await key_store.reserve(tx, key_id, block)
             if wraps is None:
                 await self.refresh()
-                self.require()
-                return await self.reserve(count)
-            if wraps > MOST_WRAPS:
+            elif wraps > MOST_WRAPS:
                 raise _worn_out(key_id)
-            if wraps > WARN_WRAPS:
+            elif wraps > WARN_WRAPS:
                 _log.warning("an encryption key was used very often: rotate it", key_id=key_id, wraps=wraps)
-            if key_id == self._primary:
+            self.require()
+            if wraps is not None and key_id == self._primary:
                 self._reserved += block
         self._reserved -= count
-        return None
+        return self._primary
+
+    def give_back(self, key_id: str, count: int) -> None:
+        """Take back wraps that were reserved and not made, for the next who needs some."""
+        if key_id == self._primary:
+            self._reserved += count
 
     async def open(self, place: Place, sealed: Sealed, name: str) -> bytes:
-        """The value. Raises Unavailable when its key is not here, FailedPrecondition(CREDENTIAL_DAMAGED)."""
+        """As `open_now`, after looking at the keys again when the key is not here; never while a transaction is open.
+
+        Raises Unavailable when it is not here even so, FailedPrecondition(CREDENTIAL_DAMAGED).
+        """
         if sealed.key_id not in self._keys:
             await self.refresh()  # another server may have begun to use it
+        return self.open_now(place, sealed, name)
+
+    def open_now(self, place: Place, sealed: Sealed, name: str) -> bytes:
+        """The value. Raises Unavailable when its key is not here, FailedPrecondition(CREDENTIAL_DAMAGED)."""
         try:
-            return self._key(sealed.key_id).open(place, sealed)
+            return self.key(sealed.key_id).open(place, sealed)
         except Unopened:
             _log.error("a stored credential does not open: it was changed or moved in the database", credential=name)
             why = "was changed or moved in the database: restore it from a backup, or add a new version"
@@ -110,7 +125,11 @@ class Keyring:
 
     def key(self, key_id: str) -> KeyEncryptionKey:
         """A key by its id. Raises Unavailable."""
-        return self._key(key_id)
+        self.require()
+        key = self._keys.get(key_id)
+        if key is None:
+            raise _unavailable()
+        return key
 
     def fingerprints(self, digest: bytes) -> list[bytes]:
         """A digest of a request under each key, the primary one first."""
@@ -131,18 +150,17 @@ class Keyring:
                 return new
         return None
 
-    def _key(self, key_id: str) -> KeyEncryptionKey:
-        self.require()
-        key = self._keys.get(key_id)
-        if key is None:
-            raise _unavailable()
-        return key
+    async def _looked(self, *, begin: bool) -> str:
+        try:
+            return await self._look(begin=begin)
+        except KeysUnreadable as error:
+            return str(error)
 
-    async def _look(self) -> str:
+    async def _look(self, *, begin: bool) -> str:
         async with self._database.system(autocommit=True) as tx:
             stored = await key_store.keys(tx)
         if not stored:
-            stored = await self._begin()
+            stored = await self._begin() if begin else []
             if not stored:
                 return _NONE
         material = await self._gather(stored)

@@ -200,7 +200,6 @@ class Accessed:
     setting: Any = field(repr=False)
     is_setting: bool
     expires_at: datetime | None
-    uid: UUID | None = None
 
 
 class RotationState(StrEnum):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from stationmaster_server.credentials import version_store
-from stationmaster_server.credentials.version_store import Found, Wanted
+from stationmaster_server.credentials import access_store
+from stationmaster_server.credentials.access_store import Found, Wanted
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
 
@@ -52,4 +52,4 @@ class Reader:
 
     async def _query(self, tenant: Tenant, wanted: list[Wanted]) -> list[Found | None]:
         async with self._database.tenant(tenant, read=True) as tx:
-            return await version_store.find(tx, tenant.organization_id, wanted)
+            return await access_store.find(tx, tenant.organization_id, wanted)

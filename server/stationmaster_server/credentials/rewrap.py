@@ -6,12 +6,11 @@ Whatever ends a server in the middle, a batch is written or it is not: the next 
 from __future__ import annotations
 
 import asyncio
-from uuid import UUID
 
 import structlog
 
 from stationmaster_server.credentials import key_store
-from stationmaster_server.credentials.envelope import Unopened
+from stationmaster_server.credentials.envelope import Place, Unopened
 from stationmaster_server.credentials.key_store import Wrapped
 from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import RotationState
@@ -42,35 +41,38 @@ class Rewrapper:
             return await self._run()
 
     async def _run(self) -> int:
-        done, damaged = 0, 0
-        after: tuple[UUID, UUID, int] | None = None
-        async with self._database.system(autocommit=True) as tx:
-            if not await key_store.is_running(tx):
-                return 0
+        done, damaged, after = 0, 0, None
         while True:
-            async with self._database.system() as tx:
-                target = await key_store.running_target(tx)
-                if target is None:
-                    return done
-                if target != self._keyring.primary:  # another server knows more
-                    break
-                batch = await key_store.take_batch(tx, target, after, self._batch)
-                if not batch:
-                    break
-                await self._keyring.reserve(len(batch))
-                wrapped, bad = self._wrapped(batch, target)
-                damaged += bad
-                if wrapped:
-                    done += await key_store.put_batch(tx, wrapped)
-            last = batch[-1].place
-            after = (last.organization_id, last.uid, last.version)
-            self.rewrapped += len(wrapped)
+            async with self._database.system(autocommit=True) as tx:
+                waiting = await key_store.waiting(tx, after, self._batch)
+            if waiting is None:
+                return done
+            target, count = waiting
+            if target != self._keyring.primary or not count:  # another server knows more, or nothing is left
+                break
+            key_id = await self._keyring.reserve(count)
+            batch, written = await self._rewrap(key_id, after, count)
+            self._keyring.give_back(key_id, count - written)
+            if not batch:
+                break
+            done, damaged, after = done + written, damaged + len(batch) - written, batch[-1].place
+            self.rewrapped += written
         self.damaged = damaged
         await self._finish()
         return done
 
-    def _wrapped(self, batch: list[Wrapped], target: str) -> tuple[list[Wrapped], int]:
-        """What could be wrapped anew, and how many could not."""
+    async def _rewrap(self, key_id: str, after: Place | None, size: int) -> tuple[list[Wrapped], int]:
+        """A batch, and how many of it were wrapped anew; nothing when the rotation was stopped or changed meanwhile."""
+        async with self._database.system() as tx:
+            if await key_store.running_target(tx) != key_id:
+                return [], 0
+            batch = await key_store.take_batch(tx, key_id, after, size)
+            wrapped = self._wrapped(batch, key_id)
+            written = await key_store.put_batch(tx, wrapped) if wrapped else 0
+        return batch, written
+
+    def _wrapped(self, batch: list[Wrapped], target: str) -> list[Wrapped]:
+        """What could be wrapped anew."""
         new, wrapped = self._keyring.key(target), []
         for one in batch:
             try:
@@ -84,7 +86,7 @@ class Rewrapper:
                 )
                 continue
             wrapped.append(Wrapped(one.place, sealed))
-        return wrapped, len(batch) - len(wrapped)
+        return wrapped
 
     async def _finish(self) -> None:
         """Note that it is done, if nothing is left: another server may hold a batch, or write with the old key."""

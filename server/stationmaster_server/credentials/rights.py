@@ -9,8 +9,9 @@ from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Credential, State, unusable
 from stationmaster_server.credentials.store import Viewer
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.requests import known_fingerprint
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, NotFound, Reason
+from stationmaster_server.errors import NotFound, require_etag
 from stationmaster_server.identity.roles import administers, insufficient, require_scopes
 
 READS_VALUES = frozenset({"credentials.values.read"})
@@ -26,12 +27,13 @@ def principals_of(caller: Caller, agent_id: str = "") -> tuple[str, ...]:
     return tuple(names)
 
 
-def require_naming(caller: Caller) -> None:
+def require_naming(caller: Caller, *named: object) -> None:
     """Whoever names a credential gets its value sent somewhere, and so has to have what reading it takes.
 
-    Raises PermissionDenied(SCOPE_MISSING).
+    `named`: what may name some; empty, it names none. Raises PermissionDenied(SCOPE_MISSING).
     """
-    require_scopes(caller, READS_VALUES, "name a credential")
+    if any(named):
+        require_scopes(caller, READS_VALUES, "name a credential")
 
 
 def viewer_of(caller: Caller) -> Viewer:
@@ -60,8 +62,7 @@ async def managed(
     credential = _found(await store.get(tx, viewer_of(caller), credential_id, lock=True), credential_id)
     if not manages(caller, credential):
         raise insufficient(f"only its owner and admins change {credential.name}")
-    if etag and etag != credential.etag:
-        raise Aborted(Reason.ETAG_MISMATCH, f"{credential.name} changed meanwhile: read it again and decide anew")
+    require_etag(credential.name, credential.etag, etag)
     if (credential.state is State.DELETED) is not deleted:
         why = "is not deleted" if deleted else "is deleted: undelete it first"
         raise unusable("DELETED", credential.name, why)
@@ -80,7 +81,7 @@ async def with_own_fingerprint(tx: Transaction, keyring: Keyring, caller: Caller
     chosen = fingerprints[0]
     if len(fingerprints) > 1:
         tenant = caller.tenant
-        known = await store.known_fingerprint(tx, tenant.organization_id, tenant.user_id, key.request_id)
+        known = await known_fingerprint(tx, tenant, key)
         chosen = known if known is not None and known in fingerprints else chosen
     return replace(caller, request_key=replace(key, fingerprint=chosen))
 

@@ -16,30 +16,13 @@ from stationmaster_server.credentials.rights import managed, seen, viewer_of, wi
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import AlreadyExists, QuotaViolation, Reason, ResourceExhausted
+from stationmaster_server.errors import AlreadyExists, ResourceExhausted
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.roles import insufficient, operates
 
-LISTING = Listing(
-    {
-        "credential_id": Field("c.credential_id", str),
-        "display_name": Field("c.display_name", str),
-        "category": Field("c.category", str),
-        "tags": Field("c.tags", dict),
-        "encrypted": Field("c.encrypted", bool),
-        "expire_time": Field("c.expires_at", datetime),
-        "create_time": Field("c.created_at", datetime),
-        "update_time": Field("c.updated_at", datetime),
-    },
-    key="c.credential_id",
-    key_type=str,
-    default_order="create_time desc",
-    order_fields=["credential_id", "display_name", "category", "encrypted", "create_time", "update_time"],
-)
-UPDATABLE = frozenset({"display_name", "description", "category", "tags", "environment_variable", "expires_at"})
 MOST_CREDENTIALS = 10_000
 
 
@@ -107,7 +90,7 @@ class Credentials:
         self, caller: Caller, filter_text: str, order_by: str, page: PageRequest, *, deleted: bool
     ) -> Page[Credential]:
         """A page of what the caller sees, newest first by default. Raises InvalidArgument."""
-        clause = LISTING.sql(filter_text, order_by, page, start=6)
+        clause = store.LISTING.sql(filter_text, order_by, page, start=6)
         async with self._database.tenant(caller.tenant, read=True) as tx:
             return await store.list_credentials(tx, viewer_of(caller), clause, deleted=deleted)
 
@@ -191,5 +174,4 @@ def _require_variable(caller: Caller, variable: str) -> None:
 async def _require_room(tx: Transaction, organization_id: UUID) -> None:
     if await store.count(tx, organization_id) >= MOST_CREDENTIALS:
         text = f"the organization has {MOST_CREDENTIALS:,} credentials: delete some first"
-        violation = QuotaViolation("credentials", text)
-        raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
+        raise ResourceExhausted.too_many("credentials", text)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from stationmaster_server.credentials.envelope import Sealed
 from stationmaster_server.credentials.model import Credential, Labels
-from stationmaster_server.db.listing import Clause, Page
+from stationmaster_server.db.listing import Clause, Field, Listing, Page
 from stationmaster_server.db.record import Record
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import AlreadyExists, Reason, Unavailable
+from stationmaster_server.errors import AlreadyExists
 
 _FIELDS = (
     *("credential_id", "uid", "owner_id", "display_name", "description", "category", "tags", "encrypted"),
@@ -25,6 +24,23 @@ COLUMNS = ", ".join(f"c.{field}" for field in _FIELDS) + ", coalesce(c.expires_a
 # A setting is shown with its credential.
 _SETTING = """(SELECT v.plain FROM credential_versions v WHERE NOT c.encrypted AND v.organization_id = c.organization_id
                AND v.uid = c.uid AND v.version = c.current_version) AS setting"""
+
+LISTING = Listing(
+    {
+        "credential_id": Field("c.credential_id", str),
+        "display_name": Field("c.display_name", str),
+        "category": Field("c.category", str),
+        "tags": Field("c.tags", dict),
+        "encrypted": Field("c.encrypted", bool),
+        "expire_time": Field("c.expires_at", datetime),
+        "create_time": Field("c.created_at", datetime),
+        "update_time": Field("c.updated_at", datetime),
+    },
+    key="c.credential_id",
+    key_type=str,
+    default_order="create_time desc",
+    order_fields=["credential_id", "display_name", "category", "encrypted", "create_time", "update_time"],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,58 +154,6 @@ async def count(tx: Transaction, organization_id: UUID) -> int:
     return int(await tx.fetchval(sql, organization_id))
 
 
-async def next_version(tx: Transaction, organization_id: UUID, uid: UUID) -> int:
-    """The number of the next version."""
-    sql = """UPDATE credentials SET last_version = last_version + 1 WHERE organization_id = $1 AND uid = $2
-             RETURNING last_version"""
-    return int(await tx.fetchval(sql, organization_id, uid))
-
-
-async def insert_version(
-    tx: Transaction,
-    organization_id: UUID,
-    uid: UUID,
-    version: int,
-    content: Sealed | Any,
-    *,
-    creator_id: UUID,
-    expires_at: object,
-) -> None:
-    """A new version: a sealed secret, or a setting. Unavailable when its key was retired meanwhile."""
-    sealed = content if isinstance(content, Sealed) else None
-    sql = """
-    INSERT INTO credential_versions (organization_id, uid, version, state, format, ciphertext, wrapped_key, key_id,
-        plain, creator_id, expires_at)
-    VALUES ($1, $2, $3, 'ENABLED', $4, $5, $6, $7, $8, $9, $10)
-    """
-    try:
-        await tx.execute(
-            sql,
-            organization_id,
-            uid,
-            version,
-            sealed.format if sealed else 0,
-            sealed.ciphertext if sealed else None,
-            sealed.wrapped_key if sealed else None,
-            sealed.key_id if sealed else None,
-            None if sealed else content,
-            creator_id,
-            expires_at,
-        )
-    except asyncpg.ForeignKeyViolationError as error:
-        if error.constraint_name != "credential_versions_key_id_fkey":
-            raise
-        text = "the encryption key was changed at this moment: try again"
-        raise Unavailable(Reason.ENCRYPTION_KEY_UNAVAILABLE, text) from None
-
-
-async def known_fingerprint(tx: Transaction, organization_id: UUID, user_id: UUID, request_id: UUID) -> bytes | None:
-    """The fingerprint under which a request id is known."""
-    sql = "SELECT fingerprint FROM request_ids WHERE organization_id = $1 AND user_id = $2 AND request_id = $3"
-    found: bytes | None = await tx.fetchval(sql, organization_id, user_id, request_id)
-    return found
-
-
 def _changeable(credential: Credential) -> tuple[Any, ...]:
     return (
         credential.display_name,
@@ -228,22 +192,3 @@ def _credential(row: Record) -> Credential:
         purge_at=row["purge_at"],
         expired=row["expired"],
     )
-
-
-class StillWraps(Exception):
-    """A key was to be retired that wraps something, perhaps since a moment."""
-
-
-async def retire_key(tx: Transaction, key_id: str) -> bool:
-    """Take a key that is not primary out of use; whether there was one. Raises StillWraps."""
-    sql = """
-    WITH gone AS (DELETE FROM credential_keys WHERE key_id = $1 AND NOT is_primary RETURNING *)
-    INSERT INTO credential_retired_keys (key_id, provider, wraps, created_at)
-    SELECT key_id, provider, wraps, created_at FROM gone RETURNING true
-    """
-    try:
-        return bool(await tx.fetchval(sql, key_id))
-    except asyncpg.ForeignKeyViolationError as error:
-        if error.constraint_name != "credential_versions_key_id_fkey":
-            raise
-        raise StillWraps from None

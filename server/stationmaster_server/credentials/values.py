@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from stationmaster_server.credentials import store, version_store
+from stationmaster_server.credentials import version_store
 from stationmaster_server.credentials.envelope import Place
 from stationmaster_server.credentials.keyring import Keyring
 from stationmaster_server.credentials.model import Credential, Value
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import InvalidArgument, QuotaViolation, Reason, ResourceExhausted
+from stationmaster_server.errors import InvalidArgument, ResourceExhausted
 
 MOST_VERSIONS = 1_000
 LARGEST_BYTES = 64 * 1024
@@ -51,13 +51,12 @@ async def add(
     organization_id = caller.tenant.organization_id
     if await version_store.count_live(tx, organization_id, credential.uid) >= MOST_VERSIONS:
         text = f"{credential.name} has {MOST_VERSIONS} versions: destroy old ones first"
-        violation = QuotaViolation(credential.name, text)
-        raise ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))
-    number = await store.next_version(tx, organization_id, credential.uid)
+        raise ResourceExhausted.too_many(credential.name, text)
+    number = await version_store.next_version(tx, organization_id, credential.uid)
     content: Any = value.setting
     if credential.encrypted:
         content = keyring.seal(Place(organization_id, credential.uid, number), value.secret.encode())
-    await store.insert_version(
+    await version_store.insert(
         tx,
         organization_id,
         credential.uid,

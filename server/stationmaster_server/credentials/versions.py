@@ -25,22 +25,12 @@ from stationmaster_server.credentials.rights import managed, seen, with_own_fing
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, NotFound, Reason
 from stationmaster_server.identity.model import AuditEntry, Category
 
-LISTING = Listing(
-    {
-        "version": Field("v.version", int),
-        "state": Field("v.state", VersionState),
-        "create_time": Field("v.created_at", datetime),
-    },
-    key="v.version",
-    key_type=int,
-    default_order="version desc",
-)
 _TAKES_VALUE = frozenset({Step.REPLACE, Step.BEGIN})
 
 
@@ -57,7 +47,7 @@ class Versions:
         self, caller: Caller, credential_id: str, filter_text: str, order_by: str, page: PageRequest
     ) -> Page[Version]:
         """A page of versions, newest first by default. Raises NotFound, InvalidArgument."""
-        clause = LISTING.sql(filter_text, order_by, page, start=3)
+        clause = version_store.LISTING.sql(filter_text, order_by, page, start=3)
         async with self._database.tenant(caller.tenant, read=True) as tx:
             credential = await seen(tx, caller, credential_id)
             return await version_store.list_versions(tx, caller.tenant.organization_id, credential, clause)
@@ -94,7 +84,10 @@ class Versions:
             return made
 
     async def rotate(self, caller: Caller, credential_id: str, rotation: Rotation, etag: str = "") -> Credential:
-        """Take one step of a rotation. Raises as `add`, Aborted(ETAG_MISMATCH)."""
+        """Take one step of a rotation.
+
+        Raises as `add`, Aborted(ETAG_MISMATCH), FailedPrecondition(CREDENTIAL_EXPIRED).
+        """
         if rotation.step not in _TAKES_VALUE and rotation.value:
             raise InvalidArgument.field("value", f"step {rotation.step} takes no value")
         self._keyring.require()
@@ -116,13 +109,16 @@ class Versions:
         return (await self._stored(tx, caller, credential, Rotation(Step.REPLACE, value)))[0]
 
     async def disable(self, caller: Caller, credential_id: str, number: int, *, enable: bool = False) -> Version:
-        """Disable a version, or enable it. Raises NotFound, PermissionDenied, FailedPrecondition."""
+        """Disable a version, or enable it.
+
+        Raises NotFound, PermissionDenied, FailedPrecondition(ILLEGAL_TRANSITION, CREDENTIAL_UNUSABLE).
+        """
         return await self._move(
             caller, credential_id, number, VersionState.ENABLED if enable else VersionState.DISABLED
         )
 
     async def destroy(self, caller: Caller, credential_id: str, number: int) -> Version:
-        """Erase a version. Raises NotFound, PermissionDenied, FailedPrecondition(ILLEGAL_TRANSITION)."""
+        """Erase a version. Raises as `disable`."""
         return await self._move(caller, credential_id, number, VersionState.DESTROYED)
 
     async def _move(self, caller: Caller, credential_id: str, number: int, state: VersionState) -> Version:

@@ -1,6 +1,7 @@
 """Request ids: a repeat of a mutation gets the first answer and changes nothing (contract rule 7).
 
-In the transaction of the change: `recall` first, the change, `remember` last.
+In the transaction of the change: `recall` first, the change, `remember` last. Whether the caller may is asked after
+`recall`, or after `first_answer` where asking takes a while.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from typing import Any, TypeVar
 import asyncpg
 from pydantic import TypeAdapter
 
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import RequestKey, Tenant
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, Reason
 
-__all__ = ["RequestKey", "forget", "forget_old", "look", "recall", "remember"]
+__all__ = ["RequestKey", "first_answer", "forget", "forget_old", "known_fingerprint", "look", "recall", "remember"]
 
 T = TypeVar("T")
 
@@ -65,6 +68,21 @@ async def look(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer_t
         return None
     row = await tx.fetchrow(_ANSWER, tenant.organization_id, tenant.user_id, key.request_id)
     return None if row is None or row["answer"] is None else _first_answer(row, key, answer_type)
+
+
+async def first_answer(database: Database, caller: Caller, answer_type: type[T]) -> T | None:
+    """As `look`, by itself: before what a repeat must not be refused for, or must not do again."""
+    if caller.request_key is None:
+        return None
+    async with database.tenant(caller.tenant, read=True) as tx:
+        return await look(tx, caller.tenant, caller.request_key, answer_type)
+
+
+async def known_fingerprint(tx: Transaction, tenant: Tenant, key: RequestKey) -> bytes | None:
+    """The fingerprint under which the id is known, for whoever makes other ones than the call does."""
+    sql = "SELECT fingerprint FROM request_ids WHERE organization_id = $1 AND user_id = $2 AND request_id = $3"
+    found: bytes | None = await tx.fetchval(sql, tenant.organization_id, tenant.user_id, key.request_id)
+    return found
 
 
 async def remember(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer: object) -> None:

@@ -11,12 +11,12 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    Aborted,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     PreconditionViolation,
     Reason,
+    require_etag,
 )
 from stationmaster_server.identity import key_store, quota_store, store
 from stationmaster_server.identity.auditing import AuditWriter
@@ -73,9 +73,7 @@ class QuotaSettings:
             if changes.get("max_storage_bytes") is not None:
                 raise _not_served(f"{subject_name(subject_id, home)}/quota")
             quota = await quota_store.lock_quota(tx, home, subject_id)
-            if etag and etag != str(quota.revision):
-                name = f"{subject_name(subject_id, home)}/quota"
-                raise Aborted(Reason.ETAG_MISMATCH, f"{name} has changed; read it again and decide anew")
+            require_etag(f"{subject_name(subject_id, home)}/quota", str(quota.revision), etag)
             wanted = replace(quota, **dict(changes))
             if validate_only:
                 return wanted

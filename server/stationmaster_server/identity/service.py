@@ -13,7 +13,7 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, InvalidArgument, NotFound, Reason
+from stationmaster_server.errors import InvalidArgument, NotFound, require_etag
 from stationmaster_server.identity import key_store, store
 from stationmaster_server.identity.auditing import AuditWriter
 from stationmaster_server.identity.model import ApiKey, AuditEntry, Caller, Category, Organization, Role, User, Webhook
@@ -143,7 +143,7 @@ class IdentityService:
             organization = await store.get_organization(tx, organization_id)
             if organization is None:
                 raise NotFound("Organization", f"organizations/{organization_id}")
-            _check_etag(etag, organization.revision, f"organizations/{organization_id}")
+            require_etag(f"organizations/{organization_id}", str(organization.revision), etag)
             changed = sorted(name for name, value in changes.items() if getattr(organization, name) != value)
             if webhook is not None and (webhook.secret is not None or webhook.url != organization.webhook_url):
                 changed.append("permission_webhook")
@@ -212,7 +212,7 @@ class IdentityService:
             if (first := await recall(tx, caller.tenant, caller.request_key, User)) is not None:
                 return first
             user = await self._lock(tx, caller, user_id)
-            _check_etag(etag, user.revision, f"users/{user_id}")
+            require_etag(f"users/{user_id}", str(user.revision), etag)
             _check_change(caller, user, changes)
             if changes.get("role", user.role) is not Role.OWNER:
                 await self._keep_an_owner(tx, user)
@@ -271,11 +271,6 @@ class IdentityService:
     async def _wrote(self, tx: Transaction, caller: Caller, action: str, user: User, details: dict[str, Any]) -> None:
         await self._audit.write(tx, caller, _entry(action, f"users/{user.id}", details))
         await key_store.notify(tx, f"user:{user.id}")
-
-
-def _check_etag(etag: str, revision: int, name: str) -> None:
-    if etag and etag != str(revision):
-        raise Aborted(Reason.ETAG_MISMATCH, f"{name} has changed; read it again and decide anew")
 
 
 def _check_change(caller: Caller, user: User, changes: Mapping[str, Any]) -> None:

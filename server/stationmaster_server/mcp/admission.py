@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from urllib.parse import urlsplit
 
-from stationmaster_server.errors import AlreadyExists, InvalidArgument, QuotaViolation, Reason, ResourceExhausted
+from stationmaster_server.errors import AlreadyExists, InvalidArgument
 from stationmaster_server.mcp.commands import refuse_command
 from stationmaster_server.resilience.outbound import Outbound
 
@@ -38,9 +37,3 @@ class Admission:
         if parts.username or parts.password:
             raise InvalidArgument.field("mcp_server.http.url", "must hold no user or password: use headers")
         await self._outbound.check(url)
-
-
-def too_many(text: str) -> ResourceExhausted:
-    """The refusal of one more than there may be."""
-    violation = QuotaViolation("mcp", text)
-    return ResourceExhausted(Reason.LIMIT_REACHED, text, violation, retry_after=timedelta(minutes=1))

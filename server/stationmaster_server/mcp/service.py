@@ -13,20 +13,21 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
-from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.requests import first_answer, look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    Aborted,
     AlreadyExists,
     FailedPrecondition,
     NotFound,
     PreconditionViolation,
     Reason,
+    ResourceExhausted,
+    require_etag,
 )
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.roles import require_administrator
 from stationmaster_server.mcp import session_store, store
-from stationmaster_server.mcp.admission import Admission, too_many
+from stationmaster_server.mcp.admission import Admission
 from stationmaster_server.mcp.connections import Connections, Target
 from stationmaster_server.mcp.model import BuiltIn, Check, Http, Level, McpServer, Stdio, Transport
 from stationmaster_server.mcp.registry import Registry, owner_of
@@ -95,6 +96,8 @@ class McpServers:
         Raises AlreadyExists, PermissionDenied, FailedPrecondition(COMMAND_REFUSED, ADDRESS_REFUSED),
         ResourceExhausted(LIMIT_REACHED).
         """
+        if not validate_only and (again := await first_answer(self._database, caller, McpServer)) is not None:
+            return again
         self._admission.check_id(new.server_id)
         _require_level(caller, new)
         await self._check_transport(caller, new)
@@ -109,7 +112,9 @@ class McpServers:
             if again is not None:
                 return again
             if await store.count(tx, tenant.organization_id, owner) >= MOST_SERVERS:
-                raise too_many(f"{MOST_SERVERS} MCP servers are registered here already: delete one first")
+                raise ResourceExhausted.too_many(
+                    "mcp", f"{MOST_SERVERS} MCP servers are registered here already: delete one first"
+                )
             made = await store.insert(tx, tenant.organization_id, owner, new)
             await self._write_audit(tx, caller, "mcp_server.register", made)
             await remember(tx, tenant, caller.request_key, made)
@@ -150,6 +155,9 @@ class McpServers:
         tenant = caller.tenant
         if validate_only:
             caller = replace(caller, request_key=None)
+        again = await first_answer(self._database, caller, McpServer)
+        if again is not None:
+            return again
         if "transport" in changes:
             meant = McpServer(server_id, Level.USER, changes["transport"])
             await self._check_transport(caller, meant)
@@ -221,9 +229,7 @@ class McpServers:
         server = await store.lock(tx, tenant.organization_id, owner_of(tenant, found.level), server_id)
         if server is None:
             raise NotFound("McpServer", f"mcpServers/{server_id}")
-        if etag and etag != server.etag:
-            text = f"mcpServers/{server_id} changed meanwhile: read it again and decide anew"
-            raise Aborted(Reason.ETAG_MISMATCH, text)
+        require_etag(f"mcpServers/{server_id}", server.etag, etag)
         return server
 
     async def _check_transport(self, caller: Caller, server: McpServer) -> None:
@@ -243,7 +249,7 @@ class McpServers:
         transport = server.transport
         if isinstance(transport, BuiltIn) or not transport.credentials:
             return transport
-        require_naming(caller)
+        require_naming(caller, transport.credentials)
         granted = replace(transport, granter=caller.tenant.user_id)
         await self._resolving.filled(caller.tenant, server.server_id, granted)
         return granted

@@ -14,12 +14,11 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.requests import first_answer, recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import FailedPrecondition, NotFound, PreconditionViolation, Reason
+from stationmaster_server.errors import FailedPrecondition, NotFound, PreconditionViolation, Reason, ResourceExhausted
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.mcp import session_store
-from stationmaster_server.mcp.admission import too_many
 from stationmaster_server.mcp.connections import Connections, Target
 from stationmaster_server.mcp.model import McpServer, McpSession, SessionState
 from stationmaster_server.mcp.registry import Registry, require_enabled
@@ -57,8 +56,7 @@ class McpSessions:
         Raises NotFound, Unavailable(MCP_SERVER_UNAVAILABLE), FailedPrecondition, ResourceExhausted(LIMIT_REACHED).
         """
         tenant, session_id = caller.tenant, new_id()
-        async with self._database.tenant(tenant, read=True) as tx:
-            again = await look(tx, tenant, caller.request_key, McpSession)
+        again = await first_answer(self._database, caller, McpSession)
         if again is not None:
             return again
         server = await self._registry.usable(tenant, server_id)
@@ -78,7 +76,9 @@ class McpSessions:
             again = await recall(tx, tenant, caller.request_key, McpSession)
             if again is None:
                 if await session_store.count_open(tx, tenant.organization_id, tenant.user_id) >= MOST_OPEN:
-                    raise too_many(f"{MOST_OPEN} MCP sessions are open already: close one, or wait until one is idle")
+                    raise ResourceExhausted.too_many(
+                        "mcp", f"{MOST_OPEN} MCP sessions are open already: close one, or wait until one is idle"
+                    )
                 made = await session_store.insert(
                     tx, tenant.organization_id, session_id, tenant.user_id, target.server, idle
                 )

@@ -12,9 +12,9 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.requests import first_answer, recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, AlreadyExists, NotFound, Reason
+from stationmaster_server.errors import AlreadyExists, NotFound, require_etag
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.prompts import customization_store, store
 from stationmaster_server.prompts.checking import Checking
@@ -48,7 +48,7 @@ class Customizations:
     async def create(self, caller: Caller, new: Customization) -> Customization:
         """Add one. Raises NotFound (the prompt), AlreadyExists, InvalidArgument."""
         tenant = caller.tenant
-        if (first := await self._first_answer(caller)) is not None:
+        if (first := await first_answer(self._database, caller, Customization)) is not None:
             return first
         new = replace(new, id=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         await self._check(caller, new)
@@ -83,7 +83,7 @@ class Customizations:
     ) -> Customization:
         """Change fields, by their names in `Customization`. Raises NotFound, Aborted, InvalidArgument."""
         tenant = caller.tenant
-        if (first := await self._first_answer(caller)) is not None:
+        if (first := await first_answer(self._database, caller, Customization)) is not None:
             return first
         before = await self.get(caller, prompt_id, customization_id)
         await self._check(caller, replace(before, **changes))
@@ -96,7 +96,7 @@ class Customizations:
                 prompt_id,
                 customization_id,
             )
-            _unchanged_since(current, etag)
+            require_etag(customization_name(current.prompt_id, current.id), current.etag, etag)
             changed = await customization_store.update(tx, tenant, replace(current, **changes, etag=new_id().hex))
             return await self._written(tx, caller, "prompt_customization.update", changed)
 
@@ -111,17 +111,10 @@ class Customizations:
                 prompt_id,
                 customization_id,
             )
-            _unchanged_since(current, etag)
+            require_etag(customization_name(current.prompt_id, current.id), current.etag, etag)
             await customization_store.delete(tx, tenant, customization_id)
             await self._tell(tx, caller, "prompt_customization.delete", current)
             await remember(tx, tenant, caller.request_key, _Deleted(customization_id))
-
-    async def _first_answer(self, caller: Caller) -> Customization | None:
-        """Of a repeat: what it is about may be gone or changed by now."""
-        if caller.request_key is None:
-            return None
-        async with self._database.tenant(caller.tenant, read=True) as tx:
-            return await look(tx, caller.tenant, caller.request_key, Customization)
 
     async def _check(self, caller: Caller, one: Customization) -> None:
         """Against the prompt's default version: what others lack is told when they are filled in."""
@@ -151,9 +144,3 @@ def _found(one: Customization | None, prompt_id: str, customization_id: UUID) ->
     if one is None:
         raise NotFound("PromptCustomization", customization_name(prompt_id, customization_id))
     return one
-
-
-def _unchanged_since(one: Customization, etag: str) -> None:
-    if etag and etag != one.etag:
-        name = customization_name(one.prompt_id, one.id)
-        raise Aborted(Reason.ETAG_MISMATCH, f"{name} changed meanwhile: read it again and decide anew")

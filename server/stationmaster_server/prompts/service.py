@@ -13,16 +13,16 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.requests import first_answer, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    Aborted,
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     PreconditionViolation,
     Reason,
+    require_etag,
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import require_administrator
@@ -41,10 +41,6 @@ from stationmaster_server.prompts.model import (
 )
 
 OF_VERSION = frozenset({"template", "variables"})
-UPDATABLE = frozenset(
-    {"display_name", "description", "tags", "message", "protected_labels", "default_label", "attributes", "rules"}
-    | OF_VERSION
-)
 _MOST_NAMED = 5
 
 
@@ -73,7 +69,7 @@ class PromptService:
         Raises AlreadyExists, InvalidArgument, FailedPrecondition (PROMPT_CYCLE, PROMPT_MISSING), PermissionDenied.
         """
         tenant = caller.tenant
-        if not validate_only and (again := await self._look(caller)) is not None:
+        if not validate_only and (again := await first_answer(self._database, caller, Prompt)) is not None:
             return again
         prompt = await self._new(caller, new)  # before the transaction: a template may take its time
         require_mover(caller, prompt, new.labels)
@@ -133,11 +129,11 @@ class PromptService:
         Raises NotFound, Aborted(ETAG_MISMATCH), InvalidArgument, FailedPrecondition, PermissionDenied.
         """
         tenant = caller.tenant
-        if not validate_only and (again := await self._look(caller)) is not None:
+        if not validate_only and (again := await first_answer(self._database, caller, Prompt)) is not None:
             return again
         async with self._database.tenant(tenant, read=True) as tx:
             before = found(await store.get(tx, tenant.organization_id, prompt_id), prompt_id)
-        _unchanged_since(before, etag)
+        require_etag(prompt_name(before.prompt_id), before.etag, etag)
         changed = await self._changed(caller, before, changes, labels)
         if validate_only:
             return changed
@@ -146,7 +142,7 @@ class PromptService:
             if again is not None:
                 return again
             current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
-            _unchanged_since(current, before.etag)
+            require_etag(prompt_name(current.prompt_id), current.etag, before.etag)
             await self._require_still(tx, tenant.organization_id, prompt_id, labels)
             if changed.latest_version != before.latest_version:
                 await store.insert_version(tx, tenant.organization_id, changed.shown)
@@ -164,7 +160,7 @@ class PromptService:
             if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
                 return
             prompt = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
-            _unchanged_since(prompt, etag)
+            require_etag(prompt_name(prompt.prompt_id), prompt.etag, etag)
             require_mover(caller, prompt, prompt.labels.keys())
             if not force:
                 await self._require_unused(tx, tenant.organization_id, prompt_id)
@@ -179,7 +175,7 @@ class PromptService:
         PermissionDenied, InvalidArgument.
         """
         tenant = caller.tenant
-        if (again := await self._look(caller)) is not None:
+        if (again := await first_answer(self._database, caller, Prompt)) is not None:
             return again
         await self.check_move(caller, prompt_id, label, version)
         async with self._database.tenant(tenant) as tx:
@@ -187,7 +183,7 @@ class PromptService:
             if again is not None:
                 return again
             current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
-            _unchanged_since(current, etag)
+            require_etag(prompt_name(current.prompt_id), current.etag, etag)
             await self.move(tx, caller, current, label, version)
             return await self._remembered(tx, caller, prompt_id)
 
@@ -285,10 +281,6 @@ class PromptService:
             prompt, latest_version=number, labels={**prompt.labels, **dict.fromkeys(labels, number)}, shown=made
         )
 
-    async def _look(self, caller: Caller) -> Prompt | None:
-        async with self._database.tenant(caller.tenant, read=True) as tx:
-            return await look(tx, caller.tenant, caller.request_key, Prompt)
-
     async def _written(
         self, tx: Transaction, caller: Caller, action: str, prompt_id: str, details: dict[str, Any]
     ) -> Prompt:
@@ -375,9 +367,3 @@ def require_mover(caller: Caller, prompt: Prompt, labels: Iterable[str]) -> None
     protected = sorted(set(labels) & set(prompt.protected_labels))
     if protected:
         require_administrator(caller, f"move the protected label {protected[0]} of {prompt_name(prompt.prompt_id)}")
-
-
-def _unchanged_since(prompt: Prompt, etag: str) -> None:
-    if etag and etag != prompt.etag:
-        name = prompt_name(prompt.prompt_id)
-        raise Aborted(Reason.ETAG_MISMATCH, f"{name} changed meanwhile: read it again and decide anew")

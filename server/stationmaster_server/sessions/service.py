@@ -15,7 +15,7 @@ from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, FailedPrecondition, PreconditionViolation, Reason
+from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason, require_etag
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions import events, store, store_messages
 from stationmaster_server.sessions.model import (
@@ -82,13 +82,12 @@ class SessionService:
         Raises NotFound (the agent), PermissionDenied, FailedPrecondition, ResourceExhausted(QUOTA_EXCEEDED).
         """
         session_id = new_id()
-        if new.spec is not None and new.spec.credential:
-            require_naming(caller)
 
         async def build(tx: Transaction) -> Session:
             if first is not None:
                 await first(tx, session_id)
             if new.spec is not None:
+                require_naming(caller, new.spec.credential)
                 self._agents.check(new.spec)
                 await self._agents.check_servers(tx, caller.tenant, new.spec)
                 await self._agents.check_prompt(tx, caller.tenant.organization_id, new.spec)
@@ -134,18 +133,17 @@ class SessionService:
         Raises NotFound, PermissionDenied(SCOPE_MISSING), Aborted(ETAG_MISMATCH), FailedPrecondition(SESSION_CLOSED
         and those of the specification).
         """
-        if "spec" in changes:
-            if changes["spec"].credential:
-                require_naming(caller)
-            self._agents.check(changes["spec"])
         organization_id = caller.tenant.organization_id
         async with self._services.database.tenant(caller.tenant) as tx:
             again = await recall(tx, caller.tenant, caller.request_key, Session)
             if again is not None:
                 return again
+            if "spec" in changes:
+                require_naming(caller, changes["spec"].credential)
+                self._agents.check(changes["spec"])
             session = await store.lock_session(tx, organization_id, session_id, owner_scope(caller))
             _check_open(session)
-            _check_etag(session, etag)
+            require_etag(session_name(session.id), session.etag, etag)
             if "spec" in changes:
                 await self._agents.check_servers(tx, Tenant(organization_id, session.user_id), changes["spec"])
                 await self._agents.check_prompt(tx, organization_id, changes["spec"])
@@ -312,11 +310,3 @@ def _check_change(session: Session, wanted: SessionState) -> None:
             PreconditionViolation("SESSION_STATE", name, "try again in a moment: the turn is being stopped"),
         )
     transition(name, session.state, wanted)
-
-
-def _check_etag(session: Session, etag: str) -> None:
-    if etag and etag != session.etag:
-        raise Aborted(
-            Reason.ETAG_MISMATCH,
-            f"{session_name(session.id)} was changed meanwhile: its etag is {session.etag}, not {etag}; read it again",
-        )

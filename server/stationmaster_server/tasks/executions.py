@@ -112,12 +112,13 @@ class Executions:
         self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL
     ) -> Execution:
         """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
-        spec = self._checked(caller, spec, "execution.payload")
+        spec = self._checked(spec, "execution.payload")
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Execution)
             if again is not None:
                 return again
+            self._services.kinds.admit(caller, spec.kind, spec.payload)
             if execution_id is not None:
                 await self._require_free(tx, caller, execution_id, on_conflict)
             row = _row(execution_id or new_id(), spec)
@@ -127,12 +128,14 @@ class Executions:
 
     async def submit_many(self, caller: Caller, specs: Sequence[Spec]) -> Sequence[UUID]:
         """Submit executions without a task, all or none. Raises as `submit`."""
-        specs = self._all_checked(caller, specs)
+        specs = self._all_checked(specs)
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Names)
             if again is not None:
                 return again.ids
+            for spec in specs:
+                self._services.kinds.admit(caller, spec.kind, spec.payload)
             rows = [_row(new_id(), spec) for spec in specs]
             works = [new_work(tenant, spec, row.id, caller.request_id) for spec, row in zip(specs, rows, strict=True)]
             items = await self._services.queue.submit_many(tx, works)
@@ -202,21 +205,20 @@ class Executions:
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             return await stats_store.stats(tx, caller.tenant.organization_id, list(self._services.kinds))
 
-    def _checked(self, caller: Caller, spec: Spec, field: str) -> Spec:
-        """What may be submitted, its secrets apart. Raises InvalidArgument, PermissionDenied."""
+    def _checked(self, spec: Spec, field: str) -> Spec:
+        """What may be submitted, its secrets apart. Raises InvalidArgument."""
         kinds = self._services.kinds
         payload, secrets = kinds.part(spec.kind, spec.payload, field)
         kinds.parse(spec.kind, spec.payload, field)
-        kinds.admit(caller, spec.kind, payload)
         return replace(spec, payload=payload, secrets=secrets)
 
-    def _all_checked(self, caller: Caller, specs: Sequence[Spec]) -> Sequence[Spec]:
+    def _all_checked(self, specs: Sequence[Spec]) -> Sequence[Spec]:
         """The same of each. Raises InvalidArgument naming all that is wrong with any of them."""
         checked: list[Spec] = []
         wrong: list[FieldViolation] = []
         for place, spec in enumerate(specs):
             try:
-                checked.append(self._checked(caller, spec, f"executions[{place}].payload"))
+                checked.append(self._checked(spec, f"executions[{place}].payload"))
             except InvalidArgument as error:
                 wrong += error.violations or [FieldViolation(f"executions[{place}]", error.message)]
         if wrong:

@@ -10,16 +10,16 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
-from stationmaster_server.db.requests import look, recall, remember
+from stationmaster_server.db.requests import first_answer, look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    Aborted,
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
     PreconditionViolation,
     Reason,
+    require_etag,
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import administers, require_administrator
@@ -52,8 +52,10 @@ class Tasks:
         """Create a task of the caller. Raises AlreadyExists, InvalidArgument."""
         payload, secrets = self._services.kinds.part(new.kind, new.payload, "task.payload")
         new = replace(new, payload=payload, secrets=secrets)
-        await self._check(caller, new)
         tenant = caller.tenant
+        if not validate_only and (again := await first_answer(self._services.database, caller, Task)) is not None:
+            return again
+        await self._check(caller, new)
         task = replace(new, uid=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         task = scheduled(task, self._services.now())
         if validate_only:
@@ -103,7 +105,7 @@ class Tasks:
         if anew:
             changed = rescheduled(before, changed, self._services.now())
         if validate_only:
-            _check_etag(before, etag)
+            require_etag(task_name(before.task_id), before.etag, etag)
             return changed
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Task)
@@ -171,7 +173,7 @@ class Tasks:
     async def _own(self, tx: Transaction, caller: Caller, task_id: str, etag: str = "") -> Task:
         task = await store.lock(tx, caller.tenant.organization_id, task_id)
         require_owner(caller, task)
-        _check_etag(task, etag)
+        require_etag(task_name(task.task_id), task.etag, etag)
         return task
 
     async def _cancel(self, tx: Transaction, organization_id: UUID, task: Task, *, blocked_only: bool) -> None:
@@ -216,14 +218,6 @@ def require_owner(caller: Caller, task: Task) -> None:
     """A task is changed by its owner and by administrators. Raises PermissionDenied(ROLE_INSUFFICIENT)."""
     if task.user_id != caller.tenant.user_id and not administers(caller):
         require_administrator(caller, f"change {task_name(task.task_id)} of users/{task.user_id}")
-
-
-def _check_etag(task: Task, etag: str) -> None:
-    if etag and etag != task.etag:
-        raise Aborted(
-            Reason.ETAG_MISMATCH,
-            f"{task_name(task.task_id)} was changed meanwhile: its etag is {task.etag}, not {etag}; read it again",
-        )
 
 
 def _in_use(task_id: str, by: list[str]) -> FailedPrecondition:

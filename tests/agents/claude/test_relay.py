@@ -96,6 +96,15 @@ async def test_an_announced_call_is_passed_on_with_the_key(line: Line, provider:
     ]
 
 
+async def test_what_the_provider_says_of_the_key_reaches_no_command_line(line: Line, provider: StandIn) -> None:
+    provider.reply(anthropic.failure(401, "authentication_error", f"I do not know {KEY}."))
+    line.allow(1)
+    with granting(line):
+        reply = await ask(line)
+    assert reply.json()["error"]["message"] == "I do not know ***."
+    assert line.failure == (401, "I do not know ***.")
+
+
 async def test_a_call_is_held_back_until_it_is_paid_for(line: Line, provider: StandIn) -> None:
     provider.reply(anthropic.answer(anthropic.text("Hi.")))
     line.allow(2)

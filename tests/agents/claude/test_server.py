@@ -156,6 +156,51 @@ async def test_what_the_runtime_cannot_do_is_refused_at_once(
                 await client.sessions.create(spec=spec)
 
 
+async def test_a_session_asks_with_the_key_of_its_agents_credential(
+    server_process: StartServer, database_url: str, provider: StandIn, data_folder: Path
+) -> None:
+    """The server has none itself. What the credential holds when a turn runs counts, also for a process that waits."""
+    first, second = "sk-own-first-0123456789", "own.second.0123456789"
+    environment = {"STATIONMASTER_MODELS__ANTHROPIC__BASE_URL": provider.url}
+    server = await server_process(database_url=database_url, folder=data_folder, environment=environment)
+    async with Client.connect(server.target, server.admin_key) as client:
+        await client.credentials.create("anthropic", first)
+        spec = agent_pb2.AgentSpec(runtime=SPEC.runtime, model=MODEL, credential="credentials/anthropic")
+        await client.agents.create("helper", spec)
+        with pytest.raises(FailedPrecondition):
+            await client.agents.create("keyless", SPEC)
+        provider.reply(*[anthropic.answer(anthropic.text("Hi."))] * 2)
+        session = (await client.sessions.create("helper")).name
+        assert (await client.sessions.ask(session, "hello")).text == "Hi."
+        (process,) = command_lines(of=server.pid)
+        assert first not in str(process.environ())
+        await client.credentials.rotate("anthropic", second)
+        assert (await client.sessions.ask(session, "again")).text == "Hi."
+        assert command_lines(of=server.pid) == [process]
+        assert [request.headers["x-api-key"] for request in provider.requests] == [first, second]
+        provider.reply(*[anthropic.failure(400, "invalid_request_error", f"I do not like {second}, no")] * 9)
+        assert "I do not like ***, no" in await finished(client, session)
+        provider.replies.clear()
+        provider.reply(*[anthropic.failure(401, "authentication_error", f"what is {second}?")] * 9)
+        assert "refuses the key of the credential" in await finished(client, session)
+        assert {request.headers["x-api-key"] for request in provider.requests[2:]} == {second}
+        asked_so_often = len(provider.requests)
+        await client.credentials.delete("anthropic")
+        assert "credentials/anthropic is deleted" in await finished(client, session)
+        assert len(provider.requests) == asked_so_often
+        told = [event async for event in client.audit.list(filter='action = "credential.access"')]
+        assert {event.details["used_by"] for event in told} == {session}
+        assert len(told) == 5
+    kept = b"".join(file.read_bytes() for file in (data_folder / "claude").rglob("*") if file.is_file())
+    assert second.encode() not in kept
+
+
+async def finished(client: Client, session: str) -> str:
+    """How a turn ended."""
+    async with client.sessions.send(session, "well?") as events:
+        return str([event.turn_finished async for event in events if event.HasField("turn_finished")])
+
+
 @pytest.mark.long
 async def test_a_server_that_stops_within_an_answer_leaves_it_to_the_next(
     server_process: StartServer, database_url: str, provider: StandIn, data_folder: Path

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.cli.program import Program
+from tests.client.cli.terminal import at_terminal
 from tests.fixtures.server import RunningServer
 
 SECRET = "correct-horse-battery-staple"
@@ -96,6 +97,39 @@ async def test_a_secret_comes_from_standard_input_and_never_from_an_argument(sta
     assert argument.code == 2
     read = await stationmaster("credentials", "access", "db")
     assert read.out == SECRET
+
+
+async def test_a_value_that_would_not_be_stored_is_refused(stationmaster: Program, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    own = ("credentials", "create", "db")
+    for value in (("--value-file", str(file)), ("--setting", "3")):
+        for without in (("--empty",), ("--variable", "APP_TOKEN")):
+            refused = await stationmaster(*own, *value, *without)
+            assert refused.code == 2
+            assert value[0] in refused.err
+            assert without[0] in refused.err
+    assert (await stationmaster("credentials", "get", "db")).code == 3
+
+
+async def test_a_secret_that_is_typed_arrives_and_is_not_shown(stationmaster: Program) -> None:
+    async with at_terminal(stationmaster, "credentials", "create", "db") as terminal:
+        await terminal.see("secret (not shown): ")
+        terminal.type(f"{SECRET}\n")
+        await terminal.see("again: ")
+        terminal.type(f"{SECRET}\n")
+        assert await terminal.ended() == 0
+        await terminal.see("credentials/db")
+    assert SECRET not in terminal.raw
+    assert (await stationmaster("credentials", "access", "db")).out == SECRET
+    async with at_terminal(stationmaster, "credentials", "add-version", "db") as terminal:
+        await terminal.see("secret (not shown): ")
+        terminal.type("one\n")
+        await terminal.see("again: ")
+        terminal.type("another\n")
+        await terminal.see("the two differ")
+        assert await terminal.ended() == 2
+    assert (await stationmaster("credentials", "access", "db")).out == SECRET
 
 
 async def test_variables_are_imported_and_the_key_is_rotated(stationmaster: Program) -> None:

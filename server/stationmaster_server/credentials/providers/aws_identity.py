@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx2
 
 from stationmaster_server.credentials.providers.aws_signing import AwsIdentity
 from stationmaster_server.credentials.providers.base import KeysUnreadable
 
+CONTAINER = "http://169.254.170.2"
 MACHINE = "http://169.254.169.254"
 _SPARE = timedelta(minutes=5)
 _LACKING = (
@@ -19,18 +22,20 @@ _LACKING = (
 
 
 class AwsIdentities:
-    """`given`: from the settings. `container_url` and `token_file`: as ECS and EKS put them into the environment."""
+    """`given`: from the settings. The `container_url` (or path), `token` and `token_file` as ECS and EKS give them."""
 
     def __init__(
         self,
         given: AwsIdentity | None,
         *,
         container_url: str = "",
+        token: str = "",
         token_file: Path | None = None,
         machine_url: str = MACHINE,
     ) -> None:
         self._given = given
-        self._container_url = container_url
+        self._container_url = urljoin(CONTAINER, container_url) if container_url else ""
+        self._token = token
         self._token_file = token_file
         self._machine_url = machine_url
         self._lent: AwsIdentity | None = None
@@ -50,11 +55,11 @@ class AwsIdentities:
         return lent
 
     async def _of_container(self, client: httpx2.AsyncClient) -> AwsIdentity:
-        headers = {}
+        token = self._token
         if self._token_file is not None:
-            headers["authorization"] = self._token_file.read_text(encoding="ascii").strip()
-        answer = await client.get(self._container_url, headers=headers)
-        return _lent(answer)
+            token = (await asyncio.to_thread(self._token_file.read_text, encoding="ascii")).strip()
+        headers = {"authorization": token} if token else {}
+        return _lent(await client.get(self._container_url, headers=headers))
 
     async def _of_machine(self, client: httpx2.AsyncClient) -> AwsIdentity:
         """By the second version of the machine's metadata service, which no redirected request can reach."""

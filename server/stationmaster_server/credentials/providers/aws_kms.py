@@ -25,13 +25,21 @@ class _Unwell(Exception):
     """The service did not answer, or not as one that works."""
 
 
+class _Refused(KeysUnreadable):
+    """The service works and will not do it."""
+
+
 class AwsKmsKeys:
     """Each key is 32 bytes that KMS made and encrypts under `kms_key`; it is decrypted once, at start."""
 
     name = "aws-kms"
 
-    def __init__(self, kms_key: str, region: str, identities: AwsIdentities, endpoint: str = "") -> None:
+    def __init__(
+        self, kms_key: str, region: str, identities: AwsIdentities, endpoint: str = "", *, former: Sequence[str] = ()
+    ) -> None:
+        """`former`: other keys of KMS that may have encrypted what is in the database."""
         self._kms_key = kms_key
+        self._former = former
         self._region = region
         self._identities = identities
         self._url = endpoint.rstrip("/") or f"https://kms.{region}.amazonaws.com"
@@ -53,10 +61,22 @@ class AwsKmsKeys:
     async def _decrypted(self, key: StoredKey) -> bytes:
         known = self._known.get(key.material)
         if known is None:
-            blob = b64encode(key.material).decode()
-            answer = await self._ask("Decrypt", {"CiphertextBlob": blob, "EncryptionContext": _context(key.key_id)})
-            known = self._known[key.material] = b64decode(answer["Plaintext"])
+            known = self._known[key.material] = await self._decrypt(key)
         return known
+
+    async def _decrypt(self, key: StoredKey) -> bytes:
+        """By a key of KMS that the settings name: whoever writes to the database may be able to use others."""
+        wanted = {"CiphertextBlob": b64encode(key.material).decode(), "EncryptionContext": _context(key.key_id)}
+        refusals: list[str] = []
+        for kms_key in (self._kms_key, *self._former):
+            try:
+                answer = await self._ask("Decrypt", {**wanted, "KeyId": kms_key})
+            except _Refused as refusal:
+                refusals.append(str(refusal))
+            else:
+                return b64decode(answer["Plaintext"])
+        advice = f"if another key of KMS encrypted {key.key_id!r}, name it in credentials.kms_former_keys"
+        raise KeysUnreadable(f"{'; '.join(refusals)}; {advice}")
 
     async def _ask(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
         retrying = AsyncRetrying(
@@ -91,7 +111,7 @@ class AwsKmsKeys:
         if response.status_code != 200:
             kind = str(answer.get("__type", response.status_code)).rpartition("#")[2]
             why = str(answer.get("message") or answer.get("Message") or "")[:300]
-            raise KeysUnreadable(f"AWS KMS refuses {action} with key {self._kms_key}: {kind} {why}".rstrip())
+            raise _Refused(f"AWS KMS refuses {action} with key {body['KeyId']}: {kind} {why}".rstrip())
         return answer
 
 

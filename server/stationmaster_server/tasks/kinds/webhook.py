@@ -146,8 +146,7 @@ class WebhookKind:
 
     def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
         """Who has a credential sent needs the scope to read it. Raises PermissionDenied(SCOPE_MISSING)."""
-        if payload.get("credential_headers") or payload.get("secret_credential"):
-            require_naming(caller)
+        require_naming(caller, payload.get("credential_headers"), payload.get("secret_credential"))
 
     async def run(self, job: Job[WebhookPayload]) -> Done:
         """Send. Raises KindFailed unless the answer is a 2xx, Later while the receiver is left alone."""

@@ -126,6 +126,7 @@ class Dialogue:
         if found is None:
             return None
         if text is not None and found.fits(self._asking, self._offered, said(before)):
+            found.line.provider = self._means.provider  # the credential may hold another key by now
             return found
         await self._means.pool.end(found)
         return None

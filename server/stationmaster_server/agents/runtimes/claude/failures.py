@@ -14,7 +14,9 @@ _KEYS = re.compile(r"\b(sk|key|pk)[-_A-Za-z0-9*.]{6,}")
 _MAX_MESSAGE = 300
 
 
-def translate(result: ResultMessage, refused: tuple[int, str] | None, model_id: str) -> ProviderFailure:
+def translate(
+    result: ResultMessage, refused: tuple[int, str] | None, model_id: str, *, own_key: bool = False
+) -> ProviderFailure:
     """Our failure for a turn that ended with an error, without secrets; `refused`: how the provider did so."""
     said = _said(result)
     status = result.api_error_status or 0
@@ -25,8 +27,11 @@ def translate(result: ResultMessage, refused: tuple[int, str] | None, model_id: 
             Reason.LIMIT_REACHED, f"the conversation is too long for {model_id}: start a new session or fork this one"
         )
     if "credit balance" in said or status == 402:
-        return _final(f"this server's account with the provider of {model_id} is used up")
+        whose = "the credential's" if own_key else "this server's"
+        return _final(f"{whose} account with the provider of {model_id} is used up")
     match status:
+        case 401 | 403 if own_key:
+            return _final(f"the provider of {model_id} refuses the key of the credential that the agent names")
         case 401 | 403:
             return _final(f"the provider of {model_id} refuses this server's API key: ask whoever runs the server")
         case 404:

@@ -46,7 +46,7 @@ async def hear(
                 answer.asked(call.max_input_tokens)
                 held.grant(call.max_output_tokens)
             case ResultMessage(is_error=True) as result:
-                raise failures.translate(result, line.failure, model_id)
+                raise failures.translate(result, line.failure, model_id, own_key=line.provider.own_key)
             case ResultMessage():
                 raise failures.broken_off(model_id, "the answer broke off")
             case Mapping() as event:

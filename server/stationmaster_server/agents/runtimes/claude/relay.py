@@ -146,7 +146,8 @@ class Relay:
                 begin(writer, reply.status_code, shown)
                 begun = True
                 if reply.is_error:
-                    line.failure = (reply.status_code, _said(await _pass_on_error(reply, writer)))
+                    said = await _pass_on_error(reply, line.provider.api_key, writer)
+                    line.failure = (reply.status_code, _said(said))
                 else:
                     await _pass_on_answer(reply, line, writer)
             await send(writer, b"")
@@ -177,14 +178,19 @@ async def _pass_on_answer(reply: httpx2.Response, line: Line, writer: asyncio.St
             await send(writer, chunk)
 
 
-async def _pass_on_error(reply: httpx2.Response, writer: asyncio.StreamWriter) -> bytes:
-    """Returns what it ends with."""
-    tail = b""
+async def _pass_on_error(reply: httpx2.Response, key: str, writer: asyncio.StreamWriter) -> bytes:
+    """Returns what it says, without the key: at most so many bytes of it are read."""
+    said = b""
     async for chunk in reply.aiter_bytes():
-        tail = (tail + chunk)[-_MAX_ERROR_BYTES:]
-        if chunk:
-            await send(writer, chunk)
-    return tail
+        said += chunk
+        if len(said) >= _MAX_ERROR_BYTES:
+            break
+    if key:
+        said = said.replace(key.encode(), b"***")
+    said = said[:_MAX_ERROR_BYTES]
+    if said:
+        await send(writer, said)
+    return said
 
 
 def _wants_to_be_left_alone(headers: Mapping[str, str], longest_wait: timedelta) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from stationmaster_server.agents.executors import Counters
+from stationmaster_server.agents.keys import ModelKeys
 from stationmaster_server.agents.prices import Prices
 from stationmaster_server.agents.providers import Providers
 from stationmaster_server.agents.runtime import RuntimeFailure, TurnEvent, TurnInput
@@ -52,12 +53,14 @@ class ClaudeRuntime:
         source: ToolSource,
         prices: Prices,
         settings: ClaudeRuntimeSettings,
+        keys: ModelKeys | None = None,
     ) -> None:
         self._database = database
         self._providers = providers
         self._source = source
         self._prices = prices
         self._settings = settings
+        self._keys = keys
         self._folder: Folder | None = None
         self._made: Pool | None = None
         self._relay: Relay | None = None
@@ -79,8 +82,9 @@ class ClaudeRuntime:
         from stationmaster_server.agents.runtimes.claude.dialogue import Means
         from stationmaster_server.agents.runtimes.claude.turn import ClaudeTurn
 
+        own_key = await self._keys.of(turn) if self._keys is not None else ""
         try:
-            provider, breaker = self._providers.reached(turn.spec.model)
+            provider, breaker = self._providers.reached(turn.spec.model, own_key)
         except FailedPrecondition as error:
             raise RuntimeFailure(error.reason, error.message) from None
         pool, relay, folder = self._kept()
