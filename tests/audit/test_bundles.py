@@ -9,6 +9,7 @@ import random
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from uuid import UUID
 
 import pytest
@@ -121,6 +122,32 @@ TAMPERINGS: dict[str, Tampering] = {
     "white space": lambda lines: [lines[0].replace(",", ", ", 1), *lines[1:]],
     "another order of names": lambda lines: [line_of(**dict(reversed(json.loads(lines[0]).items()))), *lines[1:]],
 }
+
+
+def with_event(lines: list[str], caller: Caller, salt: bytes, body: str) -> list[str]:
+    """The lines with another first event, under a checkpoint of their own."""
+    event = json.loads(lines[1]) | {"salt": b64encode(salt).decode(), "body": body}
+    # Not through `_leaf`, which is what is tested.
+    commitment = b64encode(sha256(salt + body.encode()).digest()).decode()
+    bare = line_of(**{name: event[name] for name in ("sequence", "id", "time")}, commitment=commitment)
+    signed_again = sign_again([lines[0], bare, *lines[2:]], caller)
+    return [signed_again[0], line_of(**event), *signed_again[2:]]
+
+
+async def test_no_byte_moves_from_a_salt_into_a_body(server: Server, caller: Caller) -> None:
+    await fill(server, caller, 2)
+    lines = lines_of(await export(server, caller))
+    body = json.loads(lines[1])["body"]
+    assert verify("".join(with_event(lines, caller, b"x" * 31 + b" ", body)), caller).events == 2
+    with pytest.raises(Tampered, match="event 1 is malformed"):
+        verify("".join(with_event(lines, caller, b"x" * 31, f" {body}")), caller)
+
+
+async def test_a_body_of_any_depth_is_judged(server: Server, caller: Caller) -> None:
+    await fill(server, caller, 2)
+    lines = lines_of(await export(server, caller))
+    with pytest.raises(Tampered, match="event 1 is malformed"):
+        verify("".join(with_event(lines, caller, bytes(32), "[" * 100_000 + "]" * 100_000)), caller)
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS)
