@@ -133,6 +133,33 @@ async def test_a_backlog_is_placed_in_batches(database: Database, caller: Caller
     await check_trail(database)
 
 
+async def test_what_comes_during_the_last_round_is_placed_before_the_end(database: Database, caller: Caller) -> None:
+    log = AuditLog(database)
+    await log.start()
+
+    async def change() -> None:
+        async with database.tenant(caller.tenant) as tx:
+            await log.write(tx, caller, AuditEntry("thing.change", "things/1"))
+
+    async def in_its_round() -> bool:
+        sql = """SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted
+                 AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database()))"""
+        async with database.system(autocommit=True) as tx:
+            return bool(await tx.fetchval(sql))
+
+    await change()
+    await eventually(all_placed(database, 1))
+    async with database.system() as tx:
+        await tx.fetch("SELECT FROM audit_heads FOR UPDATE")  # where a round ends
+        await change()
+        await eventually(in_its_round)
+        await change()
+        closing = asyncio.create_task(log.close())
+        await asyncio.sleep(0)
+    await closing
+    assert await all_placed(database, 3)()
+
+
 async def test_a_place_is_given_within_a_second(server: Server, caller: Caller) -> None:
     await server.change(caller)
     await eventually(all_placed(server.database, 1), seconds=1)

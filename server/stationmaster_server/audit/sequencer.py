@@ -45,8 +45,10 @@ class Sequencer:
             await self._task
 
     async def _run(self) -> None:
-        while not self._closing:
-            woken = await self._wait()
+        last = False
+        while not last:
+            last = self._closing  # what came during the round before this one
+            woken = last or await self._wait()
             # If it fails nothing is lost: the queue is in the database, and the next look finds it.
             await attempt("place audit events", self._place_all if woken else self._look_once)
 
