@@ -143,7 +143,7 @@ class AuditEvent(_message.Message):
     outcome: Global___AuditOutcome.ValueType
     """How it ended."""
     actor: _builtins.str
-    """Who did it: `users/{user}`, `apiKeys/{key}` or `system`."""
+    """Who did it: `users/{user}` or `system`."""
     on_behalf_of: _builtins.str
     """On whose behalf, if not the actor's own."""
     api_key: _builtins.str
@@ -309,7 +309,7 @@ Global___WatchAuditEventsRequest: _TypeAlias = WatchAuditEventsRequest  # noqa: 
 
 @_typing.final
 class WatchAuditEventsResponse(_message.Message):
-    """A batch of audit events. An empty batch is a keepalive."""
+    """A batch of audit events. An empty batch is a keepalive; the first one with `only_new`, which comes at once, tells where that begins."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
