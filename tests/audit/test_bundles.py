@@ -16,6 +16,7 @@ import pytest
 from stationmaster_client.transparency import Checkpoint, Tampered, open_checkpoint, verify_bundle, verify_extends
 from stationmaster_client.transparency.bundle import _leaf
 from stationmaster_client.transparency.tree import Tree, leaf_hash
+from stationmaster_server.audit.exporting import Exporting
 from stationmaster_server.audit.model import AuditEntry, ExportFormat
 from stationmaster_server.audit.notes import SigningKey
 from stationmaster_server.db.ids import new_id
@@ -315,6 +316,22 @@ async def test_json_lines_and_csv_are_of_what_matches(server: Server, caller: Ca
     assert datetime.fromisoformat(row["time"]).tzinfo is not None
     with pytest.raises(InvalidArgument):
         await export(server, caller, ExportFormat.BUNDLE, where='action = "thing.3"')
+
+
+async def test_an_export_goes_on_after_any_of_its_messages(server: Server, caller: Caller) -> None:
+    details = {str(number): "x" * 900 for number in range(8)}
+    for number in range(45):
+        async with server.database.tenant(caller.tenant) as tx:
+            await server.log.write(tx, caller, AuditEntry("thing.change", f"things/{number}", details=details))
+    await signed(server, caller, 45)
+    exporting = Exporting(server.database, server.log)
+    where = 'action = "thing.change"'
+    pieces = [piece async for piece in exporting.export(caller, ExportFormat.JSON_LINES, where, 0)]
+    assert len(pieces) > 1
+    whole = "".join(line for piece in pieces for line in piece.lines)
+    for number, piece in enumerate(pieces, 1):
+        rest = await export(server, caller, ExportFormat.JSON_LINES, after=piece.last_sequence, where=where)
+        assert "".join(line for each in pieces[:number] for line in each.lines) + rest == whole
 
 
 async def test_an_export_is_in_the_trail(server: Server, caller: Caller) -> None:
