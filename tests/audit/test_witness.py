@@ -65,6 +65,20 @@ async def test_witnesses_cosign_what_grew(server: Server, caller: Caller, witnes
     assert verify(await export(server, caller), caller).checkpoint.unknown == ("witness.example/1", "witness.example/2")
 
 
+async def test_a_checkpoint_is_not_told_to_be_signed_when_another_was(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    await fill(server, caller, 3)
+    await publish(server, witnesses)
+    proofs = Proofs(server.database)
+    newest, cosigned = [await proofs.checkpoint(caller, cosigned=each) for each in (False, True)]
+    assert cosigned.signed_at == newest.signed_at is not None
+    await server.change(caller)
+    await signed(server, caller, 4)
+    cosigned = await proofs.checkpoint(caller, cosigned=True)
+    assert (cosigned.size, cosigned.signed_at) == (3, None)
+
+
 async def test_a_witness_that_knows_more_than_we_do_is_believed(
     server: Server, caller: Caller, witnesses: list[Witness]
 ) -> None:

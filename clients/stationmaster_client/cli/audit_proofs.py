@@ -80,7 +80,8 @@ async def checkpoint(run: Run, cosigned: Cosigned = False) -> None:
         run.out.json(found)
     else:
         sys.stdout.write(found.note)
-        run.out.note(f"{found.size} events, signed {moment(found.sign_time)}")
+        signed = f", signed {moment(found.sign_time)}" if found.HasField("sign_time") else ""
+        run.out.note(f"{found.size} events{signed}")
 
 
 async def key(run: Run) -> None:

@@ -424,7 +424,7 @@ class AuditCheckpoint(_message.Message):
     """The checkpoint as a signed note (C2SP tlog-checkpoint), with the cosignatures of witnesses if it has any."""
     @_builtins.property
     def sign_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was signed."""
+        """When it was signed; absent for an earlier one that was cosigned, whose cosignatures have times."""
 
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditKey]:
