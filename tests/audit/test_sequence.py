@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import structlog
 from stationmaster_server.audit.model import AuditEntry, Outcome
-from stationmaster_server.audit.sequencer import Sequencer
+from stationmaster_server.audit.sequencer import Sequencer, place
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.identity.model import Caller
@@ -109,6 +109,23 @@ async def test_what_a_server_left_behind_another_one_places(database: Database, 
         await died.write(tx, caller, AuditEntry("thing.change", "things/1"))
     async with running(database):
         await eventually(all_placed(database, 1), seconds=3)
+
+
+async def test_an_event_that_was_deleted_before_it_had_its_place_is_told(database: Database, caller: Caller) -> None:
+    log = AuditLog(database)
+    for _ in range(2):
+        async with database.tenant(caller.tenant) as tx:
+            await log.write(tx, caller, AuditEntry("thing.change", "things/1"))
+    async with database.system() as tx:
+        await tx.execute(
+            "DELETE FROM audit_events WHERE id = (SELECT event_id FROM audit_queue ORDER BY ordinal LIMIT 1)"
+        )
+    with structlog.testing.capture_logs() as logs:
+        for taken in (1, 1, 0):
+            async with database.system() as tx:
+                assert await place(tx, 1) == taken
+    assert [line["events"] for line in logs if "deleted before" in line["event"]] == [1]
+    assert await all_placed(database, 1)()
 
 
 async def test_a_backlog_is_placed_in_batches(database: Database, caller: Caller) -> None:
