@@ -9,12 +9,14 @@ import random
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from uuid import UUID
 
 import pytest
 from stationmaster_client.transparency import Checkpoint, Tampered, open_checkpoint, verify_bundle, verify_extends
 from stationmaster_client.transparency.bundle import _leaf
 from stationmaster_client.transparency.tree import Tree, leaf_hash
+from stationmaster_server.audit.exporting import Exporting
 from stationmaster_server.audit.model import AuditEntry, ExportFormat
 from stationmaster_server.audit.notes import SigningKey
 from stationmaster_server.db.ids import new_id
@@ -121,6 +123,32 @@ TAMPERINGS: dict[str, Tampering] = {
     "white space": lambda lines: [lines[0].replace(",", ", ", 1), *lines[1:]],
     "another order of names": lambda lines: [line_of(**dict(reversed(json.loads(lines[0]).items()))), *lines[1:]],
 }
+
+
+def with_event(lines: list[str], caller: Caller, salt: bytes, body: str) -> list[str]:
+    """The lines with another first event, under a checkpoint of their own."""
+    event = json.loads(lines[1]) | {"salt": b64encode(salt).decode(), "body": body}
+    # Not through `_leaf`, which is what is tested.
+    commitment = b64encode(sha256(salt + body.encode()).digest()).decode()
+    bare = line_of(**{name: event[name] for name in ("sequence", "id", "time")}, commitment=commitment)
+    signed_again = sign_again([lines[0], bare, *lines[2:]], caller)
+    return [signed_again[0], line_of(**event), *signed_again[2:]]
+
+
+async def test_no_byte_moves_from_a_salt_into_a_body(server: Server, caller: Caller) -> None:
+    await fill(server, caller, 2)
+    lines = lines_of(await export(server, caller))
+    body = json.loads(lines[1])["body"]
+    assert verify("".join(with_event(lines, caller, b"x" * 31 + b" ", body)), caller).events == 2
+    with pytest.raises(Tampered, match="event 1 is malformed"):
+        verify("".join(with_event(lines, caller, b"x" * 31, f" {body}")), caller)
+
+
+async def test_a_body_of_any_depth_is_judged(server: Server, caller: Caller) -> None:
+    await fill(server, caller, 2)
+    lines = lines_of(await export(server, caller))
+    with pytest.raises(Tampered, match="event 1 is malformed"):
+        verify("".join(with_event(lines, caller, bytes(32), "[" * 100_000 + "]" * 100_000)), caller)
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS)
@@ -288,6 +316,22 @@ async def test_json_lines_and_csv_are_of_what_matches(server: Server, caller: Ca
     assert datetime.fromisoformat(row["time"]).tzinfo is not None
     with pytest.raises(InvalidArgument):
         await export(server, caller, ExportFormat.BUNDLE, where='action = "thing.3"')
+
+
+async def test_an_export_goes_on_after_any_of_its_messages(server: Server, caller: Caller) -> None:
+    details = {str(number): "x" * 900 for number in range(8)}
+    for number in range(45):
+        async with server.database.tenant(caller.tenant) as tx:
+            await server.log.write(tx, caller, AuditEntry("thing.change", f"things/{number}", details=details))
+    await signed(server, caller, 45)
+    exporting = Exporting(server.database, server.log)
+    where = 'action = "thing.change"'
+    pieces = [piece async for piece in exporting.export(caller, ExportFormat.JSON_LINES, where, 0)]
+    assert len(pieces) > 1
+    whole = "".join(line for piece in pieces for line in piece.lines)
+    for number, piece in enumerate(pieces, 1):
+        rest = await export(server, caller, ExportFormat.JSON_LINES, after=piece.last_sequence, where=where)
+        assert "".join(line for each in pieces[:number] for line in each.lines) + rest == whole
 
 
 async def test_an_export_is_in_the_trail(server: Server, caller: Caller) -> None:

@@ -104,6 +104,8 @@ def test_signatures_of_unknown_keys_are_told_and_ignored() -> None:
         EXAMPLE_KEY.replace("example", "example "),
         EXAMPLE_KEY[:-1],
         EXAMPLE_KEY.replace("Aeky", "Beky"),
+        str(notes.VerifierKey("two words", notes.ED25519, LOG.public)),
+        str(notes.VerifierKey("", notes.ED25519, LOG.public)),
     ],
 )
 def test_what_is_no_key_is_refused_on_both_sides(text: str) -> None:
@@ -125,7 +127,8 @@ def test_cosignatures_verify_on_both_sides_and_do_not_stand_for_the_log() -> Non
     witness = notes.VerifierKey("witness.example/w1", notes.COSIGNATURE, private.public_key().public_bytes_raw())
     note = LOG.sign(ORIGIN, 7, ROOT)
     line = cosignature(note, witness, private, 1_679_315_147)
-    assert notes.cosignatures(EXAMPLE + line, note, witness) == [line]
+    assert notes.cosignature(EXAMPLE + line, note, witness) == line
+    assert notes.cosignature(EXAMPLE, note, witness) == ""
     theirs = VerifierKey.parse(str(witness))
     checkpoint = open_checkpoint(note + line, [KEY, theirs])
     ((_, _), (kind, time)) = [(each.kind, each.time) for each in checkpoint.signatures]
@@ -133,6 +136,22 @@ def test_cosignatures_verify_on_both_sides_and_do_not_stand_for_the_log() -> Non
     with pytest.raises(NoteError, match="not signed by the key of its log"):
         open_checkpoint(note + line, [theirs])
     with pytest.raises(notes.NoteError):
-        notes.cosignatures(line, LOG.sign(ORIGIN, 8, ROOT), witness)
+        notes.cosignature(line, LOG.sign(ORIGIN, 8, ROOT), witness)
     with pytest.raises(NoteError):
         open_checkpoint(LOG.sign(ORIGIN, 8, ROOT) + line, [KEY, theirs])
+
+
+def test_what_a_sloppy_witness_answers_does_not_spoil_the_note_for_others() -> None:
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+    witness = notes.VerifierKey("witness.example/w1", notes.COSIGNATURE, private.public_key().public_bytes_raw())
+    note = LOG.sign(ORIGIN, 7, ROOT)
+    right = cosignature(note, witness, private, 1_679_315_147)
+    assert right.endswith("==\n")
+    padded = right[:-4] + chr(ord(right[-4]) + 1) + "==\n"  # base64 whose last bits are not 0: the same bytes
+    for answer in (right * 100, padded, right.replace("\n", "\r\n")):
+        kept = notes.cosignature(answer, note, witness)
+        assert len(open_checkpoint(note + kept, [KEY, VerifierKey.parse(str(witness))]).signatures) == 2
+        assert kept == right
+    for time in (0, 253_402_300_800, 2**64 - 1):
+        with pytest.raises(notes.NoteError, match="of no time"):
+            notes.cosignature(cosignature(note, witness, private, time), note, witness)

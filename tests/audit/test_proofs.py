@@ -145,9 +145,21 @@ async def test_statistics_count_a_span(server: Server, caller: Caller, stranger:
         for start, end in (
             ("2020-01-02T00:00:00Z", "2020-01-01T00:00:00Z"),
             ("0001-01-01T00:00:00Z", "2020-01-01T00:00:00Z"),
+            ("", "0001-01-01T00:00:00Z"),
         ):
             wrong = pb.GetAuditStatsRequest()
-            wrong.start_time.FromJsonString(start)
+            if start:
+                wrong.start_time.FromJsonString(start)
             wrong.end_time.FromJsonString(end)
             with pytest.raises(InvalidArgument):
                 await server.servicer.GetAuditStats(wrong, NO_CONTEXT)
+
+
+async def test_statistics_reach_to_the_ends_of_the_calendar(server: Server, caller: Caller) -> None:
+    with calling(caller):
+        for start, end in (("", "0001-01-02T00:00:00Z"), ("9999-06-01T00:00:00Z", "9999-12-31T00:00:00Z")):
+            request = pb.GetAuditStatsRequest()
+            if start:
+                request.start_time.FromJsonString(start)
+            request.end_time.FromJsonString(end)
+            assert (await server.servicer.GetAuditStats(request, NO_CONTEXT)).total == 0

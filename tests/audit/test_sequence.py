@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 import structlog
 from stationmaster_server.audit.model import AuditEntry, Outcome
-from stationmaster_server.audit.sequencer import Sequencer
+from stationmaster_server.audit.sequencer import Sequencer, place
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.identity.model import Caller
@@ -111,6 +111,23 @@ async def test_what_a_server_left_behind_another_one_places(database: Database, 
         await eventually(all_placed(database, 1), seconds=3)
 
 
+async def test_an_event_that_was_deleted_before_it_had_its_place_is_told(database: Database, caller: Caller) -> None:
+    log = AuditLog(database)
+    for _ in range(2):
+        async with database.tenant(caller.tenant) as tx:
+            await log.write(tx, caller, AuditEntry("thing.change", "things/1"))
+    async with database.system() as tx:
+        await tx.execute(
+            "DELETE FROM audit_events WHERE id = (SELECT event_id FROM audit_queue ORDER BY ordinal LIMIT 1)"
+        )
+    with structlog.testing.capture_logs() as logs:
+        for taken in (1, 1, 0):
+            async with database.system() as tx:
+                assert await place(tx, 1) == taken
+    assert [line["events"] for line in logs if "deleted before" in line["event"]] == [1]
+    assert await all_placed(database, 1)()
+
+
 async def test_a_backlog_is_placed_in_batches(database: Database, caller: Caller) -> None:
     async with database.system() as tx:
         await tx.execute(
@@ -131,6 +148,33 @@ async def test_a_backlog_is_placed_in_batches(database: Database, caller: Caller
     finally:
         await sequencer.close()
     await check_trail(database)
+
+
+async def test_what_comes_during_the_last_round_is_placed_before_the_end(database: Database, caller: Caller) -> None:
+    log = AuditLog(database)
+    await log.start()
+
+    async def change() -> None:
+        async with database.tenant(caller.tenant) as tx:
+            await log.write(tx, caller, AuditEntry("thing.change", "things/1"))
+
+    async def in_its_round() -> bool:
+        sql = """SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted
+                 AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database()))"""
+        async with database.system(autocommit=True) as tx:
+            return bool(await tx.fetchval(sql))
+
+    await change()
+    await eventually(all_placed(database, 1))
+    async with database.system() as tx:
+        await tx.fetch("SELECT FROM audit_heads FOR UPDATE")  # where a round ends
+        await change()
+        await eventually(in_its_round)
+        await change()
+        closing = asyncio.create_task(log.close())
+        await asyncio.sleep(0)
+    await closing
+    assert await all_placed(database, 3)()
 
 
 async def test_a_place_is_given_within_a_second(server: Server, caller: Caller) -> None:

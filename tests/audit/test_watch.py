@@ -13,7 +13,6 @@ from stationmaster_server.errors import InvalidArgument, Unavailable
 from stationmaster_server.identity.model import Caller
 
 from tests.audit.conftest import Server, running
-from tests.db.conditions import eventually
 
 LIMIT = 20
 
@@ -31,11 +30,6 @@ async def collect(
             if len(events) >= count:
                 break
     return events
-
-
-async def begun(server: Server) -> bool:
-    """A condition: a watch knows where it begins."""
-    return server.trail.watched == 1
 
 
 async def test_a_watch_replays_and_goes_on_live_on_another_server(
@@ -93,6 +87,16 @@ async def test_an_idle_watch_tells_the_newest_sequence(database: Database, calle
         assert (keepalive.events, keepalive.last_sequence) == ([], 1)
 
 
+async def test_a_watch_of_what_is_new_tells_at_once_where_that_begins(database: Database, caller: Caller) -> None:
+    """So that a client whose stream breaks before anything came goes on from there."""
+    async with running(database, keepalive=timedelta(hours=1)) as server:
+        await server.change(caller)
+        await collect(server, caller, 1)
+        async with asyncio.timeout(LIMIT), aclosing(server.trail.watch(caller, "", None)) as batches:
+            first = await anext(batches)
+    assert (first.events, first.last_sequence) == ([], 1)
+
+
 async def test_a_watch_that_matches_nothing_tells_how_far_it_has_come(database: Database, caller: Caller) -> None:
     """However busy the trail is: silence would be taken for a dead server, and a new start would read it all again."""
     async with running(database, keepalive=timedelta()) as server:
@@ -107,8 +111,8 @@ async def test_a_watch_of_what_is_new_skips_what_was(server: Server, caller: Cal
     await server.change(caller, "thing.old")
     await collect(server, caller, 1)
     async with asyncio.timeout(LIMIT), aclosing(server.trail.watch(caller, "", None)) as batches:
+        assert (await anext(batches)).events == []
         waiting = asyncio.ensure_future(anext(batches))
-        await eventually(lambda: begun(server))
         await server.change(caller, "thing.new")
         seen = [event.action for event in (await waiting).events]
     assert seen == ["thing.new"]

@@ -65,6 +65,20 @@ async def test_witnesses_cosign_what_grew(server: Server, caller: Caller, witnes
     assert verify(await export(server, caller), caller).checkpoint.unknown == ("witness.example/1", "witness.example/2")
 
 
+async def test_a_checkpoint_is_not_told_to_be_signed_when_another_was(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    await fill(server, caller, 3)
+    await publish(server, witnesses)
+    proofs = Proofs(server.database)
+    newest, cosigned = [await proofs.checkpoint(caller, cosigned=each) for each in (False, True)]
+    assert cosigned.signed_at == newest.signed_at is not None
+    await server.change(caller)
+    await signed(server, caller, 4)
+    cosigned = await proofs.checkpoint(caller, cosigned=True)
+    assert (cosigned.size, cosigned.signed_at) == (3, None)
+
+
 async def test_a_witness_that_knows_more_than_we_do_is_believed(
     server: Server, caller: Caller, witnesses: list[Witness]
 ) -> None:
@@ -94,6 +108,49 @@ async def test_a_witness_that_is_down_keeps_nobody_else_from_cosigning_and_is_as
     found = open_checkpoint((await proofs.checkpoint(caller, cosigned=True)).note, keys)
     assert [each.name for each in found.signatures[1:]] == ["witness.example/1", "witness.example/2"]
     assert (await publish(server, witnesses)).cosigned == 0  # there is nothing new
+
+
+async def test_cosignatures_of_a_checkpoint_are_gathered_over_rounds(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    await fill(server, caller, 3)
+    for first, second in ((0, 1), (1, 0)):
+        witnesses[first].down, witnesses[second].down = True, False
+        assert (await publish(server, witnesses)).cosigned == 1
+    note = (await Proofs(server.database).checkpoint(caller, cosigned=True)).note
+    found = open_checkpoint(note, [key_of(caller), *(each.key for each in witnesses)])
+    assert [each.name for each in found.signatures[1:]] == ["witness.example/1", "witness.example/2"]
+
+
+async def test_an_answer_without_end_is_not_read_to_its_end(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    await fill(server, caller, 3)
+    witnesses[0].more = "x" * 100_000
+    publisher = await publish(server, witnesses)
+    assert (publisher.cosigned, publisher.refused) == (1, 1)
+
+
+async def test_who_deletes_nodes_of_a_tree_does_not_keep_checkpoints_from_being_copied(
+    server: Server, caller: Caller, witnesses: list[Witness]
+) -> None:
+    copied: list[str] = []
+
+    class Kept:
+        async def write(self, name: str, note: str) -> str | None:
+            copied.append(name)
+            return None
+
+    await fill(server, caller, 3)
+    await publish(server, witnesses)
+    await server.change(caller)
+    await signed(server, caller, 4)
+    async with server.database.system() as tx:
+        await tx.execute("DELETE FROM audit_tiles")
+    with structlog.testing.capture_logs() as logs:
+        assert (await publish(server, witnesses, Kept())).refused == 2
+    assert any("nodes of the tree are missing" in str(line) for line in logs)
+    assert copied == [f"{caller.tenant.organization_id}/{4:020d}"]
 
 
 async def test_a_trail_that_was_rewritten_and_signed_again_gets_no_cosignature(

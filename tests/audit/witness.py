@@ -19,7 +19,7 @@ TIME = 1_800_000_000
 
 
 class Witness:
-    """`logs`: the keys it trusts. `down`: it answers with an error."""
+    """`logs`: the keys it trusts. `down`: it answers with an error. `more`: what it adds to its answers."""
 
     def __init__(self, name: str, seed: int) -> None:
         self._private = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
@@ -31,6 +31,7 @@ class Witness:
         self.seen: dict[str, tuple[int, bytes]] = {}
         self.answers: list[int] = []
         self.down = False
+        self.more = ""
         self.url = ""
 
     def add_checkpoint(self, body: str) -> tuple[int, str]:
@@ -60,7 +61,7 @@ class Witness:
         with self._lock:
             status, text = (500, "down") if self.down else self.add_checkpoint(body)
             self.answers.append(status)
-            return status, text
+            return status, text + self.more
 
 
 @contextmanager

@@ -80,7 +80,8 @@ async def checkpoint(run: Run, cosigned: Cosigned = False) -> None:
         run.out.json(found)
     else:
         sys.stdout.write(found.note)
-        run.out.note(f"{found.size} events, signed {moment(found.sign_time)}")
+        signed = f", signed {moment(found.sign_time)}" if found.HasField("sign_time") else ""
+        run.out.note(f"{found.size} events{signed}")
 
 
 async def key(run: Run) -> None:
@@ -114,7 +115,7 @@ def verify(
     """Verify an exported bundle with the public key alone: no server is asked. Exit code 1: it does not verify."""
     out = Output(as_json=as_json)
     try:
-        trusted, cosigners = _keys(keys), _keys(witnesses or [])
+        trusted, cosigners = _log_keys(keys), _witness_keys(witnesses or [])
         before = _previous(previous, [*trusted, *cosigners]) if previous else None
         verified = _verify(bundle, [*trusted, *cosigners], before, _time(deleted_until))
         _require(cosigners, verified.checkpoint)
@@ -141,17 +142,36 @@ def _verify(
         raise CommandError(f"{bundle} cannot be read: {error.strerror}") from None
 
 
-def _keys(texts: list[str]) -> list[VerifierKey]:
+def _log_keys(texts: list[str]) -> list[VerifierKey]:
+    keys = [key for text in texts for key in _keys(text, "--key")]
+    # Their file came from the server: it must not bring its own witnesses.
+    for key in keys:
+        if key.is_witness:
+            raise CommandError(f"--key: {key.name} is a witness's key: give it with --witness, if you trust it")
+    return keys
+
+
+def _witness_keys(texts: list[str]) -> list[VerifierKey]:
+    keys = [key for text in texts for key in _keys(text, "--witness")]
+    for key in keys:
+        if not key.is_witness:
+            raise CommandError(f"--witness: {key.name} is a log's key, not a witness's (type cosignature/v1)")
+    return keys
+
+
+def _keys(text: str, option: str) -> list[VerifierKey]:
+    """The key of a text, or those of a file: at least one."""
     from stationmaster_client.transparency import NoteError, VerifierKey
 
-    lines = []
-    for text in texts:
-        file = Path(text)
-        lines += _text(file).splitlines() if "+" not in text or file.is_file() else [text]
+    file = Path(text)
+    lines = _text(file).splitlines() if "+" not in text or file.is_file() else [text]
     try:
-        return [VerifierKey.parse(line) for line in lines if line.strip()]
+        found = [VerifierKey.parse(line) for line in lines if line.strip()]
     except NoteError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(f"{option}: {error}") from None
+    if not found:
+        raise CommandError(f"{option}: there is no key in {text!r}")
+    return found
 
 
 def _previous(file: str, keys: list[VerifierKey]) -> Checkpoint:
@@ -185,8 +205,8 @@ def _time(text: str) -> datetime | None:
 
 
 def _require(witnesses: list[VerifierKey], checkpoint: Checkpoint) -> None:
-    signed = {each.name for each in checkpoint.signatures}
-    lacking = [key.name for key in witnesses if key.name not in signed]
+    signed = {each.key for each in checkpoint.signatures}
+    lacking = [key.name for key in witnesses if key not in signed]
     if lacking:
         raise CommandError(f"no cosignature by {', '.join(lacking)}", ExitCode.UNEXPECTED)
 

@@ -148,10 +148,10 @@ def _leaf(event: dict[str, Any], organization: str) -> bytes:
         if "commitment" in event:
             commitment = _bytes(event["commitment"], 32)
         else:
-            commitment = sha256(_bytes(event["salt"]) + event["body"].encode()).digest()
+            commitment = sha256(_bytes(event["salt"], 32) + event["body"].encode()).digest()
             _check_body(event, organization, where)
         moment: bytes = time.to_bytes(8, "big", signed=True)
-    except (ValueError, AttributeError, TypeError, OverflowError):
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         raise Tampered(f"{where} is malformed") from None
     place: bytes = event["sequence"].to_bytes(8, "big")
     return _LABEL + place + event_id.bytes + moment + commitment
@@ -192,13 +192,13 @@ def _count(values: dict[str, Any], name: str) -> int:
     return value
 
 
-def _bytes(text: object, length: int | None = None) -> bytes:
+def _bytes(text: object, length: int) -> bytes:
     if not isinstance(text, str):
         raise ValueError("no base64")
     try:
         found = b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from None
-    if b64encode(found).decode() != text or (length is not None and len(found) != length):
+    if b64encode(found).decode() != text or len(found) != length:
         raise ValueError("no base64 of the right length")
     return found

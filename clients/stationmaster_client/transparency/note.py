@@ -35,6 +35,11 @@ class VerifierKey:
         """The four bytes that a signature names its key by."""
         return sha256(self.name.encode() + b"\n" + bytes((self.kind,)) + self.public).digest()[:4]
 
+    @property
+    def is_witness(self) -> bool:
+        """Whether it is one that cosigns, not a log's."""
+        return self.kind == COSIGNATURE
+
     @classmethod
     def parse(cls, text: str) -> VerifierKey:
         """A key from its text. Raises NoteError."""
@@ -55,10 +60,19 @@ class VerifierKey:
 class Signature:
     """A signature that verified."""
 
-    name: str
-    kind: int
+    key: VerifierKey
     time: datetime | None
     """When a witness cosigned."""
+
+    @property
+    def name(self) -> str:
+        """Who signed."""
+        return self.key.name
+
+    @property
+    def kind(self) -> int:
+        """How."""
+        return self.key.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +155,7 @@ def _verify(key: VerifierKey, signature: bytes, text: str) -> Signature:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
     except (InvalidSignature, ValueError):
         raise NoteError(f"the signature of {key.name} does not verify") from None
-    return Signature(key.name, key.kind, time)
+    return Signature(key, time)
 
 
 def _decoded(text: str) -> bytes | None:

@@ -143,7 +143,7 @@ class AuditEvent(_message.Message):
     outcome: Global___AuditOutcome.ValueType
     """How it ended."""
     actor: _builtins.str
-    """Who did it: `users/{user}`, `apiKeys/{key}` or `system`."""
+    """Who did it: `users/{user}` or `system`."""
     on_behalf_of: _builtins.str
     """On whose behalf, if not the actor's own."""
     api_key: _builtins.str
@@ -309,7 +309,7 @@ Global___WatchAuditEventsRequest: _TypeAlias = WatchAuditEventsRequest  # noqa: 
 
 @_typing.final
 class WatchAuditEventsResponse(_message.Message):
-    """A batch of audit events. An empty batch is a keepalive."""
+    """A batch of audit events. An empty batch is a keepalive; the first one with `only_new`, which comes at once, tells where that begins."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -424,7 +424,7 @@ class AuditCheckpoint(_message.Message):
     """The checkpoint as a signed note (C2SP tlog-checkpoint), with the cosignatures of witnesses if it has any."""
     @_builtins.property
     def sign_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was signed."""
+        """When it was signed; absent for an earlier one that was cosigned, whose cosignatures have times."""
 
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditKey]:

@@ -76,12 +76,12 @@ async def behind_seconds(tx: Transaction) -> float:
 
 
 class Due(NamedTuple):
-    """A checkpoint to show to witnesses and to copy."""
+    """A checkpoint to show to witnesses and to copy; `cosigned_note` with the cosignatures that it has."""
 
     organization_id: UUID
     size: int
-    root: bytes
     note: str
+    cosigned_note: str
 
 
 async def claim_due(tx: Transaction, every_seconds: float, limit: int) -> list[Due]:
@@ -91,7 +91,7 @@ async def claim_due(tx: Transaction, every_seconds: float, limit: int) -> list[D
     WHERE organization_id IN (
         SELECT organization_id FROM audit_checkpoints WHERE publish_after <= now() AND size > published_size
         ORDER BY publish_after LIMIT $2 FOR UPDATE SKIP LOCKED)
-    RETURNING organization_id, size, root, note
+    RETURNING organization_id, size, note, CASE WHEN cosigned_size = size THEN cosigned_note ELSE '' END
     """
     return [Due(*row) for row in await tx.fetch(sql, every_seconds, limit)]
 

@@ -21,7 +21,7 @@ class Counting:
 
     async def stats(self, caller: Caller, start: datetime, end: datetime) -> AuditStats:
         """The events from `start` up to `end`, by what they have in common. Raises InvalidArgument."""
-        if not start < end <= start + LONGEST:
+        if not timedelta() < end - start <= LONGEST:
             raise InvalidArgument.field("end_time", f"must be after start_time, by {LONGEST.days} days at most")
         async with self._database.tenant(caller.tenant, read=True) as tx:
             return await stats_store.stats(tx, caller.tenant.organization_id, start, end)

@@ -41,6 +41,13 @@ class Exported(NamedTuple):
     last_sequence: int
 
 
+class _Page(NamedTuple):
+    """Lines, each with the sequence that it brings the file up to, and the last sequence that was looked at."""
+
+    lines: list[tuple[int, str]]
+    last_sequence: int
+
+
 class Exporting:
     """Exports an organization's trail, and writes that into it first."""
 
@@ -67,14 +74,14 @@ class Exporting:
         entry = AuditEntry("audit.export", "auditEvents", category=Category.COMPLIANCE, details=details)
         await self._audit.write_alone(caller, entry)
         if form is ExportFormat.BUNDLE:
-            pieces = self._bundle(caller, checkpoint, after)
+            pages = self._bundle(caller, checkpoint, after)
         else:
             render = _json_line if form is ExportFormat.JSON_LINES else _csv_line
             head = [_csv(_COLUMNS)] if form is ExportFormat.CSV else []
             # The last argument is the limit of a page, which an export has not.
-            pieces = self._lines(caller, checkpoint, after, clause.where_sql, clause.args[:-1], head, render)
-        async for piece in pieces:
-            for part in _parts(piece):
+            pages = self._lines(caller, checkpoint, after, clause.where_sql, clause.args[:-1], head, render)
+        async for page in pages:
+            for part in _parts(page):
                 yield part
 
     async def _lines(
@@ -86,15 +93,15 @@ class Exporting:
         args: Sequence[Any],
         head: list[str],
         render: Callable[[int, str], str],
-    ) -> AsyncGenerator[Exported, None]:
-        yield Exported(head, after)
+    ) -> AsyncGenerator[_Page, None]:
+        yield _Page([(after, line) for line in head], after)
         for first in range(after, checkpoint.size, _PAGE):
             last = min(first + _PAGE, checkpoint.size)
             async with self._database.tenant(caller.tenant, read=True) as tx:
                 found = await proof_store.bodies(tx, caller.tenant.organization_id, first, last, where_sql, args)
-            yield Exported([render(sequence, body) for sequence, body in found], last)
+            yield _Page([(sequence, render(sequence, body)) for sequence, body in found], last)
 
-    async def _bundle(self, caller: Caller, checkpoint: Checkpoint, after: int) -> AsyncGenerator[Exported, None]:
+    async def _bundle(self, caller: Caller, checkpoint: Checkpoint, after: int) -> AsyncGenerator[_Page, None]:
         organization_id = caller.tenant.organization_id
         left = [Range(node.number << node.level, (node.number + 1) << node.level) for node in cover(Range(0, after))]
         async with self._database.tenant(caller.tenant, read=True) as tx:
@@ -106,13 +113,13 @@ class Exporting:
             size=checkpoint.size,
             left=[b64encode(each).decode() for each in before],
         )
-        yield Exported([head], after)
+        yield _Page([(after, head)], after)
         for first in range(after, checkpoint.size, _PAGE):
             last = min(first + _PAGE, checkpoint.size)
             async with self._database.tenant(caller.tenant, read=True) as tx:
                 leaves = await proof_store.leaves(tx, organization_id, first, last)
-            yield Exported([_leaf_line(leaf) for leaf in leaves], last)
-        yield Exported([_line(checkpoint=checkpoint.best_note)], checkpoint.size)
+            yield _Page([(leaf.sequence, _leaf_line(leaf)) for leaf in leaves], last)
+        yield _Page([(checkpoint.size, _line(checkpoint=checkpoint.best_note))], checkpoint.size)
 
 
 def _leaf_line(leaf: Leaf) -> str:
@@ -153,15 +160,16 @@ def _csv(cells: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def _parts(piece: Exported) -> Iterator[Exported]:
-    """The piece in messages of a bounded size, none of them empty."""
+def _parts(page: _Page) -> Iterator[Exported]:
+    """The page in messages of a bounded size, none of them empty."""
     lines: list[str] = []
-    characters = 0
-    for line in piece.lines:
+    characters = up_to = 0
+    for sequence, line in page.lines:
         if lines and characters + len(line) > _MESSAGE_CHARACTERS:
-            yield Exported(lines, 0)
+            yield Exported(lines, up_to)
             lines, characters = [], 0
         lines.append(line)
         characters += len(line)
+        up_to = sequence
     if lines:
-        yield Exported(lines, piece.last_sequence)
+        yield Exported(lines, page.last_sequence)

@@ -54,12 +54,15 @@ class LogKey:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A signed tree head; `cosigned_*` are of the newest one that witnesses cosigned (0 and empty: none yet)."""
+    """A signed tree head; `cosigned_*` are of the newest one that witnesses cosigned (0 and empty: none yet).
+
+    `signed_at` is None for one that is not the newest.
+    """
 
     size: int
     root: bytes
     note: str
-    signed_at: datetime
+    signed_at: datetime | None
     cosigned_size: int
     cosigned_note: str
 

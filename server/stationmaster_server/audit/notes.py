@@ -15,6 +15,7 @@ ED25519 = 0x01
 COSIGNATURE = 0x04
 _PUBLIC_BYTES = 32
 _DASH = "\N{EM DASH} "
+_YEAR_10000 = 253_402_300_800  # seconds since 1970
 
 
 class NoteError(ValueError):
@@ -45,6 +46,8 @@ class VerifierKey:
             material = b64decode(encoded, validate=True)
         except (ValueError, binascii.Error):
             raise NoteError(f"{text!r} is no verifier key (name+id+key)") from None
+        if not name or any(character.isspace() for character in name):
+            raise NoteError(f"the name of {text!r} is empty, or has white space")
         if len(material) != 1 + _PUBLIC_BYTES or material[0] not in (ED25519, COSIGNATURE):
             raise NoteError(f"{text!r} is no Ed25519 key")
         key = cls(name, material[0], material[1:])
@@ -86,10 +89,13 @@ def signature_line(key: VerifierKey, signature: bytes) -> str:
     return f"{_DASH}{key.name} {b64encode(key.id + signature).decode()}\n"
 
 
-def cosignatures(answer: str, note: str, key: VerifierKey) -> list[str]:
-    """The lines of a witness's answer that are its cosignatures of this note. Raises NoteError when one is wrong."""
+def cosignature(answer: str, note: str, key: VerifierKey) -> str:
+    """The first line of a witness's answer that is its cosignature of this note; empty: there is none.
+
+    In its one right form, whatever the witness's was: one that readers refuse would spoil the note for all of them.
+    Raises NoteError when it is wrong.
+    """
     text = note[: note.index("\n\n") + 1]
-    lines = []
     for line in answer.splitlines():
         name, _, encoded = line.removeprefix(_DASH).rpartition(" ")
         if not line.startswith(_DASH) or name != key.name:
@@ -98,15 +104,16 @@ def cosignatures(answer: str, note: str, key: VerifierKey) -> list[str]:
             signed = b64decode(encoded, validate=True)
         except (ValueError, binascii.Error):
             raise NoteError(f"the witness {key.name} answered what is no signature") from None
-        if signed[:4] != key.id:
-            continue
-        _check_cosignature(key, signed[4:], text)
-        lines.append(line + "\n")
-    return lines
+        if signed[:4] == key.id:
+            _check_cosignature(key, signed[4:], text)
+            return signature_line(key, signed[4:])
+    return ""
 
 
 def _check_cosignature(key: VerifierKey, signed: bytes, text: str) -> None:
     when = int.from_bytes(signed[:8], "big")
+    if not 0 < when < _YEAR_10000:
+        raise NoteError(f"a cosignature of the witness {key.name} is of no time")
     message = f"cosignature/v1\ntime {when}\n{text}".encode()
     try:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signed[8:], message)

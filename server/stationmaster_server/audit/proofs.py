@@ -91,9 +91,9 @@ async def newest_checkpoint(tx: Transaction, organization_id: UUID, *, cosigned:
         raise _not_cosigned()
     if not cosigned:
         return found
-    # Its root is in its text; the moment is that of the newest one.
-    root = b64decode(found.cosigned_note.split("\n", 3)[2])
-    return replace(found, size=found.cosigned_size, root=root, note=found.cosigned_note)
+    root = b64decode(found.cosigned_note.split("\n", 3)[2])  # kept in its text alone
+    signed_at = found.signed_at if found.cosigned_size == found.size else None
+    return replace(found, size=found.cosigned_size, root=root, note=found.cosigned_note, signed_at=signed_at)
 
 
 async def hashes(tx: Transaction, organization_id: UUID, ranges: Sequence[Range]) -> list[bytes]:

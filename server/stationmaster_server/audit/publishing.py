@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
@@ -15,9 +16,10 @@ import structlog
 from stationmaster_server.audit import checkpoint_store
 from stationmaster_server.audit.checkpoint_store import Due
 from stationmaster_server.audit.merkle import consistency_ranges
-from stationmaster_server.audit.notes import COSIGNATURE, NoteError, VerifierKey, cosignatures, origin_of
+from stationmaster_server.audit.notes import COSIGNATURE, NoteError, VerifierKey, cosignature, origin_of
 from stationmaster_server.audit.proofs import hashes
 from stationmaster_server.db.engine import Database
+from stationmaster_server.resilience.loops import attempt
 
 _log = structlog.get_logger(__name__)
 
@@ -77,14 +79,15 @@ class Publisher:
 
         async def publish(each: Due) -> None:
             async with slots:
-                await self._publish(each)
+                # What nobody foresaw of one organization keeps no other from its turn.
+                await attempt("publish an audit checkpoint", lambda: self._publish(each))
 
         await asyncio.gather(*(publish(each) for each in due))
         return len(due)
 
     async def _publish(self, due: Due) -> None:
-        answers = await asyncio.gather(*(self._ask(witness, due) for witness in self._witnesses))
-        note = due.note + "".join(line for lines in answers for line in lines)
+        answers = await asyncio.gather(*(self._cosignature(witness, due) for witness in self._witnesses))
+        note = due.note + "".join(answers)
         copied = self._copies is None or await self._copy(self._copies, due, note)
         async with self._database.system(autocommit=True) as tx:
             await checkpoint_store.published(tx, due, note, done=copied and all(answers))
@@ -103,42 +106,63 @@ class Publisher:
             )
         return True
 
-    async def _ask(self, witness: Witness, due: Due) -> list[str]:
-        """The witness's cosignatures; none when it gave none, which is logged."""
+    async def _cosignature(self, witness: Witness, due: Due) -> str:
+        """The witness's cosignature: what it gave in a round before, or gives now; empty when it gave none."""
+        given = ""
+        if due.cosigned_note.startswith(due.note):
+            with suppress(NoteError):  # then somebody changed it in the database
+                given = cosignature(due.cosigned_note.removeprefix(due.note), due.note, witness.key)
+        return given or await self._ask(witness, due)
+
+    async def _ask(self, witness: Witness, due: Due) -> str:
+        """The witness's cosignature; empty when it gave none, which is logged."""
         async with self._database.system(autocommit=True) as tx:
             old = await checkpoint_store.witnessed(tx, due.organization_id, witness.key.name)
         try:
-            response = await self._submit(witness, due, old)
-            if response.status_code == httpx2.codes.CONFLICT:  # it knows better what it has seen
-                response = await self._submit(witness, due, int(response.text))
-            if response.status_code != httpx2.codes.OK:
-                raise NoteError(f"it answered {response.status_code}: {response.text[:200]}")
-            lines = cosignatures(response.text[:_LARGEST_ANSWER], due.note, witness.key)
-            if not lines:
+            status, answer = await self._submit(witness, due, old)
+            if status == httpx2.codes.CONFLICT:  # it knows better what it has seen
+                status, answer = await self._submit(witness, due, int(answer))
+            if status != httpx2.codes.OK:
+                raise NoteError(f"it answered {status}: {answer[:200]}")
+            line = cosignature(answer, due.note, witness.key)
+            if not line:
                 raise NoteError("it answered without a cosignature of its key")
-        except (httpx2.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, TimeoutError, ValueError) as error:
             self.refused += 1
             _log.warning(
                 "a witness did not cosign an audit checkpoint; it is asked again",
                 witness=witness.key.name,
                 origin=origin_of(due.organization_id),
                 size=due.size,
-                error=str(error),
+                error=str(error) or type(error).__name__,
             )
-            return []
+            return ""
         self.cosigned += 1
         async with self._database.system(autocommit=True) as tx:
             await checkpoint_store.set_witnessed(tx, due.organization_id, witness.key.name, due.size)
-        return lines
+        return line
 
-    async def _submit(self, witness: Witness, due: Due, old: int) -> httpx2.Response:
+    async def _submit(self, witness: Witness, due: Due, old: int) -> tuple[int, str]:
+        """The status and the text of the witness's answer, as far as an answer goes, and as long as one takes."""
         proof = await self._proof(due.organization_id, old, due.size)
         lines = "".join(f"{b64encode(each).decode()}\n" for each in proof)
-        body = f"old {old}\n{lines}\n{due.note}"
-        return await self._client.post(f"{witness.url}/add-checkpoint", content=body.encode())
+        body = f"old {old}\n{lines}\n{due.note}".encode()
+        found = bytearray()
+        async with (
+            asyncio.timeout(_TIMEOUT.total_seconds()),
+            self._client.stream("POST", f"{witness.url}/add-checkpoint", content=body) as response,
+        ):
+            async for piece in response.aiter_bytes():
+                found += piece
+                if len(found) > _LARGEST_ANSWER:
+                    raise NoteError(f"it answered more than {_LARGEST_ANSWER} bytes")
+        return response.status_code, found.decode(errors="replace")
 
     async def _proof(self, organization_id: UUID, old: int, size: int) -> list[bytes]:
         if old > size:
             raise NoteError(f"it has seen {old} events, and there are {size}: the trail was cut or rolled back")
-        async with self._database.system(autocommit=True) as tx:
-            return await hashes(tx, organization_id, consistency_ranges(old, size))
+        try:
+            async with self._database.system(autocommit=True) as tx:
+                return await hashes(tx, organization_id, consistency_ranges(old, size))
+        except LookupError:
+            raise NoteError("nodes of the tree are missing: the trail was tampered with") from None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import structlog
+
 from stationmaster_server.audit import tree_store
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.resilience.loops import attempt
+
+_log = structlog.get_logger(__name__)
 
 BATCH = 5_000
 _GATHER = timedelta(milliseconds=200)
@@ -45,8 +49,10 @@ class Sequencer:
             await self._task
 
     async def _run(self) -> None:
-        while not self._closing:
-            woken = await self._wait()
+        last = False
+        while not last:
+            last = self._closing  # what came during the round before this one
+            woken = last or await self._wait()
             # If it fails nothing is lost: the queue is in the database, and the next look finds it.
             await attempt("place audit events", self._place_all if woken else self._look_once)
 
@@ -81,4 +87,7 @@ async def place(tx: Transaction, batch_size: int) -> int:
     taken, placed = await tree_store.place(tx, batch_size)
     if placed:
         await tree_store.grow(tx, placed)
+    gone = taken - sum(each.count for each in placed)
+    if gone:
+        _log.error("audit events were deleted before they had their places: somebody changed the trail", events=gone)
     return taken

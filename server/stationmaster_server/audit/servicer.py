@@ -108,6 +108,6 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
     async def GetAuditStats(self, request: pb.GetAuditStatsRequest, context: Context) -> pb.AuditStats:
         """What happened, counted."""
         end = moment(request, "end_time") or datetime.now(UTC)
-        start = moment(request, "start_time") or max(end - _SPAN, _EARLIEST)
+        start = moment(request, "start_time") or end - min(_SPAN, end - _EARLIEST)
         stats = await self._counting.stats(current_caller(), start, end)
         return convert.stats_to_proto(stats, start, end)

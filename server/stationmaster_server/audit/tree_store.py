@@ -47,10 +47,13 @@ WITH taken AS (
         '\\x00'::bytea || $2 || int8send(sequence) || uuid_send(event_id)
         || int8send((extract(epoch FROM created_at) * 1000000)::bigint) || commitment) AS leaf
 )
-SELECT p.organization_id, coalesce(h.last_sequence, 0) AS size, coalesce(h.frontier, '') AS frontier,
-       string_agg(p.leaf, ''::bytea ORDER BY p.sequence) AS leaves, (SELECT count(*) FROM taken) AS taken
-FROM placed p LEFT JOIN audit_heads h USING (organization_id)
-GROUP BY p.organization_id, h.last_sequence, h.frontier
+SELECT organization_id, size, frontier, leaves, queued.taken
+FROM (SELECT count(*) AS taken FROM taken) queued LEFT JOIN (
+    SELECT p.organization_id, coalesce(h.last_sequence, 0) AS size, coalesce(h.frontier, '') AS frontier,
+           string_agg(p.leaf, ''::bytea ORDER BY p.sequence) AS leaves
+    FROM placed p LEFT JOIN audit_heads h USING (organization_id)
+    GROUP BY p.organization_id, h.last_sequence, h.frontier
+) grown ON true
 """
 _GROW = """
 WITH heads AS (
@@ -74,6 +77,11 @@ class Placed:
     tree: Frontier
     leaves: bytes
 
+    @property
+    def count(self) -> int:
+        """How many events that is."""
+        return len(self.leaves) // HASH_BYTES
+
 
 async def lock(tx: Transaction) -> None:
     """Let one server place at a time: another one waits here, and then finds what the first has left."""
@@ -83,8 +91,12 @@ async def lock(tx: Transaction) -> None:
 async def place(tx: Transaction, batch_size: int) -> tuple[int, list[Placed]]:
     """Give the oldest queued events their places; how many were taken, and what each tree is to grow by."""
     rows = await tx.fetch(_PLACE, batch_size, LEAF_LABEL)
-    placed = [Placed(row["organization_id"], Frontier(row["size"], row["frontier"]), row["leaves"]) for row in rows]
-    return (rows[0]["taken"] if rows else 0), placed
+    placed = [
+        Placed(row["organization_id"], Frontier(row["size"], row["frontier"]), row["leaves"])
+        for row in rows
+        if row["leaves"] is not None
+    ]
+    return rows[0]["taken"], placed
 
 
 async def grow(tx: Transaction, placed: Sequence[Placed]) -> None:

@@ -87,7 +87,8 @@ class Watches:
         try:
             at = head if after is None else after
             clock = asyncio.get_running_loop().time
-            silent_until = clock() + self._keepalive
+            # Who begins with what is new is told at once where that is: his stream may break before there is anything.
+            silent_until = clock() + (0 if after is None else self._keepalive)
             while not self._closing:
                 grown = topic.grown
                 events: list[AuditEvent] = []

@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from stationmaster_server.audit import notes
 
+from tests.audit.test_notes import cosignature
 from tests.client.cli.program import Program
 from tests.fixtures.server import RunningServer
 from tests.waiting import until
+
+VECTORS = Path(__file__).parents[3] / "docs" / "vectors"
 
 
 @pytest.fixture
@@ -66,6 +71,39 @@ async def test_a_trail_is_exported_and_verified_offline(stationmaster: Program, 
     tampered = await alone("audit", "verify", "-", "--key", key, stdin=text)
     assert (tampered.code, tampered.out) == (1, "")
     assert "are not those that the checkpoint was signed over" in tampered.err
+
+
+async def test_only_the_witness_that_is_asked_for_counts(tmp_path: Path) -> None:
+    name = "witness.example/w1"
+    right, other = (Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32) for seed in (1, 2))
+    keys = [notes.VerifierKey(name, notes.COSIGNATURE, each.public_key().public_bytes_raw()) for each in (right, other)]
+    *lines, last = (VECTORS / "audit.bundle").read_text().splitlines(keepends=True)
+    note = json.loads(last)["checkpoint"]
+    note += cosignature(note, keys[1], other, 1_800_000_000)
+    bundle, log, with_a_witness, empty = (
+        tmp_path / each for each in ("cosigned.bundle", "log.key", "both.key", "none")
+    )
+    bundle.write_text(
+        "".join([*lines, json.dumps({"checkpoint": note}, ensure_ascii=False, separators=(",", ":"))]) + "\n"
+    )
+    log.write_text((VECTORS / "audit.key").read_text())
+    with_a_witness.write_text(f"{log.read_text()}{keys[1]}\n")
+    empty.write_text("\n")
+    verify = ["audit", "verify", str(bundle), "--deleted-until", "2025-01-01", "--key"]
+    cosigned, another, brought, nobody, itself = await Program(tmp_path / "elsewhere").many(
+        [
+            [*verify, str(log), "--witness", str(keys[1])],
+            [*verify, str(log), "--witness", str(keys[0])],
+            [*verify, str(with_a_witness), "--witness", str(keys[0])],
+            [*verify, str(log), "--witness", str(empty)],
+            [*verify, str(log), "--witness", str(log)],
+        ]
+    )
+    assert (cosigned.code, f"{name} at 2027-01-15" in cosigned.out) == (0, True), cosigned.err
+    assert (another.code, f"no cosignature by {name}" in another.err) == (1, True)
+    assert (brought.code, "give it with --witness" in brought.err) == (2, True)
+    assert (nobody.code, "there is no key in" in nobody.err) == (2, True)
+    assert (itself.code, "is a log's key" in itself.err) == (2, True)
 
 
 async def test_events_are_searched_counted_and_exported(stationmaster: Program) -> None:
