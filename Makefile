@@ -71,6 +71,7 @@ check-contract: setup
 	$(BIN)/python scripts/generate.py --check
 	$(BIN)/python scripts/document_settings.py --check
 	$(BIN)/python scripts/document_kinds.py --check
+	$(BIN)/python scripts/document_errors.py --check
 	$(BIN)/buf lint
 
 format: setup ## rewrite the code in the house format
@@ -81,6 +82,7 @@ generate: setup ## make generated/ from protos/
 	@$(BIN)/python scripts/generate.py
 	@$(BIN)/python scripts/document_settings.py
 	@$(BIN)/python scripts/document_kinds.py
+	@$(BIN)/python scripts/document_errors.py
 
 bench: setup ## measure against the floors and peers; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks

@@ -26,8 +26,10 @@ environment and in the file
 pool_size = 20
 ```
 
-Durations are written `500ms`, `15s`, `10m`, `2h`; yes and no `true` and `false`; sizes in bytes. In the environment a
-list is written `a,b`, or as JSON, as groups are. An unknown or impossible setting stops the start and names itself.
+`stationmaster-server config show` prints what is in effect and where each setting comes from, `config check` what is
+wrong. Durations are written `500ms`, `15s`, `10m`, `2h`; yes and no `true` and `false`; sizes in bytes. In the
+environment a list is written `a,b`, or as JSON, as groups are. An unknown or impossible setting stops the start and
+names itself.
 
 The environment may also hold `DATABASE_URL` (`database.url`), `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL`,
 `OPENAI_API_KEY` and `OPENAI_BASE_URL` (`models.anthropic.api_key` and so on), `CRAWLER_RATE_LIMIT` and

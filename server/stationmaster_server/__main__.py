@@ -1,9 +1,11 @@
-"""`stationmaster-server`: serve, migrate, doctor, keys."""
+"""`stationmaster-server`: serve, migrate, doctor, config, keys."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -11,6 +13,8 @@ import typer
 
 from stationmaster_server.app.loop import run
 from stationmaster_server.config import Settings, StartupError, load
+from stationmaster_server.config.load import load_layers
+from stationmaster_server.config.shown import Shown, shown, to_toml
 from stationmaster_server.errors import StationmasterError
 from stationmaster_server.telemetry import logs
 
@@ -70,6 +74,36 @@ def doctor(config: ConfigOption = None, data_folder: DataFolderOption = None) ->
     raise typer.Exit(0 if healthy else 1)
 
 
+config_cli = typer.Typer(help="The settings: what is in effect, and whether a file can be.", no_args_is_help=True)
+cli.add_typer(config_cli, name="config")
+
+
+@config_cli.command("show")
+def show_config(
+    config: ConfigOption = None,
+    data_folder: DataFolderOption = None,
+    profile: Annotated[str | None, typer.Option(help="development, production or low-resource.")] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what is not by default.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a settings file.")] = False,
+) -> None:
+    """Print the settings in effect as a settings file, with where each comes from. Secrets are masked."""
+    found = _shown(config, _given({"data_folder": data_folder, "profile": profile}))
+    if changed:
+        found = [one for one in found if one.changed]
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], ensure_ascii=False, indent=2))
+    else:
+        typer.echo("\n".join(to_toml(found)).strip())
+
+
+@config_cli.command("check")
+def check_config(config: ConfigOption = None, data_folder: DataFolderOption = None) -> None:
+    """Say whether a server can start with the settings; what is wrong is named, with the exit code 2."""
+    found = _shown(config, _given({"data_folder": data_folder}))
+    profile = next(one.value for one in found if one.name == "profile")
+    typer.echo(f"the settings are fine: profile {profile}, {sum(one.changed for one in found)} changed")
+
+
 keys = typer.Typer(help="API keys of every organization, for whoever has the database.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
 
@@ -106,6 +140,13 @@ def revoke_key(key: str, config: ConfigOption = None, data_folder: DataFolderOpt
     from stationmaster_server.app import commands
 
     _run(commands.revoke_key(settings, key))
+
+
+def _shown(config: Path | None, overrides: dict[str, Any]) -> list[Shown]:
+    try:
+        return shown(*load_layers(config, overrides))
+    except StartupError as error:
+        _fail(error)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

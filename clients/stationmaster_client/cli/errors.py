@@ -39,7 +39,7 @@ class CommandError(Exception):
         self.code = code
 
 
-_CODES = {
+EXIT_CODES = {
     "INVALID_ARGUMENT": ExitCode.USAGE,
     "OUT_OF_RANGE": ExitCode.USAGE,
     "NOT_FOUND": ExitCode.NOT_FOUND,
@@ -53,7 +53,7 @@ _CODES = {
     "DEADLINE_EXCEEDED": ExitCode.DEADLINE,
 }
 
-_HINTS = {
+HINTS = {
     "AGENT_IN_USE": "Terminate its sessions first, or delete it with --force.",
     "ACCESS_NOT_GRANTED": "Its owner can let you: stationmaster credentials grant CREDENTIAL --to users/…",
     "CREDENTIALS_EXPIRED": "Ask for a new key: stationmaster keys create.",
@@ -73,7 +73,7 @@ _COMMANDS = {"ResumeSession": "stationmaster sessions resume", "ForkSession": "s
 
 def exit_code(error: StationmasterError) -> ExitCode:
     """The exit code that a failed call ends the command with."""
-    return _CODES.get(error.code.name, ExitCode.UNEXPECTED)
+    return EXIT_CODES.get(error.code.name, ExitCode.UNEXPECTED)
 
 
 def explain(error: StationmasterError, connection: Connection | None) -> Iterator[str]:
@@ -92,7 +92,7 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
             yield f"  {_with_commands(line)}"
     if error.reason == "CREDENTIALS_MISSING":
         yield f"Set STATIONMASTER_API_KEY, or name a context of {config_file(os.environ)}."
-    elif hint := _HINTS.get(error.reason):
+    elif hint := HINTS.get(error.reason):
         yield hint
     elif error.retry_after is not None:
         yield f"Try again in {error.retry_after.total_seconds():.0f} s."

@@ -287,7 +287,7 @@ class TaskServiceServicer:
     def PreviewSchedule(self, request, context):
         """Returns the next times of a schedule, of a task's or of one that is not stored.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (the task has no schedule).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (NO_SCHEDULE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -370,7 +370,7 @@ class TaskServiceServicer:
     def BackfillTask(self, request, context):
         """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (the task has no schedule), INVALID_ARGUMENT (more than
+        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
         1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

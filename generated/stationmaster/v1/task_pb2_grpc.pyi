@@ -107,7 +107,7 @@ class TaskServiceStub:
     PreviewSchedule: _grpc.UnaryUnaryMultiCallable[_task_pb2.PreviewScheduleRequest, _task_pb2.PreviewScheduleResponse]
     """Returns the next times of a schedule, of a task's or of one that is not stored.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (the task has no schedule).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (NO_SCHEDULE).
     """
     ExecuteTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.ExecuteTaskRequest, _task_pb2.Execution]
     """Submits an execution of a task.
@@ -154,7 +154,7 @@ class TaskServiceStub:
     BackfillTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.BackfillTaskRequest, _task_pb2.BackfillTaskResponse]
     """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (the task has no schedule), INVALID_ARGUMENT (more than
+    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
     1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_task_pb2.GetQueueStatsRequest, _task_pb2.GetQueueStatsResponse]
@@ -241,7 +241,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     PreviewSchedule: _aio.UnaryUnaryMultiCallable[_task_pb2.PreviewScheduleRequest, _task_pb2.PreviewScheduleResponse]  # type: ignore[assignment]
     """Returns the next times of a schedule, of a task's or of one that is not stored.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (the task has no schedule).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (NO_SCHEDULE).
     """
     ExecuteTask: _aio.UnaryUnaryMultiCallable[_task_pb2.ExecuteTaskRequest, _task_pb2.Execution]  # type: ignore[assignment]
     """Submits an execution of a task.
@@ -288,7 +288,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     BackfillTask: _aio.UnaryUnaryMultiCallable[_task_pb2.BackfillTaskRequest, _task_pb2.BackfillTaskResponse]  # type: ignore[assignment]
     """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (the task has no schedule), INVALID_ARGUMENT (more than
+    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
     1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_task_pb2.GetQueueStatsRequest, _task_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
@@ -456,7 +456,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.PreviewScheduleResponse, _abc.Awaitable[_task_pb2.PreviewScheduleResponse]]:
         """Returns the next times of a schedule, of a task's or of one that is not stored.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (the task has no schedule).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: which field of the expression), FAILED_PRECONDITION (NO_SCHEDULE).
         """
 
     @_abc_1.abstractmethod
@@ -557,7 +557,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.BackfillTaskResponse, _abc.Awaitable[_task_pb2.BackfillTaskResponse]]:
         """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (the task has no schedule), INVALID_ARGUMENT (more than
+        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
         1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
         """
 

@@ -7,6 +7,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -49,6 +50,19 @@ _OPEN = ("identity.jwt_issuers", "models.compatible", "models.prices")
 """Settings whose inner names are the user's; what is wrong inside is refused by their types."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Settings from one place; a layer above wins. `names`: what some of them are called there."""
+
+    origin: str
+    values: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def origin_of(self, name: str) -> str:
+        """Where exactly a setting is said."""
+        return self.names.get(name, self.origin)
+
+
 class SettingsError(StartupError):
     """Settings that the server cannot start with; the message names each and says what to write."""
 
@@ -65,16 +79,32 @@ def load(
     `overrides` is nested like the file and wins over everything. Raises SettingsError for a setting that is unknown,
     malformed or impossible with the others.
     """
+    return load_layers(config_file, overrides, environ)[0]
+
+
+def load_layers(
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Settings, list[Layer]]:
+    """As `load`; also where the settings come from, the lowest layer first."""
     environ = os.environ if environ is None else environ
     file_name = config_file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
     from_file = _read_file(file_name) if file_name else {}
     _refuse_unknown(from_file, environ, file_name)
-    given: dict[str, Any] = {}
-    for source in (from_file, _read_plain(environ), _read_environment(environ), overrides or {}):
-        given = _merge(given, source)
-    merged = _merge(_profile_defaults(given.get("profile")), given)
+    layers = [
+        Layer(str(file_name), from_file),
+        Layer("environment", _read_plain(environ), {".".join(path): name for name, path in _PLAIN_VARIABLES.items()}),
+        Layer("environment", _read_environment(environ), {name: _variable(name) for name in _names(Settings)}),
+        Layer("command line", overrides or {}),
+    ]
+    profile = next((layer.values["profile"] for layer in reversed(layers) if layer.values.get("profile")), "")
+    layers.insert(0, Layer(f"profile {profile}", _profile_defaults(profile)))
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer.values)
     try:
-        return Settings.model_validate(merged)
+        return Settings.model_validate(merged), layers
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(error))) from None
 
@@ -134,10 +164,14 @@ def _refuse_unknown(from_file: Mapping[str, Any], environ: Mapping[str, str], fi
             continue
         name = upper.removeprefix(PREFIX).lower().replace("__", ".")
         if not _is_known(name, known) and not any(other.startswith(f"{name}.") for other in known):
-            variables = frozenset(PREFIX + other.upper().replace(".", "__") for other in known)
+            variables = frozenset(_variable(other) for other in known)
             faults.append(f"unknown environment variable {variable}{_near(upper, variables)}")
     if faults:
         raise SettingsError("; ".join(faults))
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper().replace(".", "__")
 
 
 def _is_known(name: str, known: frozenset[str]) -> bool:
@@ -154,9 +188,9 @@ def _near(name: str, known: frozenset[str]) -> str:
 
 
 def _names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _names(field.annotation, f"{prefix}{name}.")
+    for name, entry in model.model_fields.items():
+        if isinstance(entry.annotation, type) and issubclass(entry.annotation, BaseModel):
+            yield from _names(entry.annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 

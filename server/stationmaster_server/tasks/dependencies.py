@@ -14,7 +14,7 @@ from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, NotFound, Reason
 from stationmaster_server.identity.model import AuditEntry
-from stationmaster_server.tasks import dependency_store, store
+from stationmaster_server.tasks import dependency_store, levels, store
 from stationmaster_server.tasks.graph import Verdict, cycle_refused, find_cycle, verdict
 from stationmaster_server.tasks.model import MAX_DEPTH, Dependency, DependencyState, FailurePolicy, task_name
 from stationmaster_server.tasks.service import require_owner
@@ -63,14 +63,15 @@ class Dependencies:
                 return again
             if not validate_only:
                 await dependency_store.lock_graph(tx, organization_id)
-            require_owner(caller, await store.get(tx, organization_id, task_id))
-            await store.get(tx, organization_id, depends_on)
-            cycle = await find_cycle(tx, organization_id, task_id, depends_on)
-            if cycle:
-                raise cycle_refused(cycle)
+            task, _ = await store.get_each(tx, organization_id, [task_id, depends_on])
+            require_owner(caller, task)
             if validate_only:
+                cycle = await find_cycle(tx, organization_id, task_id, depends_on)
+                if cycle:
+                    raise cycle_refused(cycle)
                 tx.audited = True  # nothing is changed
                 return await self._would_be(tx, caller, task_id, depends_on, on_failure)
+            await levels.admit(tx, organization_id, task_id, depends_on)
             await dependency_store.insert(tx, organization_id, task_id, depends_on, on_failure)
             dependency = await self._one(tx, caller, task_id, depends_on)
             details = {"depends_on": task_name(depends_on), "on_failure": on_failure.value}
@@ -90,10 +91,12 @@ class Dependencies:
         async with self._services.database.tenant(tenant) as tx:
             if await recall(tx, tenant, caller.request_key, _Removed) is not None:
                 return
+            await dependency_store.lock_graph(tx, organization_id)
             task = await store.lock(tx, organization_id, task_id)
             if (await store.get(tx, organization_id, depends_on)).user_id != tenant.user_id:
                 require_owner(caller, task)
             await dependency_store.delete(tx, organization_id, task_id, depends_on)
+            await levels.settle(tx, organization_id, task_id)
             await look_again(tx, self._services, caller, task_id)
             details = {"depends_on": task_name(depends_on)}
             await self._services.audit.write(
@@ -137,11 +140,10 @@ class Dependencies:
         return Dependency(task_id, depends_on, on_failure, 1, DependencyState.PENDING, datetime.now(UTC))
 
     async def _one(self, tx: Transaction, caller: Caller, task_id: str, depends_on: str) -> Dependency:
-        edges = await dependency_store.upstream(tx, caller.tenant.organization_id, [task_id])
-        for edge in edges:
-            if edge.depends_on == depends_on:
-                return edge.at(1)
-        raise NotFound("TaskDependency", f"{task_name(task_id)} on {task_name(depends_on)}")
+        edge = await dependency_store.get(tx, caller.tenant.organization_id, task_id, depends_on)
+        if edge is None:
+            raise NotFound("TaskDependency", f"{task_name(task_id)} on {task_name(depends_on)}")
+        return edge.at(1)
 
     async def _reach(
         self, tx: Transaction, caller: Caller, task_id: str, *, up: bool, max_depth: int

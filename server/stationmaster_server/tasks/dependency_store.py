@@ -103,6 +103,13 @@ async def delete(tx: Transaction, organization_id: UUID, task_id: str, depends_o
         raise NotFound("TaskDependency", f"{task_name(task_id)} on {task_name(depends_on)}")
 
 
+async def get(tx: Transaction, organization_id: UUID, task_id: str, depends_on: str) -> Edge | None:
+    """One edge."""
+    sql = _EDGES.format(column="task_id").replace("ORDER BY d.task_id", "AND d.depends_on = $3 ORDER BY d.task_id")
+    rows = await tx.fetch(sql, organization_id, [task_id], depends_on)
+    return _edge(rows[0]) if rows else None
+
+
 async def upstream(tx: Transaction, organization_id: UUID, task_ids: Sequence[str]) -> list[Edge]:
     """What the tasks depend on."""
     rows = await tx.fetch(_EDGES.format(column="task_id"), organization_id, list(task_ids))

@@ -23,7 +23,7 @@ from stationmaster_server.errors import (
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import administers, require_administrator
-from stationmaster_server.tasks import dependency_store, embeddings, execution_store, schedule_store, store
+from stationmaster_server.tasks import dependency_store, embeddings, execution_store, level_store, schedule_store, store
 from stationmaster_server.tasks.model import Task, TaskState, illegal_state, task_name
 from stationmaster_server.tasks.overlap import check_overlap
 from stationmaster_server.tasks.schedules import check as check_schedule
@@ -134,6 +134,7 @@ class Tasks:
             if waiting:
                 raise _in_use(task_id, sorted(edge.task_id for edge in waiting))
             await store.delete(tx, organization_id, task_id)
+            await level_store.delete(tx, organization_id, task_id)
             await self._cancel(tx, organization_id, task, blocked_only=not cancel_executions)
             await self._audit(tx, caller, "task.delete", task)
             await remember(tx, tenant, caller.request_key, _Deleted(task_id))

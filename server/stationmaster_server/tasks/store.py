@@ -76,6 +76,15 @@ async def get_many(tx: Transaction, organization_id: UUID, task_ids: Sequence[st
     return [_task(row) for row in await tx.fetch(sql, organization_id, list(task_ids))]
 
 
+async def get_each(tx: Transaction, organization_id: UUID, task_ids: Sequence[str]) -> list[Task]:
+    """Tasks, in this order. Raises NotFound for the first that is not there."""
+    found = {task.task_id: task for task in await get_many(tx, organization_id, task_ids)}
+    for task_id in task_ids:
+        if task_id not in found:
+            raise NotFound("Task", task_name(task_id))
+    return [found[task_id] for task_id in task_ids]
+
+
 async def lock(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
     """One task, that nobody else changes until this transaction ends. Raises NotFound."""
     return _found(await tx.fetchrow(f"{_ONE} FOR NO KEY UPDATE", organization_id, task_id), task_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Computed, Index, Text, Uuid, text
+from sqlalchemy import BigInteger, Boolean, Column, Computed, Index, SmallInteger, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TSVECTOR
 
 from stationmaster_server.db.schema import tenant_table, timestamp
@@ -64,6 +64,14 @@ task_dependencies = tenant_table(
 )
 # What depends on a task.
 Index(None, task_dependencies.c.organization_id, task_dependencies.c.depends_on)
+
+# The longest chain that a task depends on, which decides whether an edge can close a cycle. Not with the task: whoever
+# changes the graph waits for nobody who holds a task.
+task_levels = tenant_table(
+    "task_levels",
+    Column("task_id", Text, primary_key=True),
+    Column("level", SmallInteger, nullable=False),
+)
 
 # What is known of an execution when it is submitted, and what is found out on the way. `template`: its payload is to
 # be filled in when it begins.

@@ -653,6 +653,13 @@ CREATE TABLE task_dependencies (
 
 CREATE INDEX task_dependencies_organization_id_depends_on_idx ON task_dependencies (organization_id, depends_on);
 
+CREATE TABLE task_levels (
+    organization_id UUID NOT NULL,
+    task_id TEXT NOT NULL,
+    level SMALLINT NOT NULL,
+    CONSTRAINT task_levels_pkey PRIMARY KEY (organization_id, task_id)
+);
+
 CREATE TABLE tasks (
     organization_id UUID NOT NULL,
     task_id TEXT NOT NULL,
@@ -1378,6 +1385,16 @@ ALTER TABLE task_dependencies ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON task_dependencies TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON task_dependencies TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_levels TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_levels TO stationmaster_app;
+
+ALTER TABLE task_levels ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON task_levels TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON task_levels TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON tasks TO stationmaster_system;
 
