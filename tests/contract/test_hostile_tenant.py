@@ -55,6 +55,8 @@ async def test_what_is_somebody_elses_and_what_does_not_exist_answer_alike(mallo
     wrong = []
     for method in descriptors.methods():
         for path in name_fields(method.request):
+            if type_of(method, path) == "stationmaster.dev/BackgroundService":
+                continue
             theirs = victim.names[type_of(method, path)]
             answers = []
             for name in (theirs, _nobodys(theirs)):

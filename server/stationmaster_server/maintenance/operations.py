@@ -60,8 +60,9 @@ class Operations:
             if again is not None:
                 return again
             item = await self._queue.submit(tx, work)
-            details = {"operation": operation, "id": str(item.item_id)}
-            entry = AuditEntry("operation.trigger", service_name(service_id), category=Category.SYSTEM, details=details)
+            details = {"service": service_name(service_id), "operation": operation}
+            name = f"operations/{item.item_id}"
+            entry = AuditEntry("operation.trigger", name, category=Category.SYSTEM, details=details)
             await self._audit.write(tx, caller, entry)
             made = await operation_store.get(tx, tenant.organization_id, tenant.user_id, item.item_id)
             if made is None:
