@@ -28,7 +28,7 @@ from tests.fixtures.server import HealthStub, RunningServer, running, server_set
 from tests.rpc.served import reason_of
 from tests.waiting import until
 
-ROOMS = ("Session", "Agent", "Identity", "Audit", "Mcp", "Storage", "Prompt", "Task", "Credential")
+ROOMS = ("Session", "Agent", "Identity", "Audit", "Mcp", "Storage", "Prompt", "Task", "Credential", "Maintenance")
 SERVICES = {f"stationmaster.v1.{name}Service" for name in ROOMS}
 
 

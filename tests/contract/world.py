@@ -26,6 +26,8 @@ from stationmaster.v1 import (
     credential_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
+    maintenance_pb2,
+    maintenance_pb2_grpc,
     mcp_pb2,
     mcp_pb2_grpc,
     prompt_pb2,
@@ -166,6 +168,14 @@ async def furnish(caller: Caller, database_url: str) -> None:
     await _furnish_tasks(caller)
     await _furnish_credentials(caller)
     await _furnish_prompts(caller)
+    names["stationmaster.dev/BackgroundService"] = "backgroundServices/task-embedding"
+    maintenance: Any = caller.stub(maintenance_pb2_grpc.MaintenanceServiceStub)
+    triggered = maintenance_pb2.TriggerOperationRequest(
+        service=names["stationmaster.dev/BackgroundService"], operation="embed-task"
+    )
+    triggered.arguments.update({"task": names["stationmaster.dev/Task"]})
+    operation = await maintenance.TriggerOperation(triggered, metadata=caller.metadata)
+    names["stationmaster.dev/Operation"] = operation.name
     tenant = Tenant(*(UUID(name.rpartition("/")[2]) for name in (me.organization.name, me.user.name)))
     names["stationmaster.dev/Report"] = report_name((await deposit_at(database_url, tenant)).id)
     audit: Any = caller.stub(audit_pb2_grpc.AuditServiceStub)

@@ -117,6 +117,7 @@ async def test_what_is_not_there_is_told_by_its_name(owner: Caller) -> None:
             request = smallest(method.request, owner.names)
             good = owner.names[type_of(method, path)]
             name = "/".join(ID if part.count("-") == 4 else part for part in good.split("/"))
+            name = f"{name}-of-nobody" if name.startswith("backgroundServices/") else name
             put(request, path, name.replace("agent-", "nobody-"))
             refusal = await refused(owner.call(method, request))
             named = refusal.code == "NOT_FOUND" and refusal.details["ResourceInfo"].resource_name in refusal.message

@@ -18,7 +18,18 @@ SESSIONS = "stationmaster.v1.SessionService"
 SERVICES = {
     *(
         f"stationmaster.v1.{name}Service"
-        for name in ("Agent", "Audit", "Credential", "Identity", "Mcp", "Prompt", "Session", "Storage", "Task")
+        for name in (
+            "Agent",
+            "Audit",
+            "Credential",
+            "Identity",
+            "Maintenance",
+            "Mcp",
+            "Prompt",
+            "Session",
+            "Storage",
+            "Task",
+        )
     ),
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import cycle
 from typing import Any
 
 from google.protobuf.message import Message
-from stationmaster.v1 import agent_pb2, credential_pb2, identity_pb2, mcp_pb2, prompt_pb2, session_pb2, task_pb2
+from stationmaster.v1 import (
+    agent_pb2,
+    credential_pb2,
+    identity_pb2,
+    maintenance_pb2,
+    mcp_pb2,
+    prompt_pb2,
+    session_pb2,
+    task_pb2,
+)
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, behaviors, message_type, name_fields, reference
@@ -68,6 +79,8 @@ def value_at(message: Any, path: str) -> str:
 
 def nobodys(name: str) -> str:
     """A name of the same form that nobody has."""
+    if name.startswith("backgroundServices/"):
+        return f"{name}-of-nobody"
     parts = name.split("/")
     return "/".join(str(uuid.uuid4()) if part.count("-") == 4 else part.replace("agent-", "nobody-") for part in parts)
 
@@ -196,6 +209,22 @@ async def _experiment(caller: Caller) -> str:
     return str((await invoke(caller, "CreateExperiment", request)).name)
 
 
+# One after the other, so that no two requests are alike; none that another test waits for.
+_SERVICES = cycle(("transcript-cleanup", "prompt-figures-cleanup", "crawl-cleanup", "mcp-session-cleanup"))
+
+
+async def _background_service(caller: Caller) -> str:
+    return f"backgroundServices/{next(_SERVICES)}"
+
+
+async def _operation(caller: Caller) -> str:
+    request = maintenance_pb2.TriggerOperationRequest(
+        service="backgroundServices/task-embedding", operation="embed-task"
+    )
+    request.arguments.update({"task": await _task(caller)})
+    return str((await invoke(caller, "TriggerOperation", request)).name)
+
+
 _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Session": make_session,
     "stationmaster.dev/Turn": _turn,
@@ -216,6 +245,8 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Prompt": _stored_prompt,
     "stationmaster.dev/PromptCustomization": _customization,
     "stationmaster.dev/Experiment": _experiment,
+    "stationmaster.dev/BackgroundService": _background_service,
+    "stationmaster.dev/Operation": _operation,
 }
 
 
@@ -328,8 +359,18 @@ async def _action(caller: Caller, request: Any) -> None:
     request.resource = unique("thing")
 
 
+async def _run(caller: Caller, request: Any) -> None:
+    request.operation = "run"
+
+
+async def _max_failures(caller: Caller, request: Any) -> None:
+    request.background_service.max_failures = random.randint(1, 900)
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "RecordEvent": _action,
+    "TriggerOperation": _run,
+    "UpdateBackgroundService": _max_failures,
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
     "SetQuota": _limit,

@@ -47,7 +47,7 @@ class Steered:
             job.log(payload.text)
         for line in range(1, payload.lines + 1):
             job.log(f"line {line}")
-            await asyncio.sleep(0)
+            await (job.drain() if line % 500 == 0 else asyncio.sleep(0))
         for step in range(payload.steps):
             job.progress((step + 1) / payload.steps, f"step {step + 1}", {"steps": step + 1})
         if self.handed_back[job.execution_id] < payload.later:

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 from stationmaster_server.app.ground import Ground
-from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.audit.checkpoints import Signer
 from stationmaster_server.audit.counting import Counting
 from stationmaster_server.audit.exporting import Exporting
@@ -21,6 +20,8 @@ from stationmaster_server.audit.service import AuditTrail
 from stationmaster_server.audit.servicer import AuditServicer
 from stationmaster_server.config import Settings, SettingsError
 from stationmaster_server.config.audit import AuditSettings
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
 
 KEY_FILE = "audit.keys"
 
@@ -43,7 +44,8 @@ async def build_audit(stack: AsyncExitStack, on: Ground) -> AuditServicer:
     keep = {category: kept for category, kept in _kept(settings).items() if kept is not None}
     retention = Retention(database, keep)
     if keep:
-        on.chores.add(Chore("forget old audit events", timedelta(hours=6), retention.run))
+        what = "Deletes what old audit events said, as `audit.keep_…` say; their places in the tree stay."
+        on.background.add(Routine("audit-retention", what, timedelta(hours=6), retention.run, scope=Scope.ONE_SERVER))
     return AuditServicer(
         trail,
         Recording(database, on.gate.audit),
@@ -72,7 +74,8 @@ def _publish(stack: AsyncExitStack, on: Ground) -> None:
         return
     publisher = Publisher(on.database, witnesses, copies, every=settings.publish_interval)
     stack.push_async_callback(publisher.close)
-    on.chores.add(Chore("publish audit checkpoints", settings.publish_interval, publisher.run))
+    what = "Shows checkpoints to witnesses, and copies them."
+    on.background.add(Routine("audit-publishing", what, settings.publish_interval, publisher.run))
     on.metrics.read(
         "audit_cosignatures",
         "Checkpoints that witnesses cosigned for this server, or did not.",

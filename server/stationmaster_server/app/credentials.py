@@ -12,7 +12,6 @@ from uuid import UUID
 
 from stationmaster_server.agents import store as agents
 from stationmaster_server.app.ground import Ground
-from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.config import Settings
 from stationmaster_server.config.credentials import CredentialSettings, allowed_variables
 from stationmaster_server.credentials import key_store
@@ -35,6 +34,8 @@ from stationmaster_server.credentials.servicer import CredentialServicer
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.credentials.versions import Versions
 from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.rpc.health import HealthBoard
 
 KEY = "encryption key"
@@ -67,9 +68,8 @@ async def build_credentials(stack: AsyncExitStack, on: Ground) -> CredentialRoom
     access = Access(database, audit, keyring, variables)
     expiry = Expiry(database, audit, announce_before=settings.announce_before)
     importing = Importing(database, audit, keyring, credentials, versions, variables)
-    on.chores.add(Chore("look at the encryption keys", timedelta(seconds=15), watch.look))
-    on.chores.add(Chore("wrap credentials anew", timedelta(seconds=15), rewrapper.run))
-    on.chores.add(Chore("tell of credentials that expire", timedelta(seconds=30), expiry.run))
+    for routine in _routines(watch, rewrapper, expiry):
+        on.background.add(routine)
     counts = expiry.counters
     on.metrics.read(
         "credentials_rewrapped", "Versions wrapped anew by this server.", lambda: float(rewrapper.rewrapped), total=True
@@ -84,6 +84,15 @@ async def build_credentials(stack: AsyncExitStack, on: Ground) -> CredentialRoom
     grants = Grants(database, audit, _agent_exists)
     servicer = CredentialServicer(credentials, versions, access, grants, keys, importing, on.tokens)
     return CredentialRoom(servicer, Using(access))
+
+
+def _routines(watch: _KeyWatch, rewrapper: Rewrapper, expiry: Expiry) -> Iterator[Routine]:
+    what = "Looks whether this server has the encryption keys; without them CredentialService is not served."
+    yield Routine("encryption-key-check", what, timedelta(seconds=15), watch.look)
+    what = "Wraps credentials by the newest encryption key, while that is being changed."
+    yield Routine("key-rewrap", what, timedelta(seconds=15), rewrapper.run)
+    what = "Announces credentials that expire soon, tells of those that have, and purges those that were deleted."
+    yield Routine("credential-expiry", what, timedelta(seconds=30), expiry.run, scope=Scope.ONE_SERVER)
 
 
 def key_providers(settings: Settings) -> Iterator[KeyProvider]:

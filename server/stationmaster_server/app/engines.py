@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog, LogSettings
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.queue import WorkQueue
 from stationmaster_server.work.retention import BATCH, forget_ended
@@ -46,8 +47,8 @@ def build_worker(
     return Worker(database, engines.queue, handlers, limits, listener=listener)
 
 
-def forgetting(database: Database, keep: timedelta, needed: str) -> Chore:
-    """The chore that forgets work which ended longer ago than `keep`; `needed`: which stays, as of `forget_ended`."""
+def forgetting(database: Database, keep: timedelta, needed: str) -> Routine:
+    """The service that forgets work which ended longer ago than `keep`; `needed`: which stays, as of `forget_ended`."""
 
     async def forget() -> None:
         deleted = BATCH
@@ -55,4 +56,5 @@ def forgetting(database: Database, keep: timedelta, needed: str) -> Chore:
             async with database.system() as tx:
                 deleted = await forget_ended(tx, keep, needed=needed)
 
-    return Chore("forget ended work", timedelta(hours=1), forget)
+    what = "Forgets items of work that ended longer ago than `work.keep_ended`."
+    return Routine("work-cleanup", what, timedelta(hours=1), forget, scope=Scope.ONE_SERVER)

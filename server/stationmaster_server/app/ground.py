@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from stationmaster_server.app.engines import Engines
-from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
+from stationmaster_server.maintenance.registry import Registry
+from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.telemetry.metrics import Metrics
@@ -29,7 +30,8 @@ class Ground:
     engines: Engines
     pools: Pools
     tokens: PageTokens
-    chores: Housekeeping
+    background: Registry
+    outbound: Outbound
     metrics: Metrics
     board: HealthBoard
     clock: Callable[[], datetime] | None

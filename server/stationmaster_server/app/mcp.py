@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.mcp_builtin import build_builtin
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.db.engine import Database
 from stationmaster_server.identity.policies import denied
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
+from stationmaster_server.maintenance.registry import Registry as Services
 from stationmaster_server.mcp.admission import Admission
 from stationmaster_server.mcp.calling import McpCalls
 from stationmaster_server.mcp.connections import Connections
@@ -43,7 +46,7 @@ def build_mcp(
     gate: Gate,
     outbound: Outbound,
     tokens: PageTokens,
-    chores: Housekeeping,
+    background: Services,
     metrics: Metrics,
     board: HealthBoard,
     using: Using,
@@ -67,12 +70,21 @@ def build_mcp(
     admission = Admission(configured.stdio_commands, outbound)
     servers = McpServers(database, gate.audit, registry, connections, admission, resolving)
     calls = McpCalls(database, gate.audit, registry, sessions, connections, denied)
-    chores.add(Chore("close idle MCP connections", timedelta(seconds=30), connections.evict_idle))
-    chores.add(Chore("close idle MCP sessions", timedelta(seconds=15), sessions.close_idle))
-    chores.add(Chore("end closed MCP sessions", timedelta(seconds=10), sessions.end_closed))
-    chores.add(Chore("forget closed MCP sessions", timedelta(hours=1), sessions.forget_closed))
+    for routine in _routines(connections, sessions):
+        background.add(routine)
     _measure(metrics, connections)
     return Mcp(McpServicer(servers, sessions, calls, tokens), registry, connections)
+
+
+def _routines(connections: Connections, sessions: McpSessions) -> Iterator[Routine]:
+    what = "Closes connections to MCP servers that are idle."
+    yield Routine("mcp-connection-eviction", what, timedelta(seconds=30), connections.evict_idle)
+    what = "Closes MCP sessions that nobody has used for their idle timeout."
+    yield Routine("mcp-session-expiry", what, timedelta(seconds=15), sessions.close_idle)
+    what = "Ends the connections of MCP sessions that were closed on another server."
+    yield Routine("mcp-session-ending", what, timedelta(seconds=10), sessions.end_closed)
+    what = "Forgets MCP sessions that were closed some time ago."
+    yield Routine("mcp-session-cleanup", what, timedelta(hours=1), sessions.forget_closed, scope=Scope.ONE_SERVER)
 
 
 def _measure(metrics: Metrics, connections: Connections) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from stationmaster_server.app.ground import Ground
-from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.db.engine import Database
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.prompts import figure_store
 from stationmaster_server.prompts.analytics import Analytics
 from stationmaster_server.prompts.checking import Checking
@@ -57,7 +58,7 @@ def build_prompts(stack: AsyncExitStack, on: Ground) -> Prompts:
         Outcomes(database, audit),
         Analytics(database, recorder),
     )
-    on.chores.add(_forgetting(database, on.settings.prompts.keep_figures))
+    on.background.add(_forgetting(database, on.settings.prompts.keep_figures))
     text = "Renders of prompts, by how they ended."
     on.metrics.read("prompt_renders", text, lambda: recorder.renders, label="outcome", total=True)
     lost = "Exposures of experiments that were not written: the database was away too long, or cannot store them."
@@ -67,8 +68,8 @@ def build_prompts(stack: AsyncExitStack, on: Ground) -> Prompts:
     return Prompts(PromptServicer(services, on.tokens), rendering, recorder)
 
 
-def _forgetting(database: Database, keep: timedelta) -> Chore:
-    """The chore that forgets figures which are older than `keep`, and those of prompts that are gone."""
+def _forgetting(database: Database, keep: timedelta) -> Routine:
+    """The service that forgets figures which are older than `keep`, and those of prompts that are gone."""
 
     async def forget() -> None:
         more = True
@@ -76,4 +77,5 @@ def _forgetting(database: Database, keep: timedelta) -> Chore:
             async with database.system() as tx:
                 more = await figure_store.forget(tx, keep)
 
-    return Chore("forget old figures of prompts", timedelta(hours=1), forget)
+    what = "Forgets figures of prompts that are older than `prompts.keep_figures`, and of prompts that are gone."
+    return Routine("prompt-figures-cleanup", what, timedelta(hours=1), forget, scope=Scope.ONE_SERVER)

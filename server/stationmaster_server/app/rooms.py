@@ -21,7 +21,6 @@ from stationmaster_server.identity.keys import ApiKeys
 from stationmaster_server.identity.quota_settings import QuotaSettings
 from stationmaster_server.identity.service import IdentityService
 from stationmaster_server.identity.servicer import IdentityServicer
-from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.work.run import Handler
 
@@ -29,7 +28,7 @@ from stationmaster_server.work.run import Handler
 async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
     """Build every room and add its servicer; return the handlers of the rooms' work, by kind."""
     database, gate, tokens = on.database, on.gate, on.tokens
-    outbound = Outbound(on.settings.outbound.allow)
+    outbound = on.outbound
     identity = IdentityServicer(
         IdentityService(database, gate.audit, gate.quotas, outbound),
         ApiKeys(database, gate.audit),
@@ -38,11 +37,11 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     )
     on.listener.add(key_store.CHANNEL, server.callers_changed)  # after the gate, which forgets what it knew
     audit = await build_audit(stack, on)
-    storage = build_storage(on.settings.storage, database, gate, tokens, on.chores)
+    storage = build_storage(on.settings.storage, database, gate, tokens, on.background)
     credentials = await build_credentials(stack, on)
     prompts = build_prompts(stack, on)
     mcp = build_mcp(
-        stack, on.settings, database, gate, outbound, tokens, on.chores, on.metrics, on.board, credentials.using
+        stack, on.settings, database, gate, outbound, tokens, on.background, on.metrics, on.board, credentials.using
     )
     agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics, credentials.using)
     warm_up(stack, on.settings.models, agents)
@@ -53,7 +52,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
         on.engines,
         agents,
         tokens,
-        on.chores,
+        on.background,
         outbound,
         Instructions(prompts.rendering, prompts.recorder),
         lambda: server.draining,

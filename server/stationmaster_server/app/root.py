@@ -17,9 +17,9 @@ from stationmaster_server.app.admin import AdminServer
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.engines import build_engines, build_worker
 from stationmaster_server.app.ground import Ground
-from stationmaster_server.app.housekeeping import Housekeeping
 from stationmaster_server.app.identity import build_gate
 from stationmaster_server.app.local import claim_ports, make_data_folder, published
+from stationmaster_server.app.maintenance import build_maintenance, build_registry
 from stationmaster_server.app.pools import build_pools
 from stationmaster_server.app.rooms import add_rooms
 from stationmaster_server.app.transport import build_chain
@@ -29,6 +29,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.identity.bootstrap import KEY_FILE
 from stationmaster_server.identity.installation import shared_secret
+from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.telemetry import tracing
@@ -50,6 +51,7 @@ class App:
         self._clock = clock
         self.board = HealthBoard()
         self.metrics = Metrics()
+        self._monitor = ResourceMonitor(self.metrics, settings.telemetry.monitor_interval)
         self.port = 0
         """Where it serves calls, once entered."""
         self.admin_port = 0
@@ -105,15 +107,27 @@ class App:
         engines = await build_engines(stack, settings, database, listener)
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
-        chores = Housekeeping(database)
+        outbound = Outbound(settings.outbound.allow)
+        background = build_registry(stack, settings, database, listener, self.metrics, self._monitor, outbound)
         ground = Ground(
-            settings, database, listener, gate, engines, pools, tokens, chores, self.metrics, self.board, self._clock
+            settings,
+            database,
+            listener,
+            gate,
+            engines,
+            pools,
+            tokens,
+            background,
+            outbound,
+            self.metrics,
+            self.board,
+            self._clock,
         )
-        handlers = await add_rooms(stack, server, ground)
+        handlers = await add_rooms(stack, server, ground) | build_maintenance(server, ground)
         worker = build_worker(settings, database, listener, engines, handlers)
         await listener.start()
         stack.push_async_callback(listener.stop)
-        await stack.enter_async_context(chores)
+        await stack.enter_async_context(background)
         await self._watch(stack, database)
         worker.start()
         stack.push_async_callback(self._stop_serving, server, worker)
@@ -134,7 +148,7 @@ class App:
         self.board.require(DATABASE)
         watchdog = await stack.enter_async_context(Watchdog(database, self.board))
         self.metrics.read("database_answer_seconds", "How long the last ping took.", lambda: watchdog.answer_seconds)
-        await stack.enter_async_context(ResourceMonitor(self.metrics, self.settings.telemetry.monitor_interval))
+        await stack.enter_async_context(self._monitor)
         admin = await stack.enter_async_context(AdminServer(self.settings.admin, self.metrics, self.board))
         self.admin_port = admin.port
 

@@ -10,10 +10,12 @@ from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 from stationmaster_server.app.agents import Agents
 from stationmaster_server.app.engines import Engines, forgetting
-from stationmaster_server.app.housekeeping import Chore, Housekeeping
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
+from stationmaster_server.maintenance.registry import Registry
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.sessions import permission_webhook, sweep_store
 from stationmaster_server.sessions.abandoned import AbandonedTurns
@@ -52,7 +54,7 @@ def build_sessions(
     engines: Engines,
     agents: Agents,
     tokens: PageTokens,
-    chores: Housekeeping,
+    background: Registry,
     outbound: Outbound,
     instructions: Instructions,
     stopping: Callable[[], bool],
@@ -65,14 +67,21 @@ def build_sessions(
     service = SessionService(services, turns, agents.service, workspaces, agents.close_session)
     runner = TurnRunner(services, agents.runtimes, agents.prices, workspaces.open)
     idle = IdleSessions(services, default_timeout=settings.sessions.idle_timeout)
-    chores.add(Chore("expire permission requests", timedelta(seconds=1), permissions.expire_due))
-    chores.add(Chore("end abandoned turns", timedelta(seconds=5), AbandonedTurns(services).end_all))
-    chores.add(forgetting(database, settings.work.keep_ended, sweep_store.NEEDED_WORK))
-    chores.add(Chore("pause idle sessions", timedelta(seconds=30), idle.pause_idle))
-    chores.add(Chore("evict idle model clients", timedelta(minutes=1), agents.runtime.evict_idle))
+    what = "Ends permission requests that nobody answered in time."
+    background.add(Routine("permission-expiry", what, timedelta(seconds=1), permissions.expire_due))
+    what = "Ends turns that no server will ever end."
+    background.add(Routine("turn-recovery", what, timedelta(seconds=5), AbandonedTurns(services).end_all))
+    background.add(forgetting(database, settings.work.keep_ended, sweep_store.NEEDED_WORK))
+    what = "Pauses sessions that nobody has used for their idle timeout."
+    background.add(Routine("session-cleanup", what, timedelta(seconds=30), idle.pause_idle, scope=Scope.ONE_SERVER))
+    what = "Closes clients of models that no turn has used for a while."
+    background.add(Routine("model-client-eviction", what, timedelta(minutes=1), agents.runtime.evict_idle))
     if agents.claude is not None:
-        chores.add(Chore("end idle Claude processes", timedelta(seconds=10), _ending(database, agents.claude)))
-    chores.add(Chore("forget transcripts", timedelta(minutes=10), _forgetting(database)))
+        what = "Ends processes of the Claude runtime that are idle, or whose session has ended."
+        background.add(Routine("executor-eviction", what, timedelta(seconds=10), _ending(database, agents.claude)))
+    what = "Forgets the Claude runtime's transcripts of sessions that have ended; their messages stay."
+    forget = _forgetting(database)
+    background.add(Routine("transcript-cleanup", what, timedelta(minutes=10), forget, scope=Scope.ONE_SERVER))
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
     servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
     webhooks = permission_webhook.PermissionWebhooks(database, outbound)
@@ -81,7 +90,7 @@ def build_sessions(
 
 
 def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable[None]]:
-    """The chore that ends processes which no turn has used for a while, or whose session ended on another server."""
+    """What ends processes which no turn has used for a while, or whose session ended on another server."""
 
     async def end() -> None:
         await claude.evict_idle()
@@ -95,7 +104,7 @@ def _ending(database: Database, claude: ClaudeRuntime) -> Callable[[], Awaitable
 
 
 def _forgetting(database: Database) -> Callable[[], Awaitable[None]]:
-    """The chore that forgets the transcripts of sessions that have ended: their messages stay."""
+    """What forgets the transcripts of sessions that have ended: their messages stay."""
 
     async def forget() -> None:
         forgotten = _BATCH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,13 +10,16 @@ from typing import Any
 
 from stationmaster_server.agents.service import AgentService
 from stationmaster_server.app.ground import Ground
-from stationmaster_server.app.housekeeping import Chore
 from stationmaster_server.app.prompts import Prompts
 from stationmaster_server.app.sessions import WORKSPACES, Sessions
 from stationmaster_server.app.storage import Storage
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
+from stationmaster_server.maintenance.services.cycles import DependencyCycles
+from stationmaster_server.maintenance.services.embedding import TaskEmbedding
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.tasks import embeddings, reporting
 from stationmaster_server.tasks.cleanup.forgetting import Tools, forget_ended
@@ -98,11 +102,10 @@ def build_tasks(
     follow_up = FollowUp(services)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
-    on.chores.add(Chore("forget old crawls", timedelta(hours=1), lambda: forget_old(database, crawler.keep_pages)))
-    keep = on.settings.tasks.keep_executions
-    on.chores.add(Chore("forget ended executions", timedelta(hours=1), lambda: forget_ended(tools, keep)))
-    on.chores.add(Chore("forget unfinished documents", timedelta(hours=1), lambda: forget_unfinished(database)))
-    on.chores.add(Chore("embed tasks", timedelta(minutes=1), lambda: embeddings.embed_rest(services)))
+    for routine in _routines(on, services, tools):
+        on.background.add(routine)
+    for service in (TaskEmbedding(services), DependencyCycles(database, on.pools.cpu)):
+        on.background.add(service)
     _fire_schedules(on, services)
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
@@ -125,9 +128,21 @@ def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> Process
     return ProcessKind(sources, Library(on.database, on.gate.audit), embedder, on.pools, settings)
 
 
+def _routines(on: Ground, services: TaskServices, tools: Tools) -> Iterator[Routine]:
+    database, one, hour = on.database, Scope.ONE_SERVER, timedelta(hours=1)
+    pages, executions = on.settings.crawl.keep_pages, on.settings.tasks.keep_executions
+    what = "Forgets the pages of crawls that ended longer ago than `crawl.keep_pages`."
+    yield Routine("crawl-cleanup", what, hour, lambda: forget_old(database, pages), scope=one)
+    what = "Forgets executions that ended longer ago than `tasks.keep_executions`, with all that they left."
+    yield Routine("execution-cleanup", what, hour, lambda: forget_ended(tools, executions), scope=one)
+    what = "Forgets documents that nobody will finish."
+    yield Routine("document-cleanup", what, hour, lambda: forget_unfinished(database), scope=one)
+
+
 def _fire_schedules(on: Ground, services: TaskServices) -> None:
     firing = Firing(services, clock=on.clock)
-    on.chores.add(Chore("fire schedules", timedelta(seconds=1), firing.fire_due))
+    what = "Fires schedules that are due."
+    on.background.add(Routine("schedule-firing", what, timedelta(seconds=1), firing.fire_due))
     text = "Times that schedules were due which this server fired or skipped, and tasks that it had to put off."
     on.metrics.read("schedules_due", text, lambda: firing.outcomes, label="outcome", total=True)
     lag = "How late the last schedule was fired here."

@@ -19,6 +19,7 @@ from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.credentials import CredentialSettings
 from stationmaster_server.config.documents import DocumentSettings
 from stationmaster_server.config.export import ExportSettings
+from stationmaster_server.config.maintenance import MaintenanceSettings
 from stationmaster_server.config.mcp import McpSettings
 from stationmaster_server.config.outbound import OutboundSettings
 from stationmaster_server.config.pools import PoolSettings
@@ -328,6 +329,7 @@ class Settings(BaseSettings):
     export: ExportSettings = ExportSettings()
     documents: DocumentSettings = DocumentSettings()
     audit: AuditSettings = AuditSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -163,7 +163,7 @@ class Keys:
     def _ended(self, task: asyncio.Task[int]) -> None:
         self._going_on.discard(task)
         if not task.cancelled():
-            task.exception()  # what went wrong is tried again by the chore, which logs it
+            task.exception()  # what went wrong is tried again by the background service, which logs it
 
 
 def _require_operator(caller: Caller) -> None:

@@ -95,8 +95,20 @@ def security_ddl(tables: MetaData = metadata) -> Iterator[str]:
         yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.name} TO {SYSTEM_ROLE}"
         if table.info.get("tenant"):
             yield from _tenant_security(table.name, table.info.get("of_user"))
+    yield _MAINTAIN
     for table in partitioned_tables(tables):
         yield f"CREATE TABLE {table.name}_default PARTITION OF {table.name} DEFAULT"
+
+
+# So that the engines may VACUUM and REINDEX what they do not own; before PostgreSQL 17 only autovacuum does.
+_MAINTAIN = f"""
+DO $$
+BEGIN
+  IF current_setting('server_version_num')::int >= 170000 THEN
+    EXECUTE 'GRANT MAINTAIN ON ALL TABLES IN SCHEMA public TO {SYSTEM_ROLE}';
+  END IF;
+END $$
+"""
 
 
 def _tenant_security(name: str, of_user: object) -> Iterator[str]:

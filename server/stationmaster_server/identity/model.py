@@ -35,7 +35,7 @@ KNOWN_SCOPES = frozenset(
     {
         PLATFORM_SCOPE,
         "credentials.values.read",
-        *(f"{area}.{action}" for area in (*_WORK, "identity", "audit") for action in ("read", "write")),
+        *(f"{area}.{action}" for area in (*_WORK, "identity", "audit", "maintenance") for action in ("read", "write")),
         "mcp.call",
         "permissions.resolve",
         "quotas.write",

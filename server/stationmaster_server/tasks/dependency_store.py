@@ -135,6 +135,17 @@ async def neighbours(
     return [(row[0], row[1]) for row in rows]
 
 
+async def organizations(tx: Transaction) -> list[UUID]:
+    """Those that have dependencies (a system transaction)."""
+    return [row[0] for row in await tx.fetch("SELECT DISTINCT organization_id FROM task_dependencies")]
+
+
+async def edges(tx: Transaction, organization_id: UUID) -> list[tuple[str, str]]:
+    """The whole graph of an organization, as (task, what it depends on)."""
+    sql = "SELECT task_id, depends_on FROM task_dependencies WHERE organization_id = $1"
+    return [(row[0], row[1]) for row in await tx.fetch(sql, organization_id)]
+
+
 def _edge(row: Any) -> Edge:
     ended_as: ExecutionState | None
     match row["state"]:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
+from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import NotFound, Reason, ResourceExhausted
+from stationmaster_server.errors import Aborted, NotFound, Reason, ResourceExhausted
+from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
-from stationmaster_server.tasks.model import Task
+from stationmaster_server.tasks.model import Task, task_name
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, State, Succeeded, WorkItem
 from stationmaster_server.work.queue import WorkQueue
@@ -20,7 +22,6 @@ from stationmaster_server.work.run import Run
 KIND = "task_embed"
 TEXT_FIELDS = frozenset({"display_name", "description", "payload", "labels"})
 _MOST_CHARACTERS = 20_000
-_AT_ONCE = 500
 
 
 def text_of(task: Task) -> str:
@@ -86,14 +87,28 @@ class TaskEmbedding:
         return Succeeded() if kept else Released()
 
 
-async def embed_rest(services: TaskServices) -> None:
+async def embed_now(services: TaskServices, caller: Caller, task_id: str) -> str:
+    """Embed one of the caller's tasks; the encoder's name. Raises NotFound, Aborted when it changed meanwhile."""
+    tenant, embedder = caller.tenant, services.embedder
+    async with services.database.tenant(tenant, read=True) as tx:
+        task = await store.get(tx, tenant.organization_id, task_id)
+    if owner_scope(caller) not in (None, task.user_id):
+        raise NotFound("Task", task_name(task_id))
+    (vector,) = await embedder.embed([text_of(task)])
+    async with services.database.system() as tx:
+        if not await search_store.set_vector(tx, tenant.organization_id, task, embedder.name, vector):
+            raise Aborted(Reason.CONCURRENT_CHANGE, f"{task_name(task_id)} changed meanwhile: try again")
+    return embedder.name
+
+
+async def embed_rest(services: TaskServices, at_once: int = 500) -> None:
     """Have tasks embedded, of all organizations, that lack a vector of their text as it is or of this server's encoder.
 
     They were written when the queue was full, or before the encoder was another one, or could not be embedded then.
     """
     encoder = services.embedder.name
     async with services.database.system(autocommit=True) as tx:
-        lacking = await search_store.lacking_vectors(tx, encoder, _AT_ONCE)
+        lacking = await search_store.lacking_vectors(tx, encoder, at_once)
     for organization_id, task_id in lacking:
         await _embed(services, organization_id, task_id, encoder)
 

@@ -1,4 +1,4 @@
-"""Forgetting executions that ended long ago, with all that they left. One rule, for the hourly chore and clean-ups."""
+"""Forgetting executions that ended long ago, with all that they left: one rule for the background and clean-ups."""
 
 from __future__ import annotations
 

@@ -160,6 +160,59 @@ CREATE TABLE audit_witnesses (
     CONSTRAINT audit_witnesses_pkey PRIMARY KEY (organization_id, witness)
 );
 
+CREATE TABLE background_errors (
+    id UUID NOT NULL,
+    service_id TEXT NOT NULL,
+    at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    error TEXT NOT NULL,
+    CONSTRAINT background_errors_pkey PRIMARY KEY (id)
+);
+
+CREATE INDEX background_errors_at_idx ON background_errors (at);
+
+CREATE INDEX background_errors_service_idx ON background_errors (service_id, at);
+
+CREATE TABLE background_figures (
+    service_id TEXT NOT NULL,
+    server_id UUID NOT NULL,
+    state TEXT NOT NULL,
+    completed BIGINT NOT NULL,
+    failed BIGINT NOT NULL,
+    retried BIGINT NOT NULL,
+    restarted BIGINT NOT NULL,
+    busy_seconds FLOAT NOT NULL,
+    failures_in_a_row INTEGER NOT NULL,
+    last_run_at TIMESTAMP WITH TIME ZONE,
+    last_success_at TIMESTAMP WITH TIME ZONE,
+    last_error TEXT NOT NULL,
+    last_error_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT background_figures_pkey PRIMARY KEY (service_id, server_id)
+);
+
+CREATE TABLE background_leases (
+    service_id TEXT NOT NULL,
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    token UUID,
+    expires_at TIMESTAMP WITH TIME ZONE,
+    failures_in_a_row INTEGER DEFAULT 0 NOT NULL,
+    CONSTRAINT background_leases_pkey PRIMARY KEY (service_id)
+);
+
+CREATE TABLE background_services (
+    service_id TEXT NOT NULL,
+    enabled BOOLEAN DEFAULT true NOT NULL,
+    paused BOOLEAN DEFAULT false NOT NULL,
+    pause_reason TEXT DEFAULT '' NOT NULL,
+    interval INTERVAL,
+    max_failures INTEGER,
+    retry_delay INTERVAL,
+    alert_errors_per_hour INTEGER,
+    own JSON DEFAULT '{}' NOT NULL,
+    etag UUID NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT background_services_pkey PRIMARY KEY (service_id)
+);
+
 CREATE TABLE crawl_pages (
     organization_id UUID NOT NULL,
     execution_id UUID NOT NULL,
@@ -588,6 +641,16 @@ CREATE TABLE request_ids (
 );
 
 CREATE INDEX request_ids_created_at_idx ON request_ids (created_at);
+
+CREATE TABLE servers (
+    server_id UUID NOT NULL,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    resources JSON NOT NULL,
+    started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT servers_pkey PRIMARY KEY (server_id)
+);
 
 CREATE TABLE sessions (
     organization_id UUID NOT NULL,
@@ -1148,6 +1211,14 @@ CREATE POLICY tenant ON audit_witnesses TO stationmaster_app USING (organization
 
 CREATE POLICY system ON audit_witnesses TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON background_errors TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON background_figures TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON background_leases TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON background_services TO stationmaster_system;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON crawl_pages TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON crawl_pages TO stationmaster_app;
@@ -1355,6 +1426,8 @@ ALTER TABLE request_ids ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON request_ids TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid AND user_id = NULLIF(current_setting('stationmaster.user', true), '')::uuid);
 
 CREATE POLICY system ON request_ids TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON servers TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON sessions TO stationmaster_system;
 
@@ -1575,6 +1648,13 @@ ALTER TABLE api_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON api_keys TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON api_keys TO stationmaster_system USING (true);
+
+DO $$
+BEGIN
+  IF current_setting('server_version_num')::int >= 170000 THEN
+    EXECUTE 'GRANT MAINTAIN ON ALL TABLES IN SCHEMA public TO stationmaster_system';
+  END IF;
+END $$;
 
 CREATE TABLE audit_events_default PARTITION OF audit_events DEFAULT;
 

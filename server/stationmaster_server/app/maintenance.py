@@ -1,0 +1,90 @@
+"""Background services, built: the registry that every room adds its own to, and MaintenanceService."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from importlib.metadata import version
+
+from stationmaster_server.app.ground import Ground
+from stationmaster_server.app.watchdog import DATABASE
+from stationmaster_server.config import Settings, SettingsError
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.listener import Listener
+from stationmaster_server.db.partitions import ensure_every_partition
+from stationmaster_server.db.requests import forget_old
+from stationmaster_server.maintenance import store
+from stationmaster_server.maintenance.alarms import Alarms
+from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.model import Scope
+from stationmaster_server.maintenance.operation_store import KIND
+from stationmaster_server.maintenance.operations import Operations
+from stationmaster_server.maintenance.registry import Registry
+from stationmaster_server.maintenance.service import Maintenance
+from stationmaster_server.maintenance.servicer import MaintenanceServicer
+from stationmaster_server.maintenance.services.indexes import IndexOptimization
+from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.webhooks import read_secret
+from stationmaster_server.rpc.server import RpcServer
+from stationmaster_server.telemetry.metrics import Metrics
+from stationmaster_server.telemetry.monitor import ResourceMonitor
+from stationmaster_server.work.run import Handler
+
+_MONTHS_AHEAD = 2
+
+
+def build_registry(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    listener: Listener,
+    metrics: Metrics,
+    monitor: ResourceMonitor,
+    outbound: Outbound,
+) -> Registry:
+    """Make the registry, with the services that belong to no room."""
+    alarms = _alarms(settings, outbound)
+    stack.push_async_callback(alarms.close)
+    registry = Registry(database, listener, metrics, alarms, version("stationmaster"), lambda: monitor.figures)
+    what = "Makes the monthly partitions of the event log and the audit trail ahead of time."
+    registry.add(
+        Routine("partition-making", what, timedelta(hours=6), _making_partitions(database), scope=Scope.ONE_SERVER)
+    )
+    registry.add(IndexOptimization(database))
+    what = "Forgets request ids after 24 hours, and errors of background services after a day."
+    registry.add(Routine("request-cleanup", what, timedelta(minutes=30), _forgetting(database), scope=Scope.ONE_SERVER))
+    return registry
+
+
+def build_maintenance(server: RpcServer, on: Ground) -> dict[str, Handler]:
+    """Put MaintenanceService on the server; return the handler of operations."""
+    maintenance = Maintenance(on.database, on.gate.audit, on.background.services, on.settings.events.keepalive)
+    operations = Operations(on.database, on.gate.audit, on.engines.queue, maintenance)
+    server.add(MaintenanceServicer(maintenance, operations, on.tokens), needs=(DATABASE,))
+    return {KIND: operations}
+
+
+def _alarms(settings: Settings, outbound: Outbound) -> Alarms:
+    configured = settings.maintenance
+    secret = configured.alert_secret
+    try:
+        return Alarms(outbound, configured.alert_webhook, read_secret(secret.get_secret_value()) if secret else None)
+    except ValueError as error:
+        raise SettingsError(f"setting maintenance.alert_secret: it {error}") from None
+
+
+def _making_partitions(database: Database) -> Callable[[], Awaitable[None]]:
+    async def make() -> None:
+        await ensure_every_partition(database, _MONTHS_AHEAD)
+
+    return make
+
+
+def _forgetting(database: Database) -> Callable[[], Awaitable[None]]:
+    async def forget() -> None:
+        async with database.system() as tx:
+            await forget_old(tx)
+            await store.forget_errors(tx)
+
+    return forget

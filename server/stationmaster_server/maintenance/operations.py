@@ -1,0 +1,123 @@
+"""Operations: what people have background services do. Each is an item of work, so that it is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.db.caller import Caller, Role
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.model import Tenant
+from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.errors import InvalidArgument, NotFound, StationmasterError, Unavailable
+from stationmaster_server.identity.model import AuditEntry, Category, owner_scope
+from stationmaster_server.identity.roles import insufficient, operates
+from stationmaster_server.maintenance import operation_store
+from stationmaster_server.maintenance.base import Operation as Offered
+from stationmaster_server.maintenance.base import Options
+from stationmaster_server.maintenance.model import Operation, service_name
+from stationmaster_server.maintenance.service import RUN, Maintenance, check_options
+from stationmaster_server.work.model import Failed, NewWork, Outcome, RetryPolicy, Succeeded, Timeouts
+from stationmaster_server.work.queue import WorkQueue
+from stationmaster_server.work.run import Run
+
+_RETRY = RetryPolicy(attempts=3)
+_TIME_LIMIT = timedelta(hours=1)
+
+
+class Operations:
+    """Triggers and tells of operations, and is the handler of their work."""
+
+    def __init__(self, database: Database, audit: AuditLog, queue: WorkQueue, maintenance: Maintenance) -> None:
+        self._database = database
+        self._audit = audit
+        self._queue = queue
+        self._maintenance = maintenance
+
+    async def trigger(self, caller: Caller, service_id: str, operation: str, arguments: Mapping[str, Any]) -> Operation:
+        """Have an operation done. Raises NotFound, InvalidArgument, PermissionDenied, ResourceExhausted(QUEUE_FULL)."""
+        offered = self._offered(service_id, operation)
+        if offered.for_operators and not operates(caller):
+            raise insufficient(f"only operators of the installation have {operation!r} done")
+        check_options(offered.arguments, arguments, "arguments")
+        tenant = caller.tenant
+        payload = {"service": service_id, "operation": operation, "arguments": dict(arguments), "role": caller.role}
+        work = NewWork(
+            tenant.organization_id,
+            tenant.user_id,
+            operation_store.KIND,
+            tenant.user_id,
+            payload,
+            retry=_RETRY,
+            timeouts=Timeouts(start_to_close=_TIME_LIMIT),
+        )
+        async with self._database.tenant(tenant) as tx:
+            again = await recall(tx, tenant, caller.request_key, Operation)
+            if again is not None:
+                return again
+            item = await self._queue.submit(tx, work)
+            details = {"service": service_name(service_id), "operation": operation}
+            name = f"operations/{item.item_id}"
+            entry = AuditEntry("operation.trigger", name, category=Category.SYSTEM, details=details)
+            await self._audit.write(tx, caller, entry)
+            made = await operation_store.get(tx, tenant.organization_id, tenant.user_id, item.item_id)
+            if made is None:
+                raise RuntimeError("an item that was submitted is not there")
+            await remember(tx, tenant, caller.request_key, made)
+        return made
+
+    async def get(self, caller: Caller, operation_id: UUID) -> Operation:
+        """One operation. Raises NotFound."""
+        tenant = caller.tenant
+        async with self._database.tenant(tenant, read=True) as tx:
+            found = await operation_store.get(tx, tenant.organization_id, owner_scope(caller), operation_id)
+        if found is None:
+            raise NotFound("Operation", f"operations/{operation_id}")
+        return found
+
+    async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[Operation]:
+        """A page of operations. Raises InvalidArgument."""
+        tenant = caller.tenant
+        async with self._database.tenant(tenant, read=True) as tx:
+            return await operation_store.list_operations(
+                tx, tenant.organization_id, owner_scope(caller), filter_text, order_by, page
+            )
+
+    async def __call__(self, run: Run) -> Outcome:
+        """Carry an operation out."""
+        payload, item = run.item.payload, run.item
+        caller = _on_behalf(Tenant(item.organization_id, item.user_id), Role(payload["role"]), str(item.item_id))
+        try:
+            offered = self._offered(payload["service"], payload["operation"])
+            arguments = check_options(offered.arguments, payload["arguments"], "arguments")
+            return Succeeded(dict(await offered.run(caller, arguments)))
+        except (InvalidArgument, NotFound) as error:
+            return Failed(error.message, retryable=False, reason=error.reason)
+        except Unavailable:
+            raise
+        except StationmasterError as error:
+            return Failed(error.message, reason=error.reason)
+
+    def _offered(self, service_id: str, operation: str) -> Offered[Any]:
+        service = self._maintenance.service(service_id)
+
+        async def run(_caller: Caller, _arguments: Options) -> Mapping[str, Any]:
+            await service.update()
+            return {}
+
+        offered = [Offered(RUN.name, RUN.description, Options, run, RUN.for_operators), *service.operations()]
+        found = next((one for one in offered if one.name == operation), None)
+        if found is None:
+            known = ", ".join(one.name for one in offered)
+            raise InvalidArgument.field(
+                "operation", f"{service_name(service_id)} has no such operation; it has {known}"
+            )
+        return found
+
+
+def _on_behalf(tenant: Tenant, role: Role, request_id: str) -> Caller:
+    return Caller(tenant, role, frozenset(), None, f"users/{tenant.user_id}", request_id, "", "")

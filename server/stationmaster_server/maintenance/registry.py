@@ -1,0 +1,159 @@
+"""Every background service of this server: started, told of new settings, and stopped, together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listener import Listener
+from stationmaster_server.errors import Unavailable
+from stationmaster_server.maintenance import status_store, store
+from stationmaster_server.maintenance.alarms import Alarms
+from stationmaster_server.maintenance.base import BackgroundService
+from stationmaster_server.maintenance.model import BY_DEFAULT, Figures, ServiceState
+from stationmaster_server.maintenance.runner import LEASE, Runner
+from stationmaster_server.telemetry.metrics import Metrics
+
+_TELL_EVERY = 2.0
+"""Seconds between two times that this server tells what its services did."""
+SILENT_FOR = timedelta(seconds=30)
+"""A server that said nothing for so long is gone."""
+
+_METRICS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
+    ("runs_completed", "Runs that ended well.", lambda figures: figures.completed),
+    ("runs_failed", "Runs that failed.", lambda figures: figures.failed),
+    ("busy_seconds", "How long runs took, in all.", lambda figures: figures.busy_seconds),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Registry:
+    """`async with` it, once every service was added."""
+
+    def __init__(
+        self,
+        database: Database,
+        listener: Listener,
+        metrics: Metrics,
+        alarms: Alarms,
+        version: str,
+        resources: Callable[[], Mapping[str, float]],
+        *,
+        lease: timedelta = LEASE,
+    ) -> None:
+        """`resources`: what this process uses now. `lease`: of a run that is for all servers."""
+        self.server_id = new_id()
+        self.server_name = f"{socket.gethostname()}/{os.getpid()}"
+        self._database = database
+        self._listener = listener
+        self._alarms = alarms
+        self._version = version
+        self._resources = resources
+        self._lease = lease
+        self._runners: dict[str, Runner] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reload = asyncio.Event()
+        listener.add(store.CHANNEL, self._told)
+        for name, text, figure in _METRICS:
+            metrics.read(f"background_service_{name}", text, self._read(figure), label="service", total=True)
+        text = "0: it keeps failing on this server."
+        metrics.read("background_service_healthy", text, self._read(_is_healthy), label="service")
+
+    @property
+    def services(self) -> dict[str, BackgroundService[Any]]:
+        """All of them, by id."""
+        return {service_id: runner.service for service_id, runner in sorted(self._runners.items())}
+
+    def add(self, service: BackgroundService[Any]) -> None:
+        """Add a service, before this is entered. Raises ValueError for an id that is taken."""
+        if service.service_id in self._runners:
+            raise ValueError(f"there are two background services {service.service_id!r}")
+        runner = Runner(service, self._database, self._alarms.tell, lease=self._lease)
+        self._runners[service.service_id] = runner
+        if service.channel is not None:
+            self._listener.add(service.channel, lambda _: runner.look())
+
+    async def __aenter__(self) -> Registry:
+        await self._load()
+        await self._tell()
+        self._tasks = [
+            asyncio.create_task(runner.run(), name=f"background service {service_id}")
+            for service_id, runner in self._runners.items()
+        ]
+        self._tasks.append(asyncio.create_task(self._keep_telling(), name="background figures"))
+        self._tasks.append(asyncio.create_task(self._keep_loading(), name="background settings"))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(2):
+                await self._tell(changed_only=False)
+                async with self._database.system() as tx:
+                    await store.drop_servers(tx, SILENT_FOR, self.server_id)
+        except (Unavailable, TimeoutError):
+            _log.warning("the figures of background services since the last two seconds are lost")
+
+    def _read(self, figure: Callable[[Figures], float]) -> Callable[[], dict[str, float]]:
+        return lambda: {service_id: figure(runner.figures) for service_id, runner in self._runners.items()}
+
+    def _told(self, service_id: str | None) -> None:
+        """Settings changed (None: maybe those of several)."""
+        self._reload.set()
+
+    async def _keep_loading(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            try:
+                await self._load()
+            except Unavailable:
+                await asyncio.sleep(1)
+                self._reload.set()
+
+    async def _load(self) -> None:
+        async with self._database.system(autocommit=True) as tx:
+            found = await store.all_settings(tx)
+        for service_id, runner in self._runners.items():
+            settings = found.get(service_id, BY_DEFAULT)
+            if settings != runner.settings:
+                runner.settings = settings
+            runner.look()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL_EVERY)
+            try:
+                await self._tell()
+            except Unavailable:
+                continue  # what is told next time is told in full
+
+    async def _tell(self, *, changed_only: bool = True) -> None:
+        """Write what services did, and that this server is there; forget those that are not."""
+        changed = {name: one for name, one in self._runners.items() if one.changed or not changed_only}
+        for runner in changed.values():
+            runner.changed = False
+        try:
+            async with self._database.system() as tx:
+                await status_store.seen(tx, self.server_id, self.server_name, self._version, self._resources())
+                await store.put_figures(tx, self.server_id, {name: one.figures for name, one in changed.items()})
+                await store.drop_servers(tx, SILENT_FOR)
+        except BaseException:
+            for runner in changed.values():
+                runner.changed = True
+            raise
+
+
+def _is_healthy(figures: Figures) -> float:
+    return float(figures.state is not ServiceState.UNHEALTHY)

@@ -1,0 +1,240 @@
+"""The rules of background services: who may see and change what, and how the installation is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from stationmaster_server.audit.service import AuditLog
+from stationmaster_server.db.engine import Database
+from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.errors import Aborted, FieldViolation, InvalidArgument, NotFound, Reason
+from stationmaster_server.identity.model import AuditEntry, Caller, Category
+from stationmaster_server.identity.roles import insufficient, operates
+from stationmaster_server.maintenance import status_store, store
+from stationmaster_server.maintenance.base import BackgroundService, Options, help_of
+from stationmaster_server.maintenance.model import (
+    BY_DEFAULT,
+    Alert,
+    Changed,
+    Figures,
+    OperationHelp,
+    ServiceState,
+    ServiceView,
+    Settings,
+    SystemStatus,
+    service_name,
+)
+from stationmaster_server.maintenance.registry import SILENT_FOR
+
+WATCH_EVERY = 1.0
+"""Seconds between two looks of a watcher."""
+LATE_AFTER = timedelta(minutes=1)
+"""Work that has been due for so long, and that nobody has begun, is something to look at."""
+RUN = OperationHelp("run", "Run at once, though it is not due.", for_operators=True, arguments={})
+"""What every service can be had to do."""
+
+
+class Maintenance:
+    """Sees and changes background services, for operators."""
+
+    def __init__(
+        self, database: Database, audit: AuditLog, services: Mapping[str, BackgroundService[Any]], keepalive: timedelta
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self._services = services
+        self._keepalive = keepalive.total_seconds()
+
+    async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[ServiceView]:
+        """A page of services, by id by default. Raises InvalidArgument, PermissionDenied."""
+        _require_operator(caller)
+        views = {view.service_id: view for view in await self._views()}
+        async with self._database.system(autocommit=True) as tx:
+            found = await store.list_of(tx, list(views.values()), filter_text, order_by, page)
+        items = [views[service_id] for service_id in found.items]
+        return Page(items, found.next_cursor, found.cursors)
+
+    async def get(self, caller: Caller, service_id: str) -> ServiceView:
+        """One service. Raises NotFound, PermissionDenied."""
+        _require_operator(caller)
+        self.service(service_id)
+        return next(view for view in await self._views() if view.service_id == service_id)
+
+    def service(self, service_id: str) -> BackgroundService[Any]:
+        """A service of this server. Raises NotFound."""
+        found = self._services.get(service_id)
+        if found is None:
+            raise NotFound("BackgroundService", service_name(service_id))
+        return found
+
+    async def update(self, caller: Caller, service_id: str, changes: Mapping[str, Any], etag: str) -> ServiceView:
+        """Change settings. Raises NotFound, InvalidArgument, Aborted(ETAG_MISMATCH), PermissionDenied."""
+        _require_operator(caller)
+        service = self.service(service_id)
+        if "own" in changes:
+            check_options(service.options, changes["own"], "background_service.settings")
+        details = {"changed": sorted("settings" if name == "own" else name for name in changes)}
+        return await self._change(caller, service_id, "background_service.update", changes, details, etag)
+
+    async def pause(self, caller: Caller, service_id: str, reason: str) -> ServiceView:
+        """Hold a service on every server. Raises NotFound, PermissionDenied."""
+        _require_operator(caller)
+        self.service(service_id)
+        changes = {"paused": True, "pause_reason": reason}
+        return await self._change(caller, service_id, "background_service.pause", changes, {"reason": reason})
+
+    async def resume(self, caller: Caller, service_id: str) -> ServiceView:
+        """Let a service go on at once. Raises NotFound, PermissionDenied."""
+        _require_operator(caller)
+        self.service(service_id)
+        changes = {"paused": False, "pause_reason": ""}
+        return await self._change(caller, service_id, "background_service.resume", changes, {})
+
+    async def watch(self, caller: Caller) -> AsyncGenerator[Sequence[ServiceView], None]:
+        """All services, then those that changed; none of them now and then. Raises PermissionDenied."""
+        _require_operator(caller)
+        known: dict[str, ServiceView] = {}
+        silent = 0.0
+        while True:
+            views = {view.service_id: view for view in await self._views()}
+            changed = [view for service_id, view in views.items() if known.get(service_id) != view]
+            if changed or silent >= self._keepalive:
+                yield changed
+                silent = 0.0
+            known = views
+            await asyncio.sleep(WATCH_EVERY)
+            silent += WATCH_EVERY
+
+    async def status(self, caller: Caller) -> SystemStatus:
+        """How the installation is. Raises PermissionDenied."""
+        _require_operator(caller)
+        views = await self._views()
+        async with self._database.system(autocommit=True) as tx:
+            servers = await status_store.servers(tx, SILENT_FOR)
+            counts = await status_store.counts(tx)
+        return SystemStatus(
+            servers,
+            counts.sessions,
+            counts.work,
+            counts.oldest_due,
+            counts.database_bytes,
+            counts.connections,
+            Counter(view.state for view in views),
+            (*_alerts(views), *_late(counts.oldest_due)),
+            counts.now,
+        )
+
+    async def _views(self) -> Sequence[ServiceView]:
+        async with self._database.system(autocommit=True) as tx:
+            settings = await store.all_settings(tx)
+            figures = await store.all_figures(tx)
+            errors = await store.errors_last_hour(tx, list(self._services))
+        return [
+            view_of(service, settings.get(name, BY_DEFAULT), *figures.get(name, (Figures(), [])), errors.get(name, 0))
+            for name, service in self._services.items()
+        ]
+
+    async def _change(
+        self,
+        caller: Caller,
+        service_id: str,
+        action: str,
+        changes: Mapping[str, Any],
+        details: dict[str, Any],
+        etag: str = "",
+    ) -> ServiceView:
+        async with self._database.system() as tx:
+            if await recall(tx, caller.tenant, caller.request_key, Changed) is None:
+                await self._write(tx, caller, service_id, changes, etag)
+                entry = AuditEntry(action, service_name(service_id), category=Category.SYSTEM, details=details)
+                await self._audit.write(tx, caller, entry)
+                await remember(tx, caller.tenant, caller.request_key, Changed(service_id))
+        return await self.get(caller, service_id)
+
+    async def _write(
+        self, tx: Transaction, caller: Caller, service_id: str, changes: Mapping[str, Any], etag: str
+    ) -> None:
+        old = await store.lock_settings(tx, service_id) or BY_DEFAULT
+        if etag and etag != etag_of(old):
+            text = f"{service_name(service_id)} has changed; read it again and decide anew"
+            raise Aborted(Reason.ETAG_MISMATCH, text)
+        await store.put_settings(tx, service_id, replace(old, **changes))
+        if changes.get("paused") is False:
+            await store.hurry(tx, service_id)
+
+
+def view_of(
+    service: BackgroundService[Any], settings: Settings, totals: Figures, servers: list[Any], errors: int
+) -> ServiceView:
+    """A service as callers see it."""
+    return ServiceView(
+        service.service_id,
+        service.description,
+        service.scope,
+        service.policy.of(settings),
+        settings,
+        service.options.model_validate(dict(settings.own)).model_dump(mode="json"),
+        help_of(service.options),
+        (RUN, *(operation.help() for operation in service.operations())),
+        totals,
+        errors,
+        tuple(servers),
+    )
+
+
+def etag_of(settings: Settings) -> str:
+    """What changes with every change."""
+    return str(settings.etag) if settings.etag else "default"
+
+
+def check_options(options: type[Options], given: Mapping[str, Any], field: str) -> Options:
+    """What a service or an operation was told. Raises InvalidArgument naming all that is wrong."""
+    try:
+        return options.model_validate(dict(given))
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            place = ".".join([field, *map(str, fault["loc"])])
+            known = ", ".join(options.model_fields) or "none"
+            unknown = fault["type"] == "extra_forbidden"
+            text = f"there is no such setting; there are: {known}" if unknown else fault["msg"]
+            faults.append(FieldViolation(place, text))
+        text = "; ".join(f"{fault.field}: {fault.description}" for fault in faults[:20])
+        raise InvalidArgument(Reason.INVALID_FIELD, text, *faults[:20]) from None
+
+
+def _alerts(views: Sequence[ServiceView]) -> list[Alert]:
+    alerts = []
+    for view in views:
+        most = view.policy.alert_errors_per_hour
+        if view.state is ServiceState.UNHEALTHY:
+            text = f"it keeps failing: {view.totals.last_error}; it is tried again by itself"
+        elif 0 < most <= view.errors_last_hour:
+            text = f"it failed {view.errors_last_hour} times within the last hour: {view.totals.last_error}"
+        elif view.state is ServiceState.PAUSED:
+            text = f"it is paused{f': {view.settings.pause_reason}' if view.settings.pause_reason else ''}; resume it"
+        else:
+            continue
+        alerts.append(Alert(service_name(view.service_id), text))
+    return alerts
+
+
+def _late(oldest_due: timedelta) -> list[Alert]:
+    if oldest_due < LATE_AFTER:
+        return []
+    seconds = int(oldest_due.total_seconds())
+    return [Alert("work", f"an item has waited {seconds} s for a worker: add servers, or raise work.slots")]
+
+
+def _require_operator(caller: Caller) -> None:
+    if not operates(caller):
+        raise insufficient("only operators of the installation see and change its background services")

@@ -1,0 +1,1 @@
+"""Background services that are more than a function."""

@@ -1,0 +1,61 @@
+"""The queries of servers and of how the installation is, all in system transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.maintenance.model import Server
+
+
+async def seen(tx: Transaction, server_id: UUID, name: str, version: str, resources: Mapping[str, float]) -> None:
+    """A server says that it is there, and what it uses."""
+    await tx.execute(
+        """INSERT INTO servers (server_id, name, version, resources) VALUES ($1, $2, $3, $4)
+           ON CONFLICT (server_id) DO UPDATE SET resources = excluded.resources, seen_at = now()""",
+        server_id,
+        name,
+        version,
+        dict(resources),
+    )
+
+
+async def servers(tx: Transaction, silent_for: timedelta) -> tuple[Server, ...]:
+    """Those that said something within this time, the oldest first."""
+    rows = await tx.fetch(
+        """SELECT name, version, started_at, seen_at, resources FROM servers WHERE seen_at > now() - $1::interval
+           ORDER BY started_at, name""",
+        silent_for,
+    )
+    return tuple(Server(*row) for row in rows)
+
+
+class Counts(NamedTuple):
+    """What there is in the database."""
+
+    sessions: dict[str, int]
+    work: dict[str, int]
+    oldest_due: timedelta
+    database_bytes: int
+    connections: int
+    now: datetime
+
+
+async def counts(tx: Transaction) -> Counts:
+    """Count sessions and work of all organizations."""
+    sessions = await tx.fetch("SELECT state, count(*) FROM sessions GROUP BY 1")
+    work = await tx.fetch(
+        "SELECT state, count(*) FROM work_items WHERE state NOT IN ('SUCCEEDED', 'CANCELLED') GROUP BY 1"
+    )
+    row = await tx.fetchrow(
+        """SELECT (SELECT coalesce(now() - min(run_at), '0') FROM work_items
+                   WHERE state = 'QUEUED' AND run_at <= now()),
+               pg_database_size(current_database()),
+               (SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database()), now()"""
+    )
+    if row is None:
+        raise RuntimeError("SELECT gave no row")
+    return Counts({r[0]: r[1] for r in sessions}, {r[0]: r[1] for r in work}, *row)

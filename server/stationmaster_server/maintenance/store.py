@@ -1,0 +1,235 @@
+"""The queries of background services, all in system transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from stationmaster_server.db.ids import new_id
+from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.maintenance.model import Figures, OnServer, Scope, ServiceState, ServiceView, Settings
+
+CHANNEL = "background_services"
+"""Notifications of services whose settings changed, or that are to run at once."""
+_NOBODY = UUID(int=0)
+_COUNTS = ("completed", "failed", "retried", "restarted", "busy_seconds")
+_SETTINGS = """enabled, paused, pause_reason, "interval", max_failures, retry_delay, alert_errors_per_hour, own, etag,
+               updated_at"""
+
+
+async def all_settings(tx: Transaction) -> dict[str, Settings]:
+    """The settings of every service that operators changed."""
+    rows = await tx.fetch(f"SELECT service_id, {_SETTINGS} FROM background_services")
+    return {row["service_id"]: Settings(*row[1:]) for row in rows}
+
+
+LISTING = Listing(
+    {
+        "service": Field("b.service_id", str),
+        "state": Field("b.state", ServiceState),
+        "scope": Field("b.scope", Scope),
+        "enabled": Field("b.enabled", bool),
+    },
+    key="b.service_id",
+    key_type=str,
+    default_order="service",
+    order_fields=["service"],
+)
+
+
+async def list_of(
+    tx: Transaction, views: Sequence[ServiceView], filter_text: str, order_by: str, page: PageRequest
+) -> Page[str]:
+    """A page of these services' ids. They are known to the server, not to the database, which filters and orders."""
+    clause = LISTING.sql(filter_text, order_by, page, start=5)
+    rows = await tx.fetch(
+        f"""SELECT b.service_id, {clause.cursor_sql}
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS b(service_id, state, scope, enabled)
+            WHERE {clause.where_sql} ORDER BY {clause.order_sql}""",
+        [view.service_id for view in views],
+        [view.state for view in views],
+        [view.scope for view in views],
+        [view.settings.enabled for view in views],
+        *clause.args,
+    )
+    return clause.page(rows, lambda row: str(row["service_id"]))
+
+
+async def lock_settings(tx: Transaction, service_id: str) -> Settings | None:
+    """The settings of a service, which nobody else changes until this transaction ends; None: by default."""
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('background_services' || $1, 0))", service_id)
+    row = await tx.fetchrow(f"SELECT {_SETTINGS} FROM background_services WHERE service_id = $1", service_id)
+    return None if row is None else Settings(*row)
+
+
+async def put_settings(tx: Transaction, service_id: str, new: Settings) -> Settings:
+    """Change settings, whose etag is a new one then, and tell every server."""
+    row = await tx.fetchrow(
+        f"""INSERT INTO background_services (service_id, enabled, paused, pause_reason, "interval", max_failures,
+                retry_delay, alert_errors_per_hour, own, etag, updated_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now())
+            ON CONFLICT (service_id) DO UPDATE SET (enabled, paused, pause_reason, "interval", max_failures,
+                retry_delay, alert_errors_per_hour, own, etag, updated_at) = ROW (excluded.enabled, excluded.paused,
+                excluded.pause_reason, excluded."interval", excluded.max_failures, excluded.retry_delay,
+                excluded.alert_errors_per_hour, excluded.own, excluded.etag, excluded.updated_at)
+            RETURNING {_SETTINGS}""",
+        service_id,
+        new.enabled,
+        new.paused,
+        new.pause_reason,
+        new.interval,
+        new.max_failures,
+        new.retry_delay,
+        new.alert_errors_per_hour,
+        dict(new.own),
+        new_id(),
+    )
+    if row is None:
+        raise RuntimeError("INSERT .. RETURNING gave no row")
+    await tell(tx, service_id)
+    return Settings(*row)
+
+
+async def tell(tx: Transaction, service_id: str) -> None:
+    """Have every server look at the service's settings, and try again at once what fails."""
+    await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, service_id)
+
+
+async def hurry(tx: Transaction, service_id: str) -> None:
+    """Make a service that runs once for all servers due now."""
+    await tx.execute("UPDATE background_leases SET due_at = now() WHERE service_id = $1", service_id)
+
+
+async def claim(tx: Transaction, service_id: str, lease: timedelta) -> tuple[UUID, int] | None:
+    """The lease of a service that is due and that nobody runs, and its failures in a row; None: it is not."""
+    token = new_id()
+    failures = await tx.fetchval(
+        """INSERT INTO background_leases AS l (service_id, token, expires_at) VALUES ($1, $2, now() + $3::interval)
+           ON CONFLICT (service_id) DO UPDATE SET token = $2, expires_at = now() + $3::interval
+           WHERE l.due_at <= now() AND (l.expires_at IS NULL OR l.expires_at < now())
+           RETURNING failures_in_a_row""",
+        service_id,
+        token,
+        lease,
+    )
+    return None if failures is None else (token, failures)
+
+
+async def renew(tx: Transaction, service_id: str, token: UUID, lease: timedelta) -> bool:
+    """Keep a lease; False: it is somebody else's."""
+    sql = """UPDATE background_leases SET expires_at = now() + $3::interval WHERE service_id = $1 AND token = $2
+             RETURNING true"""
+    return bool(await tx.fetchval(sql, service_id, token, lease))
+
+
+async def release(tx: Transaction, service_id: str, token: UUID, pause: timedelta, failures: int) -> None:
+    """Give a lease back; the service is due after the pause. Nothing if it is somebody else's."""
+    await tx.execute(
+        """UPDATE background_leases SET token = NULL, expires_at = NULL, due_at = now() + $3::interval,
+               failures_in_a_row = $4
+           WHERE service_id = $1 AND token = $2""",
+        service_id,
+        token,
+        pause,
+        failures,
+    )
+
+
+async def put_figures(tx: Transaction, server_id: UUID, figures: Mapping[str, Figures]) -> None:
+    """What services did on a server since it started."""
+    columns = ", ".join(("state", *_COUNTS, "failures_in_a_row", *_TIMES))
+    await tx.execute(
+        f"""INSERT INTO background_figures (service_id, server_id, {columns})
+            SELECT service_id, $1, {columns} FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[],
+                $6::bigint[], $7::bigint[], $8::float8[], $9::int[], $10::timestamptz[], $11::timestamptz[],
+                $12::text[], $13::timestamptz[]) AS new(service_id, {columns})
+            ON CONFLICT (service_id, server_id) DO UPDATE SET ({columns}) =
+                ROW ({", ".join(f"excluded.{column.strip()}" for column in columns.split(","))})""",
+        server_id,
+        list(figures),
+        [one.state for one in figures.values()],
+        *([getattr(one, name) for one in figures.values()] for name in (*_COUNTS, "failures_in_a_row", *_TIMES)),
+    )
+
+
+async def put_error(tx: Transaction, service_id: str, error: str) -> int:
+    """Keep an error for a day; returns how many the service had within the hour."""
+    await tx.execute(
+        "INSERT INTO background_errors (id, service_id, error) VALUES ($1, $2, $3)", new_id(), service_id, error
+    )
+    return (await errors_last_hour(tx, [service_id])).get(service_id, 0)
+
+
+async def errors_last_hour(tx: Transaction, service_ids: Sequence[str]) -> dict[str, int]:
+    """How many errors services had within the hour."""
+    rows = await tx.fetch(
+        """SELECT service_id, count(*) FROM background_errors
+           WHERE service_id = ANY($1::text[]) AND at > now() - interval '1 hour' GROUP BY 1""",
+        list(service_ids),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def forget_errors(tx: Transaction) -> None:
+    """Delete the errors that are older than a day."""
+    await tx.execute("DELETE FROM background_errors WHERE at < now() - interval '1 day'")
+
+
+async def all_figures(tx: Transaction) -> dict[str, tuple[Figures, list[OnServer]]]:
+    """Of each service what it did in all, and how it is on each server."""
+    rows = await tx.fetch(
+        """SELECT f.*, s.name FROM background_figures f LEFT JOIN servers s USING (server_id)
+           ORDER BY s.started_at, s.name"""
+    )
+    found: dict[str, tuple[Figures, list[OnServer]]] = {}
+    for row in rows:
+        total, servers = found.setdefault(row["service_id"], (Figures(), []))
+        one = _figures(row)
+        _add(total, one)
+        if row["name"] is not None:
+            servers.append(OnServer(row["name"], one))
+    return found
+
+
+async def drop_servers(tx: Transaction, silent_for: timedelta, server_id: UUID | None = None) -> None:
+    """Forget servers that said nothing for so long, or one; what their services did stays in the totals."""
+    gone = await tx.fetch(
+        "DELETE FROM servers WHERE server_id = $1 OR $1 IS NULL AND seen_at < now() - $2::interval RETURNING server_id",
+        server_id,
+        silent_for,
+    )
+    if not gone:
+        return
+    rows = await tx.fetch(
+        "DELETE FROM background_figures WHERE server_id = ANY($1::uuid[]) OR server_id = $2 RETURNING *",
+        [row[0] for row in gone],
+        _NOBODY,
+    )
+    totals: dict[str, Figures] = {}
+    for row in rows:
+        _add(totals.setdefault(row["service_id"], Figures()), _figures(row))
+    await put_figures(tx, _NOBODY, totals)
+
+
+_TIMES = ("last_run_at", "last_success_at", "last_error", "last_error_at")
+
+
+def _figures(row: Any) -> Figures:
+    names = ("completed", "failed", "retried", "restarted", "busy_seconds", "failures_in_a_row", *_TIMES)
+    return Figures(ServiceState(row["state"]), *(row[name] for name in names))
+
+
+def _add(total: Figures, one: Figures) -> None:
+    for name in _COUNTS:
+        setattr(total, name, getattr(total, name) + getattr(one, name))
+    total.last_run_at = _later(total.last_run_at, one.last_run_at)
+    total.last_success_at = _later(total.last_success_at, one.last_success_at)
+    if one.last_error_at and (total.last_error_at is None or one.last_error_at > total.last_error_at):
+        total.last_error, total.last_error_at = one.last_error, one.last_error_at
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((at for at in (one, other) if at is not None), default=None)

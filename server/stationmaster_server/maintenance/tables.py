@@ -1,0 +1,75 @@
+"""The tables of background services and of servers. All belong to the installation, not to an organization."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, Interval, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSON
+
+from stationmaster_server.db.schema import system_table, timestamp
+
+# What operators changed; a service without a row goes by its defaults.
+background_services = system_table(
+    "background_services",
+    Column("service_id", Text, primary_key=True),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("pause_reason", Text, nullable=False, server_default=text("''")),
+    Column("interval", Interval),
+    Column("max_failures", Integer),
+    Column("retry_delay", Interval),
+    Column("alert_errors_per_hour", Integer),
+    Column("own", JSON, nullable=False, server_default=text("'{}'")),
+    Column("etag", Uuid, nullable=False),
+    timestamp("updated_at", default_now=True),
+)
+
+# The lease of a service that runs once for all servers, and when it is due.
+background_leases = system_table(
+    "background_leases",
+    Column("service_id", Text, primary_key=True),
+    timestamp("due_at", default_now=True),
+    Column("token", Uuid),
+    timestamp("expires_at", nullable=True),
+    Column("failures_in_a_row", Integer, nullable=False, server_default=text("0")),
+)
+
+# A server process. One that is gone leaves its figures to the row of no server, whose id is all zeros.
+servers = system_table(
+    "servers",
+    Column("server_id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("resources", JSON, nullable=False),
+    timestamp("started_at", default_now=True),
+    timestamp("seen_at", default_now=True),
+)
+
+# What each service did on each server.
+background_figures = system_table(
+    "background_figures",
+    Column("service_id", Text, primary_key=True),
+    Column("server_id", Uuid, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("retried", BigInteger, nullable=False),
+    Column("restarted", BigInteger, nullable=False),
+    Column("busy_seconds", Float, nullable=False),
+    Column("failures_in_a_row", Integer, nullable=False),
+    timestamp("last_run_at", nullable=True),
+    timestamp("last_success_at", nullable=True),
+    Column("last_error", Text, nullable=False),
+    timestamp("last_error_at", nullable=True),
+)
+
+# Failures of the last day.
+background_errors = system_table(
+    "background_errors",
+    Column("id", Uuid, primary_key=True),
+    Column("service_id", Text, nullable=False),
+    timestamp("at", default_now=True),
+    Column("error", Text, nullable=False),
+)
+# How many errors a service had within an hour; those that are old enough to be forgotten.
+Index("background_errors_service_idx", background_errors.c.service_id, background_errors.c.at)
+Index("background_errors_at_idx", background_errors.c.at)

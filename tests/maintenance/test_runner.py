@@ -1,0 +1,223 @@
+"""A background service that raises, hangs or is held: what becomes of it, and that no other notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import Reason, Unavailable
+from stationmaster_server.maintenance import store
+from stationmaster_server.maintenance.model import LONGEST_PAUSE, Figures, Policy, Scope, ServiceState, Settings
+
+from tests.maintenance.conftest import Host, Start
+from tests.maintenance.services import Sample
+from tests.waiting import until
+
+
+async def fine() -> None:
+    """Nothing to complain of."""
+
+
+def failing(times: int, error: Exception | None = None) -> Callable[[], Awaitable[None]]:
+    """Fails so many times, then works."""
+    left = [times]
+
+    async def do() -> None:
+        if left[0] > 0:
+            left[0] -= 1
+            raise error or RuntimeError(f"broken, {left[0]} to go")
+
+    return do
+
+
+def figures(host: Host, service_id: str = "sample") -> Figures:
+    return host.registry._runners[service_id].figures
+
+
+def ran(service: Sample, times: int) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return len(service.runs) >= times
+
+    return check
+
+
+async def set_to(database: Database, settings: Settings) -> None:
+    async with database.system() as tx:
+        await store.put_settings(tx, "sample", settings)
+
+
+def test_pauses_grow_from_failure_to_failure_up_to_five_minutes() -> None:
+    policy = Policy(timedelta(hours=1))
+    assert policy.pause_after(0) == timedelta(hours=1)
+    pauses = [policy.pause_after(failures) for failures in range(1, 40)]
+    assert pauses[:3] == [timedelta(seconds=2), timedelta(seconds=4), timedelta(seconds=8)]
+    assert all(one <= following for one, following in pairwise(pauses))
+    assert pauses[-1] == LONGEST_PAUSE == timedelta(minutes=5)
+
+
+async def test_one_that_raises_is_tried_again_started_anew_alarmed_and_well_again(
+    host: Start, database: Database
+) -> None:
+    service, other = Sample(failing(6)), Sample(fine, service_id="other")
+    server = await host(service, other)
+
+    async def well() -> bool:
+        return figures(server).completed > 0
+
+    await until(well)
+    assert (figures(server).failed, figures(server).retried) == (6, 6)
+    assert figures(server).restarted == 3  # of the fourth, fifth and sixth failure
+    assert service.cleanups == 3
+    assert service.words == ["default"] * 4
+    assert figures(server).last_error == "broken, 0 to go"
+    assert [told[0] for told in server.alarms.told] == ["sample", "sample"]
+    assert [bool(told[1]) for told in server.alarms.told] == [True, False]
+    assert figures(server, "other").failed == 0
+    gaps = [following - one for one, following in pairwise(service.runs[:6])]
+    assert gaps[4] > gaps[0]
+    async with database.system(autocommit=True) as tx:
+        assert await store.errors_last_hour(tx, ["sample", "other"]) == {"sample": 6}
+    text = server.metrics.render().decode()
+    assert 'stationmaster_background_service_runs_failed_total{service="sample"} 6.0' in text
+    assert 'stationmaster_background_service_healthy{service="sample"} 1.0' in text
+
+
+async def test_one_that_hangs_is_ended_at_its_time_limit_and_others_go_on(host: Start) -> None:
+    async def hang() -> None:
+        await asyncio.sleep(10_000)
+
+    service, other = Sample(hang, time_limit=timedelta(milliseconds=50)), Sample(fine, service_id="other")
+    server = await host(service, other)
+
+    async def unhealthy() -> bool:
+        return figures(server).state is ServiceState.UNHEALTHY
+
+    await until(unhealthy)
+    assert "took longer than 0.05 s" in figures(server).last_error
+    runs = len(other.runs)
+    await until(ran(other, runs + 3))
+    assert 'healthy{service="sample"} 0.0' in server.metrics.render().decode()
+
+
+async def test_a_database_that_is_away_is_nobodys_failure(host: Start) -> None:
+    service = Sample(failing(5, Unavailable(Reason.DATABASE_UNAVAILABLE, "the database is away")))
+    server = await host(service)
+
+    async def well() -> bool:
+        return figures(server).completed > 0
+
+    await until(well)
+    assert figures(server).failed == 0
+    assert server.alarms.told == []
+
+
+async def test_many_errors_within_an_hour_are_alarmed_though_none_is_in_a_row(host: Start) -> None:
+    turns = [0]
+
+    async def every_other() -> None:
+        turns[0] += 1
+        if turns[0] % 2:
+            raise RuntimeError("now and then")
+
+    policy = Policy(timedelta(milliseconds=5), retry_delay=timedelta(milliseconds=5), alert_errors_per_hour=4)
+    server = await host(Sample(every_other, policy=policy))
+
+    async def alarmed() -> bool:
+        return bool(server.alarms.told)
+
+    await until(alarmed)
+    assert server.alarms.told[0] == ("sample", "now and then")
+    assert figures(server).restarted == 0
+
+
+async def test_settings_are_gone_by_at_once_and_a_pause_ends_the_run_under_way(host: Start, database: Database) -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        entered.set()
+        try:
+            await asyncio.sleep(10_000)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    service = Sample(slow)
+    server = await host(service)
+    await asyncio.wait_for(entered.wait(), 10)
+    await set_to(database, Settings(paused=True, own={"word": "new"}))
+    await asyncio.wait_for(cancelled.wait(), 10)
+    entered.clear()
+    runs = len(service.runs)
+    await set_to(database, Settings(enabled=False, own={"word": "new"}))
+    await set_to(database, Settings(own={"word": "new"}))
+    await asyncio.wait_for(entered.wait(), 10)
+    assert len(service.runs) == runs + 1
+    assert service.words == ["default", "new"]
+    assert figures(server).failed == 0
+
+
+async def test_a_notification_of_its_channel_makes_it_run_at_once(host: Start, database: Database) -> None:
+    service = Sample(fine, policy=Policy(timedelta(hours=1)), channel="sample_channel")
+    await host(service)
+    await until(ran(service, 1))
+    async with database.system() as tx:
+        await tx.execute("SELECT pg_notify('sample_channel', '')")
+    await until(ran(service, 2))
+
+
+async def test_one_for_all_servers_runs_once_however_many_there_are(host: Start) -> None:
+    running, most = [0], [0]
+
+    async def alone() -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        await asyncio.sleep(0.01)
+        running[0] -= 1
+
+    policy = Policy(timedelta(milliseconds=100))
+    services = [Sample(alone, scope=Scope.ONE_SERVER, policy=policy) for _ in range(3)]
+    for service in services:
+        await host(service)
+
+    async def often() -> bool:
+        return sum(len(service.runs) for service in services) >= 20
+
+    await until(often, seconds=30)
+    assert most[0] == 1
+    starts = sorted(at for service in services for at in service.runs)
+    assert min(following - one for one, following in pairwise(starts)) > 0.09
+
+
+async def test_a_run_that_outlives_a_lease_keeps_it(host: Start) -> None:
+    async def long() -> None:
+        await asyncio.sleep(2.5)  # more than two leases of the tests
+
+    services = [Sample(long, scope=Scope.ONE_SERVER, policy=Policy(timedelta(hours=1))) for _ in range(2)]
+    servers = [await host(service) for service in services]
+
+    async def ended() -> bool:
+        return any(figures(server).completed for server in servers)
+
+    await until(ended)
+    assert sum(len(service.runs) for service in services) == 1
+
+
+@pytest.mark.parametrize("failures", [0, 3])
+async def test_what_a_server_did_stays_in_the_totals_when_it_is_gone(
+    host: Start, database: Database, failures: int
+) -> None:
+    service = Sample(failing(failures), policy=Policy(timedelta(hours=1), retry_delay=timedelta(milliseconds=5)))
+    server = await host(service)
+
+    async def well() -> bool:
+        return figures(server).completed > 0
+
+    await until(well)
+    await server.registry.__aexit__(None, None, None)
+    async with database.system(autocommit=True) as tx:
+        totals, servers = (await store.all_figures(tx))["sample"]
+    assert (totals.completed, totals.failed, servers) == (1, failures, [])
