@@ -21,6 +21,7 @@ from stationmaster_client.experiments import Experiments
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.keyed import interceptors
+from stationmaster_client.maintenance import Maintenance
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.prompts import Prompts
@@ -61,6 +62,7 @@ class Client:
         self.keys = Keys(calls)
         self.quotas = Quotas(calls)
         self.audit = Audit(calls)
+        self.maintenance = Maintenance(calls)
         self.health = Health(calls)
 
     @classmethod

@@ -21,6 +21,7 @@ from stationmaster_client.executions import Executions
 from stationmaster_client.experiments import Experiments
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
+from stationmaster_client.maintenance import Maintenance
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
 from stationmaster_client.portal import Portal, Stream
@@ -276,6 +277,23 @@ class SyncAudit(Face[Audit]):
     stats = blocking(Audit.stats)
 
 
+class SyncMaintenance(Face[Maintenance]):
+    """See `Maintenance`."""
+
+    services = iterating(Maintenance.services)
+    service = blocking(Maintenance.service)
+    update = blocking(Maintenance.update)
+    pause = blocking(Maintenance.pause)
+    resume = blocking(Maintenance.resume)
+    trigger = blocking(Maintenance.trigger)
+    operation = blocking(Maintenance.operation)
+    operations = iterating(Maintenance.operations)
+    wait = blocking(Maintenance.wait)
+    watch = iterating(Maintenance.watch)
+    status = blocking(Maintenance.status)
+    watch_status = iterating(Maintenance.watch_status)
+
+
 class SyncHealth(Face[Health]):
     """See `Health`."""
 
@@ -317,6 +335,7 @@ class SyncClient(Face[Client]):
         self.keys = SyncKeys(portal, client.keys)
         self.quotas = SyncQuotas(portal, client.quotas)
         self.audit = SyncAudit(portal, client.audit)
+        self.maintenance = SyncMaintenance(portal, client.maintenance)
         self.health = SyncHealth(portal, client.health)
 
     @classmethod
