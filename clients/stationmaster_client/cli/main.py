@@ -19,6 +19,7 @@ from stationmaster_client.cli import (
     keys,
     mcp_contents,  # noqa: F401 - adds its commands to those of mcp_servers
     mcp_servers,
+    operations,
     organizations,
     permissions,
     policies,
@@ -27,6 +28,7 @@ from stationmaster_client.cli import (
     quota,
     reports,
     schedules,
+    services,
     session_contents,  # noqa: F401 - adds its commands to those of sessions
     sessions,
     task_changes,  # noqa: F401 - these add their commands to those of tasks
@@ -66,6 +68,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(quota.app, name="quota")
 app.add_typer(organizations.app, name="organizations")
 app.add_typer(audit.app, name="audit")
+app.add_typer(services.app, name="services")
+app.add_typer(operations.app, name="operations")
 command(app, "mcp")(mcp)
 command(app, "whoami")(whoami)
 command(app, "status")(status)

@@ -5,48 +5,96 @@ from __future__ import annotations
 import json
 import sys
 import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from stationmaster_client.cli.command import Run
 from stationmaster_client.cli.errors import CommandError, ExitCode
 from stationmaster_client.cli.output import plain
 
+if TYPE_CHECKING:
+    from stationmaster.v1 import maintenance_pb2
 
-async def status(run: Run) -> None:
-    """Show whether the server and each of its services is well, and how fast it answers."""
-    from stationmaster_client.channel import client_version
 
+async def status(
+    run: Run,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again; Ctrl-C ends.")] = False,
+    every: Annotated[float, typer.Option("--every", min=1, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+) -> None:
+    """Show whether the server and each of its services is well, and for operators how the whole installation is."""
+    if watch:
+        from stationmaster_client.cli.status_watch import watch_status
+
+        await watch_status(run, timedelta(seconds=every))
+        return
     services = dict(await run.client.health.services())
     latency = await _latency(run)
     whole = services.pop("", "UNKNOWN")
-    version = client_version()
+    system = await _system(run)
     if run.out.as_json:
-        answer = {
-            "target": run.client.connection.target,
-            "source": run.client.connection.source,
-            "status": whole,
-            "services": services,
-            "latencyMilliseconds": round(latency, 3),
-            "clientVersion": version,
-        }
-        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+        _print_json(run, whole, services, latency, system)
     else:
-        from rich.text import Text
-
-        def shown(state: str) -> Text:
-            return Text(plain(state, "").strip(), "green" if state == "SERVING" else "bold red")
-
-        run.out.details(
-            [
-                ("server", f"{run.client.connection.target} ({run.client.connection.source})"),
-                ("status", shown(whole)),
-                ("answers in", f"{latency:.1f} ms"),
-                ("client", version),
-            ]
-        )
-        run.out.print()
-        run.out.table(("SERVICE", "STATUS"), ((name, shown(state)) for name, state in services.items()), empty="")
+        _print(run, whole, services, latency, system)
     if whole != "SERVING":
         raise CommandError("the server is not serving", ExitCode.UNAVAILABLE)
+
+
+def _print_json(
+    run: Run, whole: str, services: dict[str, str], latency: float, system: maintenance_pb2.SystemStatus | None
+) -> None:
+    from google.protobuf.json_format import MessageToDict
+
+    from stationmaster_client.channel import client_version
+
+    answer = {
+        "target": run.client.connection.target,
+        "source": run.client.connection.source,
+        "status": whole,
+        "services": services,
+        "latencyMilliseconds": round(latency, 3),
+        "clientVersion": client_version(),
+    }
+    if system is not None:
+        answer["system"] = MessageToDict(system, always_print_fields_with_no_presence=True)
+    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+
+
+def _print(
+    run: Run, whole: str, services: dict[str, str], latency: float, system: maintenance_pb2.SystemStatus | None
+) -> None:
+    from rich.text import Text
+
+    from stationmaster_client.channel import client_version
+    from stationmaster_client.cli.status_shown import show_system
+
+    def shown(state: str) -> Text:
+        return Text(plain(state, "").strip(), "green" if state == "SERVING" else "bold red")
+
+    run.out.details(
+        [
+            ("server", f"{run.client.connection.target} ({run.client.connection.source})"),
+            ("status", shown(whole)),
+            ("answers in", f"{latency:.1f} ms"),
+            ("client", client_version()),
+        ]
+    )
+    run.out.print()
+    run.out.table(("SERVICE", "STATUS"), ((name, shown(state)) for name, state in services.items()), empty="")
+    if system is not None:
+        run.out.print()
+        show_system(run.out, system)
+
+
+async def _system(run: Run) -> maintenance_pb2.SystemStatus | None:
+    """How the installation is; None for who is no operator, and when the server cannot tell."""
+    from stationmaster_client import errors
+
+    try:
+        return await run.client.maintenance.status()
+    except (errors.PermissionDenied, errors.Unauthenticated, errors.Unavailable, errors.Unimplemented):
+        return None
 
 
 async def _latency(run: Run) -> float:

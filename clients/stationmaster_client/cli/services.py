@@ -1,0 +1,145 @@
+"""stationmaster services: what the installation does in the background. For operators."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stationmaster_client.cli import given
+from stationmaster_client.cli.command import Run, command, group
+from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.operations_shown import describe_operation, failed
+from stationmaster_client.cli.services_shown import columns, describe_service, row
+
+if TYPE_CHECKING:
+    from stationmaster.v1 import maintenance_pb2
+
+Service = Annotated[str, typer.Argument(help="Such as session-cleanup; `services` lists them.", metavar="SERVICE")]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--setting", "-s", metavar="NAME=VALUE", help=f"What this service alone knows. {given.HOW}"),
+]
+_DEFAULT = "default"
+
+app = group("What the installation does in the background: see it, hold it, change it, have it done. For operators.")
+
+
+@command(app, "list")
+async def list_services(
+    run: Run,
+    condition: Annotated[
+        str, typer.Option("--filter", "-f", metavar="EXPRESSION", help="For example 'state = UNHEALTHY' (AIP-160).")
+    ] = "",
+) -> None:
+    """List the background services: how each is, what it did, and when."""
+    from stationmaster.v1 import maintenance_pb2
+
+    found = [service async for service in run.client.maintenance.services(filter=condition)]
+    if run.out.as_json:
+        run.out.json(maintenance_pb2.ListBackgroundServicesResponse(background_services=found))
+        return
+    width = run.out.console.width
+    run.out.table(columns(width), (row(service, width) for service in found), empty="No background services.", gap=1)
+    for service in found:
+        if service.metrics.errors_last_hour and service.metrics.last_error:
+            run.out.note(f"{service.name.partition('/')[2]}: {service.metrics.last_error}", "yellow")
+
+
+@command(app, "show")
+async def show_service(run: Run, service: Service) -> None:
+    """Show one background service with all that can be set and asked of it."""
+    describe_service(run.out, await run.client.maintenance.service(service))
+
+
+@command(app, "pause")
+async def pause(
+    run: Run,
+    service: Service,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why, for whoever finds it paused.")] = "",
+) -> None:
+    """Hold a background service on every server; a run that is under way is ended."""
+    changed = await run.client.maintenance.pause(service, reason)
+    run.out.done(changed, f"{changed.name} is paused; `stationmaster services resume` lets it go on")
+
+
+@command(app, "resume")
+async def resume(run: Run, service: Service) -> None:
+    """Let a paused background service go on at once, or have one that keeps failing try again now."""
+    changed = await run.client.maintenance.resume(service)
+    run.out.done(changed, f"{changed.name} goes on")
+
+
+@command(app, "set")
+async def set_service(
+    run: Run,
+    service: Service,
+    enabled: Annotated[
+        bool | None, typer.Option("--enable/--disable", help="Whether it runs at all.", show_default=False)
+    ] = None,
+    interval: Annotated[
+        str, typer.Option("--interval", metavar=f"SPAN|{_DEFAULT}", help="The pause between two runs: 30s, 5m, 2h.")
+    ] = "",
+    max_failures: Annotated[
+        int | None, typer.Option("--max-failures", metavar="N", help="In a row, before it counts as unhealthy.")
+    ] = None,
+    retry_delay: Annotated[
+        str, typer.Option("--retry-delay", metavar=f"SPAN|{_DEFAULT}", help="After the first failure; it doubles.")
+    ] = "",
+    alert_errors: Annotated[
+        int | None, typer.Option("--alert-errors", metavar="N", help="So many errors an hour raise an alert; 0: none.")
+    ] = None,
+    settings: Setting = None,
+) -> None:
+    """Change how a background service goes about; every server goes by it within a second."""
+    changed = await run.client.maintenance.service(service)
+    fields = [
+        *_plainly(changed, enabled=enabled, max_failures=max_failures, alert_errors_per_hour=alert_errors),
+        *_spans(changed, interval=interval, retry_delay=retry_delay),
+    ]
+    if settings:
+        changed.settings.update(given.values(settings, "--setting"))
+        fields.append("settings")
+    if not fields:
+        raise CommandError("nothing to change: name what, as --interval or --setting (see --help)")
+    describe_service(run.out, await run.client.maintenance.update(changed, fields))
+
+
+def _plainly(service: maintenance_pb2.BackgroundService, **values: bool | int | None) -> list[str]:
+    fields = [name for name, value in values.items() if value is not None]
+    for name in fields:
+        setattr(service, name, values[name])
+    return fields
+
+
+def _spans(service: maintenance_pb2.BackgroundService, **texts: str) -> list[str]:
+    fields = [name for name, text in texts.items() if text]
+    for name in fields:
+        text = texts[name]
+        span = None if text == _DEFAULT else given.span(text, f"--{name.replace('_', '-')}")
+        getattr(service, name).FromTimedelta(span or timedelta())  # zero means the default
+    return fields
+
+
+@command(app, "trigger")
+async def trigger(
+    run: Run,
+    service: Service,
+    operation: Annotated[str, typer.Argument(help="What is to be done; `services show` lists it.")] = "run",
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--argument", "-a", metavar="NAME=VALUE", help=f"What it has to know. {given.HOW}"),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until it has ended; exit code 5 if it failed.")] = False,
+) -> None:
+    """Have some server do something that a background service offers, once."""
+    from stationmaster.v1 import maintenance_pb2
+
+    client = run.client.maintenance
+    done = await client.trigger(service, operation, given.values(arguments or [], "--argument"))
+    if wait:
+        done = await client.wait(done.name)
+    describe_operation(run.out, done)
+    if wait and done.state == maintenance_pb2.OPERATION_STATE_FAILED:
+        raise failed(done)

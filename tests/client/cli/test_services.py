@@ -1,0 +1,120 @@
+"""`stationmaster services`, `operations` and `status` against the real server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.client.cli.program import Program
+from tests.client.cli.terminal import at_terminal
+from tests.client.cli.test_with_server import objects
+from tests.contract.world import connect, settle
+from tests.fixtures.server import RunningServer
+from tests.waiting import until
+
+
+@pytest.fixture
+def stationmaster(server: RunningServer, tmp_path: Path) -> Program:
+    return Program(tmp_path, server.target, server.admin_key)
+
+
+async def test_background_services_are_listed_held_changed_and_triggered(stationmaster: Program) -> None:
+    commands = [
+        ("services", "list", "--json"),
+        ("services", "list"),
+        ("services", "show", "session-cleanup"),
+        ("services", "pause", "session-cleanup", "--reason", "for a while"),
+        ("services", "show", "session-cleanup", "--json"),
+        ("services", "list", "-f", "state = PAUSED"),
+        ("services", "resume", "session-cleanup", "--json"),
+        ("services", "set", "task-embedding", "--interval", "5m", "--disable", "-s", "batch_size:=7", "--json"),
+        ("services", "set", "task-embedding", "--interval", "default", "--enable", "--max-failures", "9", "--json"),
+        ("services", "trigger", "session-cleanup", "--wait"),
+        ("services", "trigger", "index-optimization", "optimize", "--wait", "--json"),
+        ("operations", "list"),
+        ("operations", "list", "--json"),
+    ]
+    results = await stationmaster.many(commands)
+    assert [result.code for result in results] == [0] * len(commands), [result.err for result in results]
+    (listed, table, shown, paused, held, only, resumed, changed, back, triggered, optimized, operations, told) = (
+        result.out for result in results
+    )
+    names = {service["name"] for service in json.loads(listed)["backgroundServices"]}
+    assert {"backgroundServices/session-cleanup", "backgroundServices/task-embedding"} <= names
+    assert all(name.partition("/")[2] in table for name in names)
+    assert "batch_size" not in shown
+    assert "Run at once" in shown
+    assert "is paused" in paused
+    held_message = json.loads(held)
+    assert (held_message["state"], held_message["pauseReason"]) == ("BACKGROUND_SERVICE_STATE_PAUSED", "for a while")
+    assert [line.split()[0] for line in only.splitlines()[1:]] == ["session-cleanup"]
+    assert json.loads(resumed)["state"] != "BACKGROUND_SERVICE_STATE_PAUSED"
+    set_message, back_message = json.loads(changed), json.loads(back)
+    assert (set_message["interval"], set_message["enabled"], set_message["settings"]["batch_size"]) == (
+        "300s",
+        False,
+        7,
+    )
+    assert (back_message["interval"], back_message["enabled"], back_message["maxFailures"]) == ("60s", True, 9)
+    assert "succeeded" in triggered
+    assert "tables" in json.loads(optimized)["result"]
+    assert operations.count("succeeded") == len(json.loads(told)["operations"]) == 2
+
+
+async def test_what_cannot_be_is_said_with_what_can(stationmaster: Program) -> None:
+    commands = [
+        ("services", "show", "tea-making"),
+        ("services", "set", "task-embedding"),
+        ("services", "set", "task-embedding", "-s", "colour=green"),
+        ("services", "set", "task-embedding", "-s", "batch_size:=0"),
+        ("services", "trigger", "task-embedding", "dance"),
+        ("services", "trigger", "task-embedding", "embed-task", "-a", "task=tasks/nobody", "--wait"),
+    ]
+    missing, nothing, unknown, small, dance, failed = await stationmaster.many(commands)
+    assert missing.code == 3
+    assert (nothing.code, "nothing to change" in nothing.err) == (2, True)
+    assert (unknown.code, "batch_size" in unknown.err) == (2, True)
+    assert small.code == 2
+    assert (dance.code, "embed-task" in dance.err) == (2, True)
+    assert (failed.code, "tasks/nobody" in failed.err) == (5, True)
+
+
+async def test_status_tells_operators_of_the_installation_and_others_of_the_server(
+    stationmaster: Program, server: RunningServer, tmp_path: Path
+) -> None:
+    (whole,) = objects(await stationmaster("status", "--json"))
+    assert whole["status"] == "SERVING"
+    (one,) = whole["system"]["servers"]
+    assert one["resources"]["memory_resident_bytes"] > 0
+    assert sum(whole["system"]["backgroundServices"].values()) > 10
+    text = (await stationmaster("status")).out
+    assert one["server"] in text
+    assert "database" in text
+    async with connect(server.target, server.admin_key) as operator:
+        secret = await settle(operator, "Acme")
+    other = Program(tmp_path / "other", server.target, secret)
+    (theirs,) = objects(await other("status", "--json"))
+    assert (theirs["status"], "system" in theirs) == ("SERVING", False)
+    assert (await other("services", "list")).code == 4
+
+
+async def test_status_is_watched_at_a_terminal_and_in_a_pipe(stationmaster: Program) -> None:
+    async with at_terminal(stationmaster, "status", "--watch", "--every", "1") as terminal:
+        await terminal.see("session-cleanup")
+        await terminal.see("connections")
+        assert (await stationmaster("services", "pause", "session-cleanup")).code == 0
+        await terminal.see("paused")
+    process = await stationmaster.start("status", "--watch", "--every", "1", "--json")
+    assert process.stdout is not None
+    lines = [json.loads(await process.stdout.readline()) for _ in range(2)]
+    process.terminate()
+    await process.wait()
+    assert lines[0]["readTime"] < lines[1]["readTime"]
+
+    async def told() -> bool:
+        (status,) = objects(await stationmaster("status", "--json"))
+        return any(alert["subject"] == "backgroundServices/session-cleanup" for alert in status["system"]["alerts"])
+
+    assert await until(told)
