@@ -15,6 +15,7 @@ from stationmaster_client.mcp_server.tool import TOOLS, add
 from stationmaster_client.mcp_server.tools import (  # noqa: F401 - each registers its tools
     account,
     agents,
+    maintenance,
     messages,
     permissions,
     sessions,
@@ -24,7 +25,8 @@ from stationmaster_client.mcp_server.tools import (  # noqa: F401 - each registe
 _INSTRUCTIONS = """Stationmaster runs AI agents in durable sessions.
 To have an agent do something: list_agents (or list_models), create_session, then send_message and read its answer.
 Sessions stay: list_sessions and search_messages find earlier ones, list_messages shows what was said.
-When an agent waits for permission, ask your user, answer with resolve_permission, then call wait_for_turn."""
+When an agent waits for permission, ask your user, answer with resolve_permission, then call wait_for_turn.
+For operators of the server: get_background_service_status shows what it does by itself, and how that goes."""
 
 
 def build(callers: Callers) -> MCPServer[Any]:
