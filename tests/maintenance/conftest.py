@@ -13,7 +13,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.maintenance.alarms import Alarms
 from stationmaster_server.maintenance.base import BackgroundService
-from stationmaster_server.maintenance.model import Figures
+from stationmaster_server.maintenance.model import Fault, Figures
 from stationmaster_server.maintenance.registry import Registry
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.telemetry.metrics import Metrics
@@ -28,10 +28,10 @@ class NotedAlarms(Alarms):
         super().__init__(Outbound())
         self.told: list[tuple[str, str]] = []
 
-    async def tell(self, service: BackgroundService[Any], figures: Figures, error: str) -> None:
+    async def tell(self, service: BackgroundService[Any], figures: Figures, fault: Fault | None) -> None:
         """Note it."""
-        self.told.append((service.service_id, error))
-        await super().tell(service, figures, error)
+        self.told.append((service.service_id, fault.text if fault else ""))
+        await super().tell(service, figures, fault)
 
 
 @dataclass

@@ -130,7 +130,7 @@ async def test_many_errors_within_an_hour_are_alarmed_though_none_is_in_a_row(ho
         return bool(server.alarms.told)
 
     await until(alarmed)
-    assert server.alarms.told[0] == ("sample", "now and then")
+    assert server.alarms.told[0] == ("sample", "it failed 4 times within the last hour: now and then")
     assert figures(server).restarted == 0
 
 

@@ -152,6 +152,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. No signed checkpoint holds the newest audit events yet; one does within about a second, if some server has the signing key."""
     ERROR_REASON_CHECKPOINT_NOT_COSIGNED: _ErrorReason.ValueType  # 91
     """FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
+    ERROR_REASON_SERVICE_IS_ENGINE: _ErrorReason.ValueType  # 100
+    """FAILED_PRECONDITION. The background service is an engine of the server: it is seen, and neither held nor set nor triggered."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -289,4 +291,6 @@ ERROR_REASON_CHECKPOINT_PENDING: ErrorReason.ValueType  # 90
 """UNAVAILABLE. No signed checkpoint holds the newest audit events yet; one does within about a second, if some server has the signing key."""
 ERROR_REASON_CHECKPOINT_NOT_COSIGNED: ErrorReason.ValueType  # 91
 """FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
+ERROR_REASON_SERVICE_IS_ENGINE: ErrorReason.ValueType  # 100
+"""FAILED_PRECONDITION. The background service is an engine of the server: it is seen, and neither held nor set nor triggered."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

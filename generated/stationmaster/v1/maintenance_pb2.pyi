@@ -35,6 +35,8 @@ class _BackgroundServiceScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper
     """On every server, for what that server has, or where several together are harmless."""
     BACKGROUND_SERVICE_SCOPE_ONE_SERVER: _BackgroundServiceScope.ValueType  # 2
     """Once for the whole installation: a server takes a lease for each run; if it dies, another runs it again."""
+    BACKGROUND_SERVICE_SCOPE_ENGINE: _BackgroundServiceScope.ValueType  # 3
+    """An engine, on every server, without which nothing goes: it is seen, and neither held nor set nor triggered."""
 
 class BackgroundServiceScope(_BackgroundServiceScope, metaclass=_BackgroundServiceScopeEnumTypeWrapper):
     """Where a background service runs."""
@@ -45,6 +47,8 @@ BACKGROUND_SERVICE_SCOPE_EVERY_SERVER: BackgroundServiceScope.ValueType  # 1
 """On every server, for what that server has, or where several together are harmless."""
 BACKGROUND_SERVICE_SCOPE_ONE_SERVER: BackgroundServiceScope.ValueType  # 2
 """Once for the whole installation: a server takes a lease for each run; if it dies, another runs it again."""
+BACKGROUND_SERVICE_SCOPE_ENGINE: BackgroundServiceScope.ValueType  # 3
+"""An engine, on every server, without which nothing goes: it is seen, and neither held nor set nor triggered."""
 Global___BackgroundServiceScope: _TypeAlias = BackgroundServiceScope  # noqa: Y015
 
 class _BackgroundServiceState:
@@ -162,6 +166,9 @@ class BackgroundService(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ALERT_RUN_TIME_FIELD_NUMBER: _builtins.int
+    ALERT_MEMORY_GROWTH_BYTES_FIELD_NUMBER: _builtins.int
+    ALERT_HANDLE_GROWTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`backgroundServices/{service}`."""
     description: _builtins.str
@@ -180,6 +187,10 @@ class BackgroundService(_message.Message):
     """Why it is paused."""
     etag: _builtins.str
     """Changes with every change."""
+    alert_memory_growth_bytes: _builtins.int
+    """So many bytes raise an alert that the process grew by over the last runs, if each of them left some behind; 0: none do."""
+    alert_handle_growth: _builtins.int
+    """The same, of open files."""
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
         """The pause between two runs, give or take a tenth."""
@@ -212,6 +223,10 @@ class BackgroundService(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed; not set while everything is by default."""
 
+    @_builtins.property
+    def alert_run_time(self) -> _duration_pb2.Duration:
+        """Runs that take so long, on average of the last few, raise an alert. Zero in an update means the default."""
+
     def __init__(
         self,
         *,
@@ -232,10 +247,13 @@ class BackgroundService(_message.Message):
         operations: _abc.Iterable[Global___BackgroundServiceOperation] | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        alert_run_time: _duration_pb2.Duration | None = ...,
+        alert_memory_growth_bytes: _builtins.int = ...,
+        alert_handle_growth: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "metrics", b"metrics", "retry_delay", b"retry_delay", "settings", b"settings", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_run_time", b"alert_run_time", "interval", b"interval", "metrics", b"metrics", "retry_delay", b"retry_delay", "settings", b"settings", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_errors_per_hour", b"alert_errors_per_hour", "description", b"description", "enabled", b"enabled", "etag", b"etag", "interval", b"interval", "max_failures", b"max_failures", "metrics", b"metrics", "name", b"name", "operations", b"operations", "pause_reason", b"pause_reason", "retry_delay", b"retry_delay", "scope", b"scope", "servers", b"servers", "settings", b"settings", "settings_help", b"settings_help", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_errors_per_hour", b"alert_errors_per_hour", "alert_handle_growth", b"alert_handle_growth", "alert_memory_growth_bytes", b"alert_memory_growth_bytes", "alert_run_time", b"alert_run_time", "description", b"description", "enabled", b"enabled", "etag", b"etag", "interval", b"interval", "max_failures", b"max_failures", "metrics", b"metrics", "name", b"name", "operations", b"operations", "pause_reason", b"pause_reason", "retry_delay", b"retry_delay", "scope", b"scope", "servers", b"servers", "settings", b"settings", "settings_help", b"settings_help", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,15 +335,26 @@ class BackgroundServiceOnServer(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     FAILURES_IN_A_ROW_FIELD_NUMBER: _builtins.int
     LAST_RUN_TIME_FIELD_NUMBER: _builtins.int
+    RECENT_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_GROWTH_BYTES_FIELD_NUMBER: _builtins.int
+    HANDLE_GROWTH_FIELD_NUMBER: _builtins.int
     server: _builtins.str
     """The server: `host:port/pid`."""
     state: Global___BackgroundServiceState.ValueType
     """How it is there."""
     failures_in_a_row: _builtins.int
     """Failures in a row, since a run last ended well."""
+    memory_growth_bytes: _builtins.int
+    """By how many bytes the process grew over the last runs, if each of them left some behind."""
+    handle_growth: _builtins.int
+    """The same, of open files."""
     @_builtins.property
     def last_run_time(self) -> _timestamp_pb2.Timestamp:
         """When the last run began there."""
+
+    @_builtins.property
+    def recent_time(self) -> _duration_pb2.Duration:
+        """How long a run took there, on average of the last few."""
 
     def __init__(
         self,
@@ -334,10 +363,13 @@ class BackgroundServiceOnServer(_message.Message):
         state: Global___BackgroundServiceState.ValueType = ...,
         failures_in_a_row: _builtins.int = ...,
         last_run_time: _timestamp_pb2.Timestamp | None = ...,
+        recent_time: _duration_pb2.Duration | None = ...,
+        memory_growth_bytes: _builtins.int = ...,
+        handle_growth: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_run_time", b"last_run_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_run_time", b"last_run_time", "recent_time", b"recent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures_in_a_row", b"failures_in_a_row", "last_run_time", b"last_run_time", "server", b"server", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures_in_a_row", b"failures_in_a_row", "handle_growth", b"handle_growth", "last_run_time", b"last_run_time", "memory_growth_bytes", b"memory_growth_bytes", "recent_time", b"recent_time", "server", b"server", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,11 +119,13 @@ class MaintenanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateBackgroundService(self, request, context):
-        """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`, `settings`.
+        """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
+        `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
         Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-        (ROLE_INSUFFICIENT: the caller is no operator).
+        (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +134,8 @@ class MaintenanceServiceServicer:
     def PauseBackgroundService(self, request, context):
         """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +144,8 @@ class MaintenanceServiceServicer:
     def ResumeBackgroundService(self, request, context):
         """Lets a paused background service go on, at once. Also makes one that keeps failing try again without waiting.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +156,8 @@ class MaintenanceServiceServicer:
         whole installation are for operators; those of an organization act in the caller's.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators).
+        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

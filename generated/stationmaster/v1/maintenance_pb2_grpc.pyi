@@ -48,28 +48,33 @@ class MaintenanceServiceStub:
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
     """
     UpdateBackgroundService: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.UpdateBackgroundServiceRequest, _maintenance_pb2.BackgroundService]
-    """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`, `settings`.
+    """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
+    `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
     Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-    (ROLE_INSUFFICIENT: the caller is no operator).
+    (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     PauseBackgroundService: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.PauseBackgroundServiceRequest, _maintenance_pb2.BackgroundService]
     """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     ResumeBackgroundService: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.ResumeBackgroundServiceRequest, _maintenance_pb2.BackgroundService]
     """Lets a paused background service go on, at once. Also makes one that keeps failing try again without waiting.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     TriggerOperation: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.TriggerOperationRequest, _maintenance_pb2.Operation]
     """Has an operation of a background service carried out by some server, once; GetOperation tells how it went. Operations that concern the
     whole installation are for operators; those of an organization act in the caller's.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators).
+    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.GetOperationRequest, _maintenance_pb2.Operation]
     """Returns an operation that somebody of the organization triggered. It is forgotten some time after its end.
@@ -118,28 +123,33 @@ class MaintenanceServiceAsyncStub(MaintenanceServiceStub):
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
     """
     UpdateBackgroundService: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.UpdateBackgroundServiceRequest, _maintenance_pb2.BackgroundService]  # type: ignore[assignment]
-    """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`, `settings`.
+    """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
+    `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
     Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-    (ROLE_INSUFFICIENT: the caller is no operator).
+    (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     PauseBackgroundService: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.PauseBackgroundServiceRequest, _maintenance_pb2.BackgroundService]  # type: ignore[assignment]
     """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     ResumeBackgroundService: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.ResumeBackgroundServiceRequest, _maintenance_pb2.BackgroundService]  # type: ignore[assignment]
     """Lets a paused background service go on, at once. Also makes one that keeps failing try again without waiting.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     TriggerOperation: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.TriggerOperationRequest, _maintenance_pb2.Operation]  # type: ignore[assignment]
     """Has an operation of a background service carried out by some server, once; GetOperation tells how it went. Operations that concern the
     whole installation are for operators; those of an organization act in the caller's.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators).
+    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
+    (SERVICE_IS_ENGINE).
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.GetOperationRequest, _maintenance_pb2.Operation]  # type: ignore[assignment]
     """Returns an operation that somebody of the organization triggered. It is forgotten some time after its end.
@@ -203,11 +213,13 @@ class MaintenanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _maintenance_pb2.UpdateBackgroundServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_maintenance_pb2.BackgroundService, _abc.Awaitable[_maintenance_pb2.BackgroundService]]:
-        """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`, `settings`.
+        """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
+        `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
         Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
-        (ROLE_INSUFFICIENT: the caller is no operator).
+        (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
 
     @_abc_1.abstractmethod
@@ -218,7 +230,8 @@ class MaintenanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_maintenance_pb2.BackgroundService, _abc.Awaitable[_maintenance_pb2.BackgroundService]]:
         """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
 
     @_abc_1.abstractmethod
@@ -229,7 +242,8 @@ class MaintenanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_maintenance_pb2.BackgroundService, _abc.Awaitable[_maintenance_pb2.BackgroundService]]:
         """Lets a paused background service go on, at once. Also makes one that keeps failing try again without waiting.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
 
     @_abc_1.abstractmethod
@@ -242,7 +256,8 @@ class MaintenanceServiceServicer(metaclass=_abc_1.ABCMeta):
         whole installation are for operators; those of an organization act in the caller's.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators).
+        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
+        (SERVICE_IS_ENGINE).
         """
 
     @_abc_1.abstractmethod

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 from stationmaster_server.app.ground import Ground
-from stationmaster_server.audit.checkpoints import Signer
+from stationmaster_server.audit.checkpoints import EVERY, Signer
 from stationmaster_server.audit.counting import Counting
 from stationmaster_server.audit.exporting import Exporting
 from stationmaster_server.audit.log_keys import LogKeys
@@ -21,6 +21,7 @@ from stationmaster_server.audit.servicer import AuditServicer
 from stationmaster_server.config import Settings, SettingsError
 from stationmaster_server.config.audit import AuditSettings
 from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.engines import Engine
 from stationmaster_server.maintenance.model import Scope
 
 KEY_FILE = "audit.keys"
@@ -35,6 +36,8 @@ async def build_audit(stack: AsyncExitStack, on: Ground) -> AuditServicer:
     signer = Signer(database, _keys(on))
     await signer.start()
     stack.push_async_callback(signer.close)
+    what = "Signs a checkpoint of each tree that has grown, where this server has the key."
+    on.background.add(Engine("audit-signing", what, signer.pulse, EVERY))
     on.metrics.read(
         "audit_checkpoint_behind_seconds",
         "For how long an audit event had been without a checkpoint when this server last looked.",

@@ -17,6 +17,7 @@ from stationmaster_server.db.requests import forget_old
 from stationmaster_server.maintenance import store
 from stationmaster_server.maintenance.alarms import Alarms
 from stationmaster_server.maintenance.base import Routine
+from stationmaster_server.maintenance.engines import Engine
 from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.maintenance.operation_store import KIND
 from stationmaster_server.maintenance.operations import Operations
@@ -25,11 +26,13 @@ from stationmaster_server.maintenance.service import Maintenance
 from stationmaster_server.maintenance.servicer import MaintenanceServicer
 from stationmaster_server.maintenance.services.indexes import IndexOptimization
 from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.resilience.webhooks import read_secret
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.telemetry.metrics import Metrics
 from stationmaster_server.telemetry.monitor import ResourceMonitor
 from stationmaster_server.work.run import Handler
+from stationmaster_server.work.worker import Worker
 
 _MONTHS_AHEAD = 2
 
@@ -41,12 +44,15 @@ def build_registry(
     listener: Listener,
     metrics: Metrics,
     monitor: ResourceMonitor,
+    looks: Pulse,
     outbound: Outbound,
 ) -> Registry:
-    """Make the registry, with the services that belong to no room."""
+    """Make the registry, with the services that belong to no room. `looks`: the monitor's pulse."""
     alarms = _alarms(settings, outbound)
     stack.push_async_callback(alarms.close)
     registry = Registry(database, listener, metrics, alarms, version("stationmaster"), lambda: monitor.figures)
+    what = "Looks at what this process uses: CPU, memory, files, connections, threads."
+    registry.add(Engine("resource-monitoring", what, looks, settings.telemetry.monitor_interval))
     what = "Makes the monthly partitions of the event log and the audit trail ahead of time."
     registry.add(
         Routine("partition-making", what, timedelta(hours=6), _making_partitions(database), scope=Scope.ONE_SERVER)
@@ -55,6 +61,23 @@ def build_registry(
     what = "Forgets request ids after 24 hours, and errors of background services after a day."
     registry.add(Routine("request-cleanup", what, timedelta(minutes=30), _forgetting(database), scope=Scope.ONE_SERVER))
     return registry
+
+
+def add_engines(registry: Registry, on: Ground, worker: Worker) -> None:
+    """Have the engines of this server seen."""
+    second, lease = timedelta(seconds=1), on.settings.work.lease
+    pulses = worker.pulses
+    what = "Claims items of work that are due: turns, executions of tasks, operations."
+    registry.add(Engine("work-claiming", what, pulses["claiming"], second))
+    what = "Renews the leases of the work that runs here."
+    registry.add(Engine("work-leases", what, pulses["leases"]))
+    what = f"Takes work back whose server fell silent for {lease.total_seconds():g} s, or whose time is up."
+    registry.add(Engine("work-reaping", what, pulses["reaping"], second))
+    what = "Writes the events of streams, all that wait in one flush."
+    registry.add(Engine("event-writing", what, on.engines.log.pulse))
+    if (sequencing := on.gate.audit.pulse) is not None:
+        what = "Gives audit events their places in the trees of their organizations."
+        registry.add(Engine("audit-sequencing", what, sequencing, second))
 
 
 def build_maintenance(server: RpcServer, on: Ground) -> dict[str, Handler]:

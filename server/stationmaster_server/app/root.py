@@ -19,7 +19,7 @@ from stationmaster_server.app.engines import build_engines, build_worker
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.identity import build_gate
 from stationmaster_server.app.local import claim_ports, make_data_folder, published
-from stationmaster_server.app.maintenance import build_maintenance, build_registry
+from stationmaster_server.app.maintenance import add_engines, build_maintenance, build_registry
 from stationmaster_server.app.pools import build_pools
 from stationmaster_server.app.rooms import add_rooms
 from stationmaster_server.app.transport import build_chain
@@ -30,6 +30,7 @@ from stationmaster_server.db.listener import Listener
 from stationmaster_server.identity.bootstrap import KEY_FILE
 from stationmaster_server.identity.installation import shared_secret
 from stationmaster_server.resilience.outbound import Outbound
+from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.rpc.health import HealthBoard
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.telemetry import tracing
@@ -51,7 +52,8 @@ class App:
         self._clock = clock
         self.board = HealthBoard()
         self.metrics = Metrics()
-        self._monitor = ResourceMonitor(self.metrics, settings.telemetry.monitor_interval)
+        self._looks = Pulse()
+        self._monitor = ResourceMonitor(self.metrics, settings.telemetry.monitor_interval, self._looks.beat)
         self.port = 0
         """Where it serves calls, once entered."""
         self.admin_port = 0
@@ -108,7 +110,9 @@ class App:
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         outbound = Outbound(settings.outbound.allow)
-        background = build_registry(stack, settings, database, listener, self.metrics, self._monitor, outbound)
+        background = build_registry(
+            stack, settings, database, listener, self.metrics, self._monitor, self._looks, outbound
+        )
         ground = Ground(
             settings,
             database,
@@ -125,6 +129,7 @@ class App:
         )
         handlers = await add_rooms(stack, server, ground) | build_maintenance(server, ground)
         worker = build_worker(settings, database, listener, engines, handlers)
+        add_engines(background, ground, worker)
         await listener.start()
         stack.push_async_callback(listener.stop)
         await self._watch(stack, database)

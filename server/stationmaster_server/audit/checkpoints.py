@@ -11,6 +11,7 @@ from stationmaster_server.audit.log_keys import LogKeys
 from stationmaster_server.audit.notes import origin_of
 from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.loops import repeat
+from stationmaster_server.resilience.pulse import Pulse
 
 EVERY = timedelta(seconds=1)
 _BATCH = 1000
@@ -24,13 +25,15 @@ class Signer:
         self._keys = keys
         self._every = every
         self._task: asyncio.Task[None] | None = None
+        self.pulse = Pulse()
         self.behind_seconds = 0.0
         """For how long an event had been without a checkpoint when this server last looked."""
 
     async def start(self) -> None:
         """Read the keys, and begin to sign."""
         await self._keys.load()
-        self._task = asyncio.create_task(repeat("sign audit checkpoints", self._every, self.sign), name="audit signer")
+        signing = repeat("sign audit checkpoints", self._every, self.sign, self.pulse)
+        self._task = asyncio.create_task(signing, name="audit signer")
 
     async def close(self) -> None:
         """Stop. What has no checkpoint yet gets one at the next start, or from another server."""

@@ -11,6 +11,7 @@ from stationmaster_server.audit import tree_store
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.resilience.loops import attempt
+from stationmaster_server.resilience.pulse import Pulse
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +33,7 @@ class Sequencer:
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
+        self.pulse = Pulse()
 
     def wake(self) -> None:
         """Say that an event was committed."""
@@ -54,7 +56,7 @@ class Sequencer:
             last = self._closing  # what came during the round before this one
             woken = last or await self._wait()
             # If it fails nothing is lost: the queue is in the database, and the next look finds it.
-            await attempt("place audit events", self._place_all if woken else self._look_once)
+            await attempt("place audit events", self._place_all if woken else self._look_once, self.pulse)
 
     async def _wait(self) -> bool:
         """Wait to be woken, and then a little, so that many commits share a batch; False: only time has passed."""

@@ -21,6 +21,7 @@ from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity.model import Caller
+from stationmaster_server.resilience.pulse import Pulse
 
 
 class AuditLog:
@@ -31,6 +32,11 @@ class AuditLog:
         self._sequence = sequence
         self._sequencer = Sequencer(database)
         self._refusals = RefusalWriter(database, self._sequencer.wake)
+
+    @property
+    def pulse(self) -> Pulse | None:
+        """Of what gives events their places; None where that is not done."""
+        return self._sequencer.pulse if self._sequence else None
 
     async def start(self) -> None:
         """Begin to give events their places."""

@@ -22,6 +22,7 @@ from stationmaster_server.events.model import Batch, Event, NewEvent, Page
 from stationmaster_server.events.reader import follow
 from stationmaster_server.events.store import Cursor, encode_body
 from stationmaster_server.events.writer import Writer
+from stationmaster_server.resilience.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,11 @@ class EventLog:
         )
         self._tasks: list[asyncio.Task[None]] = []
         bus.listen(self._hub.wake)
+
+    @property
+    def pulse(self) -> Pulse:
+        """Of flushes."""
+        return self._writer.pulse
 
     async def start(self) -> None:
         """Begin to write and to look."""

@@ -25,6 +25,7 @@ from stationmaster_server.events import store
 from stationmaster_server.events.bus import CHANNEL, Bus
 from stationmaster_server.events.model import Event, NewEvent
 from stationmaster_server.events.pending import Flush, Pending, StreamWrites
+from stationmaster_server.resilience.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Writer:
         self._room = asyncio.Event()
         self._room.set()
         self._closing = False
+        self.pulse = Pulse()
+        """Of flushes."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -149,7 +152,8 @@ class Writer:
         pause = _OUTAGE_PAUSE
         while True:
             try:
-                locked = await self._commit(flush)
+                with self.pulse.round():
+                    locked = await self._commit(flush)
                 if not (locked and flush.uncertain):
                     return locked
                 # The first try may still be running in a backend that has not noticed our absence: the same id.

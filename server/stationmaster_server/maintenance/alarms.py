@@ -1,4 +1,4 @@
-"""Telling people that a background service keeps failing, or is well again: in the log, and by a webhook."""
+"""Telling people of what is wrong with a background service, and that it is over: in the log, and by a webhook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.errors import StationmasterError
 from stationmaster_server.maintenance.base import BackgroundService
-from stationmaster_server.maintenance.model import Figures, service_name
+from stationmaster_server.maintenance.model import Fault, Figures, service_name
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.webhooks import identified, signed
 
@@ -32,20 +32,20 @@ class Alarms:
         self._secret = secret
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def tell(self, service: BackgroundService[Any], figures: Figures, error: str) -> None:
-        """Tell of a service that keeps failing, or, without an error, is well again. A webhook goes out by itself."""
-        name = service_name(service.service_id)
-        if error:
-            _log.error(
-                "a background service needs somebody", service=name, in_a_row=figures.failures_in_a_row, error=error
-            )
+    async def tell(self, service: BackgroundService[Any], figures: Figures, fault: Fault | None) -> None:
+        """Tell of a fault of a service, or that it has none any more. A webhook goes out by itself."""
+        name, in_a_row = service_name(service.service_id), figures.failures_in_a_row
+        if fault:
+            text = "a background service needs somebody"
+            _log.error(text, service=name, in_a_row=in_a_row, fault=fault.kind, text=fault.text)
         else:
             _log.info("a background service is well again", service=name)
         if not self._url:
             return
-        kind = "background_service.unhealthy" if error else "background_service.recovered"
-        data = {"service": name, "error": error, "failures_in_a_row": figures.failures_in_a_row}
-        body = {"type": kind, "timestamp": datetime.now(UTC).isoformat(), "data": data}
+        told = "background_service.unhealthy" if fault else "background_service.recovered"
+        kind, text = (fault.kind, fault.text) if fault else ("", "")
+        data = {"service": name, "fault": kind, "text": text, "failures_in_a_row": in_a_row}
+        body = {"type": told, "timestamp": datetime.now(UTC).isoformat(), "data": data}
         task = asyncio.create_task(self._send(json.dumps(body).encode()), name="alert webhook")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

@@ -22,7 +22,8 @@ from stationmaster_server.wire.fields import duration, mapping, span, struct, ti
 
 SERVICE_NAME = "backgroundServices/{background_service}"
 OPERATION_NAME = "operations/{operation}"
-UPDATABLE = frozenset({"enabled", "interval", "max_failures", "retry_delay", "alert_errors_per_hour", "settings"})
+_THRESHOLDS = ("alert_errors_per_hour", "alert_run_time", "alert_memory_growth_bytes", "alert_handle_growth")
+UPDATABLE = frozenset({"enabled", "interval", "max_failures", "retry_delay", "settings", *_THRESHOLDS})
 
 
 def changes_from_proto(service: pb.BackgroundService, paths: set[str]) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def changes_from_proto(service: pb.BackgroundService, paths: set[str]) -> dict[s
     changes: dict[str, Any] = {}
     for path in paths:
         match path:
-            case "interval" | "retry_delay":
+            case "interval" | "retry_delay" | "alert_run_time":
                 changes[path] = span(service, path) or None
             case "settings":
                 changes["own"] = mapping(service.settings, "background_service.settings")
@@ -51,6 +52,9 @@ def service_to_proto(view: ServiceView) -> pb.BackgroundService:
         max_failures=view.policy.max_failures,
         retry_delay=duration(view.policy.retry_delay),
         alert_errors_per_hour=view.policy.alert_errors_per_hour,
+        alert_run_time=duration(view.policy.alert_run_time),
+        alert_memory_growth_bytes=view.policy.alert_memory_growth_bytes,
+        alert_handle_growth=view.policy.alert_handle_growth,
         settings=struct(view.own_settings),
         settings_help=view.settings_help,
         pause_reason=view.settings.pause_reason,
@@ -89,6 +93,9 @@ def _on_server(one: OnServer) -> pb.BackgroundServiceOnServer:
         state=_state(figures.state),
         failures_in_a_row=figures.failures_in_a_row,
         last_run_time=timestamp(figures.last_run_at),
+        recent_time=duration(timedelta(seconds=figures.recent_seconds)),
+        memory_growth_bytes=figures.memory_growth_bytes,
+        handle_growth=figures.handle_growth,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,7 @@ class Scope(StrEnum):
 
     EVERY_SERVER = "EVERY_SERVER"
     ONE_SERVER = "ONE_SERVER"  # under a lease for each run
+    ENGINE = "ENGINE"  # on every server, by itself: it is seen, and neither held nor set
 
 
 class ServiceState(StrEnum):
@@ -43,6 +44,9 @@ class Settings:
     max_failures: int | None = None
     retry_delay: timedelta | None = None
     alert_errors_per_hour: int | None = None
+    alert_run_time: timedelta | None = None
+    alert_memory_growth_bytes: int | None = None
+    alert_handle_growth: int | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
     etag: UUID | None = None
     updated_at: datetime | None = None
@@ -64,15 +68,19 @@ class Policy:
     max_failures: int = 3
     retry_delay: timedelta = timedelta(seconds=2)
     alert_errors_per_hour: int = 20
+    alert_run_time: timedelta = timedelta(minutes=5)
+    """On average, of the last few runs."""
+    alert_memory_growth_bytes: int = 256 * 1024**2
+    alert_handle_growth: int = 50
 
     def of(self, settings: Settings) -> Policy:
         """What holds with these settings."""
-        return Policy(
-            settings.interval or self.interval,
-            self.max_failures if settings.max_failures is None else settings.max_failures,
-            settings.retry_delay or self.retry_delay,
-            self.alert_errors_per_hour if settings.alert_errors_per_hour is None else settings.alert_errors_per_hour,
-        )
+
+        def chosen(name: str) -> Any:
+            changed = getattr(settings, name)
+            return getattr(self, name) if changed is None else changed
+
+        return Policy(*(chosen(field.name) for field in fields(Policy)))
 
     def pause_after(self, failures: int) -> timedelta:
         """The pause after so many failures in a row."""
@@ -97,6 +105,24 @@ class Figures:
     last_success_at: datetime | None = None
     last_error: str = ""
     last_error_at: datetime | None = None
+    recent_seconds: float = 0.0
+    """That a run took, on average, of the last few."""
+    memory_growth_bytes: int = 0
+    """Left behind by its last runs, if each of them left some."""
+    handle_growth: int = 0
+
+    def took(self, seconds: float) -> None:
+        """A run took so long."""
+        self.busy_seconds += seconds
+        self.recent_seconds = 0.8 * self.recent_seconds + 0.2 * seconds if self.recent_seconds else seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is wrong with a service."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +161,20 @@ class ServiceView:
 
     @property
     def state(self) -> ServiceState:
-        """Of several servers, the worst."""
+        """Of several servers, the worst; of one that runs once for all, that of the last run."""
         if not self.settings.enabled:
             return ServiceState.DISABLED
         if self.settings.paused:
             return ServiceState.PAUSED
-        states = [one.figures.state for one in self.servers]
+        servers = self.servers
+        if self.scope is Scope.ONE_SERVER:  # how it was on others is long ago
+            servers = tuple(sorted(servers, key=lambda one: _when(one.figures))[-1:])
+        states = [one.figures.state for one in servers]
         return max(states, key=list(ServiceState).index, default=ServiceState.IDLE)
+
+
+def _when(figures: Figures) -> float:
+    return figures.last_run_at.timestamp() if figures.last_run_at else 0.0
 
 
 class OperationState(StrEnum):

@@ -103,7 +103,7 @@ class Operations:
             return Failed(error.message, reason=error.reason)
 
     def _offered(self, service_id: str, operation: str) -> Offered[Any]:
-        service = self._maintenance.service(service_id)
+        service = self._maintenance.settable(service_id)
 
         async def run(_caller: Caller, _arguments: Options) -> Mapping[str, Any]:
             await service.update()

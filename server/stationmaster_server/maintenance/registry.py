@@ -18,6 +18,7 @@ from stationmaster_server.errors import Unavailable
 from stationmaster_server.maintenance import status_store, store
 from stationmaster_server.maintenance.alarms import Alarms
 from stationmaster_server.maintenance.base import BackgroundService
+from stationmaster_server.maintenance.engines import Engine, EngineRunner
 from stationmaster_server.maintenance.model import BY_DEFAULT, Figures, ServiceState
 from stationmaster_server.maintenance.runner import LEASE, Runner
 from stationmaster_server.telemetry.metrics import Metrics
@@ -27,10 +28,18 @@ _TELL_EVERY = 2.0
 SILENT_FOR = timedelta(seconds=30)
 """A server that said nothing for so long is gone."""
 
+_UNHEALTHY = ServiceState.UNHEALTHY
 _METRICS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
     ("runs_completed", "Runs that ended well.", lambda figures: figures.completed),
     ("runs_failed", "Runs that failed.", lambda figures: figures.failed),
+    ("runs_retried", "Runs that were tried again after a failure.", lambda figures: figures.retried),
     ("busy_seconds", "How long runs took, in all.", lambda figures: figures.busy_seconds),
+)
+_GAUGES: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
+    ("healthy", "0: it keeps failing on this server.", lambda figures: float(figures.state is not _UNHEALTHY)),
+    ("run_seconds", "How long a run took, on average of the last few.", lambda figures: figures.recent_seconds),
+    ("memory_growth_bytes", "Left behind by its last runs, each of them.", lambda figures: figures.memory_growth_bytes),
+    ("handle_growth", "Files left open by its last runs, each of them.", lambda figures: figures.handle_growth),
 )
 
 _log = structlog.get_logger(__name__)
@@ -59,14 +68,14 @@ class Registry:
         self._version = version
         self._resources = resources
         self._lease = lease
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[str, Runner | EngineRunner] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._reload = asyncio.Event()
         listener.add(store.CHANNEL, self._told)
         for name, text, figure in _METRICS:
             metrics.read(f"background_service_{name}", text, self._read(figure), label="service", total=True)
-        text = "0: it keeps failing on this server."
-        metrics.read("background_service_healthy", text, self._read(_is_healthy), label="service")
+        for name, text, figure in _GAUGES:
+            metrics.read(f"background_service_{name}", text, self._read(figure), label="service")
 
     @property
     def services(self) -> dict[str, BackgroundService[Any]]:
@@ -77,6 +86,9 @@ class Registry:
         """Add a service, before this is entered. Raises ValueError for an id that is taken."""
         if service.service_id in self._runners:
             raise ValueError(f"there are two background services {service.service_id!r}")
+        if isinstance(service, Engine):
+            self._runners[service.service_id] = EngineRunner(service, self._database, self._alarms.tell)
+            return
         runner = Runner(service, self._database, self._alarms.tell, lease=self._lease)
         self._runners[service.service_id] = runner
         if service.channel is not None:
@@ -126,6 +138,8 @@ class Registry:
         async with self._database.system(autocommit=True) as tx:
             found = await store.all_settings(tx)
         for service_id, runner in self._runners.items():
+            if isinstance(runner, EngineRunner):
+                continue
             settings = found.get(service_id, BY_DEFAULT)
             if settings != runner.settings:
                 runner.settings = settings
@@ -153,7 +167,3 @@ class Registry:
             for runner in changed.values():
                 runner.changed = True
             raise
-
-
-def _is_healthy(figures: Figures) -> float:
-    return float(figures.state is not ServiceState.UNHEALTHY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,10 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import Unavailable
 from stationmaster_server.maintenance import store
 from stationmaster_server.maintenance.base import BackgroundService
-from stationmaster_server.maintenance.model import BY_DEFAULT, Figures, Policy, Scope, ServiceState, Settings
+from stationmaster_server.maintenance.growth import Growth
+from stationmaster_server.maintenance.model import BY_DEFAULT, Policy, Scope, ServiceState, Settings
+from stationmaster_server.maintenance.store import Claimed
+from stationmaster_server.maintenance.thresholds import Alarm, Watchman
 
 LEASE = timedelta(seconds=30)
 _SHORTEST_LOOK, _LONGEST_LOOK = timedelta(seconds=5), timedelta(minutes=1)
@@ -30,9 +33,6 @@ _JITTER = 0.1
 _LONGEST_ERROR = 1000
 
 _log = structlog.get_logger(__name__)
-
-Alarm = Callable[[BackgroundService[Any], Figures, str], Awaitable[None]]
-"""Told when a service becomes unhealthy, has too many errors, or is well again (with no error)."""
 
 
 class LeaseLost(Exception):
@@ -47,16 +47,16 @@ class Runner:
     ) -> None:
         self.service = service
         self.settings: Settings = BY_DEFAULT
-        self.figures = Figures()
+        self._watchman = Watchman(service, alarm)
+        self.figures = self._watchman.figures
         self.changed = True
         """Whether the figures changed since this was set to False."""
         self._database = database
-        self._alarm = alarm
+        self._growth = Growth()
         self._lease = lease
         self._wake = asyncio.Event()
         self._configured: Settings | None = None
         self._update: asyncio.Task[None] | None = None
-        self._alarmed = False
         self._away = False
 
     @property
@@ -102,15 +102,18 @@ class Runner:
         except Unavailable:
             return look
         if claimed is not None:
-            await self._leased(*claimed)
+            await self._leased(claimed)
         return look
 
-    async def _leased(self, token: UUID, failures: int) -> None:
+    async def _leased(self, claimed: Claimed) -> None:
+        token = claimed.token
+        self._watchman.told = claimed.told
         async with self._renewing(token):
-            failures = await self._once(failures)
+            failures = await self._once(claimed.failures_in_a_row)
+        pause, told = self._pause(failures), self._watchman.told
         try:
             async with self._database.system(autocommit=True) as tx:
-                await store.release(tx, self.service.service_id, token, self._pause(failures), failures)
+                await store.release(tx, self.service.service_id, token, pause, failures, told)
         except Unavailable:
             return  # the lease expires
 
@@ -151,7 +154,9 @@ class Runner:
         self._become(ServiceState.RUNNING)
         self._update = asyncio.create_task(self._bounded(), name=self.service.service_id)
         try:
-            await asyncio.wait([self._update])
+            with self._growth.watched():
+                await asyncio.wait([self._update])
+            figures.memory_growth_bytes, figures.handle_growth = self._growth.memory_bytes, self._growth.handles
             error = _error_of(self._update)
         except asyncio.CancelledError:
             self._update.cancel()
@@ -159,7 +164,7 @@ class Runner:
             raise
         finally:
             self._update = None
-        figures.busy_seconds += time.perf_counter() - began
+        figures.took(time.perf_counter() - began)
         self._away = isinstance(error, Unavailable)
         if error is None:
             return await self._succeeded(failures)
@@ -184,9 +189,7 @@ class Runner:
         figures.failures_in_a_row = 0
         figures.last_success_at = datetime.now(UTC)
         self._become(ServiceState.IDLE)
-        if self._alarmed:
-            self._alarmed = False
-            await self._alarm(self.service, figures, "")
+        await self._watchman.look(self.policy, await self._errors() if self._watchman.errors else 0)
         return 0
 
     async def _failed(self, error: BaseException, failures: int) -> int:
@@ -209,24 +212,30 @@ class Runner:
         _log.error("a background service failed; it is tried again", service=name, in_a_row=failures, exc_info=error)
         too_many = failures > self.policy.max_failures
         self._become(ServiceState.UNHEALTHY if too_many else ServiceState.FAILING)
-        await self._note(text, too_many)
+        await self._note(text)
         if too_many:
             figures.restarted += 1
             await self._end()
         return failures
 
-    async def _note(self, text: str, too_many: bool) -> None:
+    async def _note(self, text: str) -> None:
         """Keep the error, and raise the alarm once if it is one too many."""
-        recent = 0
+        recent = self._watchman.errors
         try:
             async with self._database.system(autocommit=True) as tx:
                 recent = await store.put_error(tx, self.service.service_id, text)
         except Unavailable:
             _log.warning("an error of a background service is in the log alone", service=self.service.service_id)
-        most = self.policy.alert_errors_per_hour
-        if not self._alarmed and (too_many or 0 < most <= recent):
-            self._alarmed = True
-            await self._alarm(self.service, self.figures, text)
+        await self._watchman.look(self.policy, recent)
+
+    async def _errors(self) -> int:
+        """Within the last hour, on all servers."""
+        service_id = self.service.service_id
+        try:
+            async with self._database.system(autocommit=True) as tx:
+                return (await store.errors_last_hour(tx, [service_id])).get(service_id, 0)
+        except Unavailable:
+            return self._watchman.errors
 
     async def _end(self) -> None:
         """Let the service let go of everything; it is configured again before its next run."""

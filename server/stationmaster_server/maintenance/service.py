@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,15 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, FieldViolation, InvalidArgument, NotFound, Reason
+from stationmaster_server.errors import (
+    Aborted,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+    PreconditionViolation,
+    Reason,
+)
 from stationmaster_server.identity.model import AuditEntry, Caller, Category
 from stationmaster_server.identity.roles import insufficient, operates
 from stationmaster_server.maintenance import status_store, store
@@ -27,6 +35,7 @@ from stationmaster_server.maintenance.model import (
     Changed,
     Figures,
     OperationHelp,
+    Scope,
     ServiceState,
     ServiceView,
     Settings,
@@ -34,6 +43,7 @@ from stationmaster_server.maintenance.model import (
     service_name,
 )
 from stationmaster_server.maintenance.registry import SILENT_FOR
+from stationmaster_server.maintenance.thresholds import faults
 
 WATCH_EVERY = 1.0
 """Seconds between two looks of a watcher."""
@@ -76,26 +86,42 @@ class Maintenance:
             raise NotFound("BackgroundService", service_name(service_id))
         return found
 
-    async def update(self, caller: Caller, service_id: str, changes: Mapping[str, Any], etag: str) -> ServiceView:
-        """Change settings. Raises NotFound, InvalidArgument, Aborted(ETAG_MISMATCH), PermissionDenied."""
-        _require_operator(caller)
+    def settable(self, service_id: str) -> BackgroundService[Any]:
+        """A service that can be held, set and triggered. Raises NotFound, FailedPrecondition(SERVICE_IS_ENGINE)."""
         service = self.service(service_id)
+        if service.scope is Scope.ENGINE:
+            name, advice = service_name(service_id), "it goes on by itself for as long as the server runs"
+            raise FailedPrecondition(
+                Reason.SERVICE_IS_ENGINE,
+                f"{name} is an engine of the server, which is neither held nor set nor triggered: {advice}",
+                PreconditionViolation("BACKGROUND_SERVICE", name, advice),
+            )
+        return service
+
+    async def update(self, caller: Caller, service_id: str, changes: Mapping[str, Any], etag: str) -> ServiceView:
+        """Change settings.
+
+        Raises NotFound, InvalidArgument, Aborted(ETAG_MISMATCH), FailedPrecondition(SERVICE_IS_ENGINE),
+        PermissionDenied.
+        """
+        _require_operator(caller)
+        service = self.settable(service_id)
         if "own" in changes:
             check_options(service.options, changes["own"], "background_service.settings")
         details = {"changed": sorted("settings" if name == "own" else name for name in changes)}
         return await self._change(caller, service_id, "background_service.update", changes, details, etag)
 
     async def pause(self, caller: Caller, service_id: str, reason: str) -> ServiceView:
-        """Hold a service on every server. Raises NotFound, PermissionDenied."""
+        """Hold a service on every server. Raises NotFound, FailedPrecondition(SERVICE_IS_ENGINE), PermissionDenied."""
         _require_operator(caller)
-        self.service(service_id)
+        self.settable(service_id)
         changes = {"paused": True, "pause_reason": reason}
         return await self._change(caller, service_id, "background_service.pause", changes, {"reason": reason})
 
     async def resume(self, caller: Caller, service_id: str) -> ServiceView:
-        """Let a service go on at once. Raises NotFound, PermissionDenied."""
+        """Let a service go on at once. Raises NotFound, FailedPrecondition(SERVICE_IS_ENGINE), PermissionDenied."""
         _require_operator(caller)
-        self.service(service_id)
+        self.settable(service_id)
         changes = {"paused": False, "pause_reason": ""}
         return await self._change(caller, service_id, "background_service.resume", changes, {})
 
@@ -184,11 +210,17 @@ def view_of(
         settings,
         service.options.model_validate(dict(settings.own)).model_dump(mode="json"),
         help_of(service.options),
-        (RUN, *(operation.help() for operation in service.operations())),
+        _offered(service),
         totals,
         errors,
         tuple(servers),
     )
+
+
+def _offered(service: BackgroundService[Any]) -> tuple[OperationHelp, ...]:
+    if service.scope is Scope.ENGINE:
+        return ()
+    return (RUN, *(operation.help() for operation in service.operations()))
 
 
 def etag_of(settings: Settings) -> str:
@@ -212,20 +244,31 @@ def check_options(options: type[Options], given: Mapping[str, Any], field: str) 
         raise InvalidArgument(Reason.INVALID_FIELD, text, *faults[:20]) from None
 
 
-def _alerts(views: Sequence[ServiceView]) -> list[Alert]:
-    alerts = []
+def _alerts(views: Sequence[ServiceView]) -> Iterator[Alert]:
     for view in views:
-        most = view.policy.alert_errors_per_hour
-        if view.state is ServiceState.UNHEALTHY:
-            text = f"it keeps failing: {view.totals.last_error}; it is tried again by itself"
-        elif 0 < most <= view.errors_last_hour:
-            text = f"it failed {view.errors_last_hour} times within the last hour: {view.totals.last_error}"
-        elif view.state is ServiceState.PAUSED:
-            text = f"it is paused{f': {view.settings.pause_reason}' if view.settings.pause_reason else ''}; resume it"
-        else:
-            continue
-        alerts.append(Alert(service_name(view.service_id), text))
-    return alerts
+        name = service_name(view.service_id)
+        if view.state is ServiceState.PAUSED:
+            why = f": {view.settings.pause_reason}" if view.settings.pause_reason else ""
+            yield Alert(name, f"it is paused{why}; resume it")
+        elif view.settings.runs:
+            yield from (Alert(name, text) for text in _faults(view).values())
+
+
+def _faults(view: ServiceView) -> dict[str, str]:
+    """What is wrong with a service on any server, each kind once."""
+    found = {
+        fault.kind: f"{fault.text} ({one.server})"
+        for one in view.servers
+        for fault in faults(one.figures, view.policy, 0)
+        if fault.kind != "failing" or view.state is ServiceState.UNHEALTHY
+    }
+    silent = [one.server for one in view.servers if one.figures.state is ServiceState.UNHEALTHY]
+    if view.scope is Scope.ENGINE and silent and "failing" not in found:
+        found["silent"] = f"it does not go round any more ({silent[0]}): restart this server"
+    most = view.policy.alert_errors_per_hour
+    if 0 < most <= view.errors_last_hour:
+        found["errors"] = f"it failed {view.errors_last_hour} times within the last hour: {view.totals.last_error}"
+    return found
 
 
 def _late(oldest_due: timedelta) -> list[Alert]:

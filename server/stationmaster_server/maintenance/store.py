@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from stationmaster_server.db.ids import new_id
@@ -15,9 +15,10 @@ from stationmaster_server.maintenance.model import Figures, OnServer, Scope, Ser
 CHANNEL = "background_services"
 """Notifications of services whose settings changed, or that are to run at once."""
 _NOBODY = UUID(int=0)
+_NOW = ("recent_seconds", "memory_growth_bytes", "handle_growth")
 _COUNTS = ("completed", "failed", "retried", "restarted", "busy_seconds")
-_SETTINGS = """enabled, paused, pause_reason, "interval", max_failures, retry_delay, alert_errors_per_hour, own, etag,
-               updated_at"""
+_SETTINGS = """enabled, paused, pause_reason, "interval", max_failures, retry_delay, alert_errors_per_hour,
+               alert_run_time, alert_memory_growth_bytes, alert_handle_growth, own, etag, updated_at"""
 
 
 async def all_settings(tx: Transaction) -> dict[str, Settings]:
@@ -68,13 +69,10 @@ async def lock_settings(tx: Transaction, service_id: str) -> Settings | None:
 async def put_settings(tx: Transaction, service_id: str, new: Settings) -> Settings:
     """Change settings, whose etag is a new one then, and tell every server."""
     row = await tx.fetchrow(
-        f"""INSERT INTO background_services (service_id, enabled, paused, pause_reason, "interval", max_failures,
-                retry_delay, alert_errors_per_hour, own, etag, updated_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now())
-            ON CONFLICT (service_id) DO UPDATE SET (enabled, paused, pause_reason, "interval", max_failures,
-                retry_delay, alert_errors_per_hour, own, etag, updated_at) = ROW (excluded.enabled, excluded.paused,
-                excluded.pause_reason, excluded."interval", excluded.max_failures, excluded.retry_delay,
-                excluded.alert_errors_per_hour, excluded.own, excluded.etag, excluded.updated_at)
+        f"""INSERT INTO background_services (service_id, {_SETTINGS})
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now())
+            ON CONFLICT (service_id) DO UPDATE SET ({_SETTINGS}) =
+                ROW ({", ".join(f"excluded.{column.strip()}" for column in _SETTINGS.split(","))})
             RETURNING {_SETTINGS}""",
         service_id,
         new.enabled,
@@ -84,6 +82,9 @@ async def put_settings(tx: Transaction, service_id: str, new: Settings) -> Setti
         new.max_failures,
         new.retry_delay,
         new.alert_errors_per_hour,
+        new.alert_run_time,
+        new.alert_memory_growth_bytes,
+        new.alert_handle_growth,
         dict(new.own),
         new_id(),
     )
@@ -103,19 +104,27 @@ async def hurry(tx: Transaction, service_id: str) -> None:
     await tx.execute("UPDATE background_leases SET due_at = now() WHERE service_id = $1", service_id)
 
 
-async def claim(tx: Transaction, service_id: str, lease: timedelta) -> tuple[UUID, int] | None:
-    """The lease of a service that is due and that nobody runs, and its failures in a row; None: it is not."""
+class Claimed(NamedTuple):
+    """A lease, with how the service was when it was last run, on whichever server."""
+
+    token: UUID
+    failures_in_a_row: int
+    told: frozenset[str]
+
+
+async def claim(tx: Transaction, service_id: str, lease: timedelta) -> Claimed | None:
+    """The lease of a service that is due and that nobody runs; None: it is not."""
     token = new_id()
-    failures = await tx.fetchval(
+    row = await tx.fetchrow(
         """INSERT INTO background_leases AS l (service_id, token, expires_at) VALUES ($1, $2, now() + $3::interval)
            ON CONFLICT (service_id) DO UPDATE SET token = $2, expires_at = now() + $3::interval
            WHERE l.due_at <= now() AND (l.expires_at IS NULL OR l.expires_at < now())
-           RETURNING failures_in_a_row""",
+           RETURNING failures_in_a_row, told""",
         service_id,
         token,
         lease,
     )
-    return None if failures is None else (token, failures)
+    return None if row is None else Claimed(token, row["failures_in_a_row"], frozenset(row["told"]))
 
 
 async def renew(tx: Transaction, service_id: str, token: UUID, lease: timedelta) -> bool:
@@ -125,16 +134,19 @@ async def renew(tx: Transaction, service_id: str, token: UUID, lease: timedelta)
     return bool(await tx.fetchval(sql, service_id, token, lease))
 
 
-async def release(tx: Transaction, service_id: str, token: UUID, pause: timedelta, failures: int) -> None:
+async def release(
+    tx: Transaction, service_id: str, token: UUID, pause: timedelta, failures: int, told: Collection[str]
+) -> None:
     """Give a lease back; the service is due after the pause. Nothing if it is somebody else's."""
     await tx.execute(
         """UPDATE background_leases SET token = NULL, expires_at = NULL, due_at = now() + $3::interval,
-               failures_in_a_row = $4
+               failures_in_a_row = $4, told = $5
            WHERE service_id = $1 AND token = $2""",
         service_id,
         token,
         pause,
         failures,
+        sorted(told),
     )
 
 
@@ -145,7 +157,7 @@ async def put_figures(tx: Transaction, server_id: UUID, figures: Mapping[str, Fi
         f"""INSERT INTO background_figures (service_id, server_id, {columns})
             SELECT service_id, $1, {columns} FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[],
                 $6::bigint[], $7::bigint[], $8::float8[], $9::int[], $10::timestamptz[], $11::timestamptz[],
-                $12::text[], $13::timestamptz[]) AS new(service_id, {columns})
+                $12::text[], $13::timestamptz[], $14::float8[], $15::bigint[], $16::int[]) AS new(service_id, {columns})
             ON CONFLICT (service_id, server_id) DO UPDATE SET ({columns}) =
                 ROW ({", ".join(f"excluded.{column.strip()}" for column in columns.split(","))})""",
         server_id,
@@ -214,7 +226,7 @@ async def drop_servers(tx: Transaction, silent_for: timedelta, server_id: UUID |
     await put_figures(tx, _NOBODY, totals)
 
 
-_TIMES = ("last_run_at", "last_success_at", "last_error", "last_error_at")
+_TIMES = ("last_run_at", "last_success_at", "last_error", "last_error_at", *_NOW)
 
 
 def _figures(row: Any) -> Figures:

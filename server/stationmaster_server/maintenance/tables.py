@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, Interval, Text, Uuid, text
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
 from stationmaster_server.db.schema import system_table, timestamp
 
@@ -18,6 +18,9 @@ background_services = system_table(
     Column("max_failures", Integer),
     Column("retry_delay", Interval),
     Column("alert_errors_per_hour", Integer),
+    Column("alert_run_time", Interval),
+    Column("alert_memory_growth_bytes", BigInteger),
+    Column("alert_handle_growth", Integer),
     Column("own", JSON, nullable=False, server_default=text("'{}'")),
     Column("etag", Uuid, nullable=False),
     timestamp("updated_at", default_now=True),
@@ -31,6 +34,8 @@ background_leases = system_table(
     Column("token", Uuid),
     timestamp("expires_at", nullable=True),
     Column("failures_in_a_row", Integer, nullable=False, server_default=text("0")),
+    # The kinds of faults that somebody was told of.
+    Column("told", ARRAY(Text), nullable=False, server_default=text("'{}'")),
 )
 
 # A server process. One that is gone leaves its figures to the row of no server, whose id is all zeros.
@@ -60,6 +65,9 @@ background_figures = system_table(
     timestamp("last_success_at", nullable=True),
     Column("last_error", Text, nullable=False),
     timestamp("last_error_at", nullable=True),
+    Column("recent_seconds", Float, nullable=False),
+    Column("memory_growth_bytes", BigInteger, nullable=False),
+    Column("handle_growth", Integer, nullable=False),
 )
 
 # Failures of the last day.

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,11 @@ _LAG_PROBE = 0.25
 class ResourceMonitor:
     """Looks every `interval`; `async with` it. Also tells the newest figures, for status reports."""
 
-    def __init__(self, metrics: Metrics, interval: timedelta) -> None:
+    def __init__(
+        self, metrics: Metrics, interval: timedelta, looked: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        """`looked` is told after each look how long it took."""
+        self._looked = looked
         self._process = psutil.Process()
         self._interval = interval.total_seconds()
         self._figures: dict[str, float] = {}
@@ -54,7 +59,9 @@ class ResourceMonitor:
     async def _watch_process(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
+            began = time.perf_counter()
             self._look()
+            self._looked(time.perf_counter() - began)
 
     async def _watch_loop(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import StationmasterError
+from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.work import claim_store
 from stationmaster_server.work.claim_store import Beat, Seen
 from stationmaster_server.work.run import Run
@@ -53,6 +54,7 @@ class Heart:
         self._held = held
         self._told = told
         self._task: asyncio.Task[None] | None = None
+        self.pulse = Pulse()
 
     def start(self) -> None:
         """Begin to beat."""
@@ -72,7 +74,8 @@ class Heart:
             if not self._held:
                 continue
             try:
-                await self._beat(list(self._held))
+                with self.pulse.round():
+                    await self._beat(list(self._held))
             except StationmasterError as error:
                 logger.warning("leases could not be renewed: %s", error)
             except Exception:

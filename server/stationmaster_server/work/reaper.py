@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import StationmasterError
+from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.work import claim_store, key_store
 from stationmaster_server.work.claim_store import Settlement
 from stationmaster_server.work.model import Failed, State, WorkItem
@@ -44,6 +45,7 @@ class Reaper:
         self._failed = False
         self._leases_good_until = 0.0
         self._task: asyncio.Task[None] | None = None
+        self.pulse = Pulse()
 
     def start(self) -> None:
         """Begin."""
@@ -59,10 +61,11 @@ class Reaper:
         rounds = 0
         while True:
             try:
-                while await self.reap() == _BATCH:
-                    pass
-                if rounds % _HOUSEKEEPING_EVERY == 0:
-                    await self.keep_house()
+                with self.pulse.round():
+                    while await self.reap() == _BATCH:
+                        pass
+                    if rounds % _HOUSEKEEPING_EVERY == 0:
+                        await self.keep_house()
                 rounds += 1
             except StationmasterError as error:
                 self._failed = True

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.errors import LeaseLost, StationmasterError, Unavailable
+from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.work import claim_store
 from stationmaster_server.work.claim_store import Seen, Settlement
 from stationmaster_server.work.completer import Completer
@@ -75,9 +76,16 @@ class Worker:
         self._completer = Completer(database, queue.wake, self._settings.lease * 4)
         self._heart = Heart(database, self._settings.lease, self._held.values(), self._told)
         self._reaper = Reaper(database, queue.wake, self._settings.reap, self._settings.lease)
+        self.pulse = Pulse()
+        """Of claiming."""
         queue.attach(self)
         if listener is not None:
             listener.add(CHANNEL, lambda _: self._wake.set())
+
+    @property
+    def pulses(self) -> dict[str, Pulse]:
+        """Of claiming, of renewing leases, and of reaping."""
+        return {"claiming": self.pulse, "leases": self._heart.pulse, "reaping": self._reaper.pulse}
 
     def start(self) -> None:
         """Begin to claim, to beat and to reap."""
@@ -175,10 +183,15 @@ class Worker:
         while not self._stopping.is_set():
             self._wake.clear()
             wanted = min(self._free(), _CLAIM_LIMIT)
-            claimed = await self._claim(wanted) if wanted > 0 else 0
+            claimed = await self._claim(wanted) if wanted > 0 else self._busy()
             # One claim may leave some where many owners queue; that it got many says that there may be more.
             if claimed == 0 or claimed * 4 < wanted:
                 await self._nap()
+
+    def _busy(self) -> int:
+        """Nothing is claimed, for all slots are taken; that is a round as well."""
+        self.pulse.beat(0.0)
+        return 0
 
     async def _nap(self) -> None:
         try:
@@ -190,12 +203,13 @@ class Worker:
     async def _claim(self, limit: int) -> int:
         settings = self._settings
         try:
-            async with self._database.system(autocommit=True) as tx:
-                items = await claim_store.claim(
-                    tx, list(self._handlers), limit, settings.ageing, self._name, settings.lease
-                )
-                limited = [item for item in items if item.rate_key is not None]
-                sent_back = await claim_store.throttle(tx, limited) if limited else set()
+            with self.pulse.round():
+                async with self._database.system(autocommit=True) as tx:
+                    items = await claim_store.claim(
+                        tx, list(self._handlers), limit, settings.ageing, self._name, settings.lease
+                    )
+                    limited = [item for item in items if item.rate_key is not None]
+                    sent_back = await claim_store.throttle(tx, limited) if limited else set()
         except StationmasterError as error:
             logger.warning("work could not be claimed: %s", error)
             return 0

@@ -186,6 +186,9 @@ CREATE TABLE background_figures (
     last_success_at TIMESTAMP WITH TIME ZONE,
     last_error TEXT NOT NULL,
     last_error_at TIMESTAMP WITH TIME ZONE,
+    recent_seconds FLOAT NOT NULL,
+    memory_growth_bytes BIGINT NOT NULL,
+    handle_growth INTEGER NOT NULL,
     CONSTRAINT background_figures_pkey PRIMARY KEY (service_id, server_id)
 );
 
@@ -195,6 +198,7 @@ CREATE TABLE background_leases (
     token UUID,
     expires_at TIMESTAMP WITH TIME ZONE,
     failures_in_a_row INTEGER DEFAULT 0 NOT NULL,
+    told TEXT[] DEFAULT '{}' NOT NULL,
     CONSTRAINT background_leases_pkey PRIMARY KEY (service_id)
 );
 
@@ -207,6 +211,9 @@ CREATE TABLE background_services (
     max_failures INTEGER,
     retry_delay INTERVAL,
     alert_errors_per_hour INTEGER,
+    alert_run_time INTERVAL,
+    alert_memory_growth_bytes BIGINT,
+    alert_handle_growth INTEGER,
     own JSON DEFAULT '{}' NOT NULL,
     etag UUID NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
