@@ -1,18 +1,24 @@
-"""Storage, built: reports, their servicer, and the chore that removes old ones."""
+"""Storage, built: the files of workspaces, reports, their servicer, and the chores that look after them."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from stationmaster_server.app.housekeeping import Chore, Housekeeping
-from stationmaster_server.app.transport import Gate
-from stationmaster_server.config.storage import StorageSettings
-from stationmaster_server.db.engine import Database
+from stationmaster_server.app.ground import Ground
+from stationmaster_server.app.housekeeping import Chore
+from stationmaster_server.storage.changes import Changes
+from stationmaster_server.storage.files import Files
+from stationmaster_server.storage.places.local import LocalPlace
 from stationmaster_server.storage.reports import Reports
 from stationmaster_server.storage.service import StorageService
-from stationmaster_server.storage.servicer import StorageServicer
-from stationmaster_server.wire.paging import PageTokens
+from stationmaster_server.storage.servicer import FileServices, StorageServicer
+from stationmaster_server.storage.uploads import Uploads
+from stationmaster_server.storage.usage import Usage
+
+WORKSPACES = "workspaces"
+"""Where in the data folder the files of sessions are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +29,27 @@ class Storage:
     reports: Reports
 
 
-def build_storage(
-    settings: StorageSettings, database: Database, gate: Gate, tokens: PageTokens, chores: Housekeeping
-) -> Storage:
+def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     """Build everything about what is stored."""
-    reports = Reports(database, gate.audit, max_bytes=settings.max_report_bytes, retention=settings.report_retention)
-    chores.add(Chore("remove old reports", timedelta(hours=1), reports.remove_old))
-    return Storage(StorageServicer(StorageService(database), tokens), reports)
+    settings, database, audit, quotas = on.settings.storage, on.database, on.gate.audit, on.gate.quotas
+    reports = Reports(database, audit, max_bytes=settings.max_report_bytes, retention=settings.report_retention)
+    place = LocalPlace(on.settings.data_folder / WORKSPACES)
+    stack.push_async_callback(place.close)
+    changes = Changes(database, audit, quotas, place, keep_uploads=settings.upload_retention)
+    stack.push_async_callback(changes.close)
+    uploads = Uploads(
+        database,
+        audit,
+        quotas,
+        place,
+        changes,
+        most_bytes=settings.max_file_bytes,
+        keep=settings.upload_retention,
+    )
+    usage = Usage(database, quotas, place)
+    on.chores.add(Chore("remove old reports", timedelta(hours=1), reports.remove_old))
+    on.chores.add(Chore("make changes of files that were left", timedelta(seconds=5), changes.make_left))
+    on.chores.add(Chore("give up uploads", timedelta(seconds=30), uploads.give_up_expired))
+    on.chores.add(Chore("count files", timedelta(seconds=5), usage.measure_due))
+    services = FileServices(Files(database, place, changes), uploads, usage)
+    return Storage(StorageServicer(StorageService(database), services, on.tokens), reports)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, Text, Uuid, text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from stationmaster_server.db.schema import tenant_table, timestamp
@@ -76,7 +76,7 @@ uploads = tenant_table(
     Column("sha256", Text, nullable=False),
     Column("etag", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("resumable", Integer, nullable=False),
+    Column("resumable", Boolean, nullable=False),
     # Of the quotas of its owner and the organization.
     Column("reserved_bytes", BigInteger, nullable=False, server_default="0"),
     # The stream that may go on with it: a new one takes it over, and the one before must stop.
@@ -88,8 +88,8 @@ uploads = tenant_table(
 # The sweep of those that nobody goes on with.
 Index("uploads_expires_at_idx", uploads.c.expires_at)
 
-# A change of files that is decided and audited, until it is made: what a server that died left undone is done by
-# another. No two may touch the same path.
+# A change of files that holds its paths until it is made. Once it is decided, and audited, it must be made: what a
+# server that died left undone is done by another.
 file_changes = tenant_table(
     "file_changes",
     Column("session_id", Uuid, primary_key=True),
@@ -99,7 +99,8 @@ file_changes = tenant_table(
     Column("target", Text, nullable=False, server_default=""),
     Column("upload_id", Uuid),
     Column("etag", Text, nullable=False, server_default=""),
-    Column("caller", JSONB, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("decided", Boolean, nullable=False, server_default=text("false")),
     timestamp("leased_until"),
 )
 # What a server that died has left.

@@ -351,7 +351,8 @@ CREATE TABLE file_changes (
     target TEXT DEFAULT '' NOT NULL,
     upload_id UUID,
     etag TEXT DEFAULT '' NOT NULL,
-    caller JSONB NOT NULL,
+    user_id UUID NOT NULL,
+    decided BOOLEAN DEFAULT false NOT NULL,
     leased_until TIMESTAMP WITH TIME ZONE NOT NULL,
     CONSTRAINT file_changes_pkey PRIMARY KEY (organization_id, session_id, id)
 );
@@ -728,7 +729,7 @@ CREATE TABLE uploads (
     sha256 TEXT NOT NULL,
     etag TEXT NOT NULL,
     state TEXT NOT NULL,
-    resumable INTEGER NOT NULL,
+    resumable BOOLEAN NOT NULL,
     reserved_bytes BIGINT DEFAULT '0' NOT NULL,
     writer UUID NOT NULL,
     file JSONB,
