@@ -114,7 +114,8 @@ def test_a_path_that_people_use_is_taken(path: str) -> None:
 
 
 @given(
-    st.text(max_size=60) | st.lists(st.sampled_from(["..", ".", "a", "%2e", "%2f", "/", "\\", "", "\uff0e"])).map("".join)
+    st.text(max_size=60)
+    | st.lists(st.sampled_from(["..", ".", "a", "%2e", "%2f", "/", "\\", "", "\uff0e"])).map("".join)
 )
 @example("a/./../b")
 def test_what_is_taken_has_one_form_and_stays_inside(path: str) -> None:

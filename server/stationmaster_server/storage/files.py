@@ -31,7 +31,7 @@ from stationmaster_server.storage.file_model import (
     file_name,
     stored,
 )
-from stationmaster_server.storage.places.place import Found, Home, Place
+from stationmaster_server.storage.places.place import Found, Home, NotEmpty, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,8 @@ class Files:
         async with self._changes.holding(caller, change):
             found = await self._find(home, names, name)
             check_etag(name, etag, found)
+            if found.is_folder:
+                await self._require_empty(home, names, name)
 
             async def decide(tx: Transaction) -> AuditEntry:
                 if await recall(tx, caller.tenant, caller.request_key, Done) is not None:
@@ -170,6 +172,11 @@ class Files:
         if found is None:
             raise NotFound("File", name)
         return found
+
+    async def _require_empty(self, home: Home, names: tuple[str, ...], name: str) -> None:
+        with told(name):
+            if (await self._place.list(home, names, recursive=False, after="", limit=1)).found:
+                raise NotEmpty(name)
 
     async def _with_checksums(self, caller: Caller, home: Home, found: list[Found]) -> list[StoredFile]:
         files = [each.path for each in found if not each.is_folder]
