@@ -14,6 +14,7 @@ from stationmaster.v1.identity_pb2_grpc import IdentityServiceStub
 
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.storage.desk import Desk
+from tests.storage.places import LocalSite, Site
 
 
 @pytest.fixture
@@ -23,10 +24,16 @@ def storage_settings() -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture(params=["local"])
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    """Where files are."""
+    return LocalSite(tmp_path / "data" / "workspaces")
+
+
+@pytest_asyncio.fixture
 async def stored_at(
-    request: pytest.FixtureRequest, database_url: str, tmp_path: Path, storage_settings: dict[str, Any]
+    site: Site, database_url: str, tmp_path: Path, storage_settings: dict[str, Any]
 ) -> AsyncIterator[RunningServer]:
-    """A server that keeps files in a place."""
+    """A server that keeps files there."""
     settings = server_settings(tmp_path / "data", database_url, storage=storage_settings)
     async with running(settings) as server:
         yield server

@@ -42,12 +42,11 @@ class Desk:
         self, path: str, data: bytes = b"", *, chunks: Iterable[bytes] | None = None, upload: str = "", **header: Any
     ) -> storage_pb2.File:
         """Upload a file; with its size and checksum, unless the header says otherwise (None: not at all)."""
-        header = {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} | header
-        offset = header.get("offset", 0)
-        pieces = (
-            [data[start : start + CHUNK] for start in range(offset, len(data), CHUNK)] if chunks is None else chunks
-        )
-        answer: storage_pb2.File = await self.stub.UploadFile(self.requests(path, pieces, upload, **header))
+        header = dict[str, Any](size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) | header
+        start = int(header.get("offset") or 0)
+        if chunks is None:
+            chunks = [data[at : at + CHUNK] for at in range(start, len(data), CHUNK)]
+        answer: storage_pb2.File = await self.stub.UploadFile(self.requests(path, chunks, upload, **header))
         return answer
 
     async def requests(
@@ -85,12 +84,12 @@ class Desk:
         return upload
 
     async def received(self, upload: str) -> int:
-        """How much of an upload is kept; nothing of one that is not known."""
+        """How much of an upload is kept; -1 of one that is not known."""
         try:
             found = await self.upload(upload)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
-                return 0
+                return -1
             raise
         return int(found.received_bytes)
 

@@ -26,6 +26,7 @@ from stationmaster_server.storage import file_store, upload_store
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Change, ChangeKind, StoredFile, file_name, stored
 from stationmaster_server.storage.places.place import Place, Published
+from stationmaster_server.storage.places.threads import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Changes:
         try:
             yield
         except BaseException:
-            await asyncio.shield(self._release(change))
+            await to_the_end(self._release(change))
             raise
 
     async def make(self, caller: Caller, change: Change, decide: Decide) -> StoredFile | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -44,6 +44,7 @@ from stationmaster_server.storage.file_model import (
 )
 from stationmaster_server.storage.files import check_etag, entry_of
 from stationmaster_server.storage.places.place import Home, Place, Receiver, Sealed
+from stationmaster_server.storage.places.threads import to_the_end
 from stationmaster_server.storage.streams import Streams
 
 _LEAST_STEP, _MOST_STEP = 1024 * 1024, 64 * 1024 * 1024
@@ -91,7 +92,7 @@ class Uploads:
                 return await self._take(caller, owner, header, upload, chunks)
             except BaseException as error:
                 if not upload.resumable or _hopeless(error):
-                    await asyncio.shield(asyncio.create_task(self._give_up_at_once(upload, header.home)))
+                    await to_the_end(self._give_up_at_once(upload, header.home))
                 raise
 
     async def get(self, caller: Caller, session_id: UUID, upload_id: UUID) -> tuple[Upload, int]:
@@ -201,12 +202,10 @@ class Uploads:
 
     async def _more_room(self, caller: Caller, home: Home, upload: Upload, needed: int, before: int) -> int:
         """Set room aside for what comes; as little as is needed where there is not more."""
-        wanted = max(needed, min(max(before, _LEAST_STEP), _MOST_STEP))
-        try:
-            return await self._set_aside(caller, home, upload, wanted)
-        except QuotaExceeded:
-            if wanted == needed:
-                raise
+        wanted = min(max(before, _LEAST_STEP), _MOST_STEP)
+        if wanted > needed:
+            with suppress(QuotaExceeded):
+                return await self._set_aside(caller, home, upload, wanted)
         async with self._quotas.telling():
             return await self._set_aside(caller, home, upload, needed)
 

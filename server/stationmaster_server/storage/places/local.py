@@ -40,7 +40,7 @@ class LocalPlace:
     @asynccontextmanager
     async def read(self, home: Home, names: Names) -> AsyncIterator[LocalReading]:
         """See `Place`."""
-        reading = await self._threads.run(self._open, home, names)
+        reading = await self._threads.open(LocalReading.close, self._open, home, names)
         try:
             yield reading
         finally:
@@ -49,7 +49,7 @@ class LocalPlace:
     @asynccontextmanager
     async def receive(self, home: Home, upload_id: UUID, offset: int) -> AsyncIterator[LocalReceiver]:
         """See `Place`."""
-        receiver = await self._threads.run(self._begin, home, upload_id, offset)
+        receiver = await self._threads.open(LocalReceiver.abandon, self._begin, home, upload_id, offset)
         try:
             yield receiver
         finally:

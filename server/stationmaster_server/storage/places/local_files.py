@@ -13,7 +13,7 @@ from typing import Self
 from stationmaster_server.errors import Aborted, Reason
 from stationmaster_server.storage.places import folders
 from stationmaster_server.storage.places.place import PIECE_BYTES, Found, Sealed
-from stationmaster_server.storage.places.threads import Threads
+from stationmaster_server.storage.places.threads import Threads, to_the_end
 
 _KEEP = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _SYNC_BYTES = 64 * 1024 * 1024
@@ -42,7 +42,7 @@ class LocalReceiver:
 
     @classmethod
     def begin(cls, threads: Threads, folder: int, name: str, offset: int) -> Self:
-        """Open the upload's file, cut it to `offset` and read what is there. Blocks. Raises Aborted."""
+        """Open the upload's file, and read what is there; at 0, throw that away. Blocks. Raises Aborted."""
         descriptor = folders.open_file(name, _KEEP, folder)
         try:
             try:
@@ -54,12 +54,13 @@ class LocalReceiver:
                     Reason.CONCURRENT_CHANGE, "another stream is still writing to this upload; try again in a moment"
                 ) from None
             folders.require_plain(os.fstat(descriptor), name)
-            os.ftruncate(descriptor, min(offset, os.fstat(descriptor).st_size))
-            digest = hashlib.sha256()
-            there = 0
-            while piece := os.read(descriptor, PIECE_BYTES):
-                digest.update(piece)
-                there += len(piece)
+            if not offset:
+                os.ftruncate(descriptor, 0)
+            digest, there = hashlib.sha256(), os.lseek(descriptor, 0, os.SEEK_END)
+            if there == offset:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                while piece := os.read(descriptor, PIECE_BYTES):
+                    digest.update(piece)
         except BaseException:
             os.close(descriptor)
             raise
@@ -74,7 +75,7 @@ class LocalReceiver:
         """See `Receiver`."""
         await self._written()
         self._offset += len(data)
-        self._writing = asyncio.create_task(self._threads.run(self._write, data))
+        self._writing = asyncio.ensure_future(self._threads.run(self._write, data))
 
     async def seal(self) -> Sealed:
         """See `Receiver`."""
@@ -84,10 +85,15 @@ class LocalReceiver:
 
     async def close(self) -> None:
         """Wait for what is being written, and let go of the file."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
-            if not self._writing.cancelled():
+        try:
+            if self._writing is not None:
+                await to_the_end(asyncio.wait([self._writing]))
                 self._writing.exception()  # seen: whoever closes has another error, or comes again
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of a file that nothing is written to."""
         os.close(self._descriptor)
 
     async def _written(self) -> None:
@@ -128,8 +134,7 @@ class LocalReading:
             if etag_of(os.fstat(self._descriptor)) != self.found.etag:
                 raise self._changed()
         finally:
-            ahead.cancel()
-            await asyncio.wait([ahead])
+            await to_the_end(asyncio.wait([ahead]))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -116,7 +116,10 @@ class Place(Protocol):
         """A file to be read in the body. Raises FileNotFoundError, PathRefused."""
 
     def receive(self, home: Home, upload_id: UUID, offset: int) -> AbstractAsyncContextManager[Receiver]:
-        """Go on with an upload at an offset that `received` gave, or at 0. Raises Aborted while another stream does."""
+        """Go on with an upload: anew at 0, else only if the receiver then has that offset.
+
+        Raises Aborted while another stream does.
+        """
 
     async def received(self, home: Home, upload_id: UUID) -> int:
         """How many bytes of an upload are kept; what arrives after them is sent again."""

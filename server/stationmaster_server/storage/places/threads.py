@@ -1,14 +1,30 @@
-"""Threads for what blocks on a disk."""
+"""Threads for what blocks on a disk, and waiting that no cancellation cuts short."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Await what must not be left half done. Whoever is cancelled meanwhile, however often, leaves after it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen
+        raise cancelled
+    return task.result()
 
 
 class Threads:
@@ -19,13 +35,16 @@ class Threads:
 
     async def run(self, function: Callable[[*Args], T], *args: *Args) -> T:
         """Call a function. Even a caller that is cancelled leaves only when it has ended: it may use descriptors."""
+        return await to_the_end(asyncio.get_running_loop().run_in_executor(self._executor, function, *args))
+
+    async def open(self, close: Callable[[T], None], function: Callable[[*Args], T], *args: *Args) -> T:
+        """The same, of a function that opens something; it is closed if nobody gets it."""
         future = asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
         try:
-            return await asyncio.shield(future)
+            return await to_the_end(future)
         except asyncio.CancelledError:
-            await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # seen
+            if not future.cancelled() and future.exception() is None:
+                close(future.result())
             raise
 
     def close(self) -> None:
