@@ -62,7 +62,7 @@ class Desk:
     async def break_off(self, path: str, data: bytes, *, after: int, upload: str = "", **header: Any) -> str:
         """Begin an upload and go away once so many bytes are with the server; returns the upload's id."""
         upload = upload or str(uuid4())
-        header = {"size_bytes": len(data)} | header
+        header = dict[str, Any](size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) | header
         gate = asyncio.Event()
 
         async def requests() -> AsyncIterator[storage_pb2.UploadFileRequest]:

@@ -108,13 +108,14 @@ async def test_lists_come_in_pages_and_fit_a_pattern(desk: Desk) -> None:
         assert await desk.list(recursive=True, page_size=size) == everything
         assert await desk.list(page_size=size) == top
         assert sorted(await desk.list("b", page_size=size)) == ["b/1.csv", "b/2.txt", "b/c/"]
-        assert sorted(await desk.list(recursive=True, page_size=size, filter="*.csv")) == [
+        assert sorted(await desk.list(recursive=True, page_size=size, filter='name = "*.csv"')) == [
             "a.csv",
             "b.csv",
             "b/1.csv",
             "b/c/3.csv",
         ]
     assert await desk.list("nowhere") == []
+    assert await refused(desk.list(filter="*.csv")) == ("INVALID_ARGUMENT", "INVALID_FILTER")
     assert await refused(desk.list("../x")) == ("INVALID_ARGUMENT", "INVALID_FIELD")
 
 

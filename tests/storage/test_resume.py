@@ -91,9 +91,11 @@ async def test_without_an_id_what_breaks_off_leaves_nothing(desk: Desk, myself: 
 
 async def test_a_stream_that_comes_again_takes_the_upload_over(desk: Desk) -> None:
     upload, stuck = str(uuid4()), asyncio.Event()
+    header = {"size_bytes": len(DATA), "sha256": hashlib.sha256(DATA).hexdigest()}
+    pieces = [DATA[at : at + CHUNK] for at in range(0, HALF, CHUNK)]
 
     async def requests() -> AsyncIterator[storage_pb2.UploadFileRequest]:
-        async for request in desk.requests("a", [DATA[:HALF][at : at + CHUNK] for at in range(0, HALF, CHUNK)], upload):
+        async for request in desk.requests("a", pieces, upload, **header):
             yield request
         await stuck.wait()
 
@@ -109,6 +111,13 @@ async def test_a_stream_that_comes_again_takes_the_upload_over(desk: Desk) -> No
         await first
     assert ended.value.code() is grpc.StatusCode.ABORTED
     stuck.set()
+
+
+async def test_an_upload_that_failed_for_good_may_be_corrected_under_its_id(desk: Desk) -> None:
+    upload = str(uuid4())
+    wrong = hashlib.sha256(b"other").hexdigest()
+    assert await refused(desk.put("a", DATA, upload=upload, sha256=wrong)) == ("INVALID_ARGUMENT", "CHECKSUM_MISMATCH")
+    assert (await desk.put("a", DATA, upload=upload)).size_bytes == len(DATA)
 
 
 async def test_an_upload_that_is_cancelled_leaves_nothing(

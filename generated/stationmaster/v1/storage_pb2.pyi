@@ -347,7 +347,7 @@ class ListFilesRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before."""
     filter: _builtins.str
-    """Only those whose name, the last of the path, is this or fits a pattern with `*`, for example `*.csv`. A page may then have few or none."""
+    """Only those whose name, the last in the path, fits, with `*` for any characters: `name = "*.csv"`. A page may then have few or none."""
     def __init__(
         self,
         *,

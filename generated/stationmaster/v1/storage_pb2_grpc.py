@@ -135,10 +135,10 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFiles(self, request, context):
-        """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by a name or a pattern with `*`.
+        """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by: `name`.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace; a folder that is not there is empty), INVALID_ARGUMENT (INVALID_FIELD,
-        PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
+        INVALID_FILTER, PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,10 +50,10 @@ class StorageServiceStub:
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
     """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListFilesRequest, _storage_pb2.ListFilesResponse]
-    """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by a name or a pattern with `*`.
+    """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by: `name`.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace; a folder that is not there is empty), INVALID_ARGUMENT (INVALID_FIELD,
-    PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
+    INVALID_FILTER, PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
     """
     StatFile: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatFileRequest, _storage_pb2.File]
     """Returns what is known of a file or folder.
@@ -145,10 +145,10 @@ class StorageServiceAsyncStub(StorageServiceStub):
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListFilesRequest, _storage_pb2.ListFilesResponse]  # type: ignore[assignment]
-    """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by a name or a pattern with `*`.
+    """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by: `name`.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace; a folder that is not there is empty), INVALID_ARGUMENT (INVALID_FIELD,
-    PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
+    INVALID_FILTER, PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
     """
     StatFile: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatFileRequest, _storage_pb2.File]  # type: ignore[assignment]
     """Returns what is known of a file or folder.
@@ -249,10 +249,10 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.ListFilesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.ListFilesResponse, _abc.Awaitable[_storage_pb2.ListFilesResponse]]:
-        """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by a name or a pattern with `*`.
+        """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by: `name`.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace; a folder that is not there is empty), INVALID_ARGUMENT (INVALID_FIELD,
-        PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
+        INVALID_FILTER, PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

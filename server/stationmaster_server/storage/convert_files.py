@@ -59,6 +59,14 @@ def header_from_proto(organization_id: UUID, message: pb.UploadFileHeader) -> He
     return Header(home, path, size, message.sha256, message.etag, message.offset)
 
 
+def without_offset(first: pb.UploadFileRequest) -> pb.UploadFileRequest:
+    """The first message of an upload as it is whenever the upload is gone on with."""
+    same = pb.UploadFileRequest()
+    same.CopyFrom(first)
+    same.header.ClearField("offset")
+    return same
+
+
 def file_to_proto(file: StoredFile) -> pb.File:
     """A file or folder as its message."""
     return pb.File(

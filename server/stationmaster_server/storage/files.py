@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from stationmaster_server.storage.file_model import (
 )
 from stationmaster_server.storage.places.place import Found, Home, NotEmpty, Place
 
+_FILTER = re.compile(r'\s*(?:name\s*=\s*"(?P<pattern>[^"/]+)"\s*)?')
+
 
 @dataclass(frozen=True, slots=True)
 class FilePiece:
@@ -60,10 +63,11 @@ class Files:
         self._changes = changes
 
     async def list_files(
-        self, caller: Caller, session_id: UUID, folder: str, pattern: str, page: PageRequest, *, recursive: bool
+        self, caller: Caller, session_id: UUID, folder: str, filter_text: str, page: PageRequest, *, recursive: bool
     ) -> Page[StoredFile]:
         """What is in a folder, or all files below it. Raises NotFound, InvalidArgument, FailedPrecondition."""
         names = paths.require(folder, "folder") if folder else ()
+        pattern = _pattern(filter_text)
         home = home_of(caller, session_id)
         await owner_of(self._database, caller, session_id)
         after = str(page.after[0]) if page.after else ""
@@ -152,7 +156,7 @@ class Files:
                 if await recall(tx, caller.tenant, caller.request_key, Done) is not None:
                     raise _raced(name)
                 await remember(tx, caller.tenant, caller.request_key, Done(target))
-                return entry_of("file.move", name, caller, owner, {"destination": target_name})
+                return entry_of("file.move", target_name, caller, owner, {"source": name})
 
             moved = await self._changes.make(caller, replace(change, etag=found.etag), decide)
         return moved or await self.stat(caller, session_id, target)
@@ -224,8 +228,17 @@ async def _pieces(
     yield replace(held, sha256=digest.hexdigest())
 
 
+def _pattern(filter_text: str) -> str:
+    """What names are to fit, with `*` for anything; empty: all do. Raises InvalidArgument(INVALID_FILTER)."""
+    match = _FILTER.fullmatch(filter_text)
+    if match is None:
+        text = 'must be empty or like name = "*.csv", with * for any characters'
+        raise InvalidArgument.field("filter", text, Reason.INVALID_FILTER)
+    return (match["pattern"] or "").replace("[", "[[]").replace("?", "[?]")
+
+
 def _fits(found: Found, pattern: str) -> bool:
-    return not pattern or fnmatchcase(found.path.rpartition("/")[2], pattern.replace("[", "[[]").replace("?", "[?]"))
+    return not pattern or fnmatchcase(found.path.rpartition("/")[2], pattern)
 
 
 def _raced(name: str) -> Aborted:

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -70,15 +69,14 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 
     async def UploadFile(self, requests: AsyncIterator[pb.UploadFileRequest], context: Context) -> pb.File:
         """The file that came."""
-        caller = current_caller()
         first = await anext(requests, None)
         if first is None or not first.HasField("header"):
             raise InvalidArgument.field("header", "must be in the first message")
         if first.data:
             raise InvalidArgument.field("data", "must not be in the first message")
+        caller = caller_of(files.without_offset(first))
         header = files.header_from_proto(caller.tenant.organization_id, first.header)
-        upload_id = UUID(first.request_id) if first.request_id else None
-        return files.file_to_proto(await self._uploads.upload(caller, header, upload_id, _data(requests)))
+        return files.file_to_proto(await self._uploads.upload(caller, header, _data(requests)))
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.Upload:
         """How far an upload is."""

@@ -12,7 +12,7 @@ from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
-from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.requests import forget, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     Aborted,
@@ -75,24 +75,23 @@ class Uploads:
         self._keep = keep
         self._streams = Streams[tuple[UUID, UUID]]()
 
-    async def upload(
-        self, caller: Caller, header: Header, upload_id: UUID | None, chunks: AsyncIterator[bytes]
-    ) -> StoredFile:
-        """Take a file in; with an id, one that broke off is gone on with, and one that is done is not done again.
+    async def upload(self, caller: Caller, header: Header, chunks: AsyncIterator[bytes]) -> StoredFile:
+        """Take a file in. The caller's request id is the upload's: one that broke off is gone on with, and one that is
+        done is not done again.
 
         Raises as UploadFile in the contract says.
         """
         self._check_size(header, header.size_bytes or 0)
-        key = upload_id or uuid4()
-        async with self._streams.alone((header.home.session_id, key)):
-            owner, upload = await self._begin(caller, header, key, resumable=upload_id is not None)
+        upload_id = uuid4() if caller.request_key is None else caller.request_key.request_id
+        async with self._streams.alone((header.home.session_id, upload_id)):
+            owner, upload = await self._begin(caller, header, upload_id)
             if upload.file is not None:
                 return upload.file
             try:
                 return await self._take(caller, owner, header, upload, chunks)
             except BaseException as error:
                 if not upload.resumable or _hopeless(error):
-                    await to_the_end(self._give_up_at_once(upload, header.home))
+                    await to_the_end(self._give_up_at_once(caller, upload, header.home))
                 raise
 
     async def get(self, caller: Caller, session_id: UUID, upload_id: UUID) -> tuple[Upload, int]:
@@ -144,10 +143,12 @@ class Uploads:
             if len(expired) < _BATCH:
                 return total
 
-    async def _begin(self, caller: Caller, header: Header, upload_id: UUID, *, resumable: bool) -> tuple[Owner, Upload]:
+    async def _begin(self, caller: Caller, header: Header, upload_id: UUID) -> tuple[Owner, Upload]:
         """The upload, taken over by this stream, with room for all of it if it says how large it will be."""
-        home, writer = header.home, uuid4()
+        home = header.home
         async with self._quotas.telling(), self._database.tenant(caller.tenant) as tx:
+            if await recall(tx, caller.tenant, caller.request_key, UUID) is None:
+                await remember(tx, caller.tenant, caller.request_key, upload_id)
             tx.audited = True  # nobody sees anything of it until its file is there, and that is told
             owner = await owner_within(tx, caller, home.session_id, no_workspace(home.session_id))
             upload = await upload_store.get(tx, home, upload_id, lock=True)
@@ -156,23 +157,32 @@ class Uploads:
             if upload is not None and upload.state is UploadState.DONE:
                 return owner, upload
             require_open(owner, home.session_id)
-            if upload is None:
-                if header.offset:
-                    raise _wrong_offset(home.session_id, upload_id, header.offset, 0)
-                upload = await upload_store.insert(
-                    tx, header, upload_id, owner.user_id, writer, self._keep, resumable=resumable
-                )
-            elif upload.state is UploadState.RECEIVING:
-                upload = await upload_store.take_over(tx, home, upload_id, writer, self._keep)
-            else:
-                raise _ending(upload)
-            if upload is None:
-                raise _taken_over()
+            upload = await self._taken(tx, caller, header, upload_id, owner, upload)
             missing = (header.size_bytes or 0) - upload.reserved_bytes
             if missing > 0:
                 await upload_store.touch(tx, home, upload, missing, self._keep)
                 await self._quotas.reserve_storage(tx, caller, owner.user_id, missing)
         return owner, replace(upload, reserved_bytes=upload.reserved_bytes + max(missing, 0))
+
+    async def _taken(
+        self, tx: Transaction, caller: Caller, header: Header, upload_id: UUID, owner: Owner, upload: Upload | None
+    ) -> Upload:
+        """A new upload, or the one that there is."""
+        if upload is None:
+            if header.offset:
+                raise _wrong_offset(header.home.session_id, upload_id, header.offset, 0)
+            resumable = caller.request_key is not None
+            taken = await upload_store.insert(
+                tx, header, upload_id, owner.user_id, uuid4(), self._keep, resumable=resumable
+            )
+        elif upload.state is UploadState.RECEIVING:
+            taken = await upload_store.take_over(tx, header.home, upload_id, uuid4(), self._keep)
+        else:
+            name = upload_name(upload.session_id, upload_id)
+            raise Aborted(Reason.CONCURRENT_CHANGE, f"{name!r} is {upload.state}: try again in a moment")
+        if taken is None:
+            raise _taken_over()
+        return taken
 
     async def _take(
         self, caller: Caller, owner: Owner, header: Header, upload: Upload, chunks: AsyncIterator[bytes]
@@ -237,12 +247,13 @@ class Uploads:
             raise Aborted(Reason.CONCURRENT_CHANGE, f"another server has put {name!r} in its place; look at it")
         return file
 
-    async def _give_up_at_once(self, upload: Upload, home: Home) -> None:
+    async def _give_up_at_once(self, caller: Caller, upload: Upload, home: Home) -> None:
         async with self._database.system() as tx:
             now = await upload_store.get(tx, home, upload.id, lock=True)
             if now is None or now.writer != upload.writer or now.state is not UploadState.RECEIVING:
                 return
             await upload_store.give_up(tx, home, upload.id, uuid4())
+            await forget(tx, caller.tenant, caller.request_key)
         await self._forget(home, upload.id)
 
     async def _forget(self, home: Home, upload_id: UUID, told_as: tuple[Caller, AuditEntry] | None = None) -> None:
@@ -275,11 +286,6 @@ def _check_same(header: Header, upload: Upload) -> None:
         raise InvalidArgument.field(
             "request_id", "was used for another upload; take a new one", Reason.REQUEST_ID_REUSED
         )
-
-
-def _ending(upload: Upload) -> Aborted:
-    name = upload_name(upload.session_id, upload.id)
-    return Aborted(Reason.CONCURRENT_CHANGE, f"{name!r} is {upload.state}: try again in a moment")
 
 
 def _check_whole(header: Header, sealed: Sealed) -> None:
