@@ -29,6 +29,12 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return LocalSite(tmp_path / "data" / "workspaces")
 
 
+@pytest_asyncio.fixture(params=["local"])
+async def process_site(request: pytest.FixtureRequest, data_folder: Path) -> Site:
+    """Where the files of a server are that is a process of its own."""
+    return LocalSite(data_folder / "workspaces")
+
+
 @pytest_asyncio.fixture
 async def stored_at(
     site: Site, database_url: str, tmp_path: Path, storage_settings: dict[str, Any]

@@ -23,6 +23,7 @@ class Desk:
         self.stub: Any = storage_pb2_grpc.StorageServiceStub(channel)
         self.sessions: Any = session_pb2_grpc.SessionServiceStub(channel)
         self.channel = channel
+        self._kept: list[Any] = []
         self.session = session
         self.workspace = f"workspaces/{session.partition('/')[2]}"
 
@@ -59,8 +60,13 @@ class Desk:
         for piece in pieces:
             yield storage_pb2.UploadFileRequest(data=piece)
 
-    async def break_off(self, path: str, data: bytes, *, after: int, upload: str = "", **header: Any) -> str:
-        """Begin an upload and go away once so many bytes are with the server; returns the upload's id."""
+    async def break_off(
+        self, path: str, data: bytes, *, after: int, upload: str = "", keep_open: bool = False, **header: Any
+    ) -> str:
+        """Begin an upload and go away once so many bytes are with the server; returns the upload's id.
+
+        `keep_open`: it is the server that goes away.
+        """
         upload = upload or str(uuid4())
         header = dict[str, Any](size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) | header
         gate = asyncio.Event()
@@ -77,9 +83,10 @@ class Desk:
         async def arrived() -> bool:
             return bool(call.done()) or await self.received(upload) >= after
 
-        try:
-            await until(arrived, seconds=30)
-        finally:
+        await until(arrived, seconds=30)
+        if keep_open:
+            self._kept.append(call)
+        else:
             call.cancel()
         return upload
 

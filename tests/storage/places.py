@@ -22,6 +22,9 @@ class Site(Protocol):
     async def everything(self) -> set[str]:
         """The paths of all files, those of workspaces without what stands before them, and what is being uploaded."""
 
+    def environment(self) -> dict[str, str]:
+        """What tells a server of it."""
+
     async def size(self) -> int:
         """How many bytes these have; what moves from one name to another meanwhile counts once."""
 
@@ -37,6 +40,10 @@ class LocalSite:
         """See `Site`."""
         files = [path.relative_to(self.root) for path in self.root.rglob("*") if not path.is_dir()]
         return {str(path) if path.parts[0] == ".uploads" else str(Path(*path.parts[1:])) for path in files}
+
+    def environment(self) -> dict[str, str]:
+        """See `Site`."""
+        return {}
 
     async def size(self) -> int:
         """See `Site`."""

@@ -36,7 +36,7 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     place = LocalPlace(on.settings.data_folder / WORKSPACES)
     stack.push_async_callback(place.close)
     changes = Changes(database, audit, quotas, place, keep_uploads=settings.upload_retention)
-    stack.push_async_callback(changes.close)
+    stack.push_async_callback(changes.close, on.settings.server.shutdown_grace)
     uploads = Uploads(
         database,
         audit,
@@ -48,9 +48,9 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     )
     usage = Usage(database, quotas, place)
     on.chores.add(Chore("remove old reports", timedelta(hours=1), reports.remove_old))
-    on.chores.add(Chore("make changes of files that were left", timedelta(seconds=5), changes.make_left))
+    on.chores.add(Chore("make changes of files that were left", timedelta(seconds=2), changes.make_left))
     often = max(min(timedelta(seconds=30), settings.upload_retention / 4), timedelta(milliseconds=50))
     on.chores.add(Chore("give up uploads", often, uploads.give_up_expired))
-    on.chores.add(Chore("count files", timedelta(seconds=5), usage.measure_due))
+    on.chores.add(Chore("count files", timedelta(seconds=2), usage.measure_due))
     services = FileServices(Files(database, place, changes), uploads, usage)
     return Storage(StorageServicer(StorageService(database), services, on.tokens), reports)

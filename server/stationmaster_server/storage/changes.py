@@ -101,10 +101,10 @@ class Changes:
             except (StationmasterError, OSError) as error:
                 logger.warning("a change of a file that was left could not be made: %s", error)
 
-    async def close(self) -> None:
-        """Wait for what is being made."""
+    async def close(self, grace: timedelta) -> None:
+        """Wait for what is being made; another server makes what takes too long."""
         if self._making:
-            await asyncio.wait(self._making)
+            await asyncio.wait(self._making, timeout=grace.total_seconds())
 
     def _made(self, task: asyncio.Task[StoredFile | None]) -> None:
         self._making.discard(task)

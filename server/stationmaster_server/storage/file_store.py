@@ -13,7 +13,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.storage.file_model import Change, ChangeKind, Owner, WorkspaceInfo
 from stationmaster_server.storage.places.place import Home, Measured
 
-LEASE = timedelta(seconds=20)
+LEASE = timedelta(seconds=10)
 """A server that makes a change says so often until then; after that another one does it."""
 
 
