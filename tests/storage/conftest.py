@@ -23,14 +23,20 @@ def storage_settings() -> dict[str, Any]:
     return {}
 
 
-@pytest_asyncio.fixture(params=["local"])
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+@pytest.fixture(params=["local"])
+def place(request: pytest.FixtureRequest) -> str:
+    """The kind of place where files are; a test that is of one kind only says so."""
+    return str(request.param)
+
+
+@pytest_asyncio.fixture
+async def site(place: str, tmp_path: Path) -> Site:
     """Where files are."""
     return LocalSite(tmp_path / "data" / "workspaces")
 
 
-@pytest_asyncio.fixture(params=["local"])
-async def process_site(request: pytest.FixtureRequest, data_folder: Path) -> Site:
+@pytest_asyncio.fixture
+async def process_site(place: str, data_folder: Path) -> Site:
     """Where the files of a server are that is a process of its own."""
     return LocalSite(data_folder / "workspaces")
 
