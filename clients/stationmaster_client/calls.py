@@ -64,6 +64,10 @@ class Calls:
         fill_request_id(request)
         return method(request, timeout=self._seconds(None), metadata=self._metadata)
 
+    def upload(self, method: aio.StreamUnaryMultiCallable[Q, A]) -> aio.StreamUnaryCall[Q, A]:
+        """Begin a stream of requests; it has no deadline but one that `deadline` set. Whoever begins it cancels it."""
+        return method(timeout=self._seconds(None), metadata=self._metadata)
+
     def _seconds(self, limit: timedelta | None) -> float | None:
         end = _deadline.get()
         own = None if limit is None else limit.total_seconds()

@@ -22,7 +22,8 @@ DEFAULT_ATTEMPTS = 5
 def service_config(attempts: int) -> dict[str, Any]:
     """How calls are retried (AIP-194: UNAVAILABLE only), and when a client stops so that it buries nobody.
 
-    A stream is retried up to its first message; after that, resuming is `stream.py`'s part.
+    A stream is retried up to its first message; after that, resuming is `stream.py`'s part. An upload is not sent again
+    as it was: it goes on where the server is, which is the part of `uploads.py`.
     """
     policy = {
         "maxAttempts": attempts,
@@ -32,7 +33,8 @@ def service_config(attempts: int) -> dict[str, Any]:
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
     method = {"name": [{}], **({"retryPolicy": policy} if attempts > 1 else {})}
-    return {"methodConfig": [method], "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5}}
+    upload = {"name": [{"service": "stationmaster.v1.StorageService", "method": "UploadFile"}]}
+    return {"methodConfig": [method, upload], "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5}}
 
 
 def client_version() -> str:

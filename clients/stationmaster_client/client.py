@@ -18,6 +18,7 @@ from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
 from stationmaster_client.experiments import Experiments
+from stationmaster_client.files import Files
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.keyed import interceptors
@@ -55,6 +56,7 @@ class Client:
         self.mcp = Mcp(calls)
         self.tasks = Tasks(calls)
         self.executions = Executions(calls)
+        self.files = Files(calls)
         self.reports = Reports(calls)
         self.credentials = Credentials(calls)
         self.organizations = Organizations(calls)

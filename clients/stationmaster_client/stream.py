@@ -66,6 +66,40 @@ class Source(Protocol[T_co]):
         """The server ended the stream with OK. None: that was all; an error: it was not, go on."""
 
 
+class Patience:
+    """How often, and how long, to try again after interruptions: longer and longer, until one call gets on."""
+
+    def __init__(
+        self, patience: timedelta | None = None, on_interruption: Callable[[Interruption], None] | None = None
+    ) -> None:
+        """`patience`: how long to try in vain before the error is raised; None: for ever."""
+        self._patience = None if patience is None else patience.total_seconds()
+        self._on_interruption = on_interruption
+        self._attempt = 0
+        self._alive_at = time.monotonic()
+
+    def got_on(self) -> None:
+        """Something came: the next interruption is a first one."""
+        self._attempt = 0
+        self._alive_at = time.monotonic()
+
+    async def wait(self, error: StationmasterError, after: int) -> None:
+        """Wait before the next try. Raises the error when that has been tried for too long."""
+        self._attempt += 1
+        delay = self._delay(error)
+        if self._patience is not None and time.monotonic() + delay > self._alive_at + self._patience:
+            raise error
+        if self._on_interruption is not None:
+            self._on_interruption(Interruption(error, self._attempt, delay, after))
+        await asyncio.sleep(delay)
+
+    def _delay(self, error: StationmasterError) -> float:
+        """Exponential, with half of it left to chance so that a restarted server is not met by all at once."""
+        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self._attempt - 1, 10))
+        asked = 0.0 if error.retry_after is None else error.retry_after.total_seconds()
+        return asked + longest * random.uniform(0.5, 1.0)  # noqa: S311
+
+
 class EventStream(Generic[T]):
     """An async iterator over single events, in order, each once.
 
@@ -81,12 +115,9 @@ class EventStream(Generic[T]):
     ) -> None:
         """`patience`: how long to try in vain before the error is raised; None: for ever."""
         self.source = source
-        self._patience = None if patience is None else patience.total_seconds()
-        self._on_interruption = on_interruption
+        self._patience = Patience(patience, on_interruption)
         self._call: aio.UnaryStreamCall[Any, Any] | None = None
         self._ready: deque[T] = deque()
-        self._attempt = 0
-        self._alive_at = time.monotonic()
         self._closed = False
 
     @property
@@ -154,8 +185,7 @@ class EventStream(Generic[T]):
             if (unexpected := self.source.end()) is not None:
                 await self._interrupted(unexpected)
             return
-        self._attempt = 0
-        self._alive_at = time.monotonic()
+        self._patience.got_on()
         self._ready.extend(self.source.take(batch))
         if self.source.must_reopen():
             self._abandon()
@@ -163,21 +193,13 @@ class EventStream(Generic[T]):
     async def _interrupted(self, error: StationmasterError) -> None:
         """Wait before the next try, or raise what waiting does not mend."""
         self._abandon()
-        self._attempt += 1
-        delay = self._delay(error)
-        patience_ends = self._patience is not None and time.monotonic() + delay > self._alive_at + self._patience
-        if not resumable(error) or patience_ends:
+        try:
+            if not resumable(error):
+                raise error
+            await self._patience.wait(error, self.last_sequence)
+        except StationmasterError:
             self._closed = True
-            raise error
-        if self._on_interruption is not None:
-            self._on_interruption(Interruption(error, self._attempt, delay, self.last_sequence))
-        await asyncio.sleep(delay)
-
-    def _delay(self, error: StationmasterError) -> float:
-        """Exponential, with half of it left to chance so that a restarted server is not met by all at once."""
-        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self._attempt - 1, 10))
-        asked = 0.0 if error.retry_after is None else error.retry_after.total_seconds()
-        return asked + longest * random.uniform(0.5, 1.0)  # noqa: S311
+            raise
 
 
 def resumable(error: StationmasterError) -> bool:

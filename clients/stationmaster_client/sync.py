@@ -19,6 +19,7 @@ from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
 from stationmaster_client.experiments import Experiments
+from stationmaster_client.files import Files
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.maintenance import Maintenance
@@ -194,6 +195,22 @@ class SyncExecutions(Face[Executions]):
     stats = blocking(Executions.stats)
 
 
+class SyncFiles(Face[Files]):
+    """See `Files`."""
+
+    workspace = blocking(Files.workspace)
+    list = iterating(Files.list)
+    stat = blocking(Files.stat)
+    upload = blocking(Files.upload)
+    get_upload = blocking(Files.get_upload)
+    cancel_upload = blocking(Files.cancel_upload)
+    download = iterating(Files.download)
+    read = blocking(Files.read)
+    delete = blocking(Files.delete)
+    move = blocking(Files.move)
+    usage = blocking(Files.usage)
+
+
 class SyncReports(Face[Reports]):
     """See `Reports`."""
 
@@ -328,6 +345,7 @@ class SyncClient(Face[Client]):
         self.mcp = SyncMcp(portal, client.mcp)
         self.tasks = SyncTasks(portal, client.tasks)
         self.executions = SyncExecutions(portal, client.executions)
+        self.files = SyncFiles(portal, client.files)
         self.reports = SyncReports(portal, client.reports)
         self.credentials = SyncCredentials(portal, client.credentials)
         self.organizations = SyncOrganizations(portal, client.organizations)

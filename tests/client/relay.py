@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager, suppress
 class Relay:
     """Passes bytes on; a connection is cut after `limit` bytes from the server, the next one after half as many more.
 
-    So that in the end even the largest message comes through.
+    So that in the end even the largest message comes through. `upwards`: bytes to the server count.
     """
 
-    def __init__(self, target: str, limit: int) -> None:
+    def __init__(self, target: str, limit: int, *, upwards: bool = False) -> None:
         self.limit = limit
+        self._upwards = upwards
         self.cuts = 0
         self.target = ""
         self._host, _, port = target.rpartition(":")
@@ -33,8 +34,8 @@ class Relay:
         with suppress(OSError, asyncio.CancelledError):
             await asyncio.wait(
                 [
-                    asyncio.create_task(self._pass(reader, back, math.inf)),
-                    asyncio.create_task(self._pass(there, writer, self.limit)),
+                    asyncio.create_task(self._pass(reader, back, self.limit if self._upwards else math.inf)),
+                    asyncio.create_task(self._pass(there, writer, math.inf if self._upwards else self.limit)),
                 ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -62,9 +63,9 @@ class Relay:
 
 
 @asynccontextmanager
-async def relaying(target: str, *, cut_after: int) -> AsyncIterator[Relay]:
-    """A relay before `target`; connections are cut after so many bytes."""
-    relay = Relay(target, cut_after)
+async def relaying(target: str, *, cut_after: int, upwards: bool = False) -> AsyncIterator[Relay]:
+    """A relay before `target`; connections are cut after so many bytes from it, or (`upwards`) to it."""
+    relay = Relay(target, cut_after, upwards=upwards)
     server = await asyncio.start_server(relay.connected, "127.0.0.1", 0)
     relay.target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:

@@ -26,6 +26,7 @@ PARTS = {
         "mcp": "Mcp",
         "tasks": "Tasks",
         "executions": "Executions",
+        "files": "Files",
         "reports": "Reports",
         "credentials": "Credentials",
         "organizations": "Organizations",

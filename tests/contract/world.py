@@ -34,6 +34,8 @@ from stationmaster.v1 import (
     prompt_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
+    storage_pb2,
+    storage_pb2_grpc,
     task_pb2,
     task_pb2_grpc,
 )
@@ -164,6 +166,8 @@ async def furnish(caller: Caller, database_url: str) -> None:
     )
     names["stationmaster.dev/Agent"] = agent.name
     await _furnish_session(caller, agent.name)
+    names["stationmaster.dev/StorageUsage"] = f"{user.name}/storageUsage"
+    await _furnish_files(caller)
     await _furnish_mcp(caller)
     await _furnish_tasks(caller)
     await _furnish_credentials(caller)
@@ -198,6 +202,21 @@ async def _furnish_session(caller: Caller, agent: str) -> None:
                     caller.names["stationmaster.dev/PermissionRequest"] = asked
                     caller.names["stationmaster.dev/Turn"] = event.turn
     caller.names["stationmaster.dev/Message"] = f"{session.name}/messages/1"
+
+
+async def _furnish_files(caller: Caller) -> None:
+    stub: Any = caller.stub(storage_pb2_grpc.StorageServiceStub)
+    workspace = caller.names["stationmaster.dev/Session"].replace("sessions/", "workspaces/")
+    caller.names["stationmaster.dev/Workspace"] = workspace
+    upload = str(uuid.uuid4())
+    header = storage_pb2.UploadFileHeader(name=f"{workspace}/files/folder/file.txt")
+    messages = [
+        storage_pb2.UploadFileRequest(header=header, request_id=upload),
+        storage_pb2.UploadFileRequest(data=b"sample"),
+    ]
+    file = await stub.UploadFile(iter(messages), metadata=caller.metadata)
+    caller.names["stationmaster.dev/File"] = file.name
+    caller.names["stationmaster.dev/Upload"] = f"{workspace}/uploads/{upload}"
 
 
 def task() -> task_pb2.Task:

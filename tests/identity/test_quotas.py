@@ -13,7 +13,6 @@ import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import (
     Aborted,
-    FailedPrecondition,
     InvalidArgument,
     NotFound,
     PermissionDenied,
@@ -301,10 +300,25 @@ async def test_cost_is_counted_where_nothing_is_limited(server: Server, owner: C
     assert (await usage(server, owner, organization=True)).today.cost_micros == 123
 
 
-async def test_a_limit_of_storage_that_nobody_would_hold_is_refused(server: Server, owner: Caller) -> None:
-    with pytest.raises(FailedPrecondition, match="does not serve storage yet"):
-        await server.set_quota(owner, max_storage_bytes=100)
-    await server.set_quota(owner, max_storage_bytes=None)
+@pytest.mark.parametrize("organization", [False, True])
+async def test_of_racing_uploads_no_more_get_room_than_there_is(
+    server: Server, owner: Caller, database: Database, organization: bool
+) -> None:
+    await server.set_quota(owner, organization=organization, max_storage_bytes=1_000)
+
+    async def reserve_storage() -> None:
+        async with server.quotas.telling(), database.system() as tx:
+            await server.quotas.reserve_storage(tx, owner, owner.tenant.user_id, 100)
+
+    outcomes = await asyncio.gather(*(reserve_storage() for _ in range(50)), return_exceptions=True)
+    assert outcome(outcomes) == (10, 40)
+    assert (await usage(server, owner, organization=organization)).storage_bytes == 1_000
+    async with database.system() as tx:
+        await server.quotas.count_storage(
+            tx, owner.tenant.organization_id, owner.tenant.user_id, used=30, reserved=-130
+        )
+    assert (await usage(server, owner)).storage_bytes == 900
+    await reserve_storage()
 
 
 async def test_of_racing_users_exactly_one_gets_the_last_place(server: Server, owner: Caller) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from itertools import cycle
 from typing import Any
 
+import grpc
+import pytest
 from google.protobuf.message import Message
 from stationmaster.v1 import (
     agent_pb2,
@@ -18,6 +20,7 @@ from stationmaster.v1 import (
     mcp_pb2,
     prompt_pb2,
     session_pb2,
+    storage_pb2,
     task_pb2,
 )
 
@@ -225,6 +228,27 @@ async def _operation(caller: Caller) -> str:
     return str((await invoke(caller, "TriggerOperation", request)).name)
 
 
+async def _workspace(caller: Caller) -> str:
+    return (await make_session(caller)).replace("sessions/", "workspaces/")
+
+
+async def _file(caller: Caller) -> str:
+    header = storage_pb2.UploadFileHeader(name=f"{await _workspace(caller)}/files/folder/{unique('file')}")
+    return str((await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header))).name)
+
+
+async def _upload(caller: Caller) -> str:
+    workspace, upload = await _workspace(caller), str(uuid.uuid4())
+    header = storage_pb2.UploadFileHeader(name=f"{workspace}/files/{unique('file')}", size_bytes=10)
+    with pytest.raises(grpc.aio.AioRpcError, match="only 0 of the 10 bytes"):
+        await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header, request_id=upload))
+    return f"{workspace}/uploads/{upload}"
+
+
+async def _usage(caller: Caller) -> str:
+    return f"{await _user(caller)}/storageUsage"
+
+
 _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Session": make_session,
     "stationmaster.dev/Turn": _turn,
@@ -247,6 +271,10 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Experiment": _experiment,
     "stationmaster.dev/BackgroundService": _background_service,
     "stationmaster.dev/Operation": _operation,
+    "stationmaster.dev/Workspace": _workspace,
+    "stationmaster.dev/File": _file,
+    "stationmaster.dev/Upload": _upload,
+    "stationmaster.dev/StorageUsage": _usage,
 }
 
 

@@ -20,7 +20,8 @@ from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 from stationmaster_client import Client
 from stationmaster_client.structs import values
-from stationmaster_server.agents.tools.workspace import PathRefused, Workspace
+from stationmaster_server.storage.paths import PathRefused
+from stationmaster_server.storage.workspace import Workspace
 from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer, running, server_settings

@@ -1,4 +1,4 @@
-"""Reports as files: whole ones only, and never over another file unless that is wanted."""
+"""What is downloaded, as files: whole ones only, and never over another file unless that is wanted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.output import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import IO
+    from typing import BinaryIO
 
     from stationmaster.v1 import storage_pb2
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ENDINGS = {"JSON": "json", "MARKDOWN": "md", "HTML": "html", "PDF": "pdf"}
 _FORMATS = {ending: name for name, ending in ENDINGS.items()} | {"markdown": "MARKDOWN", "htm": "HTML"}
 
-_PATIENCE = timedelta(seconds=30)
-"""How long to try to reach a server that went away in the middle of a download."""
+PATIENCE = timedelta(seconds=30)
+"""How long to try to reach a server that went away in the middle of a transfer."""
 
 
 def format_name(report: storage_pb2.Report) -> str:
@@ -56,27 +56,27 @@ def free(name: str, *, force: bool) -> Path:
 
 async def save(client: Client, report: storage_pb2.Report, target: Path) -> None:
     """Download a report to a file, which appears when it is whole."""
-    with _aside(target) as file:
+    with aside(target) as file:
         await copy(client, report, file)
 
 
-async def copy(client: Client, report: storage_pb2.Report, file: IO[bytes]) -> None:
+async def copy(client: Client, report: storage_pb2.Report, file: BinaryIO) -> None:
     """Download a report."""
-    async with client.reports.download(report.name, patience=_PATIENCE) as pieces:
+    async with client.reports.download(report.name, patience=PATIENCE) as pieces:
         async for piece in pieces:
             file.write(piece)
     file.flush()
 
 
 @contextmanager
-def _aside(target: Path) -> Iterator[IO[bytes]]:
+def aside(target: Path) -> Iterator[BinaryIO]:
     """A file beside the target that takes its place when it is whole, and goes when it is not."""
     from tempfile import NamedTemporaryFile
 
     try:
         with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             try:
-                yield file
+                yield cast("BinaryIO", file)
             except BaseException:
                 Path(file.name).unlink()
                 raise

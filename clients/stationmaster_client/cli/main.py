@@ -36,12 +36,14 @@ from stationmaster_client.cli import (
     task_runs,  # noqa: F401
     tasks,
     users,
+    workspace_files,
 )
 from stationmaster_client.cli.chat import chat
 from stationmaster_client.cli.command import command, group
 from stationmaster_client.cli.mcp import mcp
 from stationmaster_client.cli.queue import queue
 from stationmaster_client.cli.status import status, whoami
+from stationmaster_client.cli.usage import usage
 
 app = group(
     "Talk to agents, and look after a Stationmaster server.",
@@ -61,6 +63,8 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(executions.app, name="executions")
 app.add_typer(schedules.app, name="schedules")
 command(app, "queue")(queue)
+app.add_typer(workspace_files.app, name="files")
+command(app, "usage")(usage)
 app.add_typer(reports.app, name="reports")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(users.app, name="users")

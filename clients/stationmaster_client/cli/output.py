@@ -171,10 +171,15 @@ def dollars(micros: int) -> str:
 
 
 def size(count: int) -> str:
-    """`512 B`, `1.5 KiB`, `3.2 MiB`."""
+    """`512 B`, `1.5 KiB`, `3.2 MiB`, `4.0 GiB`."""
     if count < 1024:
         return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
+    amount = count / 1024
+    for unit in ("KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
 
 
 def plain(enum_name: str, prefix: str) -> str:

@@ -29,8 +29,10 @@ _LIMITS = {
     "max_tokens_per_day": ("tokens a day", "tokens_today"),
     "max_tool_calls_per_day": ("tool calls a day", "tool_calls_today"),
     "max_running_time_per_day": ("running seconds a day", "running_time_today"),
+    "max_storage_bytes": ("bytes stored", "storage_bytes"),
     "max_users": ("users", "users"),
 }
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def _option(name: str, text: str) -> Any:
@@ -69,6 +71,7 @@ async def set_quota(
     tokens: Annotated[str, _option("tokens", "Tokens, input and output, in a day (UTC).")] = "",
     tool_calls: Annotated[str, _option("tool-calls", "Tool calls in a day (UTC).")] = "",
     seconds: Annotated[str, _option("seconds", "Running time of turns in a day (UTC), added up.")] = "",
+    storage: Annotated[str, _option("storage", "Bytes stored, as 500MiB or 10GiB.")] = "",
     users: Annotated[str, _option("users", "Users; of organizations only.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")] = False,
 ) -> None:
@@ -78,7 +81,7 @@ async def set_quota(
     name = await resolve.owner(run.client, owner)
     quota = await run.client.quotas.get(name)
     quota.name = quota_name(name)
-    wanted = dict(zip(_LIMITS, (sessions, calls, dollars, tokens, tool_calls, seconds, users), strict=True))
+    wanted = dict(zip(_LIMITS, (sessions, calls, dollars, tokens, tool_calls, seconds, storage, users), strict=True))
     paths = [field for field, text in wanted.items() if text]
     if not paths:
         raise CommandError("nothing to set: name a limit, as --sessions or --dollars (see --help)")
@@ -103,10 +106,20 @@ def _set(quota: identity_pb2.Quota, field: str, text: str) -> None:
     try:
         if field == "max_running_time_per_day":
             quota.max_running_time_per_day.FromTimedelta(timedelta(seconds=float(text)))
+        elif field == "max_storage_bytes":
+            quota.max_storage_bytes = _bytes(text)
         else:
             setattr(quota, field, round(float(text) * 1_000_000) if "micros" in field else int(text))
     except (ValueError, OverflowError):
         raise CommandError(f"{text!r} is no number for this limit; 'none' lifts it") from None
+
+
+def _bytes(text: str) -> int:
+    """How many bytes `1000`, `1.5GiB` or `500 MiB` are. Raises ValueError."""
+    for unit, size in _UNITS.items():
+        if text.endswith(unit):
+            return round(float(text.removesuffix(unit)) * size)
+    return int(text)
 
 
 def _show(run: Run, quota: identity_pb2.Quota, used: identity_pb2.QuotaUsage) -> None:

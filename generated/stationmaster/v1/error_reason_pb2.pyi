@@ -152,8 +152,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. No signed checkpoint holds the newest audit events yet; one does within about a second, if some server has the signing key."""
     ERROR_REASON_CHECKPOINT_NOT_COSIGNED: _ErrorReason.ValueType  # 91
     """FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
-    ERROR_REASON_SERVICE_IS_ENGINE: _ErrorReason.ValueType  # 100
+    ERROR_REASON_SERVICE_IS_ENGINE: _ErrorReason.ValueType  # 110
     """FAILED_PRECONDITION. The background service is an engine of the server: it is seen, and neither held nor set nor triggered."""
+    ERROR_REASON_FILE_REFUSED: _ErrorReason.ValueType  # 100
+    """FAILED_PRECONDITION. What lies there is no plain file (or folder) of the workspace: a link, a device, a file with a second name, or a file
+    where a folder is needed and the reverse.
+    """
+    ERROR_REASON_NOT_EMPTY: _ErrorReason.ValueType  # 101
+    """FAILED_PRECONDITION. The folder is not empty: delete what is in it first."""
+    ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 102
+    """INVALID_ARGUMENT. The bytes that arrived do not have the checksum that the header announced; they were thrown away."""
+    ERROR_REASON_UPLOAD_OFFSET: _ErrorReason.ValueType  # 103
+    """FAILED_PRECONDITION. So much has not arrived of the upload, or more: ask GetUpload, and go on there."""
+    ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 104
+    """UNAVAILABLE. Where files are kept cannot be reached; RetryInfo says when to try again."""
+    ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 105
+    """RESOURCE_EXHAUSTED. The disk has no room left: its operator has to make some."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -291,6 +305,20 @@ ERROR_REASON_CHECKPOINT_PENDING: ErrorReason.ValueType  # 90
 """UNAVAILABLE. No signed checkpoint holds the newest audit events yet; one does within about a second, if some server has the signing key."""
 ERROR_REASON_CHECKPOINT_NOT_COSIGNED: ErrorReason.ValueType  # 91
 """FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
-ERROR_REASON_SERVICE_IS_ENGINE: ErrorReason.ValueType  # 100
+ERROR_REASON_SERVICE_IS_ENGINE: ErrorReason.ValueType  # 110
 """FAILED_PRECONDITION. The background service is an engine of the server: it is seen, and neither held nor set nor triggered."""
+ERROR_REASON_FILE_REFUSED: ErrorReason.ValueType  # 100
+"""FAILED_PRECONDITION. What lies there is no plain file (or folder) of the workspace: a link, a device, a file with a second name, or a file
+where a folder is needed and the reverse.
+"""
+ERROR_REASON_NOT_EMPTY: ErrorReason.ValueType  # 101
+"""FAILED_PRECONDITION. The folder is not empty: delete what is in it first."""
+ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 102
+"""INVALID_ARGUMENT. The bytes that arrived do not have the checksum that the header announced; they were thrown away."""
+ERROR_REASON_UPLOAD_OFFSET: ErrorReason.ValueType  # 103
+"""FAILED_PRECONDITION. So much has not arrived of the upload, or more: ask GetUpload, and go on there."""
+ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 104
+"""UNAVAILABLE. Where files are kept cannot be reached; RetryInfo says when to try again."""
+ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 105
+"""RESOURCE_EXHAUSTED. The disk has no room left: its operator has to make some."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -300,7 +300,7 @@ class Quota(_message.Message):
     max_cost_micros_per_day: _builtins.int
     """Cost of model calls in any day (UTC), in millionths of a US dollar."""
     max_storage_bytes: _builtins.int
-    """Bytes stored. Storage is not served yet: to set it is FAILED_PRECONDITION."""
+    """Bytes in the files of workspaces, with those set aside for uploads. A new upload is refused that would pass it."""
     max_users: _builtins.int
     """Users; of organizations only."""
     etag: _builtins.str
@@ -391,7 +391,7 @@ class QuotaUsage(_message.Message):
     cost_micros_today: _builtins.int
     """Cost of this day, reserved and settled, in millionths of a US dollar."""
     storage_bytes: _builtins.int
-    """Bytes stored. Storage is not served yet: always 0."""
+    """Bytes in the files of workspaces, with those set aside for uploads."""
     users: _builtins.int
     """Users; of organizations only."""
     tokens_today: _builtins.int

@@ -252,8 +252,7 @@ class IdentityServiceServicer:
     def SetQuota(self, request, context):
         """Sets the quota of a user or organization.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-        FAILED_PRECONDITION (RUNTIME_UNAVAILABLE: `max_storage_bytes`).
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

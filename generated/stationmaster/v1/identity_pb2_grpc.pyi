@@ -108,8 +108,7 @@ class IdentityServiceStub:
     SetQuota: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SetQuotaRequest, _identity_pb2.Quota]
     """Sets the quota of a user or organization.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-    FAILED_PRECONDITION (RUNTIME_UNAVAILABLE: `max_storage_bytes`).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT).
     """
     GetQuotaUsage: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetQuotaUsageRequest, _identity_pb2.QuotaUsage]
     """Returns how much of a quota is used.
@@ -197,8 +196,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     SetQuota: _aio.UnaryUnaryMultiCallable[_identity_pb2.SetQuotaRequest, _identity_pb2.Quota]  # type: ignore[assignment]
     """Sets the quota of a user or organization.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-    FAILED_PRECONDITION (RUNTIME_UNAVAILABLE: `max_storage_bytes`).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT).
     """
     GetQuotaUsage: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetQuotaUsageRequest, _identity_pb2.QuotaUsage]  # type: ignore[assignment]
     """Returns how much of a quota is used.
@@ -373,8 +371,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.Quota, _abc.Awaitable[_identity_pb2.Quota]]:
         """Sets the quota of a user or organization.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT),
-        FAILED_PRECONDITION (RUNTIME_UNAVAILABLE: `max_storage_bytes`).
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), PERMISSION_DENIED (ROLE_INSUFFICIENT).
         """
 
     @_abc_1.abstractmethod

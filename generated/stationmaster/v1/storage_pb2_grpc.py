@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from stationmaster.v1 import storage_pb2 as stationmaster_dot_v1_dot_storage__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -26,7 +27,16 @@ if _version_not_supported:
 
 
 class StorageServiceStub:
-    """What the work of agents leaves behind to be read: the reports of executions.
+    """What agents work on and what their work leaves behind: the files of workspaces, and the reports of executions.
+
+    Every session has a workspace. Its files have paths such as `data/prices.csv`: relative, `/` between names, in Unicode normal form C. A path
+    is refused (INVALID_ARGUMENT) if it could lead elsewhere anywhere: the names `.` and `..`, an absolute path, backslashes, drive letters,
+    percent escapes of slashes and dots, control and invisible characters, lookalikes of slashes and dots, names that begin or end with a
+    space or end with a dot, names of Windows devices, names of more than 255 bytes and paths of more than 1,024 bytes or 32 names. What is no
+    plain file (links, files with a second name, devices) is neither listed nor read nor replaced. Folders are there while files are in them.
+
+    Members see the workspaces of their own sessions, owners and admins all. Bytes count for the owner of the session and the organization;
+    their quotas (`max_storage_bytes`) hold for what is stored together with what is being uploaded.
     """
 
     def __init__(self, channel):
@@ -35,6 +45,56 @@ class StorageServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetWorkspace = channel.unary_unary(
+                '/stationmaster.v1.StorageService/GetWorkspace',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.GetWorkspaceRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.Workspace.FromString,
+                _registered_method=True)
+        self.ListFiles = channel.unary_unary(
+                '/stationmaster.v1.StorageService/ListFiles',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.ListFilesRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.ListFilesResponse.FromString,
+                _registered_method=True)
+        self.StatFile = channel.unary_unary(
+                '/stationmaster.v1.StorageService/StatFile',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.StatFileRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.File.FromString,
+                _registered_method=True)
+        self.UploadFile = channel.stream_unary(
+                '/stationmaster.v1.StorageService/UploadFile',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.UploadFileRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.File.FromString,
+                _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/stationmaster.v1.StorageService/GetUpload',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.Upload.FromString,
+                _registered_method=True)
+        self.CancelUpload = channel.unary_unary(
+                '/stationmaster.v1.StorageService/CancelUpload',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.CancelUploadRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.DownloadFile = channel.unary_stream(
+                '/stationmaster.v1.StorageService/DownloadFile',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.DownloadFileRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.DownloadFileResponse.FromString,
+                _registered_method=True)
+        self.DeleteFile = channel.unary_unary(
+                '/stationmaster.v1.StorageService/DeleteFile',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.DeleteFileRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.MoveFile = channel.unary_unary(
+                '/stationmaster.v1.StorageService/MoveFile',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.MoveFileRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.File.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/stationmaster.v1.StorageService/GetUsage',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.StorageUsage.FromString,
+                _registered_method=True)
         self.GetReport = channel.unary_unary(
                 '/stationmaster.v1.StorageService/GetReport',
                 request_serializer=stationmaster_dot_v1_dot_storage__pb2.GetReportRequest.SerializeToString,
@@ -53,8 +113,120 @@ class StorageServiceStub:
 
 
 class StorageServiceServicer:
-    """What the work of agents leaves behind to be read: the reports of executions.
+    """What agents work on and what their work leaves behind: the files of workspaces, and the reports of executions.
+
+    Every session has a workspace. Its files have paths such as `data/prices.csv`: relative, `/` between names, in Unicode normal form C. A path
+    is refused (INVALID_ARGUMENT) if it could lead elsewhere anywhere: the names `.` and `..`, an absolute path, backslashes, drive letters,
+    percent escapes of slashes and dots, control and invisible characters, lookalikes of slashes and dots, names that begin or end with a
+    space or end with a dot, names of Windows devices, names of more than 255 bytes and paths of more than 1,024 bytes or 32 names. What is no
+    plain file (links, files with a second name, devices) is neither listed nor read nor replaced. Folders are there while files are in them.
+
+    Members see the workspaces of their own sessions, owners and admins all. Bytes count for the owner of the session and the organization;
+    their quotas (`max_storage_bytes`) hold for what is stored together with what is being uploaded.
     """
+
+    def GetWorkspace(self, request, context):
+        """Returns a session's workspace: how much is in it.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFiles(self, request, context):
+        """Lists what is in a folder of a workspace: files and folders, or, `recursive`, all files below it. Filter by: `name`.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace; a folder that is not there is empty), INVALID_ARGUMENT (INVALID_FIELD,
+        INVALID_FILTER, PAGE_TOKEN_INVALID), FAILED_PRECONDITION (FILE_REFUSED: a link or a file is where the folder should be), UNAVAILABLE (STORAGE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatFile(self, request, context):
+        """Returns what is known of a file or folder.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: the path), FAILED_PRECONDITION (FILE_REFUSED), UNAVAILABLE
+        (STORAGE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadFile(self, request_iterator, context):
+        """Makes or replaces a file. The first message has the header, those after it the bytes. Until the last byte has arrived and fits the
+        checksum nothing is to be seen of the file; then it is there whole, and takes the place of an earlier one at once. With a `request_id` an
+        upload that broke off can be gone on with, on any server, for `storage.upload_retention`: ask GetUpload how much arrived, and send the
+        same header with that `offset` and the bytes from there on. An upload that is done answers a repeat with its file. Without a
+        `request_id` what breaks off leaves nothing.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace), INVALID_ARGUMENT (INVALID_FIELD, CHECKSUM_MISMATCH, REQUEST_ID_REUSED),
+        FAILED_PRECONDITION (SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way, UPLOAD_OFFSET: another part of it has arrived,
+        LIMIT_REACHED: larger than `storage.max_file_bytes`), ABORTED (ETAG_MISMATCH, CONCURRENT_CHANGE: the same file is being changed, or another
+        stream has taken the upload over), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """Returns how much of an upload has arrived. Uploads that ended are known for `storage.upload_retention`.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelUpload(self, request, context):
+        """Gives an upload up that broke off: what arrived is deleted, and what was set aside of the quotas is free.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (CONCURRENT_CHANGE: it is just ending).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadFile(self, request, context):
+        """Streams the bytes of a file from `offset` on. A download that broke off resumes with the number of bytes that arrived and the `etag` of the
+        file in its first message; the whole then has the file's `sha256`, where that is known. The last message has that of what was sent.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: the path, or `offset` is past the end), FAILED_PRECONDITION
+        (FILE_REFUSED), ABORTED (ETAG_MISMATCH, CONCURRENT_CHANGE: it changed while it was read), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteFile(self, request, context):
+        """Deletes a file, or a folder that is empty.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: the path), FAILED_PRECONDITION (FILE_REFUSED, NOT_EMPTY), ABORTED
+        (ETAG_MISMATCH, CONCURRENT_CHANGE), UNAVAILABLE (STORAGE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveFile(self, request, context):
+        """Gives a file another path in its workspace.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: a path), ALREADY_EXISTS (RESOURCE_EXISTS) unless `overwrite`,
+        FAILED_PRECONDITION (SESSION_CLOSED, FILE_REFUSED), ABORTED (ETAG_MISMATCH, CONCURRENT_CHANGE), UNAVAILABLE (STORAGE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """Returns how much a user or the organization stores, and may store.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetReport(self, request, context):
         """Returns what is known of one report; DownloadReport gives its contents. Members see their own, owners and admins all.
@@ -87,6 +259,56 @@ class StorageServiceServicer:
 
 def add_StorageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkspace,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.GetWorkspaceRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.Workspace.SerializeToString,
+            ),
+            'ListFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFiles,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.ListFilesRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.ListFilesResponse.SerializeToString,
+            ),
+            'StatFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatFile,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.StatFileRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.File.SerializeToString,
+            ),
+            'UploadFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadFile,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.UploadFileRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.File.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.GetUploadRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.Upload.SerializeToString,
+            ),
+            'CancelUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelUpload,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.CancelUploadRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'DownloadFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadFile,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.DownloadFileRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.DownloadFileResponse.SerializeToString,
+            ),
+            'DeleteFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFile,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.DeleteFileRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'MoveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveFile,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.MoveFileRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.File.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.GetUsageRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.StorageUsage.SerializeToString,
+            ),
             'GetReport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReport,
                     request_deserializer=stationmaster_dot_v1_dot_storage__pb2.GetReportRequest.FromString,
@@ -111,8 +333,287 @@ def add_StorageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StorageService:
-    """What the work of agents leaves behind to be read: the reports of executions.
+    """What agents work on and what their work leaves behind: the files of workspaces, and the reports of executions.
+
+    Every session has a workspace. Its files have paths such as `data/prices.csv`: relative, `/` between names, in Unicode normal form C. A path
+    is refused (INVALID_ARGUMENT) if it could lead elsewhere anywhere: the names `.` and `..`, an absolute path, backslashes, drive letters,
+    percent escapes of slashes and dots, control and invisible characters, lookalikes of slashes and dots, names that begin or end with a
+    space or end with a dot, names of Windows devices, names of more than 255 bytes and paths of more than 1,024 bytes or 32 names. What is no
+    plain file (links, files with a second name, devices) is neither listed nor read nor replaced. Folders are there while files are in them.
+
+    Members see the workspaces of their own sessions, owners and admins all. Bytes count for the owner of the session and the organization;
+    their quotas (`max_storage_bytes`) hold for what is stored together with what is being uploaded.
     """
+
+    @staticmethod
+    def GetWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/GetWorkspace',
+            stationmaster_dot_v1_dot_storage__pb2.GetWorkspaceRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.Workspace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/ListFiles',
+            stationmaster_dot_v1_dot_storage__pb2.ListFilesRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.ListFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/StatFile',
+            stationmaster_dot_v1_dot_storage__pb2.StatFileRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.File.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/stationmaster.v1.StorageService/UploadFile',
+            stationmaster_dot_v1_dot_storage__pb2.UploadFileRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.File.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/GetUpload',
+            stationmaster_dot_v1_dot_storage__pb2.GetUploadRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.Upload.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/CancelUpload',
+            stationmaster_dot_v1_dot_storage__pb2.CancelUploadRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/DownloadFile',
+            stationmaster_dot_v1_dot_storage__pb2.DownloadFileRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.DownloadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/DeleteFile',
+            stationmaster_dot_v1_dot_storage__pb2.DeleteFileRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/MoveFile',
+            stationmaster_dot_v1_dot_storage__pb2.MoveFileRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.File.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/GetUsage',
+            stationmaster_dot_v1_dot_storage__pb2.GetUsageRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.StorageUsage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetReport(request,

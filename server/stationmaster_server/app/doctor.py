@@ -18,7 +18,7 @@ from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.doctor_keys import encryption, private_key
 from stationmaster_server.app.findings import Finding, Verdict
 from stationmaster_server.app.local import Running, make_data_folder, running_server
-from stationmaster_server.app.sessions import WORKSPACES
+from stationmaster_server.app.storage import WORKSPACES
 from stationmaster_server.app.tasks import OURS
 from stationmaster_server.config import Settings, StartupError, load
 from stationmaster_server.db.engine import Database

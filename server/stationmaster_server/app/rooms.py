@@ -37,7 +37,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     )
     on.listener.add(key_store.CHANNEL, server.callers_changed)  # after the gate, which forgets what it knew
     audit = await build_audit(stack, on)
-    storage = build_storage(on.settings.storage, database, gate, tokens, on.background)
+    storage = build_storage(stack, on)
     credentials = await build_credentials(stack, on)
     prompts = build_prompts(stack, on)
     mcp = build_mcp(

@@ -10,6 +10,7 @@ from stationmaster_server.agents.instructions import Instructions
 from stationmaster_server.agents.runtimes.claude.runtime import ClaudeRuntime
 from stationmaster_server.app.agents import Agents
 from stationmaster_server.app.engines import Engines, forgetting
+from stationmaster_server.app.storage import WORKSPACES
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
@@ -31,7 +32,6 @@ from stationmaster_server.sessions.workspaces import Workspaces
 from stationmaster_server.wire.paging import PageTokens
 from stationmaster_server.work.run import Handler
 
-WORKSPACES = "workspaces"
 _BATCH = 100
 
 

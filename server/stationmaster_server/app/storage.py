@@ -1,20 +1,26 @@
-"""Storage, built: reports, their servicer, and the service that removes old ones."""
+"""Storage, built: the files of workspaces, reports, their servicer, and the services that look after them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
-from stationmaster_server.app.transport import Gate
-from stationmaster_server.config.storage import StorageSettings
-from stationmaster_server.db.engine import Database
+from stationmaster_server.app.ground import Ground
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
-from stationmaster_server.maintenance.registry import Registry
+from stationmaster_server.storage.changes import Changes
+from stationmaster_server.storage.files import Files
+from stationmaster_server.storage.places.local import LocalPlace
 from stationmaster_server.storage.reports import Reports
 from stationmaster_server.storage.service import StorageService
-from stationmaster_server.storage.servicer import StorageServicer
-from stationmaster_server.wire.paging import PageTokens
+from stationmaster_server.storage.servicer import FileServices, StorageServicer
+from stationmaster_server.storage.uploads import Uploads
+from stationmaster_server.storage.usage import Usage
+
+WORKSPACES = "workspaces"
+"""Where in the data folder the files of sessions are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +31,38 @@ class Storage:
     reports: Reports
 
 
-def build_storage(
-    settings: StorageSettings, database: Database, gate: Gate, tokens: PageTokens, background: Registry
-) -> Storage:
+def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     """Build everything about what is stored."""
-    reports = Reports(database, gate.audit, max_bytes=settings.max_report_bytes, retention=settings.report_retention)
+    settings, database, audit, quotas = on.settings.storage, on.database, on.gate.audit, on.gate.quotas
+    reports = Reports(database, audit, max_bytes=settings.max_report_bytes, retention=settings.report_retention)
+    place = LocalPlace(on.settings.data_folder / WORKSPACES)
+    stack.push_async_callback(place.close)
+    changes = Changes(database, audit, quotas, place, keep_uploads=settings.upload_retention)
+    stack.push_async_callback(changes.close, on.settings.server.shutdown_grace)
+    uploads = Uploads(
+        database,
+        audit,
+        quotas,
+        place,
+        changes,
+        most_bytes=settings.max_file_bytes,
+        keep=settings.upload_retention,
+    )
+    usage = Usage(database, quotas, place)
+    for routine in _routines(on, reports, changes, uploads, usage):
+        on.background.add(routine)
+    services = FileServices(Files(database, place, changes), uploads, usage)
+    return Storage(StorageServicer(StorageService(database), services, on.tokens), reports)
+
+
+def _routines(on: Ground, reports: Reports, changes: Changes, uploads: Uploads, usage: Usage) -> Iterator[Routine]:
+    one = Scope.ONE_SERVER
     what = "Deletes reports that are older than `storage.report_retention`."
-    background.add(Routine("report-cleanup", what, timedelta(hours=1), reports.remove_old, scope=Scope.ONE_SERVER))
-    return Storage(StorageServicer(StorageService(database), tokens), reports)
+    yield Routine("report-cleanup", what, timedelta(hours=1), reports.remove_old, scope=one)
+    what = "Makes changes of files that a server which died had decided about."
+    yield Routine("file-changes", what, timedelta(seconds=2), changes.make_left)
+    often = max(min(timedelta(seconds=30), on.settings.storage.upload_retention / 4), timedelta(milliseconds=50))
+    what = "Gives up uploads that nobody went on with for `storage.upload_retention`, and the room that they held."
+    yield Routine("upload-cleanup", what, often, uploads.give_up_expired)
+    what = "Counts the files of workspaces that agents changed."
+    yield Routine("file-counting", what, timedelta(seconds=2), usage.measure_due)

@@ -11,8 +11,8 @@ from typing import Any
 from stationmaster_server.agents.service import AgentService
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.prompts import Prompts
-from stationmaster_server.app.sessions import WORKSPACES, Sessions
-from stationmaster_server.app.storage import Storage
+from stationmaster_server.app.sessions import Sessions
+from stationmaster_server.app.storage import WORKSPACES, Storage
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder

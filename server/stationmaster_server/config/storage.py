@@ -8,7 +8,12 @@ from stationmaster_server.config.types import Duration, Group, Positive
 
 
 class StorageSettings(Group):
-    """Reports of executions, which are kept in the database."""
+    """The files of workspaces, and reports of executions, which are kept in the database."""
+
+    max_file_bytes: Positive = 5 * 1024**3
+    """The largest file that is taken in."""
+    upload_retention: Duration = timedelta(days=1)
+    """How long an upload that broke off can be gone on with. Until then what it set aside of the quotas is not free."""
 
     max_report_bytes: Positive = 32 * 1024 * 1024
     """The largest report that is stored, in one format."""

@@ -234,6 +234,7 @@ def usage_to_proto(usage: Usage, name: str) -> pb.QuotaUsage:
         concurrent_sessions=usage.concurrent_sessions,
         calls_this_hour=usage.calls_this_hour,
         cost_micros_today=usage.today.cost_micros,
+        storage_bytes=usage.storage_bytes,
         users=usage.users,
         tokens_today=usage.today.tokens,
         tool_calls_today=usage.today.tool_calls,

@@ -73,7 +73,10 @@ RUNNING_TIME = Kind(
 )
 DAILY = (TOKENS, COST, TOOL_CALLS, RUNNING_TIME)
 """What is counted by the day."""
-_ADVICE = {"max_concurrent_sessions": "; terminate a session (TerminateSession, or: stationmaster sessions terminate)"}
+_ADVICE = {
+    "max_concurrent_sessions": "; terminate a session (TerminateSession, or: stationmaster sessions terminate)",
+    "max_storage_bytes": "; delete files (DeleteFile, or: stationmaster files rm)",
+}
 
 
 def first_excess(quota: Quota, used: Used, wanted: Amounts) -> Excess | None:

@@ -239,6 +239,7 @@ class Usage:
     calls_this_hour: int = 0
     users: int = 0
     today: Amounts = NOTHING
+    storage_bytes: int = 0
 
 
 class Method(StrEnum):

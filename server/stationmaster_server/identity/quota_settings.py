@@ -11,11 +11,8 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    FailedPrecondition,
     InvalidArgument,
     NotFound,
-    PreconditionViolation,
-    Reason,
     require_etag,
 )
 from stationmaster_server.identity import key_store, quota_store, store
@@ -58,8 +55,7 @@ class QuotaSettings:
     ) -> Quota:
         """Set fields of a quota; None takes a limit away. Every server goes by it within a second.
 
-        Aborted when `etag` is given and not the current one; FailedPrecondition for a limit of storage, which is not
-        served yet. `validate_only` checks everything and changes nothing.
+        Aborted when `etag` is given and not the current one. `validate_only` checks everything and changes nothing.
         """
         home = await self._home(caller, subject_id, of_organization)
         async with self._change(caller, home) as tx:
@@ -70,8 +66,6 @@ class QuotaSettings:
             _check_role(caller, role)
             if not of_organization and changes.get("max_users") is not None:
                 raise InvalidArgument.field("quota.max_users", "is a quota of organizations only")
-            if changes.get("max_storage_bytes") is not None:
-                raise _not_served(f"{subject_name(subject_id, home)}/quota")
             quota = await quota_store.lock_quota(tx, home, subject_id)
             require_etag(f"{subject_name(subject_id, home)}/quota", str(quota.revision), etag)
             wanted = replace(quota, **dict(changes))
@@ -127,8 +121,3 @@ def _check_role(caller: Caller, role: Role) -> None:
     require_administrator(caller, "set quotas")
     if role is Role.OWNER and rank(caller.role) < rank(Role.OWNER) and not operates(caller):
         raise insufficient(f"quotas of owners and organizations are set by owners; your role is {caller.role.name}")
-
-
-def _not_served(name: str) -> FailedPrecondition:
-    why = "this server does not serve storage yet and could not hold a limit of it: leave max_storage_bytes out"
-    return FailedPrecondition(Reason.RUNTIME_UNAVAILABLE, why, PreconditionViolation("STORAGE", name, why))

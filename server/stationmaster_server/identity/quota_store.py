@@ -33,6 +33,15 @@ class Used:
 
     sessions: int = 0
     today: Amounts = NOTHING
+    storage_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes that are stored, and those set aside for uploads."""
+
+    used: int = 0
+    reserved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +117,40 @@ async def get_used(
     """What these subjects use, on a day or today."""
     sums = ", ".join(f"sum({each}) FILTER (WHERE day = coalesce($3, {_TODAY})) AS {each}" for each in _BY_DAY)
     sql = f"""
-    SELECT subject_id, sum(sessions)::bigint AS sessions, {sums}
+    SELECT subject_id, sum(sessions)::bigint AS sessions, {sums},
+           sum(storage_reserved + storage_used)::bigint AS storage_bytes
     FROM quota_usage WHERE organization_id = $1 AND subject_id = ANY($2::uuid[]) GROUP BY subject_id
     """
     used = dict.fromkeys(subjects, Used())
     for row in await tx.fetch(sql, organization_id, list(subjects), day):
-        used[row["subject_id"]] = Used(row["sessions"], _amounts(row))
+        used[row["subject_id"]] = Used(row["sessions"], _amounts(row), row["storage_bytes"])
     return used
+
+
+async def get_stored(tx: Transaction, organization_id: UUID, subject_id: UUID) -> Stored:
+    """What a subject stores."""
+    row: Any = await tx.fetchrow(
+        """SELECT coalesce(sum(storage_used), 0)::bigint AS used, coalesce(sum(storage_reserved), 0)::bigint AS reserved
+           FROM quota_usage WHERE organization_id = $1 AND subject_id = $2""",
+        organization_id,
+        subject_id,
+    )
+    return Stored(row["used"], row["reserved"])
+
+
+_ADD_STORED = f"""
+INSERT INTO quota_usage AS u (organization_id, subject_id, day, shard, storage_used, storage_reserved)
+SELECT $1, subject_id, {_TODAY}, pg_backend_pid() % 16, $3, $4
+FROM unnest($2::uuid[]) WITH ORDINALITY AS subjects(subject_id, position) ORDER BY position
+ON CONFLICT (organization_id, subject_id, shard) DO UPDATE
+SET storage_used = u.storage_used + excluded.storage_used,
+    storage_reserved = u.storage_reserved + excluded.storage_reserved
+"""
+
+
+async def add_stored(tx: Transaction, organization_id: UUID, subjects: Sequence[UUID], more: Stored) -> None:
+    """Add to what subjects store; a user stands before its organization."""
+    await tx.execute(_ADD_STORED, organization_id, list(subjects), more.used, more.reserved)
 
 
 def adding_sql(source: str) -> str:
@@ -206,7 +242,7 @@ async def get_usage(tx: Transaction, organization_id: UUID, subject_id: UUID) ->
     """
     row: Any = await tx.fetchrow(sql, organization_id, subject_id)
     used = (await get_used(tx, organization_id, [subject_id]))[subject_id]
-    return Usage(subject_id, used.sessions, row["calls"], row["users"], used.today)
+    return Usage(subject_id, used.sessions, row["calls"], row["users"], used.today, used.storage_bytes)
 
 
 def _quota(row: Any) -> Quota:

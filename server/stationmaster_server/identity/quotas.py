@@ -179,6 +179,33 @@ class Quotas:
         if reservation.day is not None or actual.cost_micros:
             await self._add(tx, reservation.tenant, actual - reservation.amounts, day=reservation.day)
 
+    async def reserve_storage(self, tx: Transaction, caller: Caller, owner: UUID, more: int) -> None:
+        """Set bytes aside for what a user of the caller's organization stores, before they are taken.
+
+        To be called under `telling`; call it late: others that store for the same user or organization wait for this
+        transaction's end where it is limited.
+        """
+        organization_id = caller.tenant.organization_id
+        limits = await self._limits.within(tx, Tenant(organization_id, owner))
+        limited = [quota for quota in limits.quotas if quota.max_storage_bytes is not None]
+        if limited and more > 0:
+            await quota_store.lock_subjects(tx, _subjects(limited))
+            used = await quota_store.get_used(tx, organization_id, _subjects(limited))
+            for quota in limited:
+                limit, now = quota.max_storage_bytes, used[quota.subject_id].storage_bytes
+                if limit is not None and now + more > limit:
+                    too_much = Excess("max_storage_bytes", limit, now, more, SOON, " bytes")
+                    raise exceeded(caller, quota, organization_id, too_much)
+        await self.count_storage(tx, organization_id, owner, reserved=more)
+
+    async def count_storage(
+        self, tx: Transaction, organization_id: UUID, owner: UUID, *, used: int = 0, reserved: int = 0
+    ) -> None:
+        """Add to what is stored of a user and the organization, or take away from it."""
+        if used or reserved:
+            more = quota_store.Stored(used, reserved)
+            await quota_store.add_stored(tx, organization_id, (owner, organization_id), more)
+
     async def add_user(self, tx: Transaction, caller: Caller, organization_id: UUID) -> None:
         """Check that the organization may have one more user; others that add one wait for this transaction's end.
 

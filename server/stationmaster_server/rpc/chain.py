@@ -52,7 +52,8 @@ class Chain:
         behaviour = getattr(handler, "_".join(kind))
         if method.response_streaming:
             return _MAKE[kind](_answer_many(run, behaviour, self._streams), None, handler.response_serializer)
-        return _MAKE[kind](_answer_once(run, behaviour), None, handler.response_serializer)
+        streams = self._streams if method.request_streaming else None
+        return _MAKE[kind](_answer_once(run, behaviour, streams), None, handler.response_serializer)
 
     def unknown_methods(self) -> grpc.GenericRpcHandler:
         """Return the handler of whatever no service serves."""
@@ -130,17 +131,19 @@ class _Run:
 
 
 def _answer_once(
-    run: _Run, behaviour: Callable[[Any, Context], Awaitable[Any]]
+    run: _Run, behaviour: Callable[[Any, Context], Awaitable[Any]], streams: OpenStreams | None
 ) -> Callable[[Any, Context], Awaitable[Any]]:
     async def answer_once(raw: Any, context: Context) -> Any:
-        call = Call(run.method, context)
+        call, changes = Call(run.method, context), 0 if streams is None else streams.changes
         try:
             await run.enter(call)
             request = run.read(raw)
             if call.caller is None:  # an open method: nobody asks who calls
                 return await behaviour(request, context)
             with calling(call.caller), until(call.deadline):
-                return await behaviour(request, context)
+                if streams is None:
+                    return await behaviour(request, context)
+                return await streams.run(behaviour(request, context), call, changes)
         except Exception as error:  # noqa: BLE001 - the edge: nothing may leave untranslated
             await _abort(call, await run.fail(call, error))
         except asyncio.CancelledError:

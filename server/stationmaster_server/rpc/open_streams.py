@@ -6,12 +6,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterable
 from datetime import timedelta
+from typing import TypeVar
 
 from stationmaster_server.errors import PermissionDenied, Reason, StationmasterError, Unauthenticated, Unavailable
 from stationmaster_server.identity.model import Caller, Method
 from stationmaster_server.rpc.call import Call
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PAUSE = 1.0  # seconds until a question that nobody could answer is asked again
 
@@ -40,7 +43,7 @@ class OpenStreams:
     def __len__(self) -> int:
         return len(self._running)
 
-    async def run(self, work: Awaitable[None], call: Call, changes: int) -> None:
+    async def run(self, work: Awaitable[T], call: Call, changes: int) -> T:
         """Do the work of a stream whose caller was let in at `changes`.
 
         Unavailable when `end` cut it short; Unauthenticated, PermissionDenied when its caller's right to call did.
@@ -51,7 +54,7 @@ class OpenStreams:
             self._ask([stream])
         try:
             async with stream.stop:
-                await work
+                return await work
         except TimeoutError:
             if not stream.stop.expired():
                 raise
@@ -112,6 +115,6 @@ def _concerns(payload: str | None, caller: Caller | None) -> bool:
 def _stopping() -> Unavailable:
     return Unavailable(
         Reason.SERVER_STOPPING,
-        "the server is stopping; resume the stream after the last sequence you have seen",
+        "the server is stopping; call again, and go on after the last sequence or byte that you know of",
         retry_after=timedelta(seconds=1),
     )

@@ -2,29 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 from stationmaster.v1 import storage_pb2 as pb
 from stationmaster.v1 import storage_pb2_grpc
 
+from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.storage import convert_files as files
 from stationmaster_server.storage.convert import REPORT_NAME, piece_to_proto, report_to_proto
+from stationmaster_server.storage.files import Files
 from stationmaster_server.storage.service import StorageService
-from stationmaster_server.wire.caller import current_caller
+from stationmaster_server.storage.uploads import Uploads
+from stationmaster_server.storage.usage import Usage
+from stationmaster_server.wire.caller import caller_of, current_caller
 from stationmaster_server.wire.names import parse
 from stationmaster_server.wire.paging import PageTokens
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class FileServices:
+    """What serves the files of workspaces."""
+
+    files: Files
+    uploads: Uploads
+    usage: Usage
+
+
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """The methods of StorageService."""
 
-    def __init__(self, service: StorageService, tokens: PageTokens) -> None:
+    def __init__(self, service: StorageService, file_services: FileServices, tokens: PageTokens) -> None:
         self._service = service
+        self._files = file_services.files
+        self._uploads = file_services.uploads
+        self._usage = file_services.usage
         self._tokens = tokens
+
+    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: Context) -> pb.Workspace:
+        """What a workspace holds."""
+        workspace = await self._usage.workspace(current_caller(), parse(files.WORKSPACE, request.name))
+        return files.workspace_to_proto(workspace)
+
+    async def ListFiles(self, request: pb.ListFilesRequest, context: Context) -> pb.ListFilesResponse:
+        """A page of files."""
+        page = await self._files.list_files(
+            current_caller(),
+            parse(files.WORKSPACE, request.parent, field="parent"),
+            request.folder,
+            request.filter,
+            self._tokens.read(request),
+            recursive=request.recursive,
+        )
+        found, token = self._tokens.page(request, page, files.file_to_proto)
+        return pb.ListFilesResponse(files=found, next_page_token=token)
+
+    async def StatFile(self, request: pb.StatFileRequest, context: Context) -> pb.File:
+        """A file."""
+        return files.file_to_proto(await self._files.stat(current_caller(), *files.parse_file_name(request.name)))
+
+    async def UploadFile(self, requests: AsyncIterator[pb.UploadFileRequest], context: Context) -> pb.File:
+        """The file that came."""
+        first = await anext(requests, None)
+        if first is None or not first.HasField("header"):
+            raise InvalidArgument.field("header", "must be in the first message")
+        if first.data:
+            raise InvalidArgument.field("data", "must not be in the first message")
+        caller = caller_of(files.without_offset(first))
+        header = files.header_from_proto(caller.tenant.organization_id, first.header)
+        return files.file_to_proto(await self._uploads.upload(caller, header, _data(requests)))
+
+    async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.Upload:
+        """How far an upload is."""
+        return files.upload_to_proto(*await self._uploads.get(current_caller(), *files.parse_upload_name(request.name)))
+
+    async def CancelUpload(self, request: pb.CancelUploadRequest, context: Context) -> Empty:
+        """Nothing."""
+        await self._uploads.cancel(caller_of(request), *files.parse_upload_name(request.name))
+        return Empty()
+
+    async def DownloadFile(
+        self, request: pb.DownloadFileRequest, context: Context
+    ) -> AsyncGenerator[pb.DownloadFileResponse, None]:
+        """The bytes of a file."""
+        session_id, path = files.parse_file_name(request.name)
+        pieces = self._files.download(current_caller(), session_id, path, request.offset, request.etag)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield files.file_piece_to_proto(piece)
+
+    async def DeleteFile(self, request: pb.DeleteFileRequest, context: Context) -> Empty:
+        """Nothing."""
+        await self._files.delete(caller_of(request), *files.parse_file_name(request.name), request.etag)
+        return Empty()
+
+    async def MoveFile(self, request: pb.MoveFileRequest, context: Context) -> pb.File:
+        """The file under its new path."""
+        session_id, path = files.parse_file_name(request.name)
+        moved = await self._files.move(
+            caller_of(request), session_id, path, request.destination, request.etag, overwrite=request.overwrite
+        )
+        return files.file_to_proto(moved)
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.StorageUsage:
+        """What is stored of a user or an organization."""
+        subject_id, organization = files.parse_usage_name(request.name)
+        usage = await self._usage.of(current_caller(), subject_id, organization=organization)
+        return files.storage_usage_to_proto(request.name, usage)
 
     async def GetReport(self, request: pb.GetReportRequest, context: Context) -> pb.Report:
         """One report."""
@@ -45,3 +135,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         async with aclosing(self._service.download_report(current_caller(), report_id, request.offset)) as pieces:
             async for piece in pieces:
                 yield piece_to_proto(piece)
+
+
+async def _data(requests: AsyncIterator[pb.UploadFileRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.HasField("header"):
+            raise InvalidArgument.field("header", "must be in the first message only")
+        yield request.data

@@ -1,8 +1,9 @@
-"""The tables of reports: what is known of each, and its bytes in pieces."""
+"""The tables of storage: reports with their bytes in pieces; what workspaces hold, and what is being changed there."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, Text, Uuid, text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from stationmaster_server.db.schema import tenant_table, timestamp
 
@@ -37,3 +38,70 @@ report_pieces = tenant_table(
         ["organization_id", "report_id"], ["reports.organization_id", "reports.id"], ondelete="CASCADE"
     ),
 )
+
+# One for each session that has had files: what they count for, and by whom (`user_id`, the session's owner).
+workspaces = tenant_table(
+    "workspaces",
+    Column("session_id", Uuid, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    Column("used_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("file_count", BigInteger, nullable=False, server_default="0"),
+    # Changes with every change that is made here, so that counting all files can tell whether one came between.
+    Column("revision", BigInteger, nullable=False, server_default="1"),
+    timestamp("measured_at", nullable=True),
+    # Set when its files may have changed otherwise: the time from which they are to be counted again.
+    timestamp("measure_at", nullable=True),
+)
+# GetUsage of a user.
+Index("workspaces_user_id_idx", workspaces.c.organization_id, workspaces.c.user_id)
+# What is to be counted again, whatever its organization.
+Index("workspaces_measure_at_idx", workspaces.c.measure_at, postgresql_where=text("measure_at IS NOT NULL"))
+
+# What is known of a file that was uploaded, as long as the file has this etag.
+workspace_files = tenant_table(
+    "workspace_files",
+    Column("session_id", Uuid, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("etag", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+)
+
+uploads = tenant_table(
+    "uploads",
+    Column("session_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", BigInteger),
+    Column("sha256", Text, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("resumable", Boolean, nullable=False),
+    # Of the quotas of its owner and the organization.
+    Column("reserved_bytes", BigInteger, nullable=False, server_default="0"),
+    # The stream that may go on with it: a new one takes it over, and the one before must stop.
+    Column("writer", Uuid, nullable=False),
+    Column("file", JSONB),
+    timestamp("created_at", default_now=True),
+    timestamp("expires_at"),
+)
+# The sweep of those that nobody goes on with.
+Index("uploads_expires_at_idx", uploads.c.expires_at)
+
+# A change of files that holds its paths until it is made. Once it is decided, and audited, it must be made: what a
+# server that died left undone is done by another.
+file_changes = tenant_table(
+    "file_changes",
+    Column("session_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("target", Text, nullable=False, server_default=""),
+    Column("upload_id", Uuid),
+    Column("etag", Text, nullable=False, server_default=""),
+    Column("user_id", Uuid, nullable=False),
+    Column("decided", Boolean, nullable=False, server_default=text("false")),
+    timestamp("leased_until"),
+)
+# What a server that died has left.
+Index("file_changes_leased_until_idx", file_changes.c.leased_until)

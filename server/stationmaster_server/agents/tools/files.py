@@ -11,7 +11,8 @@ from pydantic import Field
 
 from stationmaster_server.agents.model import Effect
 from stationmaster_server.agents.tools.tool import Arguments, Tool, ToolContext, ToolError, TypedTool
-from stationmaster_server.agents.tools.workspace import Entry, PathRefused, TooLarge, Workspace
+from stationmaster_server.storage.paths import PathRefused
+from stationmaster_server.storage.workspace import Entry, TooLarge, Workspace
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_ENTRIES = 2_000

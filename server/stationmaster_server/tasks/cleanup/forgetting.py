@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from stationmaster_server.agents.tools.workspace import Workspace
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -20,6 +19,7 @@ from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.storage.workspace import Workspace
 from stationmaster_server.tasks.cleanup import forgetting_store
 from stationmaster_server.tasks.cleanup.forgetting_store import BEGINNING, Gone, Left
 from stationmaster_server.tasks.model import execution_name

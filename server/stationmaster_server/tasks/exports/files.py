@@ -8,8 +8,8 @@ from contextlib import ExitStack, aclosing
 from datetime import timedelta
 from typing import Any, BinaryIO, NamedTuple
 
-from stationmaster_server.agents.tools.workspace import Workspace
 from stationmaster_server.resilience.pools import Pools
+from stationmaster_server.storage.workspace import Workspace
 from stationmaster_server.tasks.exports.formats import Writer
 
 _LIMIT = timedelta(minutes=2)

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from stationmaster_server.agents.tools.workspace import PathRefused, Workspace
 from stationmaster_server.config.export import ExportSettings
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -20,6 +19,8 @@ from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store as session_store
 from stationmaster_server.sessions.model import ENDED, owner_scope, session_name
 from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.storage.paths import PathRefused
+from stationmaster_server.storage.workspace import Workspace
 from stationmaster_server.tasks.exports.files import TooLarge, write_file
 from stationmaster_server.tasks.exports.formats import FormatUnavailable, writer
 from stationmaster_server.tasks.exports.model import ExportedFile, Format, Wanted, What

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from stationmaster_server.agents.tools.workspace import PathRefused, TooLarge, Workspace
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions.model import Session
+from stationmaster_server.storage.paths import PathRefused
+from stationmaster_server.storage.workspace import TooLarge, Workspace
 from stationmaster_server.tasks import execution_store
 from stationmaster_server.tasks.crawl import page_store
 from stationmaster_server.tasks.crawl.model import PageState

@@ -402,6 +402,23 @@ CREATE INDEX executions_organization_id_task_uid_created_at_id_idx ON executions
 
 CREATE INDEX executions_organization_id_user_id_created_at_id_idx ON executions (organization_id, user_id, created_at, id);
 
+CREATE TABLE file_changes (
+    organization_id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    id UUID NOT NULL,
+    kind TEXT NOT NULL,
+    path TEXT NOT NULL,
+    target TEXT DEFAULT '' NOT NULL,
+    upload_id UUID,
+    etag TEXT DEFAULT '' NOT NULL,
+    user_id UUID NOT NULL,
+    decided BOOLEAN DEFAULT false NOT NULL,
+    leased_until TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT file_changes_pkey PRIMARY KEY (organization_id, session_id, id)
+);
+
+CREATE INDEX file_changes_leased_until_idx ON file_changes (leased_until);
+
 CREATE TABLE forgotten_executions (
     organization_id UUID NOT NULL,
     execution_id UUID NOT NULL,
@@ -779,6 +796,27 @@ CREATE TABLE tool_calls (
     CONSTRAINT tool_calls_pkey PRIMARY KEY (organization_id, turn_id, step, call_id)
 );
 
+CREATE TABLE uploads (
+    organization_id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    path TEXT NOT NULL,
+    size_bytes BIGINT,
+    sha256 TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    state TEXT NOT NULL,
+    resumable BOOLEAN NOT NULL,
+    reserved_bytes BIGINT DEFAULT '0' NOT NULL,
+    writer UUID NOT NULL,
+    file JSONB,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    CONSTRAINT uploads_pkey PRIMARY KEY (organization_id, session_id, id)
+);
+
+CREATE INDEX uploads_expires_at_idx ON uploads (expires_at);
+
 CREATE TABLE work_items (
     organization_id UUID NOT NULL,
     item_id UUID NOT NULL,
@@ -859,6 +897,31 @@ CREATE TABLE work_rates (
     next_at TIMESTAMP WITH TIME ZONE NOT NULL,
     CONSTRAINT work_rates_pkey PRIMARY KEY (organization_id, rate_key)
 );
+
+CREATE TABLE workspace_files (
+    organization_id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    path TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    CONSTRAINT workspace_files_pkey PRIMARY KEY (organization_id, session_id, path)
+);
+
+CREATE TABLE workspaces (
+    organization_id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    used_bytes BIGINT DEFAULT '0' NOT NULL,
+    file_count BIGINT DEFAULT '0' NOT NULL,
+    revision BIGINT DEFAULT '1' NOT NULL,
+    measured_at TIMESTAMP WITH TIME ZONE,
+    measure_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT workspaces_pkey PRIMARY KEY (organization_id, session_id)
+);
+
+CREATE INDEX workspaces_measure_at_idx ON workspaces (measure_at) WHERE measure_at IS NOT NULL;
+
+CREATE INDEX workspaces_user_id_idx ON workspaces (organization_id, user_id);
 
 CREATE TABLE credential_grants (
     organization_id UUID NOT NULL,
@@ -1292,6 +1355,16 @@ CREATE POLICY tenant ON executions TO stationmaster_app USING (organization_id =
 
 CREATE POLICY system ON executions TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON file_changes TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON file_changes TO stationmaster_app;
+
+ALTER TABLE file_changes ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON file_changes TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON file_changes TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON forgotten_executions TO stationmaster_app;
@@ -1496,6 +1569,16 @@ CREATE POLICY tenant ON tool_calls TO stationmaster_app USING (organization_id =
 
 CREATE POLICY system ON tool_calls TO stationmaster_system USING (true);
 
+GRANT SELECT, INSERT, UPDATE, DELETE ON uploads TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON uploads TO stationmaster_app;
+
+ALTER TABLE uploads ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON uploads TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON uploads TO stationmaster_system USING (true);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON work_items TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON work_items TO stationmaster_app;
@@ -1535,6 +1618,26 @@ ALTER TABLE work_rates ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON work_rates TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON work_rates TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON workspace_files TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON workspace_files TO stationmaster_app;
+
+ALTER TABLE workspace_files ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON workspace_files TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON workspace_files TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON workspaces TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON workspaces TO stationmaster_app;
+
+ALTER TABLE workspaces ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON workspaces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON workspaces TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON credential_grants TO stationmaster_system;
 

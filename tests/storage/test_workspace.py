@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from stationmaster_server.agents.tools.workspace import Entry, PathRefused, TooLarge, Workspace, split
+from stationmaster_server.storage.paths import PathRefused, normalise
+from stationmaster_server.storage.workspace import Entry, TooLarge, Workspace
 
 SECRET = b"secret"
 
@@ -51,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 )
 def test_a_path_that_may_escape_is_refused(path: str) -> None:
     with pytest.raises(PathRefused):
-        split(path)
+        normalise(path)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +67,14 @@ def test_a_path_that_may_escape_is_refused(path: str) -> None:
     ],
 )
 def test_a_plain_path_is_taken_apart(path: str, parts: tuple[str, ...]) -> None:
-    assert split(path) == parts
+    assert normalise(path) == parts
 
 
 @given(st.text(max_size=40))
 @example("a/./../b")
 def test_what_is_taken_apart_stays_inside(path: str) -> None:
     try:
-        parts = split(path)
+        parts = normalise(path)
     except PathRefused:
         return
     root = "/root/of/workspace"

@@ -1,0 +1,177 @@
+"""`stationmaster files` and `stationmaster usage` against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from stationmaster.v1 import agent_pb2
+from stationmaster_client import Client
+
+from tests.client.cli.program import Program
+from tests.client.cli.terminal import at_terminal
+from tests.client.relay import relaying
+from tests.fixtures.server import RunningServer
+
+DATA = os.urandom(3_000_000)
+
+
+@pytest.fixture
+def stationmaster(server: RunningServer, tmp_path: Path) -> Program:
+    return Program(tmp_path, server.target, server.admin_key)
+
+
+@pytest_asyncio.fixture
+async def client(server: RunningServer) -> AsyncIterator[Client]:
+    """The administrator's client."""
+    async with Client.connect(server.target, server.admin_key, insecure=True) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def session(client: Client) -> str:
+    """The session that was used last."""
+    return (await client.sessions.create(spec=agent_pb2.AgentSpec(model="demo"))).name
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Some files of this machine's."""
+    folder = tmp_path / "stuff"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.csv").write_bytes(DATA)
+    (folder / "deep" / "b.txt").write_text("Größe\n")
+    (folder / "link").symlink_to("/etc/passwd")
+    return folder
+
+
+async def test_files_are_put_listed_shown_fetched_moved_and_removed(
+    stationmaster: Program, session: str, folder: Path, tmp_path: Path
+) -> None:
+    results = await stationmaster.many(
+        [
+            ["files", "put", "-", str(folder / "a.csv")],
+            ["files", "put", "-", str(folder), "all", "-r"],
+            ["files", "ls", "-"],
+            ["files", "ls", "-", "-r", "--name", "*.csv", "--json"],
+            ["files", "tree", "-"],
+            ["files", "get", session, "all", "-r", "-o", str(tmp_path / "back")],
+            ["files", "mv", session, "a.csv", "moved/"],
+            ["usage", "--json"],
+            ["usage", "organization"],
+            ["files", "rm", session, "all", "-r"],
+            ["files", "rm", session, "moved/a.csv", "--json"],
+            ["files", "ls", "-"],
+        ]
+    )
+    assert [each.code for each in results] == [0] * len(results), results
+    put, put_all, ls, found, tree, _, moved, usage, organization, removed, removed_one, none = results
+    assert put.out == "a.csv (2.9 MiB)\n"
+    assert "link" not in put_all.out
+    assert "all/" in ls.out
+    assert "a.csv" in ls.out
+    assert [each["path"] for each in json.loads(found.out)["files"]] == ["a.csv", "all/a.csv"]
+    assert tree.out.splitlines()[0] == "./"
+    assert "└── b.txt" in tree.out
+    assert (tmp_path / "back" / "a.csv").read_bytes() == DATA
+    assert (tmp_path / "back" / "deep" / "b.txt").read_text() == "Größe\n"
+    assert moved.out == "a.csv is moved/a.csv now\n"
+    assert int(json.loads(usage.out)["used_bytes" if "used_bytes" in usage.out else "usedBytes"]) == 2 * len(DATA) + 8
+    assert "5.7 MiB in 3 files of 1 workspaces" in organization.out
+    assert removed.out.splitlines() == ["all/a.csv is deleted", "all/deep/b.txt is deleted"]
+    assert [each["path"] for each in json.loads(removed_one.out)["files"]] == ["moved/a.csv"]
+    assert "No files." in none.err
+
+
+async def test_nothing_is_replaced_unless_that_is_wanted(
+    stationmaster: Program, session: str, folder: Path, tmp_path: Path
+) -> None:
+    source, target = str(folder / "deep" / "b.txt"), tmp_path / "here"
+    target.write_text("mine")
+    first, again, forced, fetched, fetched_by_force = await stationmaster.many(
+        [
+            ["files", "put", session, source],
+            ["files", "put", session, source],
+            ["files", "put", session, source, "--force"],
+            ["files", "get", session, "b.txt", "-o", str(target)],
+            ["files", "get", session, "b.txt", "-o", str(target), "--force"],
+        ]
+    )
+    assert [first.code, again.code, forced.code, fetched.code, fetched_by_force.code] == [0, 5, 0, 2, 0]
+    assert "--force" in fetched.err
+    assert target.read_text() == "Größe\n"
+
+
+async def test_what_cannot_be_done_is_told(stationmaster: Program, session: str, folder: Path) -> None:
+    results = await stationmaster.many(
+        [
+            ["files", "put", session, str(folder)],
+            ["files", "put", session, "nowhere"],
+            ["files", "put", session, str(folder / "a.csv"), "../escape"],
+            ["files", "get", session, "nowhere"],
+            ["files", "rm", session, "nowhere"],
+        ]
+    )
+    assert [each.code for each in results] == [2, 2, 2, 3, 3]
+    assert "-r" in results[0].err
+    assert "must not hold . or .." in results[2].err
+
+
+async def test_standard_input_is_uploaded_and_standard_output_written(
+    stationmaster: Program, session: str, client: Client
+) -> None:
+    result = await stationmaster("files", "put", session, "-", "notes.txt", stdin="from a pipe")
+    assert result.code == 0, result.err
+    assert await client.files.read(session, "notes.txt") == b"from a pipe"
+    assert (await stationmaster("files", "get", session, "notes.txt", "-o", "-")).out == "from a pipe"
+
+
+async def test_transfers_go_on_by_themselves_after_a_broken_connection(
+    server: RunningServer, session: str, folder: Path, tmp_path: Path, client: Client
+) -> None:
+    async with relaying(server.target, cut_after=1_200_000, upwards=True) as relay:
+        program = Program(tmp_path, relay.target, server.admin_key)
+        put = await program("files", "put", session, str(folder / "a.csv"))
+        assert (put.code, relay.cuts > 1) == (0, True), put.err
+    assert await client.files.read(session, "a.csv") == DATA
+    async with relaying(server.target, cut_after=1_200_000) as relay:
+        program = Program(tmp_path, relay.target, server.admin_key)
+        got = await program("files", "get", session, "a.csv", "-o", str(tmp_path / "back"))
+        assert (got.code, relay.cuts > 1) == (0, True), got.err
+    assert (tmp_path / "back").read_bytes() == DATA
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".back")]  # noqa: PTH208
+
+
+async def test_a_bar_is_drawn_at_a_terminal_and_nowhere_else(
+    stationmaster: Program, session: str, folder: Path
+) -> None:
+    piped = await stationmaster("files", "put", session, str(folder / "a.csv"))
+    assert (piped.code, piped.err) == (0, "")
+    async with at_terminal(stationmaster, "files", "put", session, str(folder / "a.csv"), "again") as screen:
+        assert await screen.ended() == 0
+        assert "MB/s" in screen.screen or "━" in screen.screen
+        assert "again (2.9 MiB)" in screen.screen
+
+
+async def test_a_quota_of_storage_is_set_and_shown(stationmaster: Program, session: str, folder: Path) -> None:
+    results = await stationmaster.many(
+        [
+            ["quota", "set", "organization", "--storage", "2MiB"],
+            ["usage", "organization"],
+            ["quota", "get", "organization"],
+        ]
+    )
+    assert [each.code for each in results] == [0] * 3, results
+    assert "2.0 MiB, 2.0 MiB left" in results[1].out
+    assert "bytes stored" in results[2].out
+
+    async with asyncio.timeout(20):
+        while (refused := await stationmaster("files", "put", session, str(folder / "a.csv"), "--force")).code == 0:
+            pass
+    assert refused.code == 6
+    assert "max_storage_bytes is 2097152 bytes" in refused.err
