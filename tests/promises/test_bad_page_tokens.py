@@ -23,6 +23,7 @@ _NOT_IN_THE_DATABASE = ("McpService.ListTools", "McpService.ListResources", "Mcp
 _FILTERS = {"AgentService.ListModels": 'provider = "demo"'} | dict.fromkeys(_NOT_IN_THE_DATABASE, "*e*")
 _PARENTS = dict.fromkeys(_NOT_IN_THE_DATABASE, "stationmaster.dev/McpSession") | {
     "TaskService.ListDependencies": "stationmaster.dev/Task",
+    "StorageService.ListFiles": "stationmaster.dev/Workspace",
     "CredentialService.ListCredentialVersions": "stationmaster.dev/Credential",
     "CredentialService.ListGrants": "stationmaster.dev/Credential",
     "PromptService.ListPromptVersions": "stationmaster.dev/Prompt",

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from stationmaster.v1 import agent_pb2, event_pb2, session_pb2
+from stationmaster.v1 import agent_pb2, event_pb2, session_pb2, storage_pb2
 from stationmaster_server.sessions.model import TRANSITIONS, SessionState
 
 from tests.contract.world import Caller
@@ -43,7 +43,7 @@ async def test_a_stale_etag_is_refused_and_changes_nothing(owner: Caller) -> Non
         holder.etag = newer.etag
         await owner.call(method, request)
     assert not wrong, "\n".join(wrong)
-    assert tried == 19
+    assert tried == 22
 
 
 def etag_holder(request: Any) -> Any:
@@ -68,13 +68,15 @@ GETS = {
     "prompts": "GetPrompt",
     "customizations": "GetPromptCustomization",
     "backgroundServices": "GetBackgroundService",
+    "files": "StatFile",
 }
 
 
 async def current(caller: Caller, name: str) -> Any:
     """A resource as it is."""
     parts = name.split("/")
-    get = GETS["quota" if parts[-1] == "quota" else parts[-2]]
+    kind = "quota" if parts[-1] == "quota" else "files" if parts[0] == "workspaces" else parts[-2]
+    get = GETS[kind]
     found = await invoke(caller, get, BY_NAME[get].request_class(name=name))
     if get == "GetBackgroundService":  # it goes on meanwhile
         for field in ("metrics", "servers", "state"):
@@ -85,6 +87,10 @@ async def current(caller: Caller, name: str) -> Any:
 async def change(caller: Caller, resource: Any) -> None:
     """Somebody else's change."""
     kind = type(resource).__name__
+    if kind == "File":
+        header = storage_pb2.UploadFileHeader(name=resource.name)
+        await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header))
+        return
     update = BY_NAME["SetQuota" if kind == "Quota" else f"Update{kind}"]
     request: Any = update.request_class()
     field = "customization" if kind == "PromptCustomization" else re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()

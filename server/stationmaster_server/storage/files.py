@@ -203,7 +203,7 @@ def check_etag(name: str, etag: str, found: Found | None) -> None:
     else:
         fits, what = there == etag, f"its etag is {there}, not {etag}" if there else "it is not there"
     if not fits:
-        raise Aborted(Reason.ETAG_MISMATCH, f"{name!r} was changed meanwhile: {what}; look at it again")
+        raise Aborted(Reason.ETAG_MISMATCH, f"{name!r} was changed meanwhile: {what}; read it again and decide anew")
 
 
 def entry_of(action: str, name: str, caller: Caller, owner: Owner, details: dict[str, object]) -> AuditEntry:
