@@ -27,9 +27,20 @@ from stationmaster_server.wire.fields import (
 ALLOWED = frozenset({"display_name", "email", "role"})
 
 
-@given(st.datetimes(timezones=st.just(UTC)))
+EARLIEST, LATEST = datetime(1, 1, 2), datetime(9999, 12, 30)  # noqa: DTZ001 - hypothesis gives them their zone
+
+
+@given(st.datetimes(EARLIEST, LATEST, timezones=st.just(UTC)))
 def test_moments_come_back_as_they_were(value: datetime) -> None:
     assert moment(pb.ApiKey(expire_time=timestamp(value)), "expire_time") == value
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "9999-12-31T12:00:00Z"])
+def test_a_moment_that_is_infinite_to_the_database_is_refused(text: str) -> None:
+    message = pb.ApiKey()
+    message.expire_time.FromJsonString(text)
+    with pytest.raises(InvalidArgument, match="must lie between 0001-01-02 and 9999-12-30"):
+        moment(message, "expire_time")
 
 
 def test_absent_moments_are_none_both_ways() -> None:

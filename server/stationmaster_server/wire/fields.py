@@ -21,6 +21,9 @@ from stationmaster_server.db.model import RequestKey
 from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The first and the last instant are infinite to the database; a day beside them, because zones and sums go past.
+_EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+_LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
 # Readers of messages follow 100 levels, a Struct takes three of them for each of its own, and stands in others.
 _DEEPEST = 24
@@ -40,9 +43,12 @@ def moment(message: Message, field: str) -> datetime | None:
         return None
     value: Timestamp = getattr(message, field)
     try:
-        return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+        found = _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
     except OverflowError:
-        raise InvalidArgument.field(field, "must lie between the years 1 and 9999") from None
+        found = None
+    if found is None or not _EARLIEST <= found <= _LATEST:
+        raise InvalidArgument.field(field, f"must lie between {_EARLIEST.date()} and {_LATEST.date()}")
+    return found
 
 
 def duration(span: timedelta | None) -> Duration | None:
