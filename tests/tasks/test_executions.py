@@ -364,3 +364,19 @@ async def test_an_unknown_kind_is_refused_by_its_place(tasks: TaskServiceAsyncSt
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await tasks.CreateTask(pb.CreateTaskRequest(task_id="bad", task=pb.Task(kind="nothing")))
     assert (refused.value.details() or "").startswith("task.kind: there is no kind 'nothing'")
+
+
+async def test_what_waits_for_an_execution_that_is_replaced_is_looked_at_again(tasks: TaskServiceAsyncStub) -> None:
+    for task_id in ("above", "below"):
+        await tasks.CreateTask(pb.CreateTaskRequest(task_id=task_id, task=pb.Task(kind="steered")))
+    await tasks.AddDependency(pb.AddDependencyRequest(task="tasks/below", depends_on="tasks/above"))
+    above, below = pb.ExecuteTaskRequest(name="tasks/above"), pb.ExecuteTaskRequest(name="tasks/below")
+    await watched(tasks, (await tasks.ExecuteTask(above)).name)
+    gated = pb.Task(name="tasks/above", payload=struct({"gate": "never"}))
+    await tasks.UpdateTask(pb.UpdateTaskRequest(task=gated))
+    runs, waits = await tasks.ExecuteTask(above), await tasks.ExecuteTask(below)
+    assert waits.state == pb.EXECUTION_STATE_BLOCKED
+    replacing = pb.SubmitExecutionRequest(execution=spec(text="ad hoc"), execution_id=runs.name.partition("/")[2])
+    replacing.on_conflict = pb.ID_CONFLICT_POLICY_TERMINATE_EXISTING
+    await tasks.SubmitExecution(replacing)  # now the newest of `above` is the one that succeeded
+    assert (await watched(tasks, waits.name))[-1].execution_state_changed.state == "SUCCEEDED"

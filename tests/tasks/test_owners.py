@@ -94,3 +94,32 @@ async def test_a_schedule_outlives_no_right_of_its_owner(
     execution = await tasks.GetExecution(pb.GetExecutionRequest(name=found.name))
     assert [one.reason for one in execution.failed_attempts] == ["SCOPE_MISSING"]
     assert not execution.session
+
+
+async def test_what_a_user_submitted_before_being_disabled_does_not_run(
+    station: RunningServer, tasks: TaskServiceAsyncStub, steered: Steered
+) -> None:
+    async with Client.connect(station.target, station.admin_key) as admin:
+        user = await admin.users.create(display_name="Ada", role=identity_pb2.ROLE_MEMBER)
+        key = (await admin.keys.create(user=user.name)).secret
+        async with station.channel(key) as channel:
+            stub: TaskServiceAsyncStub = TaskServiceStub(channel)
+            spec = pb.ExecutionSpec(kind="steered", payload=struct({"fail": 1}))
+            spec.options.retry.max_attempts = 5
+            spec.options.retry.initial_delay.FromMilliseconds(1500)
+            submitted = await stub.SubmitExecution(pb.SubmitExecutionRequest(execution=spec))
+            await until(lambda: _begun(steered))
+        await admin.users.disable(user.name)
+
+    async def ended() -> pb.Execution | None:
+        execution = await tasks.GetExecution(pb.GetExecutionRequest(name=submitted.name))
+        return execution if execution.state == pb.EXECUTION_STATE_FAILED else None
+
+    execution = await until(ended)
+    assert execution is not None
+    assert "is disabled: nothing is done for it" in execution.message
+    assert len(steered.begun) == 1
+
+
+async def _begun(steered: Steered) -> bool:
+    return bool(steered.begun)

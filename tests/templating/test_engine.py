@@ -196,6 +196,8 @@ def test_what_asks_for_too_much_is_refused_at_once(text: str) -> None:
         ("{{ a * 2 }}", {"a"}, set(), False),
         ("{{ a.upper() }}", {"a"}, set(), False),
         ("{{ a | map('upper') }}", {"a"}, set(), False),
+        ("{{ a | tojson }}{{ b | tojson }}", {"a", "b"}, set(), True),
+        ("{{ (a | tojson ~ b) | upper | tojson }}", {"a", "b"}, set(), False),  # backslashes double each time
         ("{{ range(3) }}{{ namespace(x=1) }}", set(), set(), False),
     ],
 )

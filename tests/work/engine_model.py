@@ -377,6 +377,7 @@ class Model:
             raise Refused("FailedPrecondition")
         for twin in twins:
             twin.become(State.QUEUED if twin.work.concurrency_key is None else State.WAITING)
+            twin.paused = False
             twin.reason, twin.attempt, twin.run_at, twin.cancel, twin.resume = None, 0, self.now, False, False
             twin.start_deadline = None
             twin.close_deadline = _in(self.now, twin.work.timeouts.schedule_to_close)

@@ -7,13 +7,25 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from stationmaster_server.db.ids import new_id
+from stationmaster_server.errors import Reason, Unavailable
 from stationmaster_server.work import claim_store
-from stationmaster_server.work.model import Outcome, Priority, RateLimit, State, Succeeded, Timeouts, WorkItem
+from stationmaster_server.work.model import (
+    FINAL,
+    Outcome,
+    Priority,
+    RateLimit,
+    RetryPolicy,
+    State,
+    Succeeded,
+    Timeouts,
+    WorkItem,
+)
 from stationmaster_server.work.run import Run
 from stationmaster_server.work.worker import WorkerSettings
 
-from tests.work.conftest import LIMIT, Server, StartServer, noop
+from tests.work.conftest import LIMIT, NOTHING_BY_ITSELF, QUICK, Server, StartServer, noop
 
 LEASE = timedelta(seconds=15)
 NO_AGEING = timedelta(days=365)
@@ -199,3 +211,27 @@ async def test_a_worker_never_runs_more_than_its_slots(start_server: StartServer
     for item in items:
         await server.reaches(item.item_id, State.SUCCEEDED)
     assert most == 3
+
+
+async def test_what_was_claimed_runs_though_its_rate_cannot_be_looked_at(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise Unavailable(Reason.DATABASE_UNAVAILABLE, "the database is away")
+
+    monkeypatch.setattr(claim_store, "throttle", away)
+    server = await start_server({"noop": noop}, NOTHING_BY_ITSELF)
+    once = RetryPolicy(attempts=1)
+    limited = await server.submit(rate=RateLimit("api", limit=1, per=timedelta(hours=1)), retry=once)
+    free = await server.submit(retry=once)
+    for item in (limited, free):
+        assert (await server.reaches(item.item_id, *FINAL)).state is State.SUCCEEDED
+
+
+async def test_what_was_held_back_and_died_of_waiting_runs_when_it_is_retried(start_server: StartServer) -> None:
+    server = await start_server({"noop": noop}, QUICK)
+    in_time = Timeouts(schedule_to_start=timedelta(milliseconds=50))
+    item = await server.submit(paused=True, timeouts=in_time)
+    await server.reaches(item.item_id, State.DEAD)
+    await server.call(server.queue.retry, item.item_id)
+    assert (await server.reaches(item.item_id, *FINAL)).state is State.SUCCEEDED

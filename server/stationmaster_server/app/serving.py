@@ -37,9 +37,11 @@ async def serve(app: App, ready: Callable[[App], None], stop: asyncio.Event | No
             await asyncio.gather(starting, return_exceptions=True)
             return
         await starting
-        ready(app)
-        await waiting
-        await app.__aexit__(None, None, None)
+        try:
+            ready(app)
+            await waiting
+        finally:  # also when there is nobody to tell that it is ready
+            await app.__aexit__(None, None, None)
     finally:
         waiting.cancel()
         for number in _SIGNALS:

@@ -24,6 +24,7 @@ class Stored:
     secrets: dict[str, Any] = field(repr=False)
     conversation_id: UUID
     ran_in: RanIn
+    owner_disabled: bool = False
 
 
 async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, lease_token: UUID) -> Stored | None:
@@ -33,7 +34,9 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
     """
     row = await tx.fetchrow(
         """SELECT e.payload, e.variables, e.template, e.task_id, e.scheduled_for,
-                  e.checkpoint, e.secrets, e.conversation_id, e.session_id, e.turn_id, e.keep_session
+                  e.checkpoint, e.secrets, e.conversation_id, e.session_id, e.turn_id, e.keep_session,
+                  NOT EXISTS (SELECT FROM users u WHERE u.organization_id = e.organization_id AND u.id = e.user_id
+                              AND u.disabled_at IS NULL)
            FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
            WHERE i.organization_id = $1 AND i.item_id = $2 AND i.lease_token = $3 AND i.state = 'RUNNING'
            FOR SHARE OF i""",
@@ -43,7 +46,7 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
     )
     if row is None:
         return None
-    fields: list[Any] = [*row[:-3], RanIn(*row[-3:])]
+    fields: list[Any] = [*row[:-4], RanIn(*row[-4:-1]), row[-1]]
     return Stored(*fields)
 
 

@@ -34,6 +34,7 @@ from stationmaster_server.tasks.model import (
     KindStats,
     OnConflict,
     Options,
+    RanIn,
     Spec,
     Task,
     Trigger,
@@ -43,10 +44,12 @@ from stationmaster_server.tasks.model import (
 )
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.starting import look_again
 from stationmaster_server.tasks.work import new_work
 
 MOST_RETRIED = 1000
 MOST_IN_AUDIT = 100
+_REPLACE = OnConflict.TERMINATE_EXISTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +261,7 @@ class Executions:
         on_conflict: OnConflict = OnConflict.FAIL,
     ) -> Execution:
         organization_id = caller.tenant.organization_id
+        waiting = await self._dependents(tx, organization_id, row.id) if on_conflict is _REPLACE else []
         work = new_work(
             caller.tenant, spec, row.id, caller.request_id, task=task, on_conflict=on_conflict, blocked=row.blocked
         )
@@ -265,9 +269,10 @@ class Executions:
             item, created = await self._services.queue.offer(tx, work, claim_here=True)
         except AlreadyExists:  # since it was looked for
             raise AlreadyExists("Execution", execution_name(row.id)) from None
+        replaced: RanIn | None = None
         if created:
-            replaces = on_conflict is OnConflict.TERMINATE_EXISTING
-            replaced = replaces and await execution_store.delete(tx, organization_id, row.id)
+            if on_conflict is _REPLACE:
+                replaced = await execution_store.delete(tx, organization_id, row.id)
             await execution_store.insert(tx, organization_id, caller.tenant.user_id, trigger, [row])
             if replaced:
                 queued = events.state_changed(ExecutionState.QUEUED, 0, "TERMINATED_EXISTING")
@@ -277,8 +282,17 @@ class Executions:
                 await self._services.reports.withdraw(tx, caller, row.id, why)
                 await attempt_store.delete_made(tx, organization_id, row.id)
                 await leave_session(tx, self._services, caller, replaced, why)
-        await self._audit(tx, caller, "execution.submit", execution_name(item.item_id), [], task=task, created=created)
+                for dependent in waiting:  # its end is nothing that anybody follows up
+                    await look_again(tx, self._services, caller, dependent)
+        name = execution_name(item.item_id)
+        await self._audit(tx, caller, "execution.submit", name, [], task=task, created=created, replaced=bool(replaced))
         return await self._get(tx, caller, item.item_id)
+
+    async def _dependents(self, tx: Transaction, organization_id: UUID, execution_id: UUID) -> Sequence[str]:
+        """The tasks that wait for the one of an execution, locked: before any key is."""
+        names = sorted(await execution_store.tasks_of(tx, organization_id, [execution_id]))
+        edges = await dependency_store.downstream(tx, organization_id, names) if names else []
+        return [task.task_id for task in await store.lock_many(tx, organization_id, {edge.task_id for edge in edges})]
 
     async def _require_free(self, tx: Transaction, caller: Caller, execution_id: UUID, on_conflict: OnConflict) -> None:
         """An id may be chosen that nothing has, or, with a policy for that, an execution of the caller's own."""
@@ -295,6 +309,7 @@ class Executions:
     async def _failed(self, tx: Transaction, caller: Caller, filter_text: str) -> Sequence[UUID]:
         if not filter_text:
             raise InvalidArgument.field("filter", 'name one execution, or give a filter such as `kind = "crawl"`')
+        listing_store.LISTING.sql(filter_text, "", PageRequest(1))  # by itself: the parentheses below are ours
         wanted = f'({filter_text}) AND state = "FAILED"'
         page = await listing_store.list_executions(
             tx,
@@ -322,6 +337,7 @@ class Executions:
         *,
         task: Task | None = None,
         created: bool = True,
+        replaced: bool = False,
     ) -> None:
         details: dict[str, Any] = {}
         if ids:
@@ -330,6 +346,8 @@ class Executions:
             details["task"] = task_name(task.task_id)
         if not created:
             details["existing"] = True
+        if replaced:
+            details["replaced"] = True
         await self._services.audit.write(tx, caller, AuditEntry(action, resource, details=details))
 
 

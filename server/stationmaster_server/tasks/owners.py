@@ -17,5 +17,11 @@ async def owner_of(database: Database, caller: Caller) -> Caller:
     async with database.tenant(tenant, read=True) as tx:
         user = await get_user(tx, tenant.organization_id, tenant.user_id)
     if user is None or user.disabled_at is not None:
-        raise PermissionDenied(Reason.USER_DISABLED, f"users/{tenant.user_id} is disabled: nothing is done for it")
+        raise disabled(caller)
     return replace(caller, role=user.role, scopes=ROLE_SCOPES[user.role])
+
+
+def disabled(caller: Caller) -> PermissionDenied:
+    """The refusal to work for somebody who may do nothing more."""
+    user = f"users/{caller.tenant.user_id}"
+    return PermissionDenied(Reason.USER_DISABLED, f"{user} is disabled: nothing is done for it")

@@ -32,7 +32,7 @@ from stationmaster_server.tasks.filling import Unfilled
 from stationmaster_server.tasks.follow_up import FollowUp
 from stationmaster_server.tasks.kinds.base import Done, Kind, KindFailed, Later, is_final
 from stationmaster_server.tasks.model import ExecutionState
-from stationmaster_server.tasks.owners import owner_of
+from stationmaster_server.tasks.owners import disabled, owner_of
 from stationmaster_server.tasks.running import MAX_BYTES, Begun, RunningJob
 from stationmaster_server.tasks.secrets import join, mask_of
 from stationmaster_server.tasks.services import TaskServices
@@ -94,6 +94,8 @@ class ExecutionRunner:
         Raises InvalidArgument, PermissionDenied, and what else the kind says to whom it is for now.
         """
         stored, item = begun.stored, begun.run.item
+        if stored.owner_disabled:
+            raise disabled(begun.caller)
         if self._services.kinds.is_guarded(self._kind.name):
             # What its owner may do can have changed since it was submitted.
             owner = await owner_of(self._services.database, begun.caller)
@@ -109,9 +111,8 @@ class ExecutionRunner:
     async def _filled(self, begun: Begun, stored: Stored, task_id: str) -> Stored:
         """What was submitted by no caller, filled in with what it was submitted with, whatever its task is now.
 
-        Raises PermissionDenied (the task's owner is disabled), InvalidArgument.
+        Raises InvalidArgument.
         """
-        await owner_of(self._services.database, begun.caller)
         if fault := begun.run.item.payload.get(FAULT):
             raise InvalidArgument(Reason.INVALID_FIELD, fault)
         unfilled = Unfilled(self._kind.name, task_id, stored.payload, stored.secrets, stored.scheduled_for)

@@ -36,6 +36,8 @@ _LINEAR = (
 _LINEAR_FILTERS = words(
     "capitalize count d default e escape first float int last length lower string title tojson trim upper"
 )
+_QUOTING = "tojson"
+"""Of what it made itself, it doubles each backslash: in each other it grows without bound."""
 _LINEAR_TESTS = words(
     "boolean defined eq equalto false float ge gt in integer le lt mapping ne none number sequence string true"
     " undefined"
@@ -221,10 +223,14 @@ def _walk(tree: nodes.Node) -> list[nodes.Node]:
 
 def _is_linear(node: nodes.Node) -> bool:
     if isinstance(node, nodes.Filter):
-        return node.name in _LINEAR_FILTERS
+        return node.name in _LINEAR_FILTERS and not (node.name == _QUOTING and any(map(_is_quoting, _walk(node))))
     if isinstance(node, nodes.Test):
         return node.name in _LINEAR_TESTS
     return isinstance(node, _LINEAR)
+
+
+def _is_quoting(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Filter) and node.name == _QUOTING
 
 
 def _guarded(tree: nodes.Template) -> list[nodes.Name]:

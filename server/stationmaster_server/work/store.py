@@ -280,7 +280,7 @@ _REVIVE = f"""
 UPDATE work_items i
 SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
     started_at = NULL, finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false,
-    rate_slot = NULL, followed_up = false,
+    rate_slot = NULL, followed_up = false, paused = false,
     start_deadline = NULL, close_deadline = now() + close_timeout
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'
@@ -290,7 +290,7 @@ RETURNING {COLUMNS}
 
 
 async def revive(tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID]) -> list[WorkItem]:
-    """Queue dead items again with all their attempts; those with a key wait to be admitted.
+    """Queue dead items again with all their attempts; those with a key wait to be admitted, and none is held back.
 
     One whose end is not followed up yet stays as it is: of every end is told. The keys must be locked.
     """

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -208,18 +208,31 @@ class Worker:
                     items = await claim_store.claim(
                         tx, list(self._handlers), limit, settings.ageing, self._name, settings.lease
                     )
-                    limited = [item for item in items if item.rate_key is not None]
-                    sent_back = await claim_store.throttle(tx, limited) if limited else set()
         except StationmasterError as error:
             logger.warning("work could not be claimed: %s", error)
             return 0
         except Exception:
             logger.exception("work could not be claimed")
             return 0
+        limited = [item for item in items if item.rate_key is not None]
         for item in items:
-            if item.item_id not in sent_back:
+            if item.rate_key is None:
                 self._run(item)
+        if limited:
+            sent_back = await self._throttle(limited)
+            for item in limited:
+                if item.item_id not in sent_back:
+                    self._run(item)
         return len(items)
+
+    async def _throttle(self, limited: list[WorkItem]) -> Set[UUID]:
+        """Those whose time has not come. What cannot be asked about is run: it is ours, and nobody else's to run."""
+        try:
+            async with self._database.system(autocommit=True) as tx:
+                return await claim_store.throttle(tx, limited)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the leases are taken
+            logger.warning("rates could not be looked at; %s items begin now: %s", len(limited), error)
+            return frozenset()
 
     # Running.
 
