@@ -165,7 +165,9 @@ class TaskServiceServicer:
     def CreateTask(self, request, context):
         """Creates a task under an id that the caller chooses. Its templates, variables, schedule and payload are checked.
 
-        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong).
+        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong), PERMISSION_DENIED (SCOPE_MISSING,
+        ROLE_INSUFFICIENT: what the kind would do for the caller), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED
+        (SERVER_OVERLOADED: its templates cannot be tried now).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,8 +194,8 @@ class TaskServiceServicer:
     def UpdateTask(self, request, context):
         """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK,
-        INVALID_FIELD).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+        (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -260,7 +262,7 @@ class TaskServiceServicer:
         """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
         dependencies the nearest of them.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,7 +271,7 @@ class TaskServiceServicer:
     def CheckDependencies(self, request, context):
         """Tells whether a task could start now, and whether a dependency could be added.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (DEPENDENCY_TOO_DEEP).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -278,7 +280,8 @@ class TaskServiceServicer:
     def RenderTask(self, request, context):
         """Shows what an execution would be given: the templates of a task, stored or not, filled in.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them), RESOURCE_EXHAUSTED
+        (SERVER_OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,7 +299,9 @@ class TaskServiceServicer:
     def ExecuteTask(self, request, context):
         """Submits an execution of a task.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: variables), RESOURCE_EXHAUSTED (QUEUE_FULL).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
+        it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
+        SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -305,7 +310,8 @@ class TaskServiceServicer:
     def SubmitExecution(self, request, context):
         """Submits an execution without a task.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), RESOURCE_EXHAUSTED (QUEUE_FULL).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), PERMISSION_DENIED (SCOPE_MISSING,
+        ROLE_INSUFFICIENT), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (QUEUE_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -358,7 +364,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryExecution(self, request, context):
-        """Queues failed executions again, one or those of a filter, with all their attempts.
+        """Queues failed executions again, one or those of a filter, with all their attempts. They wait for no dependency again.
 
         Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
         with; try again), INVALID_ARGUMENT (INVALID_FILTER).

@@ -37,7 +37,9 @@ class TaskServiceStub:
     CreateTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.CreateTaskRequest, _task_pb2.Task]
     """Creates a task under an id that the caller chooses. Its templates, variables, schedule and payload are checked.
 
-    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong).
+    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong), PERMISSION_DENIED (SCOPE_MISSING,
+    ROLE_INSUFFICIENT: what the kind would do for the caller), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED
+    (SERVER_OVERLOADED: its templates cannot be tried now).
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.GetTaskRequest, _task_pb2.Task]
     """Returns one task.
@@ -52,8 +54,8 @@ class TaskServiceStub:
     UpdateTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.UpdateTaskRequest, _task_pb2.Task]
     """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK,
-    INVALID_FIELD).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+    (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
     """
     DeleteTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.DeleteTaskRequest, _empty_pb2.Empty]
     """Deletes a task with its dependencies; executions that exist stay and, unless `cancel_executions` is set, go on.
@@ -92,17 +94,18 @@ class TaskServiceStub:
     """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
     dependencies the nearest of them.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
     """
     CheckDependencies: _grpc.UnaryUnaryMultiCallable[_task_pb2.CheckDependenciesRequest, _task_pb2.CheckDependenciesResponse]
     """Tells whether a task could start now, and whether a dependency could be added.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (DEPENDENCY_TOO_DEEP).
     """
     RenderTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.RenderTaskRequest, _task_pb2.RenderTaskResponse]
     """Shows what an execution would be given: the templates of a task, stored or not, filled in.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them), RESOURCE_EXHAUSTED
+    (SERVER_OVERLOADED).
     """
     PreviewSchedule: _grpc.UnaryUnaryMultiCallable[_task_pb2.PreviewScheduleRequest, _task_pb2.PreviewScheduleResponse]
     """Returns the next times of a schedule, of a task's or of one that is not stored.
@@ -112,12 +115,15 @@ class TaskServiceStub:
     ExecuteTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.ExecuteTaskRequest, _task_pb2.Execution]
     """Submits an execution of a task.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: variables), RESOURCE_EXHAUSTED (QUEUE_FULL).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
+    it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
+    SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
     """
     SubmitExecution: _grpc.UnaryUnaryMultiCallable[_task_pb2.SubmitExecutionRequest, _task_pb2.Execution]
     """Submits an execution without a task.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), RESOURCE_EXHAUSTED (QUEUE_FULL).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), PERMISSION_DENIED (SCOPE_MISSING,
+    ROLE_INSUFFICIENT), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     BatchSubmitExecutions: _grpc.UnaryUnaryMultiCallable[_task_pb2.BatchSubmitExecutionsRequest, _task_pb2.BatchSubmitExecutionsResponse]
     """Submits many executions in one transaction: all or none.
@@ -146,7 +152,7 @@ class TaskServiceStub:
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
     """
     RetryExecution: _grpc.UnaryUnaryMultiCallable[_task_pb2.RetryExecutionRequest, _task_pb2.RetryExecutionResponse]
-    """Queues failed executions again, one or those of a filter, with all their attempts.
+    """Queues failed executions again, one or those of a filter, with all their attempts. They wait for no dependency again.
 
     Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
     with; try again), INVALID_ARGUMENT (INVALID_FILTER).
@@ -171,7 +177,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     CreateTask: _aio.UnaryUnaryMultiCallable[_task_pb2.CreateTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Creates a task under an id that the caller chooses. Its templates, variables, schedule and payload are checked.
 
-    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong).
+    Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong), PERMISSION_DENIED (SCOPE_MISSING,
+    ROLE_INSUFFICIENT: what the kind would do for the caller), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED
+    (SERVER_OVERLOADED: its templates cannot be tried now).
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_pb2.GetTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Returns one task.
@@ -186,8 +194,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     UpdateTask: _aio.UnaryUnaryMultiCallable[_task_pb2.UpdateTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK,
-    INVALID_FIELD).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+    (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
     """
     DeleteTask: _aio.UnaryUnaryMultiCallable[_task_pb2.DeleteTaskRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a task with its dependencies; executions that exist stay and, unless `cancel_executions` is set, go on.
@@ -226,17 +234,18 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
     dependencies the nearest of them.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
     """
     CheckDependencies: _aio.UnaryUnaryMultiCallable[_task_pb2.CheckDependenciesRequest, _task_pb2.CheckDependenciesResponse]  # type: ignore[assignment]
     """Tells whether a task could start now, and whether a dependency could be added.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (DEPENDENCY_TOO_DEEP).
     """
     RenderTask: _aio.UnaryUnaryMultiCallable[_task_pb2.RenderTaskRequest, _task_pb2.RenderTaskResponse]  # type: ignore[assignment]
     """Shows what an execution would be given: the templates of a task, stored or not, filled in.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them), RESOURCE_EXHAUSTED
+    (SERVER_OVERLOADED).
     """
     PreviewSchedule: _aio.UnaryUnaryMultiCallable[_task_pb2.PreviewScheduleRequest, _task_pb2.PreviewScheduleResponse]  # type: ignore[assignment]
     """Returns the next times of a schedule, of a task's or of one that is not stored.
@@ -246,12 +255,15 @@ class TaskServiceAsyncStub(TaskServiceStub):
     ExecuteTask: _aio.UnaryUnaryMultiCallable[_task_pb2.ExecuteTaskRequest, _task_pb2.Execution]  # type: ignore[assignment]
     """Submits an execution of a task.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: variables), RESOURCE_EXHAUSTED (QUEUE_FULL).
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
+    it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
+    SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
     """
     SubmitExecution: _aio.UnaryUnaryMultiCallable[_task_pb2.SubmitExecutionRequest, _task_pb2.Execution]  # type: ignore[assignment]
     """Submits an execution without a task.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), RESOURCE_EXHAUSTED (QUEUE_FULL).
+    Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), PERMISSION_DENIED (SCOPE_MISSING,
+    ROLE_INSUFFICIENT), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     BatchSubmitExecutions: _aio.UnaryUnaryMultiCallable[_task_pb2.BatchSubmitExecutionsRequest, _task_pb2.BatchSubmitExecutionsResponse]  # type: ignore[assignment]
     """Submits many executions in one transaction: all or none.
@@ -280,7 +292,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
     """
     RetryExecution: _aio.UnaryUnaryMultiCallable[_task_pb2.RetryExecutionRequest, _task_pb2.RetryExecutionResponse]  # type: ignore[assignment]
-    """Queues failed executions again, one or those of a filter, with all their attempts.
+    """Queues failed executions again, one or those of a filter, with all their attempts. They wait for no dependency again.
 
     Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
     with; try again), INVALID_ARGUMENT (INVALID_FILTER).
@@ -308,7 +320,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
         """Creates a task under an id that the caller chooses. Its templates, variables, schedule and payload are checked.
 
-        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong).
+        Errors: ALREADY_EXISTS (RESOURCE_EXISTS), INVALID_ARGUMENT (INVALID_FIELD: the path of what is wrong), PERMISSION_DENIED (SCOPE_MISSING,
+        ROLE_INSUFFICIENT: what the kind would do for the caller), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED
+        (SERVER_OVERLOADED: its templates cannot be tried now).
         """
 
     @_abc_1.abstractmethod
@@ -341,8 +355,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
         """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT), INVALID_ARGUMENT (INVALID_UPDATE_MASK,
-        INVALID_FIELD).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+        (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
         """
 
     @_abc_1.abstractmethod
@@ -423,7 +437,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists what a task depends on, or what depends on it: the nearest first, and of a graph of more than 10,000
         dependencies the nearest of them.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
         """
 
     @_abc_1.abstractmethod
@@ -434,7 +448,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.CheckDependenciesResponse, _abc.Awaitable[_task_pb2.CheckDependenciesResponse]]:
         """Tells whether a task could start now, and whether a dependency could be added.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), FAILED_PRECONDITION (DEPENDENCY_TOO_DEEP).
         """
 
     @_abc_1.abstractmethod
@@ -445,7 +459,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.RenderTaskResponse, _abc.Awaitable[_task_pb2.RenderTaskResponse]]:
         """Shows what an execution would be given: the templates of a task, stored or not, filled in.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: missing and wrong variables, all of them), RESOURCE_EXHAUSTED
+        (SERVER_OVERLOADED).
         """
 
     @_abc_1.abstractmethod
@@ -467,7 +482,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.Execution, _abc.Awaitable[_task_pb2.Execution]]:
         """Submits an execution of a task.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FIELD: variables), RESOURCE_EXHAUSTED (QUEUE_FULL).
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
+        it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
+        SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
         """
 
     @_abc_1.abstractmethod
@@ -478,7 +495,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.Execution, _abc.Awaitable[_task_pb2.Execution]]:
         """Submits an execution without a task.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), RESOURCE_EXHAUSTED (QUEUE_FULL).
+        Errors: INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: the id is taken), PERMISSION_DENIED (SCOPE_MISSING,
+        ROLE_INSUFFICIENT), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (QUEUE_FULL).
         """
 
     @_abc_1.abstractmethod
@@ -543,7 +561,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_pb2.RetryExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.RetryExecutionResponse, _abc.Awaitable[_task_pb2.RetryExecutionResponse]]:
-        """Queues failed executions again, one or those of a filter, with all their attempts.
+        """Queues failed executions again, one or those of a filter, with all their attempts. They wait for no dependency again.
 
         Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION: it has not failed), ABORTED (CONCURRENT_CHANGE: its end is just being dealt
         with; try again), INVALID_ARGUMENT (INVALID_FILTER).

@@ -13,7 +13,15 @@ from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import AlreadyExists, FieldViolation, InvalidArgument, NotFound
+from stationmaster_server.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+    PreconditionViolation,
+    Reason,
+)
 from stationmaster_server.identity.model import AuditEntry, owner_scope
 from stationmaster_server.tasks import (
     attempt_store,
@@ -241,11 +249,11 @@ class Executions:
         what = verdict(edges)
         if what is Verdict.SKIP:
             failed = ", ".join(task_name(edge.depends_on) for edge in edges if edge.state == "FAILED")
-            raise illegal_state(
-                task_name(task.task_id),
-                task.state,
-                "executed",
-                f"it depends on {failed}, which failed, with the policy SKIP: set ignore_dependencies to run it anyway",
+            name = task_name(task.task_id)
+            raise FailedPrecondition(
+                Reason.ILLEGAL_TRANSITION,
+                f"{name} cannot be executed: it depends on {failed}, which failed, with the policy SKIP",
+                PreconditionViolation("TASK_DEPENDENCIES", name, "set ignore_dependencies to run it anyway"),
             )
         return why_waiting(edges) if what is Verdict.WAIT else ""
 
