@@ -9,14 +9,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest_asyncio
+from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.maintenance.alarms import Alarms
 from stationmaster_server.maintenance.base import BackgroundService
 from stationmaster_server.maintenance.model import Fault, Figures
 from stationmaster_server.maintenance.registry import Registry
-from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.telemetry.metrics import Metrics
+from stationmaster_server.work.notifier import Notifier
+from stationmaster_server.work.queue import WorkQueue
 
 LEASE = timedelta(seconds=1)
 
@@ -24,8 +26,9 @@ LEASE = timedelta(seconds=1)
 class NotedAlarms(Alarms):
     """Alarms that are noted as well."""
 
-    def __init__(self) -> None:
-        super().__init__(Outbound())
+    def __init__(self, database: Database) -> None:
+        queue = WorkQueue(Notifier(database))
+        super().__init__(database, AuditLog(database), queue)
         self.told: list[tuple[str, str]] = []
 
     async def tell(self, service: BackgroundService[Any], figures: Figures, fault: Fault | None) -> None:
@@ -39,7 +42,7 @@ class Host:
     """What a server has of background services."""
 
     registry: Registry
-    alarms: NotedAlarms = field(default_factory=NotedAlarms)
+    alarms: NotedAlarms
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -52,7 +55,7 @@ async def host(database: Database) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start(*services: BackgroundService[Any]) -> Host:
-            alarms, metrics, listener = NotedAlarms(), Metrics(), Listener(database)
+            alarms, metrics, listener = NotedAlarms(database), Metrics(), Listener(database)
             registry = Registry(database, listener, metrics, alarms, "1.0", lambda: {"threads": 1.0}, lease=LEASE)
             for service in services:
                 registry.add(service)

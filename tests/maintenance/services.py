@@ -44,6 +44,10 @@ class Sample(BackgroundService[SampleOptions]):
         self.words: list[str] = []
         self.cleanups = 0
 
+    def do(self, do: Callable[[], Awaitable[object]]) -> None:
+        """Do something else from now on."""
+        self._do = do
+
     async def configure(self, options: SampleOptions) -> None:
         """Note the word."""
         self.words.append(options.word)

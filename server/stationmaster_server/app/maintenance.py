@@ -7,25 +7,26 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
 
+from stationmaster_server.app.engines import Engines
 from stationmaster_server.app.ground import Ground
+from stationmaster_server.app.transport import Gate
 from stationmaster_server.app.watchdog import DATABASE
 from stationmaster_server.config import Settings, SettingsError
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.db.partitions import ensure_every_partition
 from stationmaster_server.db.requests import forget_old
-from stationmaster_server.maintenance import store
+from stationmaster_server.maintenance import alert_webhook, operation_store, store
 from stationmaster_server.maintenance.alarms import Alarms
+from stationmaster_server.maintenance.alert_webhook import AlertWebhook
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.engines import Engine
 from stationmaster_server.maintenance.model import Scope
-from stationmaster_server.maintenance.operation_store import KIND
 from stationmaster_server.maintenance.operations import Operations
 from stationmaster_server.maintenance.registry import Registry
 from stationmaster_server.maintenance.service import Maintenance
 from stationmaster_server.maintenance.servicer import MaintenanceServicer
 from stationmaster_server.maintenance.services.indexes import IndexOptimization
-from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.resilience.webhooks import read_secret
 from stationmaster_server.rpc.server import RpcServer
@@ -38,18 +39,17 @@ _MONTHS_AHEAD = 2
 
 
 def build_registry(
-    stack: AsyncExitStack,
     settings: Settings,
     database: Database,
     listener: Listener,
+    gate: Gate,
+    engines: Engines,
     metrics: Metrics,
     monitor: ResourceMonitor,
     looks: Pulse,
-    outbound: Outbound,
 ) -> Registry:
     """Make the registry, with the services that belong to no room. `looks`: the monitor's pulse."""
-    alarms = _alarms(settings, outbound)
-    stack.push_async_callback(alarms.close)
+    alarms = Alarms(database, gate.audit, engines.queue, webhook=bool(settings.maintenance.alert_webhook))
     registry = Registry(database, listener, metrics, alarms, version("stationmaster"), lambda: monitor.figures)
     what = "Looks at what this process uses: CPU, memory, files, connections, threads."
     registry.add(Engine("resource-monitoring", what, looks, settings.telemetry.monitor_interval))
@@ -80,21 +80,23 @@ def add_engines(registry: Registry, on: Ground, worker: Worker) -> None:
         registry.add(Engine("audit-sequencing", what, sequencing, second))
 
 
-def build_maintenance(server: RpcServer, on: Ground) -> dict[str, Handler]:
-    """Put MaintenanceService on the server; return the handler of operations."""
+def build_maintenance(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
+    """Put MaintenanceService on the server; return the handlers of operations and of alerts."""
     maintenance = Maintenance(on.database, on.gate.audit, on.background.services, on.settings.events.keepalive)
     operations = Operations(on.database, on.gate.audit, on.engines.queue, maintenance)
     server.add(MaintenanceServicer(maintenance, operations, on.tokens), needs=(DATABASE,))
-    return {KIND: operations}
+    return {operation_store.KIND: operations, alert_webhook.KIND: _webhook(stack, on.settings)}
 
 
-def _alarms(settings: Settings, outbound: Outbound) -> Alarms:
+def _webhook(stack: AsyncExitStack, settings: Settings) -> AlertWebhook:
     configured = settings.maintenance
     secret = configured.alert_secret
     try:
-        return Alarms(outbound, configured.alert_webhook, read_secret(secret.get_secret_value()) if secret else None)
+        webhook = AlertWebhook(configured.alert_webhook, read_secret(secret.get_secret_value()) if secret else None)
     except ValueError as error:
         raise SettingsError(f"setting maintenance.alert_secret: it {error}") from None
+    stack.push_async_callback(webhook.close)
+    return webhook
 
 
 def _making_partitions(database: Database) -> Callable[[], Awaitable[None]]:

@@ -111,7 +111,7 @@ class App:
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         outbound = Outbound(settings.outbound.allow)
         background = build_registry(
-            stack, settings, database, listener, self.metrics, self._monitor, self._looks, outbound
+            settings, database, listener, gate, engines, self.metrics, self._monitor, self._looks
         )
         ground = Ground(
             settings,
@@ -127,7 +127,7 @@ class App:
             self.board,
             self._clock,
         )
-        handlers = await add_rooms(stack, server, ground) | build_maintenance(server, ground)
+        handlers = await add_rooms(stack, server, ground) | build_maintenance(stack, server, ground)
         worker = build_worker(settings, database, listener, engines, handlers)
         add_engines(background, ground, worker)
         await listener.start()

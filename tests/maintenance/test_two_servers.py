@@ -1,0 +1,87 @@
+"""Several servers, each a process: settings reach all of them, and what one leaves when it is killed another does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import httpx2
+from stationmaster.v1 import maintenance_pb2 as pb
+from stationmaster_client import Client
+from stationmaster_server.db.engine import Database
+from stationmaster_server.maintenance.model import Scope
+
+from tests.fixtures.server import ServerProcess, StartServer
+from tests.maintenance.conftest import LEASE, Start
+from tests.maintenance.services import Sample
+from tests.maintenance.test_runner import fine, ran
+from tests.waiting import until
+
+EVICTION = "backgroundServices/model-client-eviction"
+
+
+async def rounds(server: ServerProcess) -> float:
+    """How often the service ran on this server, as its own metrics say."""
+    async with httpx2.AsyncClient() as http:
+        text = (await http.get(f"http://127.0.0.1:{server.admin_port}/metrics")).text
+    name = 'stationmaster_background_service_runs_completed_total{service="model-client-eviction"}'
+    return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+async def test_settings_reach_the_other_server_and_what_a_killed_one_did_stays_counted(
+    server_process: StartServer, data_folder: Path, database_url: str
+) -> None:
+    one = await server_process(database_url=database_url)
+    other = await server_process(database_url=database_url, folder=data_folder.parent / "other")
+    key = one.admin_key
+    async with Client.connect(one.target, key) as client:
+        before = await rounds(other)
+        service = pb.BackgroundService(name=EVICTION)
+        service.interval.FromMilliseconds(50)
+        await client.maintenance.update(service, ["interval"])
+
+        async def often() -> bool:
+            return await rounds(other) > before + 10 and await rounds(one) > before + 10
+
+        assert await until(often)
+
+        async def both_told() -> pb.BackgroundService | None:
+            found = await client.maintenance.service(EVICTION)
+            return found if len(found.servers) == 2 and found.metrics.completed > 20 else None
+
+        counted = await until(both_told)
+        assert counted is not None
+        paused = await client.maintenance.pause(EVICTION)
+        assert paused.state == pb.BACKGROUND_SERVICE_STATE_PAUSED
+    await one.kill()
+    async with Client.connect(other.target, key) as client:
+        left = await client.maintenance.service(EVICTION)
+        assert left.state == pb.BACKGROUND_SERVICE_STATE_PAUSED
+        assert left.metrics.completed >= counted.metrics.completed
+        assert left.metrics.failed == 0
+        ended = await client.maintenance.wait((await client.maintenance.trigger(EVICTION)).name)
+        assert ended.state == pb.OPERATION_STATE_SUCCEEDED
+
+
+async def test_a_run_of_a_killed_server_is_taken_over(host: Start, database: Database, database_url: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.maintenance.doomed", database_url, str(LEASE.total_seconds())),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            assert await process.stdout.readline() == b"running\n"
+        service = Sample(fine, scope=Scope.ONE_SERVER)
+        server = await host(service)
+        async with database.system(autocommit=True) as tx:
+            held = await tx.fetchval("SELECT token IS NOT NULL AND expires_at > now() FROM background_leases")
+        assert held or service.runs == []
+    finally:
+        process.kill()
+        await process.wait()
+    await until(ran(service, 2))
+    assert server.registry._runners["sample"].figures.failed == 0
