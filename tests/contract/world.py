@@ -212,7 +212,7 @@ async def _furnish_files(caller: Caller) -> None:
     header = storage_pb2.UploadFileHeader(name=f"{workspace}/files/folder/file.txt")
     messages = [
         storage_pb2.UploadFileRequest(header=header, request_id=upload),
-        storage_pb2.UploadFileRequest(data=b"sample"),
+        storage_pb2.UploadFileRequest(data=b"sample", last=True),
     ]
     file = await stub.UploadFile(iter(messages), metadata=caller.metadata)
     beside = storage_pb2.UploadFileRequest(header=storage_pb2.UploadFileHeader(name=f"{workspace}/files/beside.txt"))

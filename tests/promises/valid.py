@@ -234,7 +234,7 @@ async def _workspace(caller: Caller) -> str:
 
 async def _file(caller: Caller) -> str:
     header = storage_pb2.UploadFileHeader(name=f"{await _workspace(caller)}/files/folder/{unique('file')}")
-    return str((await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header))).name)
+    return str((await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header, last=True))).name)
 
 
 async def _upload(caller: Caller) -> str:
@@ -382,6 +382,10 @@ async def _variants(caller: Caller, request: Any) -> None:
     request.experiment.display_name = name
 
 
+async def _last(caller: Caller, request: Any) -> None:
+    request.last = True
+
+
 async def _action(caller: Caller, request: Any) -> None:
     request.action = "custom.sample"
     request.resource = unique("thing")
@@ -399,6 +403,7 @@ _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "RecordEvent": _action,
     "TriggerOperation": _run,
     "UpdateBackgroundService": _max_failures,
+    "UploadFile": _last,
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
     "SetQuota": _limit,

@@ -47,11 +47,11 @@ class Desk:
         start = int(header.get("offset") or 0)
         if chunks is None:
             chunks = [data[at : at + CHUNK] for at in range(start, len(data), CHUNK)]
-        answer: storage_pb2.File = await self.stub.UploadFile(self.requests(path, chunks, upload, **header))
+        answer: storage_pb2.File = await self.stub.UploadFile(self.requests(path, chunks, upload, last=True, **header))
         return answer
 
     async def requests(
-        self, path: str, pieces: Iterable[bytes], upload: str = "", **header: Any
+        self, path: str, pieces: Iterable[bytes], upload: str = "", *, last: bool = False, **header: Any
     ) -> AsyncIterator[storage_pb2.UploadFileRequest]:
         """The messages of an upload."""
         values = {name: value for name, value in header.items() if value is not None}
@@ -59,6 +59,8 @@ class Desk:
         yield storage_pb2.UploadFileRequest(header=first, request_id=upload)
         for piece in pieces:
             yield storage_pb2.UploadFileRequest(data=piece)
+        if last:
+            yield storage_pb2.UploadFileRequest(last=True)
 
     async def break_off(
         self, path: str, data: bytes, *, after: int, upload: str = "", keep_open: bool = False, **header: Any

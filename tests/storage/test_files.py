@@ -183,13 +183,15 @@ async def test_bytes_that_are_not_those_announced_leave_nothing(desk: Desk, myse
     assert (usage.used_bytes, usage.reserved_bytes) == (0, 0)
 
 
-async def test_an_upload_begins_with_its_header(desk: Desk) -> None:
+async def test_an_upload_begins_with_its_header_and_ends_with_its_last_message(desk: Desk) -> None:
     header = storage_pb2.UploadFileHeader(name=desk.name("a"))
     for messages in (
         [],
         [storage_pb2.UploadFileRequest(data=b"x")],
         [storage_pb2.UploadFileRequest(header=header, data=b"x")],
         [storage_pb2.UploadFileRequest(header=header), storage_pb2.UploadFileRequest(header=header)],
+        [storage_pb2.UploadFileRequest(header=header, last=True), storage_pb2.UploadFileRequest(data=b"x")],
+        [storage_pb2.UploadFileRequest(header=header), storage_pb2.UploadFileRequest(data=b"x")],
     ):
         assert await refused(desk.stub.UploadFile(iter(messages))) == ("INVALID_ARGUMENT", "INVALID_FIELD")
     assert await desk.list() == []

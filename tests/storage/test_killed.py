@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -57,7 +58,7 @@ async def test_a_server_that_stops_says_so_to_uploads_and_downloads(
         desk = await Desk.open(channel)
         await desk.put("there", os.urandom(40 * CHUNK))
         upload, going = str(uuid4()), asyncio.Event()
-        header = {"size_bytes": len(DATA), "sha256": hashlib.sha256(DATA).hexdigest()}
+        header = dict[str, Any](size_bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
 
         async def requests() -> AsyncIterator[storage_pb2.UploadFileRequest]:
             pieces = [DATA[at : at + CHUNK] for at in range(0, HALF, CHUNK)]

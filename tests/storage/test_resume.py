@@ -91,7 +91,7 @@ async def test_without_an_id_what_breaks_off_leaves_nothing(desk: Desk, myself: 
 
 async def test_a_stream_that_comes_again_takes_the_upload_over(desk: Desk) -> None:
     upload, stuck = str(uuid4()), asyncio.Event()
-    header = {"size_bytes": len(DATA), "sha256": hashlib.sha256(DATA).hexdigest()}
+    header = dict[str, Any](size_bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
     pieces = [DATA[at : at + CHUNK] for at in range(0, HALF, CHUNK)]
 
     async def requests() -> AsyncIterator[storage_pb2.UploadFileRequest]:

@@ -431,7 +431,7 @@ class UploadFileHeader(_message.Message):
     """`workspaces/{session}/files/{path}`."""
     size_bytes: _builtins.int
     """How many bytes the file will have: so many are set aside of the quotas before the first one arrives, and exactly so many must come. Absent:
-    bytes are set aside as they come, and the end of the stream is the end of the file.
+    bytes are set aside as they come, and `last` says which are the last.
     """
     sha256: _builtins.str
     """The SHA-256 of the whole file in lower-case hexadecimal digits; the file is there only if its bytes have it."""
@@ -467,10 +467,15 @@ class UploadFileRequest(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The next bytes, 1 MiB at most; not in the first message."""
     request_id: _builtins.str
     """A UUID, in the first message: the upload's own, by which it can be gone on with after it broke off."""
+    last: _builtins.bool
+    """Whether nothing comes after this message. Needed where the header does not say how many bytes there are: a stream that ends without it
+    broke off.
+    """
     @_builtins.property
     def header(self) -> Global___UploadFileHeader:
         """What is uploaded; in the first message, and only there."""
@@ -481,10 +486,11 @@ class UploadFileRequest(_message.Message):
         header: Global___UploadFileHeader | None = ...,
         data: _builtins.bytes = ...,
         request_id: _builtins.str = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "last", b"last", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,7 +76,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
             raise InvalidArgument.field("data", "must not be in the first message")
         caller = caller_of(files.without_offset(first))
         header = files.header_from_proto(caller.tenant.organization_id, first.header)
-        return files.file_to_proto(await self._uploads.upload(caller, header, _data(requests)))
+        return files.file_to_proto(await self._uploads.upload(caller, header, _data(first, requests)))
 
     async def GetUpload(self, request: pb.GetUploadRequest, context: Context) -> pb.Upload:
         """How far an upload is."""
@@ -137,8 +137,15 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
                 yield piece_to_proto(piece)
 
 
-async def _data(requests: AsyncIterator[pb.UploadFileRequest]) -> AsyncIterator[bytes]:
+async def _data(first: pb.UploadFileRequest, requests: AsyncIterator[pb.UploadFileRequest]) -> AsyncIterator[bytes]:
+    """The bytes. A connection that breaks may look like the end of the stream: only what was announced ends a file."""
+    last = first.last
     async for request in requests:
         if request.HasField("header"):
             raise InvalidArgument.field("header", "must be in the first message only")
+        if last:
+            raise InvalidArgument.field("last", "another message came after the last one")
         yield request.data
+        last = request.last
+    if not last and not first.header.HasField("size_bytes"):
+        raise InvalidArgument.field("last", "the stream broke off: none of its messages was the last one")
