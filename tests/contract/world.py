@@ -215,7 +215,8 @@ async def _furnish_files(caller: Caller) -> None:
         storage_pb2.UploadFileRequest(data=b"sample", last=True),
     ]
     file = await stub.UploadFile(iter(messages), metadata=caller.metadata)
-    beside = storage_pb2.UploadFileRequest(header=storage_pb2.UploadFileHeader(name=f"{workspace}/files/beside.txt"))
+    beside_header = storage_pb2.UploadFileHeader(name=f"{workspace}/files/beside.txt")
+    beside = storage_pb2.UploadFileRequest(header=beside_header, last=True)
     await stub.UploadFile(iter([beside]), metadata=caller.metadata)
     caller.names["stationmaster.dev/File"] = file.name
     caller.names["stationmaster.dev/Upload"] = f"{workspace}/uploads/{upload}"

@@ -89,7 +89,7 @@ async def change(caller: Caller, resource: Any) -> None:
     kind = type(resource).__name__
     if kind == "File":
         header = storage_pb2.UploadFileHeader(name=resource.name)
-        await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header))
+        await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header, last=True))
         return
     update = BY_NAME["SetQuota" if kind == "Quota" else f"Update{kind}"]
     request: Any = update.request_class()
