@@ -209,6 +209,7 @@ async def test_every_tool_says_what_it_takes_gives_and_changes(local: Agent) -> 
     assert reading == {
         *("list_sessions", "get_session", "list_messages", "read_message", "search_messages", "wait_for_turn"),
         *("list_permission_requests", "list_agents", "get_agent", "list_models", "whoami", "server_status"),
+        "get_background_service_status",
     }
     destructive = {name for name, tool in by_name.items() if tool.annotations and tool.annotations.destructive_hint}
     assert destructive == {"send_message", "cancel_turn", "terminate_session", "resolve_permission"}
