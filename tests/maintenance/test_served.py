@@ -38,6 +38,9 @@ THE_SET = {
     "model-client-eviction",
     "report-cleanup",
 }
+ENGINES = {"work-claiming", "work-leases", "work-reaping", "event-writing", "audit-sequencing", "audit-signing"} | {
+    "resource-monitoring"
+}
 
 
 @pytest_asyncio.fixture
@@ -80,9 +83,12 @@ async def test_the_set_is_listed_with_what_it_does_and_did(maintenance: Any) -> 
         request.page_token = page.next_page_token
         if not request.page_token:
             break
-    assert found.keys() >= THE_SET
+    assert found.keys() >= THE_SET | ENGINES
     assert list(found) == sorted(found)
-    assert all(one.description and one.interval.ToTimedelta() > timedelta() for one in found.values())
+    assert all(one.description for one in found.values())
+    # Two engines go round when there is something to do.
+    by_the_clock = found.keys() - {"work-leases", "event-writing"}
+    assert all(found[name].interval.ToTimedelta() > timedelta() for name in by_the_clock)
 
     async def fired() -> bool:
         firing = await get(maintenance, "backgroundServices/schedule-firing")
@@ -135,6 +141,28 @@ async def test_a_paused_service_says_why_and_resumed_it_runs_at_once(maintenance
     resumed = await maintenance.ResumeBackgroundService(pb.ResumeBackgroundServiceRequest(name=NAME))
     assert resumed.state in (pb.BACKGROUND_SERVICE_STATE_IDLE, pb.BACKGROUND_SERVICE_STATE_RUNNING)
     await until(lambda: completed(count))
+
+
+async def test_an_engine_is_seen_and_neither_held_nor_set_nor_triggered(maintenance: Any) -> None:
+    name = "backgroundServices/audit-sequencing"
+
+    async def beats() -> pb.BackgroundService | None:
+        found = await get(maintenance, name)
+        return found if found.metrics.completed and found.servers[0].state == pb.BACKGROUND_SERVICE_STATE_IDLE else None
+
+    engine = await until(beats)
+    assert engine is not None
+    assert (engine.scope, list(engine.operations)) == (pb.BACKGROUND_SERVICE_SCOPE_ENGINE, [])
+    update = pb.UpdateBackgroundServiceRequest(background_service=pb.BackgroundService(name=name, enabled=False))
+    update.update_mask.paths.append("enabled")
+    for call in (
+        maintenance.PauseBackgroundService(pb.PauseBackgroundServiceRequest(name=name)),
+        maintenance.ResumeBackgroundService(pb.ResumeBackgroundServiceRequest(name=name)),
+        maintenance.UpdateBackgroundService(update),
+        maintenance.TriggerOperation(pb.TriggerOperationRequest(service=name, operation="run")),
+    ):
+        assert await reason(call) == "SERVICE_IS_ENGINE"
+    assert (await get(maintenance, name)).state == pb.BACKGROUND_SERVICE_STATE_IDLE
 
 
 async def test_a_watch_gives_all_of_them_and_then_what_changes(maintenance: Any) -> None:

@@ -90,13 +90,29 @@ async def set_service(
     alert_errors: Annotated[
         int | None, typer.Option("--alert-errors", metavar="N", help="So many errors an hour raise an alert; 0: none.")
     ] = None,
+    alert_run_time: Annotated[
+        str, typer.Option("--alert-run-time", metavar=f"SPAN|{_DEFAULT}", help="Runs that take so long raise one.")
+    ] = "",
+    alert_memory: Annotated[
+        int | None, typer.Option("--alert-memory", metavar="BYTES", help="So much left behind by runs does; 0: none.")
+    ] = None,
+    alert_files: Annotated[
+        int | None, typer.Option("--alert-files", metavar="N", help="So many files left open do; 0: none.")
+    ] = None,
     settings: Setting = None,
 ) -> None:
     """Change how a background service goes about; every server goes by it within a second."""
     changed = await run.client.maintenance.service(service)
     fields = [
-        *_plainly(changed, enabled=enabled, max_failures=max_failures, alert_errors_per_hour=alert_errors),
-        *_spans(changed, interval=interval, retry_delay=retry_delay),
+        *_plainly(
+            changed,
+            enabled=enabled,
+            max_failures=max_failures,
+            alert_errors_per_hour=alert_errors,
+            alert_memory_growth_bytes=alert_memory,
+            alert_handle_growth=alert_files,
+        ),
+        *_spans(changed, interval=interval, retry_delay=retry_delay, alert_run_time=alert_run_time),
     ]
     if settings:
         changed.settings.update(given.values(settings, "--setting"))

@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stationmaster_client.cli.output import Output, age, moment, plain
+from stationmaster_client.cli.output import Output, age, moment, plain, size
 from stationmaster_client.names import last
 from stationmaster_client.structs import values
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _WIDE = 110
 _COLUMNS = ("SERVICE", "STATE", "EVERY", "LAST RUN", "TOOK#", "OK#", "FAILED#", "1H#")
 _MORE = ("RETRIED#", "SERVERS#")
+_SERVERS = ("SERVER", "STATE", "FAILURES#", "LAST RUN", "TAKES#", "LEFT BEHIND#", "FILES#")
 _STYLES = {
     "idle": "green",
     "running": "cyan",
@@ -68,9 +69,9 @@ def span(duration: Duration) -> str:
         return ""
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
     return f"{seconds:.3g} s"
 
 
@@ -89,14 +90,23 @@ def describe_service(out: Output, service: maintenance_pb2.BackgroundService) ->
         out.table(("SETTING", "VALUE", "WHAT IT MEANS"), shown, empty="")
     out.print()
     offered = ((one.operation, one.description, ", ".join(sorted(one.arguments_help))) for one in service.operations)
-    out.table(("OPERATION", "WHAT IT DOES", "ARGUMENTS"), offered, empty="")
+    nothing = "It is an engine of the server: it goes on by itself, and is neither held nor set nor triggered."
+    out.table(("OPERATION", "WHAT IT DOES", "ARGUMENTS"), offered, empty=nothing)
     if service.servers:
         out.print()
-        servers = (
-            (one.server, state_of(one.state), str(one.failures_in_a_row or ""), age(one.last_run_time))
-            for one in service.servers
-        )
-        out.table(("SERVER", "STATE", "FAILURES#", "LAST RUN"), servers, empty="")
+        out.table(_SERVERS, map(_server, service.servers), empty="")
+
+
+def _server(one: maintenance_pb2.BackgroundServiceOnServer) -> tuple[str | Text, ...]:
+    return (
+        one.server,
+        state_of(one.state),
+        str(one.failures_in_a_row or ""),
+        age(one.last_run_time),
+        span(one.recent_time),
+        size(one.memory_growth_bytes) if one.memory_growth_bytes else "",
+        str(one.handle_growth or ""),
+    )
 
 
 def _facts(service: maintenance_pb2.BackgroundService) -> Iterator[tuple[str, str | Text]]:
@@ -119,5 +129,16 @@ def _facts(service: maintenance_pb2.BackgroundService) -> Iterator[tuple[str, st
         "unhealthy after",
         f"{service.max_failures} failures in a row, the first repeated after " + (span(service.retry_delay) or "0 ms"),
     )
-    yield "alert", f"{service.alert_errors_per_hour} errors an hour" if service.alert_errors_per_hour else "none"
+    yield "alerts", ", ".join(_thresholds(service)) or "none but of its being unhealthy"
     yield "changed", moment(service.update_time)
+
+
+def _thresholds(service: maintenance_pb2.BackgroundService) -> Iterator[str]:
+    if service.alert_errors_per_hour:
+        yield f"{service.alert_errors_per_hour} errors an hour"
+    if service.alert_run_time.ByteSize():
+        yield f"runs of {span(service.alert_run_time)}"
+    if service.alert_memory_growth_bytes:
+        yield f"{size(service.alert_memory_growth_bytes)} left behind"
+    if service.alert_handle_growth:
+        yield f"{service.alert_handle_growth} files left open"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -57,8 +57,13 @@ class Maintenance:
     """Sees and changes background services, for operators."""
 
     def __init__(
-        self, database: Database, audit: AuditLog, services: Mapping[str, BackgroundService[Any]], keepalive: timedelta
+        self,
+        database: Database,
+        audit: AuditLog,
+        services: Callable[[], Mapping[str, BackgroundService[Any]]],
+        keepalive: timedelta,
     ) -> None:
+        """`services`: all there are, by id."""
         self._database = database
         self._audit = audit
         self._services = services
@@ -81,7 +86,7 @@ class Maintenance:
 
     def service(self, service_id: str) -> BackgroundService[Any]:
         """A service of this server. Raises NotFound."""
-        found = self._services.get(service_id)
+        found = self._services().get(service_id)
         if found is None:
             raise NotFound("BackgroundService", service_name(service_id))
         return found
@@ -163,10 +168,11 @@ class Maintenance:
         async with self._database.system(autocommit=True) as tx:
             settings = await store.all_settings(tx)
             figures = await store.all_figures(tx)
-            errors = await store.errors_last_hour(tx, list(self._services))
+            services = self._services()
+            errors = await store.errors_last_hour(tx, list(services))
         return [
             view_of(service, settings.get(name, BY_DEFAULT), *figures.get(name, (Figures(), [])), errors.get(name, 0))
-            for name, service in self._services.items()
+            for name, service in services.items()
         ]
 
     async def _change(

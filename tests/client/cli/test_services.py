@@ -31,6 +31,7 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
         ("services", "resume", "session-cleanup", "--json"),
         ("services", "set", "task-embedding", "--interval", "5m", "--disable", "-s", "batch_size:=7", "--json"),
         ("services", "set", "task-embedding", "--interval", "default", "--enable", "--max-failures", "9", "--json"),
+        ("services", "set", "task-embedding", "--alert-run-time", "2m", "--alert-memory", "1024", "--alert-files", "7"),
         ("services", "trigger", "session-cleanup", "--wait"),
         ("services", "trigger", "index-optimization", "optimize", "--wait", "--json"),
         ("operations", "list"),
@@ -38,9 +39,22 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
     ]
     results = await stationmaster.many(commands)
     assert [result.code for result in results] == [0] * len(commands), [result.err for result in results]
-    (listed, table, shown, paused, held, only, resumed, changed, back, triggered, optimized, operations, told) = (
-        result.out for result in results
-    )
+    (
+        listed,
+        table,
+        shown,
+        paused,
+        held,
+        only,
+        resumed,
+        changed,
+        back,
+        alerts,
+        triggered,
+        optimized,
+        operations,
+        told,
+    ) = (result.out for result in results)
     names = {service["name"] for service in json.loads(listed)["backgroundServices"]}
     assert {"backgroundServices/session-cleanup", "backgroundServices/task-embedding"} <= names
     assert all(name.partition("/")[2] in table for name in names)
@@ -58,6 +72,7 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
         7,
     )
     assert (back_message["interval"], back_message["enabled"], back_message["maxFailures"]) == ("60s", True, 9)
+    assert "20 errors an hour, runs of 2 min, 1.0 KiB left behind, 7 files left open" in " ".join(alerts.split())
     assert "succeeded" in triggered
     assert "tables" in json.loads(optimized)["result"]
     assert operations.count("succeeded") == len(json.loads(told)["operations"]) == 2
@@ -71,14 +86,18 @@ async def test_what_cannot_be_is_said_with_what_can(stationmaster: Program) -> N
         ("services", "set", "task-embedding", "-s", "batch_size:=0"),
         ("services", "trigger", "task-embedding", "dance"),
         ("services", "trigger", "task-embedding", "embed-task", "-a", "task=tasks/nobody", "--wait"),
+        ("services", "pause", "audit-sequencing"),
+        ("services", "show", "audit-sequencing"),
     ]
-    missing, nothing, unknown, small, dance, failed = await stationmaster.many(commands)
+    missing, nothing, unknown, small, dance, failed, engine, seen = await stationmaster.many(commands)
     assert missing.code == 3
     assert (nothing.code, "nothing to change" in nothing.err) == (2, True)
     assert (unknown.code, "batch_size" in unknown.err) == (2, True)
     assert small.code == 2
     assert (dance.code, "embed-task" in dance.err) == (2, True)
     assert (failed.code, "tasks/nobody" in failed.err) == (5, True)
+    assert (engine.code, "is an engine" in engine.err) == (5, True)
+    assert (seen.code, "neither held nor set" in seen.out + seen.err) == (0, True)
 
 
 async def test_status_tells_operators_of_the_installation_and_others_of_the_server(
