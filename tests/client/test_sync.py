@@ -34,6 +34,7 @@ PARTS = {
         "keys": "Keys",
         "quotas": "Quotas",
         "audit": "Audit",
+        "maintenance": "Maintenance",
         "health": "Health",
     }.items()
 }

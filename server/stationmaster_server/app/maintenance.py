@@ -26,10 +26,12 @@ from stationmaster_server.maintenance.operations import Operations
 from stationmaster_server.maintenance.registry import Registry
 from stationmaster_server.maintenance.service import Maintenance
 from stationmaster_server.maintenance.servicer import MaintenanceServicer
+from stationmaster_server.maintenance.services.compaction import EventCompaction
 from stationmaster_server.maintenance.services.indexes import IndexOptimization
 from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.resilience.webhooks import read_secret
 from stationmaster_server.rpc.server import RpcServer
+from stationmaster_server.sessions.compaction import Compaction
 from stationmaster_server.telemetry.metrics import Metrics
 from stationmaster_server.telemetry.monitor import ResourceMonitor
 from stationmaster_server.work.run import Handler
@@ -58,6 +60,7 @@ def build_registry(
         Routine("partition-making", what, timedelta(hours=6), _making_partitions(database), scope=Scope.ONE_SERVER)
     )
     registry.add(IndexOptimization(database))
+    registry.add(EventCompaction(Compaction(database, engines.log)))
     what = "Forgets request ids after 24 hours, and errors of background services after a day."
     registry.add(Routine("request-cleanup", what, timedelta(minutes=30), _forgetting(database), scope=Scope.ONE_SERVER))
     return registry

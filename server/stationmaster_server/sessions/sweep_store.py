@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -69,3 +70,44 @@ async def abandoned(tx: Transaction, limit: int) -> list[tuple[Tenant, UUID, UUI
         limit,
     )
     return [(Tenant(row["organization_id"], row["user_id"]), row["session_id"], row["id"]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The deltas that one message stands for, by their sequences; none when `last` is 0."""
+
+    organization_id: UUID
+    session_id: UUID
+    turn_id: UUID
+    first: int
+    last: int
+
+
+async def lock_to_compact(tx: Transaction, older_than: timedelta, limit: int) -> list[Replaced]:
+    """Of turns, of all organizations, that ended longer ago and have their deltas still: what their messages stand for.
+
+    Their rows are locked; those that somebody else has locked are left out. For a system transaction.
+    """
+    rows = await tx.fetch(
+        """WITH old AS (
+               SELECT organization_id, session_id, id FROM turns
+               WHERE finished_at < now() - $1::interval AND NOT compacted
+               ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
+           )
+           SELECT old.organization_id, old.session_id, old.id, COALESCE(m.first_delta, 0), COALESCE(m.last_delta, 0)
+           FROM old LEFT JOIN messages m ON m.organization_id = old.organization_id AND m.session_id = old.session_id
+               AND m.turn_id = old.id AND m.last_delta > 0""",
+        older_than,
+        limit,
+    )
+    return [Replaced(*row) for row in rows]
+
+
+async def compacted(tx: Transaction, turns: Sequence[tuple[UUID, UUID]]) -> None:
+    """The deltas of these turns, by organization and id, are gone."""
+    await tx.execute(
+        """UPDATE turns t SET compacted = true FROM unnest($1::uuid[], $2::uuid[]) AS done(organization_id, id)
+           WHERE t.organization_id = done.organization_id AND t.id = done.id""",
+        [organization_id for organization_id, _ in turns],
+        [turn_id for _, turn_id in turns],
+    )

@@ -96,12 +96,16 @@ turns = tenant_table(
     timestamp("created_at", default_now=True),
     timestamp("started_at", nullable=True),
     timestamp("finished_at", nullable=True),
+    # Whether the deltas are gone that its messages stand for.
+    Column("compacted", Boolean, nullable=False, server_default=text("false")),
     ForeignKeyConstraint(["organization_id", "session_id"], ["sessions.organization_id", "sessions.id"]),
 )
 # ListTurns; and the open turns of a session, oldest first.
 Index(None, turns.c.organization_id, turns.c.session_id, turns.c.created_at, turns.c.id)
 # The sweep of turns that are open although their work has ended.
 Index("turns_open_idx", turns.c.created_at, postgresql_where=turns.c.finished_at.is_(None))
+# Those whose deltas are still there, the longest ended first.
+Index("turns_to_compact_idx", turns.c.finished_at, postgresql_where=text("finished_at IS NOT NULL AND NOT compacted"))
 
 messages = tenant_table(
     "messages",

@@ -1127,6 +1127,7 @@ CREATE TABLE turns (
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE,
     finished_at TIMESTAMP WITH TIME ZONE,
+    compacted BOOLEAN DEFAULT false NOT NULL,
     CONSTRAINT turns_pkey PRIMARY KEY (organization_id, id),
     CONSTRAINT turns_organization_id_session_id_fkey FOREIGN KEY(organization_id, session_id) REFERENCES sessions (organization_id, id)
 );
@@ -1134,6 +1135,8 @@ CREATE TABLE turns (
 CREATE INDEX turns_open_idx ON turns (created_at) WHERE finished_at IS NULL;
 
 CREATE INDEX turns_organization_id_session_id_created_at_id_idx ON turns (organization_id, session_id, created_at, id);
+
+CREATE INDEX turns_to_compact_idx ON turns (finished_at) WHERE finished_at IS NOT NULL AND NOT compacted;
 
 CREATE TABLE users (
     organization_id UUID NOT NULL,
