@@ -87,6 +87,8 @@ async def test_the_set_is_listed_with_what_it_does_and_did(maintenance: Any) -> 
     assert found.keys() >= THE_SET | ENGINES
     assert list(found) == sorted(found)
     assert all(one.description for one in found.values())
+    guide = (Path(__file__).parents[2] / "docs/guides/background-services.md").read_text()
+    assert [name for name in found if f"`{name}`" not in guide] == []
     # Two engines go round when there is something to do.
     by_the_clock = found.keys() - {"work-leases", "event-writing"}
     assert all(found[name].interval.ToTimedelta() > timedelta() for name in by_the_clock)
