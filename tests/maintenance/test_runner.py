@@ -66,7 +66,7 @@ async def test_one_that_raises_is_tried_again_started_anew_alarmed_and_well_agai
     server = await host(service, other)
 
     async def well() -> bool:
-        return figures(server).completed > 0
+        return figures(server).completed > 0 and ("sample", "") in server.alarms.told
 
     await until(well)
     assert (figures(server).failed, figures(server).retried) == (6, 6)
