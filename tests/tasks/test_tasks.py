@@ -253,3 +253,29 @@ async def test_repeated_request_gets_its_first_answer_though_the_task_is_gone(ta
     first = await answers()
     await tasks.DeleteTask(pb.DeleteTaskRequest(name="tasks/hourly"))
     assert await answers() == first
+
+
+async def test_a_task_is_deleted_with_everything_that_waits_for_its_turn(
+    tasks: TaskServiceAsyncStub, steered: Steered
+) -> None:
+    task = pb.Task(kind="steered", payload=struct({"gate": "never"}), schedule=pb.Schedule(cron="* * * * *"))
+    task.options.concurrency.max_running = 2
+    await tasks.CreateTask(pb.CreateTaskRequest(task_id="busy", task=task))
+    past = pb.BackfillTaskRequest(name="tasks/busy")
+    past.start_time.FromJsonString("2026-03-01T00:00:00Z")
+    past.end_time.FromJsonString("2026-03-01T08:00:00Z")
+    names = (await tasks.BackfillTask(past)).names
+    assert len(names) == 480
+
+    async def two_run() -> bool:
+        return len(steered.begun) == 2
+
+    await until(two_run)
+    await tasks.DeleteTask(pb.DeleteTaskRequest(name="tasks/busy", cancel_executions=True))
+
+    async def all_cancelled() -> bool:
+        left = await tasks.ListExecutions(pb.ListExecutionsRequest(filter='state != "CANCELLED"'))
+        return not left.executions
+
+    await until(all_cancelled)
+    assert len(steered.begun) == 2

@@ -663,7 +663,9 @@ Global___ExecutionTimeouts: _TypeAlias = ExecutionTimeouts  # noqa: Y015
 
 @_typing.final
 class ExecutionConcurrency(_message.Message):
-    """How many executions of one key run at once."""
+    """How many executions of one key run at once. One that is to run later (`run_time`, or the pause before its next attempt) takes its place from
+    the time that it is submitted: give those that are far in the future a key of their own.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -77,16 +77,21 @@ async def put_off(tx: Transaction, claimed: Claimed, pause: timedelta) -> None:
     )
 
 
+# By the index of ends that are still to be followed up, of which there are few.
+NEW_FAILURE = """
+SELECT EXISTS (
+    SELECT FROM work_items i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
+    WHERE i.follow_up AND NOT i.followed_up AND i.state IN ('SUCCEEDED', 'CANCELLED', 'DEAD') AND i.state = 'DEAD'
+      AND i.organization_id = $1 AND i.subject_id = $2 AND e.trigger = 'SCHEDULE'
+)
+"""
+
+
 async def has_new_failure(tx: Transaction, organization_id: UUID, task_uid: UUID) -> bool:
     """Whether an execution that the schedule began has failed, and what follows from that is still to be done."""
     return bool(
         await tx.fetchval(
-            """SELECT EXISTS (
-                   SELECT FROM executions e
-                   JOIN work_items i ON i.organization_id = e.organization_id AND i.item_id = e.id
-                   WHERE e.organization_id = $1 AND e.task_uid = $2 AND e.trigger = 'SCHEDULE'
-                     AND i.state = 'DEAD' AND NOT i.followed_up
-               )""",
+            NEW_FAILURE,
             organization_id,
             task_uid,
         )

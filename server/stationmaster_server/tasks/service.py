@@ -183,9 +183,8 @@ class Tasks:
         if not blocked_only:
             running = sorted({*running, *await execution_store.open_of(tx, organization_id, task.uid)})
         await self._services.queue.lock_keys(tx, organization_id, running)
-        for execution_id in running:
-            await self._services.queue.cancel(tx, organization_id, execution_id, "TASK_DELETED")
-            await execution_store.unblock(tx, organization_id, [execution_id])
+        await self._services.queue.cancel_many(tx, organization_id, running, "TASK_DELETED")
+        await execution_store.unblock(tx, organization_id, running)
 
     async def _require_free(self, caller: Caller, task_id: str) -> None:
         try:

@@ -114,12 +114,12 @@ async def look_again(tx: Transaction, services: TaskServices, caller: Caller, ta
     if what is Verdict.WAIT:
         return
     await services.queue.lock_keys(tx, organization_id, waiting)
+    if what is Verdict.SKIP:
+        await services.queue.cancel_many(tx, organization_id, waiting, DEPENDENCY_FAILED, why_skipped(edges))
+        await execution_store.unblock(tx, organization_id, waiting)
+        return
     for execution_id in waiting:
-        if what is Verdict.RUN:
-            await release(tx, services, organization_id, execution_id)
-        else:
-            await services.queue.cancel(tx, organization_id, execution_id, DEPENDENCY_FAILED, why_skipped(edges))
-            await execution_store.unblock(tx, organization_id, [execution_id])
+        await release(tx, services, organization_id, execution_id)
 
 
 async def release(tx: Transaction, services: TaskServices, organization_id: UUID, execution_id: UUID) -> None:

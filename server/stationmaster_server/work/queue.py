@@ -187,6 +187,19 @@ class WorkQueue:
             await self._admit(tx, [key])
         return cancelled[0]
 
+    async def cancel_many(
+        self, tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID], reason: str, why: str = ""
+    ) -> list[WorkItem]:
+        """As `cancel`, of several at once, whose keys the caller holds (`lock_keys`); those that had not ended."""
+        cancelled = await store.cancel(tx, organization_id, item_ids, reason, why)
+        freed = {key for item in cancelled if item.state is not State.RUNNING and (key := key_of(item)) is not None}
+        for item in cancelled:
+            if item.state is State.RUNNING:
+                tx.after_commit(partial(self._cancel_here, item.item_id))
+        if freed:
+            await self._admit(tx, list(freed))
+        return cancelled
+
     def _cancel_here(self, item_id: UUID) -> None:
         if self._worker is not None:
             self._worker.cancel(item_id)

@@ -75,6 +75,13 @@ Index(
         "state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL)"
     ),
 )
+# What has not ended of a subject: a schedule asks at each due time, however many ended before.
+Index(
+    "work_items_subject_idx",
+    work_items.c.organization_id,
+    work_items.c.subject_id,
+    postgresql_where=text("follow_up AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')"),
+)
 # Admission: the live items of a concurrency key.
 Index(
     "work_items_concurrency_idx",

@@ -875,6 +875,8 @@ CREATE INDEX work_items_lane_idx ON work_items (organization_id, user_id, priori
 
 CREATE INDEX work_items_running_idx ON work_items (item_id) WHERE state = 'RUNNING';
 
+CREATE INDEX work_items_subject_idx ON work_items (organization_id, subject_id) WHERE follow_up AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED');
+
 CREATE TABLE work_keys (
     organization_id UUID NOT NULL,
     concurrency_key TEXT NOT NULL,
