@@ -64,6 +64,21 @@ async def test_the_file_of_the_guide_makes_a_task(server: RunningServer, tmp_pat
     assert [result.code for result in made] == [0] * 3, made
 
 
+async def test_the_commands_of_the_guide_of_files_work_as_they_stand(server: RunningServer, tmp_path: Path) -> None:
+    guide = GUIDE.with_name("files.md").read_text()
+    (block,) = re.findall(r"^```\n(stationmaster.*?)^```", guide, re.DOTALL | re.MULTILINE)
+    (tmp_path / "notes.txt").write_text("hello")
+    stationmaster = Program(tmp_path, server.target, server.admin_key)
+    assert (await stationmaster("agents", "create", "helper", "--model", "demo")).code == 0
+    for line in block.splitlines():
+        command = [
+            str(tmp_path / word) if word in ("notes.txt", "copy.txt") else word for word in shlex.split(line)[1:]
+        ]
+        result = await stationmaster(*command)
+        assert result.code == 0, (line, result)
+    assert (tmp_path / "copy.txt").read_text() == "hello"
+
+
 async def test_the_commands_of_the_guide_of_prompts_work_as_they_stand(server: RunningServer, tmp_path: Path) -> None:
     guide = GUIDE.with_name("prompts.md").read_text()
     blocks = re.findall(r"^```\n(stationmaster.*?)^```", guide, re.DOTALL | re.MULTILINE)
