@@ -33,7 +33,7 @@ class MiniLmEncoder:
     """The encoder in a folder; it is pickled as its path, and loaded once in each process."""
 
     name = "minilm-l6-v2-1"
-    unrelated = 0.2
+    unrelated = 0.18
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,7 +52,7 @@ class _Model:
     def encode(self, texts: Sequence[str]) -> list[Vector]:
         import numpy
 
-        encodings = [self._tokenizer.encode(text[:_MOST_CHARACTERS]) for text in texts]
+        encodings = [self._tokenizer.encode(_encodable(text[:_MOST_CHARACTERS])) for text in texts]
         vectors: list[Vector] = [[0.0] * DIMENSIONS] * len(texts)
         for places in _batches([len(encoding.ids) for encoding in encodings]):
             chosen = [encodings[place] for place in places]
@@ -62,6 +62,11 @@ class _Model:
                 # Nothing but the marks of its ends: nothing is said.
                 vectors[place] = vector.tolist() if len(encoding.ids) > 2 else [0.0] * DIMENSIONS
         return vectors
+
+
+def _encodable(text: str) -> str:
+    """Halves of characters, which no tokenizer knows, become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
