@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 from safetensors import safe_open
 
+# numpy's own types would say less than the names do.
 Matrix = Any
 
 
@@ -19,7 +20,7 @@ def reference_vector(folder: Path, text: str) -> list[float]:
     """The vector of a text of plain words."""
     weights = _weights(folder)
     tokens = _tokens(folder, text)
-    x = numpy.array(
+    x: Matrix = numpy.array(
         [
             weights["embeddings.word_embeddings.weight"][token]
             + weights["embeddings.position_embeddings.weight"][place]
@@ -30,7 +31,7 @@ def reference_vector(folder: Path, text: str) -> list[float]:
     x = _norm(weights, "embeddings.LayerNorm", x)
     for number in range(6):
         x = _layer(weights, f"encoder.layer.{number}.", x)
-    mean = sum(x) / len(x)
+    mean = x.mean(axis=0)
     length = math.sqrt(sum(each * each for each in mean))
     return [float(each / length) for each in mean]
 

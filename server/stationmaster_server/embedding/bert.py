@@ -121,4 +121,5 @@ def _gelu(x: Array) -> Array:
     for coefficient in reversed(_A[:4]):
         sums = (sums + coefficient) * t
     above: Array = sums * numpy.exp(-size * size)
-    return _HALF * x * (_ONE + numpy.copysign(_ONE - above, x))
+    below: Array = _HALF * x * (_ONE + numpy.copysign(_ONE - above, x))
+    return below

@@ -670,6 +670,7 @@ CREATE TABLE servers (
     server_id UUID NOT NULL,
     name TEXT NOT NULL,
     version TEXT NOT NULL,
+    encoder TEXT DEFAULT '' NOT NULL,
     resources JSON NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
