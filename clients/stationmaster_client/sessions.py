@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from stationmaster.v1 import agent_pb2, event_pb2, session_pb2, session_pb2_grpc
+from stationmaster.v1 import agent_pb2, event_pb2, search_pb2, session_pb2, session_pb2_grpc
 
 from stationmaster_client.calls import Calls, fill_request_id
 from stationmaster_client.names import full
@@ -196,14 +196,19 @@ class Sessions:
         return Listing(fetch, lambda page: page.messages)
 
     def search(
-        self, query: str, *, session: str = "", page_size: int = 0
+        self,
+        query: str,
+        *,
+        session: str = "",
+        mode: search_pb2.SearchMode.ValueType = search_pb2.SEARCH_MODE_TEXT,
+        page_size: int = 0,
     ) -> Listing[session_pb2.SearchMessagesResponse.Hit, session_pb2.SearchMessagesResponse]:
-        """Search the text of messages, best match first: of one session or of all."""
+        """Search messages by words or by meaning, best match first: of one session or of all."""
         parent = full("sessions", session) if session else ""
 
         async def fetch(token: str) -> session_pb2.SearchMessagesResponse:
             request = session_pb2.SearchMessagesRequest(
-                parent=parent, query=query, page_size=page_size, page_token=token
+                parent=parent, query=query, mode=mode, page_size=page_size, page_token=token
             )
             return await self._calls.unary(self._stub.SearchMessages, request)
 

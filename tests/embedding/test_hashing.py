@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stationmaster_server.config.pools import PoolSettings
-from stationmaster_server.embedding.embedder import BATCH, Embedder
+from stationmaster_server.embedding.embedder import AT_ONCE, LocalEmbedder
 from stationmaster_server.embedding.encoder import DIMENSIONS, Encoder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.resilience.pools import Pools
@@ -74,6 +74,6 @@ def test_case_and_unicode_form_do_not_matter() -> None:
 
 async def test_texts_are_encoded_in_processes_in_their_order() -> None:
     pools = Pools(PoolSettings(processes=1))
-    texts = [f"text number {n}" for n in range(2 * BATCH + 1)]
-    assert await Embedder(ENCODER, pools.cpu).embed(texts) == ENCODER.encode(texts)
+    texts = [f"text number {n}" for n in range(2 * AT_ONCE + 1)]
+    assert await LocalEmbedder(ENCODER, pools.cpu).embed(texts) == ENCODER.encode(texts)
     await pools.close(timedelta(0))

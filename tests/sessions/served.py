@@ -11,6 +11,7 @@ import grpc
 from stationmaster.v1.session_pb2_grpc import SessionServiceStub
 from stationmaster_server.config import ServerSettings
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
 from stationmaster_server.rpc.call import Call
 from stationmaster_server.rpc.chain import Chain
 from stationmaster_server.rpc.health import HealthBoard
@@ -21,11 +22,14 @@ from stationmaster_server.rpc.interceptors.validation import Validation
 from stationmaster_server.rpc.method import Method
 from stationmaster_server.rpc.server import RpcServer
 from stationmaster_server.sessions.permissions import Permissions
+from stationmaster_server.sessions.searching import MessageSearch
 from stationmaster_server.sessions.service import SessionService
 from stationmaster_server.sessions.servicer import SessionServicer
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.watching import Watching
 from stationmaster_server.wire.paging import PageTokens
+
+from tests.embedding.here import embedder_here
 
 if TYPE_CHECKING:
     from stationmaster.v1.session_pb2_grpc import SessionServiceAsyncStub
@@ -48,12 +52,18 @@ class Everybody(Interceptor):
 
 @asynccontextmanager
 async def serving(
-    caller: Caller, sessions: SessionService, watching: Watching, turns: Turns, permissions: Permissions
+    caller: Caller,
+    database: Database,
+    sessions: SessionService,
+    watching: Watching,
+    turns: Turns,
+    permissions: Permissions,
 ) -> AsyncIterator[SessionServiceAsyncStub]:
     """A stub of a server whose every call is the caller's."""
     chain = Chain(RequestIds(), [Everybody(caller), Deadlines(), Validation()], max_message_bytes=4 * 1024 * 1024)
     server = RpcServer(ServerSettings(port=0), chain, HealthBoard())
-    servicer = SessionServicer(sessions, watching, turns, permissions, PageTokens(b"secret"))
+    search = MessageSearch(database, embedder_here())
+    servicer = SessionServicer(sessions, watching, turns, permissions, search, PageTokens(b"secret"))
     server.add(servicer)
     port = await server.start()
     try:

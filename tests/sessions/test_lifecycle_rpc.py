@@ -31,7 +31,9 @@ DEMO = agent_pb2.AgentSpec(model="demo", runtime=agent_pb2.RUNTIME_MODEL)
 
 @pytest_asyncio.fixture
 async def stub(rooms: Rooms, caller: Caller) -> AsyncIterator[SessionServiceAsyncStub]:
-    async with serving(caller, rooms.sessions, rooms.watching, rooms.turns, Permissions(rooms.services)) as stub:
+    async with serving(
+        caller, rooms.services.database, rooms.sessions, rooms.watching, rooms.turns, Permissions(rooms.services)
+    ) as stub:
         yield stub
 
 

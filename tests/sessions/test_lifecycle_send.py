@@ -27,7 +27,9 @@ WRITE = '/tool files.write {"path": "a.txt", "content": "one"}'
 
 @pytest_asyncio.fixture
 async def stub(station: Station, caller: Caller) -> AsyncIterator[SessionServiceAsyncStub]:
-    async with serving(caller, station.sessions, station.watching, station.turns, station.permissions) as stub:
+    async with serving(
+        caller, station.database, station.sessions, station.watching, station.turns, station.permissions
+    ) as stub:
         yield stub
 
 

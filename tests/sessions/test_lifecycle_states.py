@@ -10,10 +10,13 @@ import pytest
 from stationmaster_server.agents.model import AgentSpec, Effect, Limits, ToolPolicy
 from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.listing import PageRequest
+from stationmaster_server.embedding.ranking import Mode
 from stationmaster_server.errors import Aborted, FailedPrecondition, NotFound, Reason
 from stationmaster_server.identity import quota_store
 from stationmaster_server.sessions.model import ENDED, TRANSITIONS, NewSession, Session, SessionState, transition
+from stationmaster_server.sessions.searching import MessageSearch
 
+from tests.embedding.here import embedder_here
 from tests.fixtures.database import make_tenant
 from tests.sessions.builders import SPEC, colleague, make_caller, repeating
 from tests.sessions.conftest import Rooms
@@ -188,6 +191,10 @@ async def test_only_what_has_ended_cannot_be_updated(rooms: Rooms, caller: Calle
     assert caught.value.reason is Reason.SESSION_CLOSED
 
 
+def found(rooms: Rooms, caller: Caller, session: Session, mode: Mode) -> Awaitable[object]:
+    return MessageSearch(rooms.database, embedder_here()).search(caller, session.id, "x", mode, PAGE)
+
+
 METHODS: dict[str, Method] = {
     "get": lambda rooms, caller, session: rooms.sessions.get(caller, session.id),
     "update": lambda rooms, caller, session: rooms.sessions.update(caller, session.id, {"display_name": "x"}),
@@ -198,7 +205,8 @@ METHODS: dict[str, Method] = {
     "fork": lambda rooms, caller, session: rooms.sessions.fork(caller, session.id),
     "watch": lambda rooms, caller, session: anext(rooms.watching.watch(caller, session.id, 0)),
     "messages": lambda rooms, caller, session: rooms.sessions.list_messages(caller, session.id, "", "", PAGE),
-    "search": lambda rooms, caller, session: rooms.sessions.search(caller, session.id, "x", PAGE),
+    "search": lambda rooms, caller, session: found(rooms, caller, session, Mode.TEXT),
+    "search by meaning": lambda rooms, caller, session: found(rooms, caller, session, Mode.MEANING),
 }
 
 

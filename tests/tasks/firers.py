@@ -16,7 +16,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.embedder import LocalEmbedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.events.bus import PostgresBus
 from stationmaster_server.events.log import EventLog
@@ -90,7 +90,7 @@ async def firer(url: str, clock: Clock) -> AsyncIterator[Firer]:
     kinds = Kinds([Steered()])
     log = EventLog(database, PostgresBus(Listener(database)))
     filling = Filling(kinds, Templates(pools.cpu))
-    embedder = Embedder(HashingEncoder(), pools.cpu)
+    embedder = LocalEmbedder(HashingEncoder(), pools.cpu)
     queue, audit = WorkQueue(notifier), AuditLog(database)
     services = TaskServices(
         database, log, queue, audit, kinds, filling, embedder, _NoSessions(), reports_of(database), clock

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from stationmaster.v1 import search_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_client.structs import values
 from stationmaster_server.wire.fields import struct
@@ -117,7 +118,7 @@ async def test_search_finds_tasks_by_their_words(tasks: TaskServiceAsyncStub) ->
         page = await tasks.SearchTasks(pb.SearchTasksRequest(query=words))
         assert [hit.task.name for hit in page.hits] == ["tasks/nightly-crawl"], words
     assert "**handbook**" in (await tasks.SearchTasks(pb.SearchTasksRequest(query="handbook"))).hits[0].snippet
-    for mode in (pb.SEARCH_MODE_TEXT, pb.SEARCH_MODE_HYBRID):
+    for mode in (search_pb2.SEARCH_MODE_TEXT, search_pb2.SEARCH_MODE_HYBRID):
         request = pb.SearchTasksRequest(query="zebra", mode=mode)
         assert (await tasks.SearchTasks(request)).hits[0].snippet == "Crawl the handbook · **zebra**"
 

@@ -11,6 +11,7 @@ from stationmaster_client.cli.command import Run, command
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, Session, query
 from stationmaster_client.cli.output import age, dollars, plain
+from stationmaster_client.cli.search_modes import Hybrid, Meaning, chosen
 from stationmaster_client.cli.sessions import app
 from stationmaster_client.cli.transcript import Transcript, arguments, shorten
 from stationmaster_client.names import last
@@ -83,10 +84,12 @@ def _text(part: object) -> str:
 async def search(
     run: Run,
     text: Annotated[str, typer.Argument(help='Words, "phrases", or and -not, as in a web search.', metavar="QUERY")],
+    meaning: Meaning = False,
+    hybrid: Hybrid = False,
     session: Annotated[str, typer.Option("--session", "-s", help="Only this session.")] = "",
     limit: Limit = 20,
 ) -> None:
-    """Search the text of messages, best match first."""
+    """Search messages by their words or by their meaning, best match first."""
     from stationmaster.v1 import event_pb2, session_pb2
 
     def row(hit: session_pb2.SearchMessagesResponse.Hit) -> tuple[str, ...]:
@@ -99,10 +102,12 @@ async def search(
             shorten(hit.snippet),
         )
 
+    mode = chosen(meaning, hybrid)
     parent = await resolve.session(run.client, session) if session else ""
+    hits = run.client.sessions.search(text, session=parent, mode=mode, page_size=min(limit, 1000))
     await show(
         run.out,
-        run.client.sessions.search(text, session=parent, page_size=min(limit, 1000)),
+        hits,
         session_pb2.SearchMessagesResponse(),
         "hits",
         limit=limit,

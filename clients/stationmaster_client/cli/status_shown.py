@@ -47,6 +47,7 @@ def counts(status: maintenance_pb2.SystemStatus) -> Iterator[tuple[str, str | Te
     yield "work", _by_state(status.work)
     yield "waits since", span(status.oldest_due)
     yield "background", _by_state(status.background_services)
+    yield "embedding", _encoders(status)
     yield "database", f"{size(status.database_bytes)}, {status.database_connections} connections"
 
 
@@ -75,6 +76,12 @@ def told(alert: maintenance_pb2.Alert) -> Text:
 
 def _number(uses: Mapping[str, float], name: str, form: str) -> str:
     return form.format(uses[name]) if name in uses else ""
+
+
+def _encoders(status: maintenance_pb2.SystemStatus) -> str:
+    names = ", ".join(sorted({one.encoder for one in status.servers if one.encoder}))
+    hashing = "hashing-" in names
+    return f"{names} (knows words, and no synonyms: stationmaster-server models fetch)" if hashing else names
 
 
 def _by_state(found: Mapping[str, int]) -> Text:

@@ -9,6 +9,7 @@ import typer
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Limit, OrderBy, query
+from stationmaster_client.cli.search_modes import Hybrid, Meaning, chosen
 from stationmaster_client.cli.tasks_shown import describe, hit_row, passage_row, row
 from stationmaster_client.names import full
 
@@ -64,10 +65,8 @@ async def _recent(run: Run, task: task_pb2.Task) -> None:
 async def search(
     run: Run,
     text: Annotated[str, typer.Argument(help='Words, "phrases", or and -not, as in a web search.', metavar="QUERY")],
-    meaning: Annotated[
-        bool, typer.Option("--meaning", help="What means about the same as QUERY, whatever its words.")
-    ] = False,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="By words and by meaning.")] = False,
+    meaning: Meaning = False,
+    hybrid: Hybrid = False,
     documents: Annotated[
         bool, typer.Option("--documents", help="Passages of documents, which tasks of the kind `process` made.")
     ] = False,
@@ -76,13 +75,10 @@ async def search(
     """Find tasks, or passages of documents, by their words or by their meaning, best match first."""
     from stationmaster.v1 import task_pb2
 
-    if meaning and hybrid:
-        raise typer.BadParameter("give one of --meaning and --hybrid")
-    mode = task_pb2.SEARCH_MODE_MEANING if meaning else task_pb2.SEARCH_MODE_TEXT
     target = task_pb2.SEARCH_TARGET_DOCUMENTS if documents else task_pb2.SEARCH_TARGET_TASKS
     hits = run.client.tasks.search(
         text,
-        mode=task_pb2.SEARCH_MODE_HYBRID if hybrid else mode,
+        mode=chosen(meaning, hybrid),
         targets=[target],
         page_size=min(limit, 1000),
     )

@@ -666,10 +666,13 @@ class ServerStatus(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     SEEN_TIME_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
     server: _builtins.str
     """`host:port/pid`."""
     version: _builtins.str
     """The version of Stationmaster."""
+    encoder: _builtins.str
+    """What makes vectors of texts on it, such as `minilm-l6-v2-1`; `hashing-…` knows words, and no meaning beyond them."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it runs."""
@@ -690,10 +693,11 @@ class ServerStatus(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         seen_time: _timestamp_pb2.Timestamp | None = ...,
         resources: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        encoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["seen_time", b"seen_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources", "seen_time", b"seen_time", "server", b"server", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder", b"encoder", "resources", b"resources", "seen_time", b"seen_time", "server", b"server", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

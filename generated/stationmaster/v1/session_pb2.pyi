@@ -14,6 +14,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from stationmaster.v1 import agent_pb2 as _agent_pb2
 from stationmaster.v1 import event_pb2 as _event_pb2
+from stationmaster.v1 import search_pb2 as _search_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -989,14 +990,17 @@ class SearchMessagesRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`sessions/{id}`, or empty for all sessions that ListSessions would show."""
     query: _builtins.str
-    """Words, "phrases", `or` and `-not`, as in a web search."""
+    """Words, "phrases", `or` and `-not`, as in a web search; by meaning any text."""
     page_size: _builtins.int
     """At most so many; default 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    mode: _search_pb2.SearchMode.ValueType
+    """How to compare. By TEXT all messages that match are found, else at most 500 of each way to compare."""
     def __init__(
         self,
         *,
@@ -1004,10 +1008,11 @@ class SearchMessagesRequest(_message.Message):
         query: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        mode: _search_pb2.SearchMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "query", b"query"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1031,7 +1036,7 @@ class SearchMessagesResponse(_message.Message):
         snippet: _builtins.str
         """The place that matches, with the words between « and »."""
         score: _builtins.float
-        """How well it matches; more is better."""
+        """How well it matches; more is better. Of MEANING the cosine similarity. To be compared within one answer only."""
         @_builtins.property
         def message(self) -> _event_pb2.Message:
             """The message."""

@@ -246,9 +246,10 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchMessages(self, request, context):
-        """Searches the text of messages, best match first: of one session, or of all that ListSessions would show.
+        """Searches messages by words or by meaning, best match first: of one session, or of all that ListSessions would show.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID), and by meaning RESOURCE_EXHAUSTED (SERVER_OVERLOADED),
+        UNAVAILABLE and FAILED_PRECONDITION (MODEL_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

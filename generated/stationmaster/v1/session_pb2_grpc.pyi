@@ -100,9 +100,10 @@ class SessionServiceStub:
     Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
     """
     SearchMessages: _grpc.UnaryUnaryMultiCallable[_session_pb2.SearchMessagesRequest, _session_pb2.SearchMessagesResponse]
-    """Searches the text of messages, best match first: of one session, or of all that ListSessions would show.
+    """Searches messages by words or by meaning, best match first: of one session, or of all that ListSessions would show.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID), and by meaning RESOURCE_EXHAUSTED (SERVER_OVERLOADED),
+    UNAVAILABLE and FAILED_PRECONDITION (MODEL_UNAVAILABLE).
     """
     GetTurn: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetTurnRequest, _session_pb2.Turn]
     """Returns one turn.
@@ -204,9 +205,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors: NOT_FOUND, INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
     """
     SearchMessages: _aio.UnaryUnaryMultiCallable[_session_pb2.SearchMessagesRequest, _session_pb2.SearchMessagesResponse]  # type: ignore[assignment]
-    """Searches the text of messages, best match first: of one session, or of all that ListSessions would show.
+    """Searches messages by words or by meaning, best match first: of one session, or of all that ListSessions would show.
 
-    Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+    Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID), and by meaning RESOURCE_EXHAUSTED (SERVER_OVERLOADED),
+    UNAVAILABLE and FAILED_PRECONDITION (MODEL_UNAVAILABLE).
     """
     GetTurn: _aio.UnaryUnaryMultiCallable[_session_pb2.GetTurnRequest, _session_pb2.Turn]  # type: ignore[assignment]
     """Returns one turn.
@@ -383,9 +385,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.SearchMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.SearchMessagesResponse, _abc.Awaitable[_session_pb2.SearchMessagesResponse]]:
-        """Searches the text of messages, best match first: of one session, or of all that ListSessions would show.
+        """Searches messages by words or by meaning, best match first: of one session, or of all that ListSessions would show.
 
-        Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID).
+        Errors: NOT_FOUND, INVALID_ARGUMENT (PAGE_TOKEN_INVALID), and by meaning RESOURCE_EXHAUSTED (SERVER_OVERLOADED),
+        UNAVAILABLE and FAILED_PRECONDITION (MODEL_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from stationmaster.v1 import event_pb2 as _event_pb2
+from stationmaster.v1 import search_pb2 as _search_pb2
 from stationmaster.v1 import storage_pb2 as _storage_pb2
 import builtins as _builtins
 import sys
@@ -405,34 +406,6 @@ VARIABLE_TYPE_OBJECT: VariableType.ValueType  # 6
 VARIABLE_TYPE_ANY: VariableType.ValueType  # 7
 """Any of them."""
 Global___VariableType: _TypeAlias = VariableType  # noqa: Y015
-
-class _SearchMode:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    SEARCH_MODE_UNSPECIFIED: _SearchMode.ValueType  # 0
-    """TEXT."""
-    SEARCH_MODE_TEXT: _SearchMode.ValueType  # 1
-    """By words. Of tasks all that match are found."""
-    SEARCH_MODE_MEANING: _SearchMode.ValueType  # 2
-    """By meaning: the query is any text. A task is found so a moment after it was written."""
-    SEARCH_MODE_HYBRID: _SearchMode.ValueType  # 3
-    """By both, fused by their ranks."""
-
-class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
-    """How SearchTasks compares."""
-
-SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
-"""TEXT."""
-SEARCH_MODE_TEXT: SearchMode.ValueType  # 1
-"""By words. Of tasks all that match are found."""
-SEARCH_MODE_MEANING: SearchMode.ValueType  # 2
-"""By meaning: the query is any text. A task is found so a moment after it was written."""
-SEARCH_MODE_HYBRID: SearchMode.ValueType  # 3
-"""By both, fused by their ranks."""
-Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
 class _SearchTarget:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -1594,8 +1567,8 @@ class SearchTasksRequest(_message.Message):
     """At most so many; default 50, more than 1,000 means 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
-    mode: Global___SearchMode.ValueType
-    """How to compare."""
+    mode: _search_pb2.SearchMode.ValueType
+    """How to compare. By TEXT all tasks that match are found."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[Global___SearchTarget.ValueType]:
         """What to search through; none means TASKS. But for TEXT through TASKS alone, at most 500 hits of each way to compare are found."""
@@ -1606,7 +1579,7 @@ class SearchTasksRequest(_message.Message):
         query: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        mode: Global___SearchMode.ValueType = ...,
+        mode: _search_pb2.SearchMode.ValueType = ...,
         targets: _abc.Iterable[Global___SearchTarget.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

@@ -16,6 +16,7 @@ from stationmaster_server.app import pools
 from stationmaster_server.app.agents import prices_of, provider_settings
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.doctor_keys import encryption, private_key
+from stationmaster_server.app.embedding import embedding
 from stationmaster_server.app.findings import Finding, Verdict
 from stationmaster_server.app.local import Running, make_data_folder, running_server
 from stationmaster_server.app.storage import WORKSPACES
@@ -49,7 +50,7 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
         yield Finding(Verdict.FAIL, "settings", str(error))
         return
     yield Finding(Verdict.OK, "settings", f"profile {settings.profile}, data folder {settings.data_folder}")
-    for check in (_space, _files, private_key, _ports, _tls, _extras, _providers, _prices):
+    for check in (_space, _files, private_key, _ports, _tls, _extras, _providers, _prices, embedding):
         for finding in check(settings):
             yield finding
     for finding in plugins():

@@ -11,6 +11,7 @@ from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
+from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.maintenance.registry import Registry
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.pools import Pools
@@ -32,6 +33,7 @@ class Ground:
     tokens: PageTokens
     background: Registry
     outbound: Outbound
+    embedder: Embedder
     metrics: Metrics
     board: HealthBoard
     clock: Callable[[], datetime] | None

@@ -49,10 +49,16 @@ def build_registry(
     metrics: Metrics,
     monitor: ResourceMonitor,
     looks: Pulse,
+    encoder: str,
 ) -> Registry:
-    """Make the registry, with the services that belong to no room. `looks`: the monitor's pulse."""
+    """Make the registry, with the services that belong to no room.
+
+    `looks`: the monitor's pulse. `encoder`: what makes this server's vectors.
+    """
     alarms = Alarms(database, gate.audit, engines.queue, webhook=bool(settings.maintenance.alert_webhook))
-    registry = Registry(database, listener, metrics, alarms, version("stationmaster"), lambda: monitor.figures)
+    registry = Registry(
+        database, listener, metrics, alarms, version("stationmaster"), lambda: monitor.figures, encoder=encoder
+    )
     what = "Looks at what this process uses: CPU, memory, files, connections, threads."
     registry.add(Engine("resource-monitoring", what, looks, settings.telemetry.monitor_interval))
     what = "Makes the monthly partitions of the event log and the audit trail ahead of time."

@@ -54,6 +54,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
         tokens,
         on.background,
         outbound,
+        on.embedder,
         Instructions(prompts.rendering, prompts.recorder),
         lambda: server.draining,
     )

@@ -15,6 +15,7 @@ import structlog
 
 from stationmaster_server.app.admin import AdminServer
 from stationmaster_server.app.database import connect, database_url, place_of
+from stationmaster_server.app.embedding import build_embedder
 from stationmaster_server.app.engines import build_engines, build_worker
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.identity import build_gate
@@ -110,8 +111,9 @@ class App:
         server = RpcServer(settings.server, build_chain(settings, gate, self.metrics, traces), self.board)
         tokens = PageTokens(await shared_secret(database, PAGE_TOKENS))
         outbound = Outbound(settings.outbound.allow)
+        embedder = build_embedder(stack, settings, pools, outbound)
         background = build_registry(
-            settings, database, listener, gate, engines, self.metrics, self._monitor, self._looks
+            settings, database, listener, gate, engines, self.metrics, self._monitor, self._looks, embedder.name
         )
         ground = Ground(
             settings,
@@ -123,6 +125,7 @@ class App:
             tokens,
             background,
             outbound,
+            embedder,
             self.metrics,
             self.board,
             self._clock,

@@ -14,15 +14,18 @@ from stationmaster_server.app.storage import WORKSPACES
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import Settings
 from stationmaster_server.db.engine import Database
+from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.maintenance.registry import Registry
+from stationmaster_server.maintenance.services.embedding import MessageEmbedding
 from stationmaster_server.resilience.outbound import Outbound
-from stationmaster_server.sessions import permission_webhook, sweep_store
+from stationmaster_server.sessions import embeddings, permission_webhook, sweep_store
 from stationmaster_server.sessions.abandoned import AbandonedTurns
 from stationmaster_server.sessions.idle import IdleSessions
 from stationmaster_server.sessions.permissions import Permissions
 from stationmaster_server.sessions.runner import TurnRunner
+from stationmaster_server.sessions.searching import MessageSearch
 from stationmaster_server.sessions.service import SessionService
 from stationmaster_server.sessions.servicer import SessionServicer
 from stationmaster_server.sessions.turn_services import TurnServices
@@ -56,6 +59,7 @@ def build_sessions(
     tokens: PageTokens,
     background: Registry,
     outbound: Outbound,
+    embedder: Embedder,
     instructions: Instructions,
     stopping: Callable[[], bool],
 ) -> Sessions:
@@ -82,8 +86,10 @@ def build_sessions(
     what = "Forgets the Claude runtime's transcripts of sessions that have ended; their messages stay."
     forget = _forgetting(database)
     background.add(Routine("transcript-cleanup", what, timedelta(minutes=10), forget, scope=Scope.ONE_SERVER))
+    background.add(MessageEmbedding(embeddings.MessageEmbedding(database, embedder), database))
     watching = Watching(database, engines.log, keepalive=settings.events.keepalive)
-    servicer = SessionServicer(service, watching, turns, permissions, tokens, stopping=stopping)
+    search = MessageSearch(database, embedder)
+    servicer = SessionServicer(service, watching, turns, permissions, search, tokens, stopping=stopping)
     webhooks = permission_webhook.PermissionWebhooks(database, outbound)
     handlers: dict[str, Handler] = {KIND: runner, permission_webhook.KIND: webhooks}
     return Sessions(servicer, handlers, service, turns, watching, workspaces)

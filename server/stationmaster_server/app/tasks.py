@@ -15,11 +15,10 @@ from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.storage import WORKSPACES, Storage
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.embedding.embedder import Embedder
-from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.maintenance.services.cycles import DependencyCycles
-from stationmaster_server.maintenance.services.embedding import TaskEmbedding
+from stationmaster_server.maintenance.services.embedding import DocumentEmbedding, TaskEmbedding
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.tasks import embeddings, reporting
 from stationmaster_server.tasks.cleanup.forgetting import Tools, forget_ended
@@ -38,6 +37,7 @@ from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.tasks.kinds.webhook import WebhookKind
 from stationmaster_server.tasks.model import work_kind
 from stationmaster_server.tasks.process.library import Library, forget_unfinished
+from stationmaster_server.tasks.process.renewing import Renewing
 from stationmaster_server.tasks.process.sources import Sources
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
@@ -73,7 +73,7 @@ def build_tasks(
 ) -> Tasks:
     """Build everything about tasks and executions."""
     database, engines, crawler = on.database, on.engines, on.settings.crawl
-    embedder = Embedder(HashingEncoder(), on.pools.cpu)
+    embedder = on.embedder
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
     tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own)
@@ -104,8 +104,9 @@ def build_tasks(
     stack.push_async_callback(follow_up.close)
     for routine in _routines(on, services, tools):
         on.background.add(routine)
-    for service in (TaskEmbedding(services), DependencyCycles(database, on.pools.cpu)):
-        on.background.add(service)
+    on.background.add(TaskEmbedding(services))
+    on.background.add(DocumentEmbedding(Renewing(database, embedder), database))
+    on.background.add(DependencyCycles(database, on.pools.cpu))
     _fire_schedules(on, services)
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds

@@ -18,6 +18,7 @@ from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.credentials import CredentialSettings
 from stationmaster_server.config.documents import DocumentSettings
+from stationmaster_server.config.embedding import EmbeddingSettings
 from stationmaster_server.config.export import ExportSettings
 from stationmaster_server.config.maintenance import MaintenanceSettings
 from stationmaster_server.config.mcp import McpSettings
@@ -328,6 +329,7 @@ class Settings(BaseSettings):
     crawl: CrawlerSettings = CrawlerSettings()
     export: ExportSettings = ExportSettings()
     documents: DocumentSettings = DocumentSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
     audit: AuditSettings = AuditSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
 

@@ -26,6 +26,15 @@ class PageRequest:
     size: int
     after: Cursor | None = None
 
+    def skipped(self) -> int:
+        """Of a ranking: how many items the pages before had. Raises InvalidArgument(PAGE_TOKEN_INVALID)."""
+        match self.after:
+            case None:
+                return 0
+            case (int() as count,):
+                return count
+        raise InvalidArgument.field("page_token", "is of another list", Reason.PAGE_TOKEN_INVALID)
+
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):

@@ -7,12 +7,36 @@ from datetime import timedelta
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from stationmaster_server.embedding.encoder import Encoder, Vector
+from stationmaster_server.embedding.model_files import ModelFilesError
+from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-BATCH = 64
+AT_ONCE = 16
+"""Texts in one call of a process: a few seconds for the slowest encoder."""
 _LIMIT = timedelta(seconds=60)
+
+
+class Embedder(Protocol):
+    """What makes the vectors of this server. All of one name can be compared."""
+
+    @property
+    def name(self) -> str:
+        """The encoder's, to be kept beside each vector."""
+        ...
+
+    @property
+    def unrelated(self) -> float:
+        """The similarity up to which two texts have nothing to do with each other."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """A vector for each text.
+
+        Raises ResourceExhausted, Unavailable, DeadlineExceeded, which may pass; FailedPrecondition(MODEL_UNAVAILABLE).
+        """
+        ...
 
 
 class Runner(Protocol):
@@ -23,8 +47,8 @@ class Runner(Protocol):
         ...
 
 
-class Embedder:
-    """The encoder of this server."""
+class LocalEmbedder:
+    """An encoder that computes in this server's processes."""
 
     def __init__(self, encoder: Encoder, run: Runner) -> None:
         self._encoder = encoder
@@ -32,20 +56,24 @@ class Embedder:
 
     @property
     def name(self) -> str:
-        """The encoder's, to be kept beside each vector."""
+        """The encoder's."""
         return self._encoder.name
 
     @property
     def unrelated(self) -> float:
-        """The similarity up to which two texts have nothing to do with each other."""
+        """The encoder's."""
         return self._encoder.unrelated
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """A vector for each text. Raises ResourceExhausted(SERVER_OVERLOADED), DeadlineExceeded."""
+        """A vector for each text. Raises as `Embedder.embed` does."""
         vectors: list[Vector] = []
-        for start in range(0, len(texts), BATCH):
-            batch = list(texts[start : start + BATCH])
-            vectors += await self._run(_encode, self._encoder, batch, timeout=_LIMIT)
+        try:
+            for start in range(0, len(texts), AT_ONCE):
+                batch = list(texts[start : start + AT_ONCE])
+                vectors += await self._run(_encode, self._encoder, batch, timeout=_LIMIT)
+        except ModelFilesError as error:
+            violation = PreconditionViolation("MODEL", self.name, "An operator fetches the model's files anew.")
+            raise FailedPrecondition(Reason.MODEL_UNAVAILABLE, str(error), violation) from None
         return vectors
 
 

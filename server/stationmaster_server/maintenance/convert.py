@@ -148,4 +148,5 @@ def _server(one: Server) -> pb.ServerStatus:
         start_time=timestamp(one.started_at),
         seen_time=timestamp(one.seen_at),
         resources=one.resources,
+        encoder=one.encoder,
     )

@@ -213,6 +213,7 @@ class Server:
     started_at: datetime
     seen_at: datetime
     resources: Mapping[str, float]
+    encoder: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,10 @@ class Registry:
         version: str,
         resources: Callable[[], Mapping[str, float]],
         *,
+        encoder: str = "",
         lease: timedelta = LEASE,
     ) -> None:
-        """`resources`: what this process uses now. `lease`: of a run that is for all servers."""
+        """`resources`: what this process uses now. `encoder`: of its vectors. `lease`: of a run for all servers."""
         self.server_id = new_id()
         self.server_name = f"{socket.gethostname()}/{os.getpid()}"
         self._database = database
@@ -67,6 +68,7 @@ class Registry:
         self._alarms = alarms
         self._version = version
         self._resources = resources
+        self._encoder = encoder
         self._lease = lease
         self._runners: dict[str, Runner | EngineRunner] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -158,9 +160,10 @@ class Registry:
         changed = {name: one for name, one in self._runners.items() if one.changed or not changed_only}
         for runner in changed.values():
             runner.changed = False
+        told = (self.server_name, self._version, self._encoder)
         try:
             async with self._database.system() as tx:
-                await status_store.seen(tx, self.server_id, self.server_name, self._version, self._resources())
+                await status_store.seen(tx, self.server_id, *told, self._resources())
                 await store.put_figures(tx, self.server_id, {name: one.figures for name, one in changed.items()})
                 await store.drop_servers(tx, SILENT_FOR)
         except BaseException:

@@ -36,6 +36,7 @@ from stationmaster_server.maintenance.model import (
     Figures,
     OperationHelp,
     Scope,
+    Server,
     ServiceState,
     ServiceView,
     Settings,
@@ -160,7 +161,7 @@ class Maintenance:
             counts.database_bytes,
             counts.connections,
             Counter(view.state for view in views),
-            (*_alerts(views), *_late(counts.oldest_due)),
+            (*_alerts(views), *_late(counts.oldest_due), *_apart(servers)),
             counts.now,
         )
 
@@ -282,6 +283,14 @@ def _late(oldest_due: timedelta) -> list[Alert]:
         return []
     seconds = int(oldest_due.total_seconds())
     return [Alert("work", f"an item has waited {seconds} s for a worker: add servers, or raise work.slots")]
+
+
+def _apart(servers: Sequence[Server]) -> list[Alert]:
+    encoders = sorted({one.encoder for one in servers})
+    if len(encoders) < 2:
+        return []
+    text = f"servers make vectors by different encoders ({', '.join(encoders)}): what one embeds, others do not find"
+    return [Alert("embedding", f"{text} by meaning; give all the same settings [embedding], and the model's files")]
 
 
 def _require_operator(caller: Caller) -> None:

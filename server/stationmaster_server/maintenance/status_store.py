@@ -11,14 +11,17 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.maintenance.model import Server
 
 
-async def seen(tx: Transaction, server_id: UUID, name: str, version: str, resources: Mapping[str, float]) -> None:
+async def seen(
+    tx: Transaction, server_id: UUID, name: str, version: str, encoder: str, resources: Mapping[str, float]
+) -> None:
     """A server says that it is there, and what it uses."""
     await tx.execute(
-        """INSERT INTO servers (server_id, name, version, resources) VALUES ($1, $2, $3, $4)
+        """INSERT INTO servers (server_id, name, version, encoder, resources) VALUES ($1, $2, $3, $4, $5)
            ON CONFLICT (server_id) DO UPDATE SET resources = excluded.resources, seen_at = now()""",
         server_id,
         name,
         version,
+        encoder,
         dict(resources),
     )
 
@@ -26,11 +29,19 @@ async def seen(tx: Transaction, server_id: UUID, name: str, version: str, resour
 async def servers(tx: Transaction, silent_for: timedelta) -> tuple[Server, ...]:
     """Those that said something within this time, the oldest first."""
     rows = await tx.fetch(
-        """SELECT name, version, started_at, seen_at, resources FROM servers WHERE seen_at > now() - $1::interval
-           ORDER BY started_at, name""",
+        """SELECT name, version, started_at, seen_at, resources, encoder FROM servers
+           WHERE seen_at > now() - $1::interval ORDER BY started_at, name""",
         silent_for,
     )
     return tuple(Server(*row) for row in rows)
+
+
+async def encoders(tx: Transaction, silent_for: timedelta) -> frozenset[str]:
+    """What makes vectors on servers that said something within this time."""
+    rows = await tx.fetch(
+        "SELECT DISTINCT encoder FROM servers WHERE seen_at > now() - $1::interval AND encoder <> ''", silent_for
+    )
+    return frozenset(row["encoder"] for row in rows)
 
 
 class Counts(NamedTuple):

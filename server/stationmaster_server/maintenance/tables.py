@@ -44,6 +44,8 @@ servers = system_table(
     Column("server_id", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
     Column("version", Text, nullable=False),
+    # What makes its vectors.
+    Column("encoder", Text, nullable=False, server_default=text("''")),
     Column("resources", JSON, nullable=False),
     timestamp("started_at", default_now=True),
     timestamp("seen_at", default_now=True),

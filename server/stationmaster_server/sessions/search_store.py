@@ -11,6 +11,7 @@ from stationmaster_server.errors import InvalidArgument, Reason
 from stationmaster_server.sessions.model import SearchHit
 from stationmaster_server.sessions.store_messages import COLUMNS, to_message
 
+HEADLINE = "'StartSel=«, StopSel=», MaxFragments=2, MaxWords=24, MinWords=8, FragmentDelimiter=\" … \"'"
 # Headlines are made for the page alone: each reads the whole text.
 _SEARCH = f"""
 WITH wanted AS (SELECT websearch_to_tsquery('simple', $4) AS query),
@@ -28,8 +29,7 @@ hits AS (
      LIMIT $8
 )
 SELECT {COLUMNS}, score,
-       ts_headline('simple', left(text, 200000), wanted.query,
-                   'StartSel=«, StopSel=», MaxFragments=2, MaxWords=24, MinWords=8, FragmentDelimiter=" … "') AS snippet
+       ts_headline('simple', left(text, 200000), wanted.query, {HEADLINE}) AS snippet
   FROM page, wanted
  ORDER BY score DESC, session_id DESC, number DESC
 """

@@ -22,7 +22,6 @@ from stationmaster_server.sessions.model import (
     ENDED,
     Message,
     NewSession,
-    SearchHit,
     Session,
     SessionState,
     illegal_transition,
@@ -31,7 +30,6 @@ from stationmaster_server.sessions.model import (
     transition,
 )
 from stationmaster_server.sessions.opening import fork_point, forked, opened, with_variables
-from stationmaster_server.sessions.search_store import search_messages
 from stationmaster_server.sessions.turn_services import First, TurnServices
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.workspaces import Workspaces
@@ -191,14 +189,6 @@ class SessionService:
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             await store.require_session(tx, organization_id, session_id, owner_scope(caller))
             return await store_messages.list_messages(tx, organization_id, session_id, filter_text, order_by, page)
-
-    async def search(self, caller: Caller, session_id: UUID | None, query: str, page: PageRequest) -> Page[SearchHit]:
-        """Messages that match, best first, of one session or of all that the caller sees. Raises NotFound."""
-        organization_id, owner = caller.tenant.organization_id, owner_scope(caller)
-        async with self._services.database.tenant(caller.tenant, read=True) as tx:
-            if session_id is not None:
-                await store.require_session(tx, organization_id, session_id, owner)
-            return await search_messages(tx, organization_id, owner, session_id, query, page)
 
     async def _open(
         self, caller: Caller, session_id: UUID, build: Callable[[Transaction], Awaitable[Session]]

@@ -20,6 +20,7 @@ from stationmaster_server.errors import NotFound, StationmasterError
 from stationmaster_server.sessions import convert
 from stationmaster_server.sessions.convert_events import events_to_proto, message_to_proto, parts_of
 from stationmaster_server.sessions.permissions import Permissions
+from stationmaster_server.sessions.searching import MessageSearch
 from stationmaster_server.sessions.service import SessionService
 from stationmaster_server.sessions.turns import Turns
 from stationmaster_server.sessions.watching import Watching
@@ -27,6 +28,7 @@ from stationmaster_server.wire.caller import current_caller
 from stationmaster_server.wire.fields import request_key
 from stationmaster_server.wire.names import parse, parse_pair
 from stationmaster_server.wire.paging import PageTokens
+from stationmaster_server.wire.search import mode_of
 
 Context = ServicerContext[Any, Any]
 
@@ -47,6 +49,7 @@ class SessionServicer(SessionServiceServicer):
         watching: Watching,
         turns: Turns,
         permissions: Permissions,
+        search: MessageSearch,
         tokens: PageTokens,
         *,
         stopping: Callable[[], bool] = lambda: False,
@@ -56,6 +59,7 @@ class SessionServicer(SessionServiceServicer):
         self._watching = watching
         self._turns = turns
         self._permissions = permissions
+        self._search = search
         self._tokens = tokens
         self._stopping = stopping
         self._cancels: set[asyncio.Task[None]] = set()
@@ -161,7 +165,8 @@ class SessionServicer(SessionServiceServicer):
     async def SearchMessages(self, request: pb.SearchMessagesRequest, context: Context) -> pb.SearchMessagesResponse:
         """Search messages."""
         session_id = parse(SESSION, request.parent, field="parent") if request.parent else None
-        page = await self._sessions.search(current_caller(), session_id, request.query, self._tokens.read(request))
+        mode, wanted = mode_of(request.mode), self._tokens.read(request)
+        page = await self._search.search(current_caller(), session_id, request.query, mode, wanted)
         hits, token = self._tokens.page(request, page, convert.hit_to_proto)
         return pb.SearchMessagesResponse(hits=hits, next_page_token=token)
 

@@ -20,7 +20,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TSVECTOR
 
-from stationmaster_server.db.schema import tenant_table, timestamp
+from stationmaster_server.db.schema import Vector, tenant_table, timestamp
+
+_DIMENSIONS = 384
 
 
 def _usage() -> list[Column[Any]]:
@@ -52,6 +54,9 @@ sessions = tenant_table(
     Column("portions", JSONB, nullable=False, server_default=text("'{}'")),
     Column("message_count", Integer, nullable=False, server_default=text("0")),
     Column("last_message", Integer, nullable=False, server_default=text("0")),
+    # Up to which its messages have vectors, and by which encoder; empty: by several.
+    Column("embedded_message", Integer, nullable=False, server_default=text("0")),
+    Column("embedded_by", Text, nullable=False, server_default=text("''")),
     Column("current_turn_id", Uuid),
     Column("version", Integer, nullable=False, server_default=text("1")),
     *_usage(),
@@ -66,6 +71,13 @@ Index(None, sessions.c.organization_id, sessions.c.created_at, sessions.c.id)
 Index(None, sessions.c.organization_id, sessions.c.agent_id, postgresql_where=sessions.c.agent_id != "")
 # The clean-up of idle sessions looks for the longest idle.
 Index("sessions_idle_idx", sessions.c.updated_at, postgresql_where=sessions.c.state == "ACTIVE")
+# Those whose messages lack vectors.
+Index(
+    "sessions_unembedded_idx",
+    sessions.c.organization_id,
+    sessions.c.id,
+    postgresql_where=sessions.c.last_message > sessions.c.embedded_message,
+)
 
 turns = tenant_table(
     "turns",
@@ -134,6 +146,32 @@ Index(
     messages.c.number,
     postgresql_where=messages.c.role == "SYSTEM",
 )
+
+# What a message's text means: a vector for each piece of it, of `length` characters from `start_offset` on.
+message_vectors = tenant_table(
+    "message_vectors",
+    Column("session_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("start_offset", Integer, nullable=False),
+    Column("length", Integer, nullable=False),
+    Column("encoder", Text, nullable=False),
+    Column("vector", Vector(_DIMENSIONS), nullable=False),
+    ForeignKeyConstraint(
+        ["organization_id", "session_id", "number"],
+        ["messages.organization_id", "messages.session_id", "messages.number"],
+        ondelete="CASCADE",
+    ),
+)
+# SearchMessages by meaning: of an organization or a user with many pieces; of one with few.
+Index(
+    "message_vectors_vector_idx",
+    message_vectors.c.vector,
+    postgresql_using="hnsw",
+    postgresql_ops={"vector": "vector_cosine_ops"},
+)
+Index(None, message_vectors.c.organization_id, message_vectors.c.user_id)
 
 tool_calls = tenant_table(
     "tool_calls",

@@ -25,7 +25,7 @@ from stationmaster_server.tasks.model import (
     task_name,
 )
 from stationmaster_server.tasks.schedule_model import Overlap
-from stationmaster_server.tasks.search_model import Hit, Mode, Passage, Target
+from stationmaster_server.tasks.search_model import Hit, Passage, Target
 from stationmaster_server.wire.fields import duration, mapping, moment, span, struct, timestamp
 from stationmaster_server.wire.names import parse
 from stationmaster_server.wire.variables import variable_from_proto, variable_to_proto
@@ -42,7 +42,6 @@ _MODE_OF = {number: mode for mode, number in _MODES.items()}
 _POLICIES = {each: pb.DependencyFailurePolicy.Value(f"DEPENDENCY_FAILURE_POLICY_{each}") for each in FailurePolicy}
 _POLICY_OF = {number: policy for policy, number in _POLICIES.items()}
 _DEPENDENCY_STATES = {state: pb.DependencyState.Value(f"DEPENDENCY_STATE_{state}") for state in DependencyState}
-_SEARCH_MODE_OF = {pb.SearchMode.Value(f"SEARCH_MODE_{mode}"): mode for mode in Mode}
 _TARGET_OF = {pb.SearchTarget.Value(f"SEARCH_TARGET_{target}"): target for target in Target}
 _DEFAULT_SCHEDULE = Schedule()
 _PLAIN = ("display_name", "description")
@@ -160,11 +159,6 @@ def dependency_to_proto(dependency: Dependency) -> pb.TaskDependency:
         state=_DEPENDENCY_STATES[dependency.state],
         create_time=timestamp(dependency.created_at),
     )
-
-
-def mode_of(number: pb.SearchMode.ValueType) -> Mode:
-    """How to search; TEXT unless it is said."""
-    return _SEARCH_MODE_OF.get(number, Mode.TEXT)
 
 
 def targets_of(numbers: Iterable[pb.SearchTarget.ValueType]) -> set[Target]:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import Aborted, NotFound, Reason, ResourceExhausted
+from stationmaster_server.errors import Aborted, NotFound, Reason, ResourceExhausted, Unavailable
 from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
 from stationmaster_server.tasks.model import Task, task_name
@@ -79,7 +79,7 @@ class TaskEmbedding:
             return Succeeded()  # it was deleted
         try:
             (vector,) = await embedder.embed([text_of(task)])
-        except ResourceExhausted as error:
+        except (ResourceExhausted, Unavailable) as error:
             return Released(datetime.now(UTC) + error.retry_after)
         async with self._services.database.system() as tx:
             kept = await search_store.set_vector(tx, organization_id, task, embedder.name, vector)
@@ -101,14 +101,15 @@ async def embed_now(services: TaskServices, caller: Caller, task_id: str) -> str
     return embedder.name
 
 
-async def embed_rest(services: TaskServices, at_once: int = 500) -> None:
-    """Have tasks embedded, of all organizations, that lack a vector of their text as it is or of this server's encoder.
+async def embed_rest(services: TaskServices, at_once: int = 500, *, others: bool = True) -> None:
+    """Have tasks embedded, of all organizations, that lack a vector of their text as it is.
 
-    They were written when the queue was full, or before the encoder was another one, or could not be embedded then.
+    They were written when the queue was full, or could not be embedded then; with `others`, also those whose vector is
+    of another encoder than this server's.
     """
     encoder = services.embedder.name
     async with services.database.system(autocommit=True) as tx:
-        lacking = await search_store.lacking_vectors(tx, encoder, at_once)
+        lacking = await search_store.lacking_vectors(tx, encoder, at_once, others=others)
     for organization_id, task_id in lacking:
         await _embed(services, organization_id, task_id, encoder)
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.embedding.ranking import Ranking
 from stationmaster_server.tasks.model import Task
-from stationmaster_server.tasks.search_model import Key, Passage, Ranking, Target
+from stationmaster_server.tasks.search_model import Key, Passage, Target
 from stationmaster_server.tasks.store import READABLE
 
 FEW_PIECES = 20_000
@@ -20,7 +21,7 @@ _READY = """EXISTS (SELECT FROM documents d
                     WHERE d.organization_id = p.organization_id AND d.id = p.document_id AND d.ready)"""
 
 
-async def tasks_by_words(tx: Transaction, organization_id: UUID, query: str, limit: int) -> Ranking:
+async def tasks_by_words(tx: Transaction, organization_id: UUID, query: str, limit: int) -> Ranking[Key]:
     """Tasks whose words match."""
     rows = await tx.fetch(
         """SELECT task_id, ts_rank(words, wanted)::float8 AS score
@@ -35,7 +36,7 @@ async def tasks_by_words(tx: Transaction, organization_id: UUID, query: str, lim
 
 async def tasks_by_meaning(
     tx: Transaction, organization_id: UUID, vector: list[float], encoder: str, least: float, limit: int
-) -> Ranking:
+) -> Ranking[Key]:
     """Tasks whose vectors are near."""
     rows = await tx.fetch(
         """SELECT task_id, score
@@ -53,7 +54,7 @@ async def tasks_by_meaning(
 
 async def pieces_by_words(
     tx: Transaction, organization_id: UUID, owner: UUID | None, query: str, limit: int
-) -> Ranking:
+) -> Ranking[Key]:
     """Pieces, of all documents or a user's, whose words match."""
     rows = await tx.fetch(
         f"""SELECT p.document_id, p.number, ts_rank(p.words, wanted)::float8 AS score
@@ -76,7 +77,7 @@ async def pieces_by_meaning(
     encoder: str,
     least: float,
     limit: int,
-) -> Ranking:
+) -> Ranking[Key]:
     """Pieces, of all documents or a user's, whose vectors are near: few are compared, of many the index tells."""
     sql = ONE_BY_ONE if await _are_few(tx, organization_id, owner) else BY_INDEX
     rows = await tx.fetch(sql, organization_id, owner, vector, encoder, least, limit)
@@ -175,16 +176,17 @@ async def set_vector(tx: Transaction, organization_id: UUID, task: Task, encoder
     return tag == "INSERT 0 1"
 
 
-async def lacking_vectors(tx: Transaction, encoder: str, limit: int) -> list[tuple[UUID, str]]:
-    """Some tasks, of all organizations, without a vector of this encoder and their newest text.
+async def lacking_vectors(tx: Transaction, encoder: str, limit: int, *, others: bool) -> list[tuple[UUID, str]]:
+    """Some tasks, of all organizations, without a vector of their newest text; with `others`, of this encoder.
 
     Any of them: some that cannot be embedded keep no others waiting.
     """
     rows = await tx.fetch(
         """SELECT t.organization_id, t.task_id FROM tasks t LEFT JOIN task_vectors v USING (organization_id, task_id)
-           WHERE v.encoder IS DISTINCT FROM $1 OR v.etag <> t.etag ORDER BY random() LIMIT $2""",
+           WHERE v.encoder IS NULL OR v.etag <> t.etag OR ($3 AND v.encoder <> $1) ORDER BY random() LIMIT $2""",
         encoder,
         limit,
+        others,
     )
     return [(row["organization_id"], row["task_id"]) for row in rows]
 

@@ -8,15 +8,12 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import InvalidArgument, Reason
+from stationmaster_server.embedding.ranking import MOST_RANKED, Mode, Ranking, fused, merged
 from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
 from stationmaster_server.tasks.model import Task
-from stationmaster_server.tasks.search_model import Hit, Key, Mode, Passage, Ranking, Target, fused, merged
+from stationmaster_server.tasks.search_model import Hit, Key, Passage, Target
 from stationmaster_server.tasks.services import TaskServices
-
-MOST_RANKED = 500
-"""Of each ranking; what comes after is found by a better query."""
 
 
 class Search:
@@ -32,8 +29,8 @@ class Search:
         query = query.replace("\0", " ")
         if mode is Mode.TEXT and set(targets) == {Target.TASKS}:
             return await self._tasks_by_words(caller, query, page)
-        skip = _skip(page)
-        rankings: list[Ranking] = []
+        skip = page.skipped()
+        rankings: list[Ranking[Key]] = []
         if mode is not Mode.TEXT:
             rankings.append(await self._by_meaning(caller, query, targets))
         if mode is not Mode.MEANING:
@@ -51,9 +48,9 @@ class Search:
             found = await store.search(tx, caller.tenant.organization_id, query, page)
         return Page([Hit(*hit) for hit in found.items], found.next_cursor, found.cursors)
 
-    async def _by_words(self, caller: Caller, query: str, targets: Collection[Target]) -> Ranking:
+    async def _by_words(self, caller: Caller, query: str, targets: Collection[Target]) -> Ranking[Key]:
         organization_id = caller.tenant.organization_id
-        rankings: list[Ranking] = []
+        rankings: list[Ranking[Key]] = []
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             if Target.TASKS in targets:
                 rankings.append(await search_store.tasks_by_words(tx, organization_id, query, MOST_RANKED))
@@ -62,11 +59,11 @@ class Search:
                 rankings.append(await search_store.pieces_by_words(tx, organization_id, owner, query, MOST_RANKED))
         return merged(rankings)
 
-    async def _by_meaning(self, caller: Caller, query: str, targets: Collection[Target]) -> Ranking:
+    async def _by_meaning(self, caller: Caller, query: str, targets: Collection[Target]) -> Ranking[Key]:
         embedder, organization_id = self._services.embedder, caller.tenant.organization_id
         (vector,) = await embedder.embed([query])
         near = (vector, embedder.name, embedder.unrelated, MOST_RANKED)
-        rankings: list[Ranking] = []
+        rankings: list[Ranking[Key]] = []
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             if Target.TASKS in targets:
                 rankings.append(await search_store.tasks_by_meaning(tx, organization_id, *near))
@@ -75,7 +72,7 @@ class Search:
                 rankings.append(await search_store.pieces_by_meaning(tx, organization_id, owner, *near))
         return merged(rankings)
 
-    async def _hits(self, caller: Caller, query: str, ranking: Ranking) -> Sequence[tuple[int, Hit]]:
+    async def _hits(self, caller: Caller, query: str, ranking: Ranking[Key]) -> Sequence[tuple[int, Hit]]:
         """What is still there of a ranking, each with its place after it."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
             found = await _found(tx, caller.tenant.organization_id, query, [key for key, _ in ranking])
@@ -99,12 +96,3 @@ async def _found(
     if pieces:
         found |= await search_store.passages(tx, organization_id, pieces, query)
     return found
-
-
-def _skip(page: PageRequest) -> int:
-    match page.after:
-        case None:
-            return 0
-        case (int() as skip,):
-            return skip
-    raise InvalidArgument.field("page_token", "is of another list", Reason.PAGE_TOKEN_INVALID)

@@ -28,6 +28,7 @@ from stationmaster_server.tasks.watching import Watching
 from stationmaster_server.wire.caller import caller_of, current_caller
 from stationmaster_server.wire.fields import mapping, masked, moment, struct, timestamp
 from stationmaster_server.wire.paging import PageTokens
+from stationmaster_server.wire.search import mode_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -89,7 +90,7 @@ class TaskServicer(TaskServiceServicer):
 
     async def SearchTasks(self, request: pb.SearchTasksRequest, context: Context) -> pb.SearchTasksResponse:
         """A page of tasks and passages that match."""
-        mode, targets = convert.mode_of(request.mode), convert.targets_of(request.targets)
+        mode, targets = mode_of(request.mode), convert.targets_of(request.targets)
         wanted = self._tokens.read(request)
         page = await self._search.search(current_caller(), request.query, mode, targets, wanted)
         hits, token = self._tokens.page(request, page, convert.hit_to_proto)

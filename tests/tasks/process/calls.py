@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stationmaster.v1 import search_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_client.structs import values
 from stationmaster_server.wire.fields import struct
@@ -51,7 +52,7 @@ async def search(
     """Search."""
     request = pb.SearchTasksRequest(
         query=query,
-        mode=pb.SearchMode.Value(f"SEARCH_MODE_{mode}"),
+        mode=search_pb2.SearchMode.Value(f"SEARCH_MODE_{mode}"),
         targets=[pb.SearchTarget.Value(f"SEARCH_TARGET_{target}") for target in targets],
     )
     return await tasks.SearchTasks(request)

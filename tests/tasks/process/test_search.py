@@ -10,11 +10,13 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
+from stationmaster.v1 import search_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_server.db.engine import Database
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.embedding.hashing import HashingEncoder
-from stationmaster_server.tasks.search_model import Key, fused, merged
+from stationmaster_server.embedding.ranking import fused, merged
+from stationmaster_server.tasks.search_model import Key
 from stationmaster_server.wire.fields import struct
 
 from tests.tasks.process.calls import CORPUS, found, process, processed, search
@@ -66,7 +68,9 @@ async def test_words_find_passages_that_hold_them(tasks: TaskServiceAsyncStub) -
 
 @pytest.mark.usefixtures("corpus")
 async def test_pages_of_a_search_are_the_whole_of_it(tasks: TaskServiceAsyncStub) -> None:
-    request = pb.SearchTasksRequest(query="backup or invoices or tomatoes", mode=pb.SEARCH_MODE_HYBRID, page_size=1000)
+    request = pb.SearchTasksRequest(
+        query="backup or invoices or tomatoes", mode=search_pb2.SEARCH_MODE_HYBRID, page_size=1000
+    )
     request.targets.append(pb.SEARCH_TARGET_DOCUMENTS)
     whole = [hit.passage.source for hit in (await tasks.SearchTasks(request)).hits]
     assert len(whole) > 2
@@ -79,7 +83,7 @@ async def test_pages_of_a_search_are_the_whole_of_it(tasks: TaskServiceAsyncStub
             break
         request.page_token = page.next_page_token
     assert pages == whole
-    request.mode = pb.SEARCH_MODE_TEXT
+    request.mode = search_pb2.SEARCH_MODE_TEXT
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await tasks.SearchTasks(request)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from stationmaster_server.config.documents import DocumentSettings
 from stationmaster_server.db.caller import Caller
-from stationmaster_server.embedding.embedder import BATCH, Embedder
+from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.errors import Reason, ResourceExhausted
 from stationmaster_server.identity.roles import require_scopes
 from stationmaster_server.resilience.pools import Pools
@@ -36,6 +36,7 @@ _COUNTED = {
     "removed_count": "documents removed",
 }
 _SAVE_EVERY = 20
+_BATCH = 64
 """Documents between two checkpoints: they save looking at what is done, not doing it."""
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
@@ -211,7 +212,7 @@ class ProcessKind:
             )
         there, ready = await self._library.begin(job.caller, document)
         while not ready and there < len(pieces):
-            there = await self._append(job, document, pieces[there : there + BATCH])
+            there = await self._append(job, document, pieces[there : there + _BATCH])
             fraction = (state.documents + there / len(pieces)) / total
             counters = {"documents": state.documents, "pieces": state.pieces + there}
             job.progress(min(fraction, 1.0), source.name, counters)

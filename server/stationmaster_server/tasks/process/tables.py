@@ -40,6 +40,8 @@ documents = tenant_table(
 )
 # The earlier documents of a source.
 Index(None, documents.c.organization_id, documents.c.user_id, documents.c.source)
+# Those that another encoder embedded.
+Index("documents_encoder_idx", documents.c.encoder, postgresql_where=documents.c.ready)
 # Those that nobody finished.
 Index("documents_unfinished_idx", documents.c.updated_at, postgresql_where=text("NOT ready"))
 

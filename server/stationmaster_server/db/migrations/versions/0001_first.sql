@@ -350,6 +350,8 @@ CREATE TABLE documents (
     CONSTRAINT documents_pkey PRIMARY KEY (organization_id, id)
 );
 
+CREATE INDEX documents_encoder_idx ON documents (encoder) WHERE ready;
+
 CREATE INDEX documents_organization_id_user_id_source_idx ON documents (organization_id, user_id, source);
 
 CREATE INDEX documents_unfinished_idx ON documents (updated_at) WHERE NOT ready;
@@ -670,6 +672,7 @@ CREATE TABLE servers (
     server_id UUID NOT NULL,
     name TEXT NOT NULL,
     version TEXT NOT NULL,
+    encoder TEXT DEFAULT '' NOT NULL,
     resources JSON NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
@@ -695,6 +698,8 @@ CREATE TABLE sessions (
     portions JSONB DEFAULT '{}' NOT NULL,
     message_count INTEGER DEFAULT 0 NOT NULL,
     last_message INTEGER DEFAULT 0 NOT NULL,
+    embedded_message INTEGER DEFAULT 0 NOT NULL,
+    embedded_by TEXT DEFAULT '' NOT NULL,
     current_turn_id UUID,
     version INTEGER DEFAULT 1 NOT NULL,
     input_tokens BIGINT DEFAULT 0 NOT NULL,
@@ -717,6 +722,8 @@ CREATE INDEX sessions_organization_id_agent_id_idx ON sessions (organization_id,
 CREATE INDEX sessions_organization_id_created_at_id_idx ON sessions (organization_id, created_at, id);
 
 CREATE INDEX sessions_organization_id_user_id_created_at_id_idx ON sessions (organization_id, user_id, created_at, id);
+
+CREATE INDEX sessions_unembedded_idx ON sessions (organization_id, id) WHERE last_message > embedded_message;
 
 CREATE TABLE streams (
     organization_id UUID NOT NULL,
@@ -1179,6 +1186,24 @@ CREATE TABLE api_keys (
 CREATE UNIQUE INDEX api_keys_prefix_key ON api_keys (prefix);
 
 CREATE INDEX api_keys_user_id_idx ON api_keys (organization_id, user_id);
+
+CREATE TABLE message_vectors (
+    organization_id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    number INTEGER NOT NULL,
+    piece INTEGER NOT NULL,
+    user_id UUID NOT NULL,
+    start_offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    encoder TEXT NOT NULL,
+    vector VECTOR(384) NOT NULL,
+    CONSTRAINT message_vectors_pkey PRIMARY KEY (organization_id, session_id, number, piece),
+    CONSTRAINT message_vectors_organization_id_session_id_number_fkey FOREIGN KEY(organization_id, session_id, number) REFERENCES messages (organization_id, session_id, number) ON DELETE CASCADE
+);
+
+CREATE INDEX message_vectors_organization_id_user_id_idx ON message_vectors (organization_id, user_id);
+
+CREATE INDEX message_vectors_vector_idx ON message_vectors USING hnsw (vector vector_cosine_ops);
 
 GRANT USAGE ON SCHEMA public TO stationmaster_app;
 
@@ -1763,6 +1788,16 @@ ALTER TABLE api_keys ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON api_keys TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON api_keys TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON message_vectors TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON message_vectors TO stationmaster_app;
+
+ALTER TABLE message_vectors ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON message_vectors TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON message_vectors TO stationmaster_system USING (true);
 
 DO $$
 BEGIN

@@ -1,0 +1,51 @@
+"""Documents, embedded anew: when the encoder is another than the one that made their vectors."""
+
+from __future__ import annotations
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.errors import Reason, ResourceExhausted
+from stationmaster_server.tasks.process import renewing_store
+
+_AT_ONCE = 32
+"""Pieces that are embedded, and written, together."""
+
+
+class Renewing:
+    """A document is found by meaning piece by piece as they are renewed, and by its words all the while."""
+
+    def __init__(self, database: Database, embedder: Embedder) -> None:
+        self._database = database
+        self._embedder = embedder
+
+    @property
+    def encoder(self) -> str:
+        """What makes the vectors."""
+        return self._embedder.name
+
+    async def renew(self, at_most: int) -> int:
+        """Embed pieces, of documents of all organizations, that another encoder embedded; returns how many.
+
+        Stops early while all processes are busy. Raises Unavailable, FailedPrecondition(MODEL_UNAVAILABLE).
+        """
+        done = 0
+        try:
+            while done < at_most and (count := await self._renew_some()) is not None:
+                done += count
+        except ResourceExhausted as error:
+            if error.reason is not Reason.SERVER_OVERLOADED:
+                raise
+        return done
+
+    async def _renew_some(self) -> int | None:
+        """Some pieces of one document; None when no document is left."""
+        async with self._database.system(autocommit=True) as tx:
+            document = await renewing_store.one_of_others(tx, self.encoder)
+            if document is None:
+                return None
+            texts = await renewing_store.pieces_of_others(tx, document, self.encoder, _AT_ONCE)
+        vectors = await self._embedder.embed([text for _, text in texts])
+        renewed = [(number, vector) for (number, _), vector in zip(texts, vectors, strict=True)]
+        async with self._database.system() as tx:
+            await renewing_store.put(tx, document, self.encoder, renewed, all_done=len(texts) < _AT_ONCE)
+        return len(texts)
