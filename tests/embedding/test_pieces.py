@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from stationmaster_server.embedding.pieces import pieces
@@ -15,7 +17,7 @@ def test_pieces_are_the_text_without_what_is_blank_between_them(text: str) -> No
     assert all(text[one.start :].startswith(one.text) for one in found)
     assert all(one.text.strip() for one in found)
     assert "".join("".join(one.text.split()) for one in found) == "".join(text.split()) or len(found) == MOST
-    assert all(one.start + len(one.text) <= other.start for one, other in zip(found, found[1:], strict=False))
+    assert all(one.start + len(one.text) <= other.start for one, other in pairwise(found))
 
 
 def test_a_short_text_is_one_piece_and_a_blank_one_none() -> None:

@@ -62,8 +62,10 @@ async def search(
     return await searching.search(caller, session.id if session else None, query, mode, page or PageRequest(50))
 
 
-async def found(database: Database, caller: Caller, query: str, mode: Mode = Mode.MEANING, **how: str) -> list[str]:
-    hits = (await search(database, caller, query, mode, **how)).items
+async def found(
+    database: Database, caller: Caller, query: str, mode: Mode = Mode.MEANING, encoder: str = "one"
+) -> list[str]:
+    hits = (await search(database, caller, query, mode, encoder=encoder)).items
     return [text_of(hit) for hit in hits]
 
 
