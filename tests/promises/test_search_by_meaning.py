@@ -97,6 +97,14 @@ async def test_once_the_model_is_there_everything_is_embedded_anew_and_found_by_
         assert await found(server, MEANING) == ABOUT_CARS
         assert await found(server, TEXT) == NOTHING
         await look(stationmaster)
+        async with database.system() as tx:
+            await tx.execute(
+                """INSERT INTO servers (server_id, name, version, encoder, resources)
+                   VALUES (gen_random_uuid(), 'another', '1', 'hashing-1', '{}')"""
+            )
+        (status,) = await stationmaster.many([("status",)])
+        assert "servers make vectors by different encoders (hashing-1, minilm-l6-v2-1)" in " ".join(status.out.split())
+        assert "synonyms" in status.out
 
 
 async def all_of(database: Database, encoder: str) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pytest
 from stationmaster_server.agents.runtime import Text
@@ -12,8 +10,6 @@ from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import Tenant
-from stationmaster_server.embedding.encoder import DIMENSIONS, Vector
-from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.embedding.ranking import Mode
 from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.sessions import meaning_store, store_messages
@@ -22,19 +18,9 @@ from stationmaster_server.sessions.model import MessageRole, SearchHit, Session,
 from stationmaster_server.sessions.searching import MessageSearch
 
 from tests.embedding.here import embedder_here
+from tests.embedding.named import Named
 from tests.fixtures.database import make_tenant
 from tests.sessions.builders import add, colleague, insert, make_caller, message
-
-
-@dataclass(frozen=True)
-class Named:
-    """The hashing encoder, as if it were another."""
-
-    name: str
-    unrelated: float = 0.12
-
-    def encode(self, texts: Sequence[str]) -> list[Vector]:
-        return HashingEncoder().encode(texts)
 
 
 async def say(database: Database, tenant: Tenant, *texts: str) -> Session:
@@ -252,4 +238,3 @@ async def test_a_text_that_says_nothing_is_near_nothing(database: Database, tena
     await embed(database)
     assert await found(database, caller, "???") == []
     assert await found(database, caller, "penguins\0") == ["penguins"]
-    assert DIMENSIONS == 384
