@@ -133,6 +133,10 @@ def certificate_that_is_not_there(sound: Installation) -> Installation:
     return sound.but(SERVER__TLS__CERTIFICATE=here, SERVER__TLS__KEY=here)
 
 
+def model_that_was_not_fetched(sound: Installation) -> Installation:
+    return sound.but(EMBEDDING__PROVIDER="local")
+
+
 Fault = Callable[[Installation], Installation]
 FAULTS: list[tuple[Fault, int, str, tuple[str, ...]]] = [
     (unknown_setting, 2, "settings", ("STATIONMASTER_SERVER__PROT", "did you mean STATIONMASTER_SERVER__PORT?")),
@@ -147,6 +151,7 @@ FAULTS: list[tuple[Fault, int, str, tuple[str, ...]]] = [
     (password_that_is_wrong, 1, "database", ("password", "check database.url")),
     (database_that_does_not_exist, 1, "database", ("nowhere", "check database.url")),
     (certificate_that_is_not_there, 1, "tls", ("nowhere.pem", "server.tls")),
+    (model_that_was_not_fetched, 2, "embedding", ("embedding.provider", "models fetch")),
 ]
 
 
@@ -216,5 +221,8 @@ async def test_a_sound_installation_passes_and_serves(sound: Installation, serve
     examined = await sound.run("doctor")
     assert examined.code == 0, examined
     assert "FAIL" not in examined.out
+    (embedding,) = [line for line in examined.out.splitlines() if line.startswith("WARN  embedding")]
+    assert "no synonyms" in embedding
+    assert "stationmaster-server models fetch" in embedding
     server = await server_process(database_url=sound.environment["DATABASE_URL"], folder=sound.folder / "data")
     assert await server.stop() == 0

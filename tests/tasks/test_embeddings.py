@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
-from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.embedder import LocalEmbedder
 from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import running, server_settings
@@ -19,14 +19,14 @@ from tests.waiting import until
 async def test_a_task_whose_embedding_failed_for_good_is_embedded_later(
     database_url: str, administrator_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(self: Embedder, texts: list[str]) -> Any:
+    async def broken(self: LocalEmbedder, texts: list[str]) -> Any:
         raise RuntimeError("the encoder is broken")
 
     settings = server_settings(tmp_path / "data", database_url)
     connection = await asyncpg.connect(administrator_url)
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(Embedder, "embed", broken)
+            patched.setattr(LocalEmbedder, "embed", broken)
             async with running(settings) as server, server.channel() as channel:
                 task = pb.Task(
                     kind="prompt",

@@ -33,7 +33,7 @@ class MiniLmEncoder:
     """The encoder in a folder; it is pickled as its path, and loaded once in each process."""
 
     name = "minilm-l6-v2-1"
-    unrelated = 0.18
+    unrelated = 0.15
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -79,7 +79,7 @@ async def _are_few(tx: Transaction, scope: Scope) -> bool:
     few: bool = await tx.fetchval(
         """SELECT count(*) <= $3 FROM (
                SELECT FROM message_vectors WHERE organization_id = $1 AND ($2::uuid IS NULL OR user_id = $2)
-               LIMIT $3 + 1) AS some""",
+               LIMIT $3 + 1) AS first""",
         scope.organization_id,
         scope.owner,
         FEW_PIECES,

@@ -13,7 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import search_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_server.db.engine import Database
-from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.embedder import LocalEmbedder
 from stationmaster_server.embedding.hashing import HashingEncoder
 from stationmaster_server.embedding.ranking import fused, merged
 from stationmaster_server.tasks.search_model import Key
@@ -119,10 +119,10 @@ async def test_a_task_is_found_by_meaning_and_by_what_it_says_now(tasks: TaskSer
 async def test_a_text_that_changes_while_it_is_embedded_gets_no_vector_of_the_old_one(
     tasks: TaskServiceAsyncStub, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embed, wanted = Embedder.embed, list[str]()
+    embed, wanted = LocalEmbedder.embed, list[str]()
     changed, later = asyncio.Event(), asyncio.Event()
 
-    async def slowly(self: Embedder, texts: Sequence[str]) -> list[list[float]]:
+    async def slowly(self: LocalEmbedder, texts: Sequence[str]) -> list[list[float]]:
         wanted.extend(texts)
         await (changed if len(wanted) == 1 else later).wait()
         return await embed(self, texts)
@@ -135,7 +135,7 @@ async def test_a_text_that_changes_while_it_is_embedded_gets_no_vector_of_the_ol
             rows = await tx.fetch("SELECT etag, vector::real[] AS vector FROM task_vectors")
         return [(row["etag"], row["vector"]) for row in rows]
 
-    monkeypatch.setattr(Embedder, "embed", slowly)
+    monkeypatch.setattr(LocalEmbedder, "embed", slowly)
     made = await create(tasks, "one", "Sends reminders of unpaid invoices")
     await until(lambda: begun(1))
     made.description = "Feeds the penguins"
