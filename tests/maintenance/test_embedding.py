@@ -13,7 +13,7 @@ from tests.maintenance.conftest import NotedAlarms
 
 def server(database: Database, encoder: str) -> Registry:
     """What a server with this encoder has of background services: none."""
-    return Registry(database, Listener(database), Metrics(), NotedAlarms(), "1.0", dict, encoder=encoder)
+    return Registry(database, Listener(database), Metrics(), NotedAlarms(database), "1.0", dict, encoder=encoder)
 
 
 async def test_others_vectors_are_replaced_when_no_server_has_their_encoder(database: Database) -> None:
