@@ -157,7 +157,7 @@ async def test_statistics_count_a_span(server: Server, caller: Caller, stranger:
 
 async def test_statistics_reach_to_the_ends_of_the_calendar(server: Server, caller: Caller) -> None:
     with calling(caller):
-        for start, end in (("", "0001-01-02T00:00:00Z"), ("9999-06-01T00:00:00Z", "9999-12-31T00:00:00Z")):
+        for start, end in (("", "0001-01-02T00:00:00Z"), ("9999-06-01T00:00:00Z", "9999-12-30T00:00:00Z")):
             request = pb.GetAuditStatsRequest()
             if start:
                 request.start_time.FromJsonString(start)

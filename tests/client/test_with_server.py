@@ -131,7 +131,7 @@ async def test_a_connection_that_is_cut_in_the_middle_of_messages_loses_nothing(
         client.sessions.watch(session.name) as events,
     ):
         seen = [await anext(events) for _ in whole]
-    assert relay.cuts > 3
+    assert relay.cuts > 1
     assert [event.SerializeToString(deterministic=True) for event in seen] == [
         event.SerializeToString(deterministic=True) for event in whole
     ]

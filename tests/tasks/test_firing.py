@@ -148,8 +148,15 @@ async def test_many_servers_share_many_tasks(servers: list[Firer], clock: Clock,
         for number in range(20):
             await servers[0].create(owner, f"task-{number}", EVERY_MINUTE)
     clock.at += MINUTE
-    counts = await asyncio.gather(*(server.firing.fire_due() for server in servers * 3))
-    assert sum(counts) == 40
+    begun = 0
+
+    async def all_have() -> bool:  # what is put off, for a busy machine holds its locks too long, comes a little later
+        nonlocal begun
+        begun += sum(await asyncio.gather(*(server.firing.fire_due() for server in servers * 3)))
+        return begun >= 40
+
+    await until(all_have)
+    assert begun == 40
     assert sum(await asyncio.gather(*(server.firing.fire_due() for server in servers))) == 0
 
 
