@@ -563,7 +563,7 @@ def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return address
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(addresses=st.lists(ANY, min_size=1, max_size=4), allow=st.lists(NETWORKS, max_size=2))
 def test_no_address_that_is_not_global_is_ever_connected_to_unless_allowed(
     addresses: list[IPv4Address | IPv6Address], allow: list[str], wire: list[str]
