@@ -227,7 +227,7 @@ async def test_what_a_server_logs_during_a_call_becomes_events_but_a_flood_does_
     await agent.open("odd", allow=["*"])
     await agent.say("/tool odd.log_flood {}")
     logs = agent.of("mcp_message")
-    assert 1 <= len(logs) <= 200
+    assert 1 <= len(logs) <= 1000
     assert {log.mcp_server for log in logs} == {"mcpServers/odd"}
     assert {log.call_id for log in logs} == {agent.result.call_id}
     await agent.say("/tool odd.progress_flood {}")

@@ -38,7 +38,7 @@ def _encoder(settings: Settings) -> Encoder:
     provider, lacks = settings.embedding.provider, lacking(settings)
     if provider is EmbeddingProvider.HASHING or (lacks and provider is EmbeddingProvider.AUTO):
         if lacks and provider is EmbeddingProvider.AUTO:
-            _log.info("search by meaning knows words and parts of words, and no synonyms", why=lacks)
+            _log.debug("search by meaning knows words and parts of words, and no synonyms", why=lacks)
         return HashingEncoder()
     if lacks:
         raise SettingsError(f"setting embedding.provider: it is local, but {lacks}")
