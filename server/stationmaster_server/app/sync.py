@@ -32,7 +32,9 @@ def build_sync(stack: AsyncExitStack, on: Ground) -> Poke:
     database = on.database
     what = "Makes sure that every task has the vector of its text: embeds what the queue left over."
     _add(on, _VECTORS, what, VectorIndex(database, on.embedder, _VECTORS), ours=True)
-    what = "Proves the levels of changed tasks, which new dependencies are judged by; makes them anew where they are off."
+    what = (
+        "Proves the levels of changed tasks, which new dependencies are judged by; makes them anew where they are off."
+    )
     _add(on, _GRAPH, what, GraphIndex(database, _GRAPH), ours=True)
     what = "Forgets changes of tasks that every target has."
     on.background.add(
