@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import structlog
 
@@ -10,6 +11,9 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.sync import source, store
 from stationmaster_server.tasks.sync.model import Cursor, Key, TaskState
 from stationmaster_server.tasks.sync.target import Target
+
+_TELL_AGAIN = 20.0
+"""Seconds after which it is told again that a target is kept in step, though nothing changed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -25,6 +29,7 @@ class Sync:
         self._service_id = service_id
         self._in_database = in_database
         self._turn = asyncio.Lock()
+        self._told: tuple[Cursor, float] | None = None
 
     async def run(self) -> int:
         """Apply all changes that there are; tells how many tasks were written. Raises TargetAway."""
@@ -69,6 +74,10 @@ class Sync:
 
     async def _tell(self, cursor: Cursor) -> None:
         """How far it is; of one that is being filled, what must not be forgotten until it is."""
+        now = time.monotonic()
+        if self._told is not None and self._told[0] == cursor and now - self._told[1] < _TELL_AGAIN:
+            return
+        self._told = (cursor, now)
         async with self._database.system(autocommit=True) as tx:
             if self._in_database and cursor.source:  # which is written with the contents, and in no other way
                 await store.saw(tx, self._service_id, self.target.place)
