@@ -16,6 +16,7 @@ from stationmaster_server.tasks.sync.graph_index import GraphIndex
 from stationmaster_server.tasks.sync.stores.graph_store import GraphStore
 from stationmaster_server.tasks.sync.stores.text_store import TextStore
 from stationmaster_server.tasks.sync.stores.vector_store import VectorStore
+from stationmaster_server.tasks.sync.target import Target
 from stationmaster_server.tasks.sync.vector_index import VectorIndex
 
 
@@ -35,12 +36,12 @@ class Embedder:
 
 def syncs(database: Database, folder: Path) -> dict[str, Sync]:
     """Every target that there is, by its service."""
-    stores = {
+    stores: dict[str, Target] = {
         "task-vector-store-sync": VectorStore(folder / "vectors.db"),
         "task-graph-store-sync": GraphStore(folder / "graph"),
         "task-text-store-sync": TextStore(folder / "text.db"),
     }
-    ours = {
+    ours: dict[str, Target] = {
         "task-vector-sync": VectorIndex(database, Embedder(), "task-vector-sync"),
         "task-graph-sync": GraphIndex(database, "task-graph-sync"),
     }
