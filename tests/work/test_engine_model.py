@@ -239,6 +239,11 @@ class Kitchen(RuleBasedStateMachine):
         assert self.run(self.reaper.reap()) == self.model.reap()
 
     @rule()
+    def let_in(self) -> None:
+        self.run(self.reaper.let_in())
+        self.model.let_in()
+
+    @rule()
     def keep_house(self) -> None:
         self.run(self.reaper.keep_house())
         self.model.keep_house()
@@ -323,11 +328,12 @@ class Kitchen(RuleBasedStateMachine):
 def _of_row(row: Any) -> tuple[UUID, tuple[object, ...]]:
     errors = [(error["attempt"], error["reason"]) for error in row["errors"]]
     columns = ("state", "reason", "attempt", "lease_token", "paused", "cancel_requested")
-    return row["item_id"], (*(row[column] for column in columns), errors)
+    deferred = row["deferred"] is not None
+    return row["item_id"], (*(row[column] for column in columns), deferred, errors)
 
 
 def _of_twin(twin: Twin) -> tuple[object, ...]:
-    return twin.state.value, twin.reason, twin.attempt, twin.token, twin.paused, twin.cancel, twin.errors
+    return twin.state.value, twin.reason, twin.attempt, twin.token, twin.paused, twin.cancel, twin.deferred, twin.errors
 
 
 def play(url: str, examples: int, steps: int) -> None:
