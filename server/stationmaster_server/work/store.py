@@ -258,26 +258,25 @@ async def set_paused(tx: Transaction, organization_id: UUID, item_id: UUID, paus
 _DEAD = f"""
 SELECT {COLUMNS} FROM work_items i
 WHERE i.organization_id = $1 AND i.state = 'DEAD'
-  AND ($2::text IS NULL OR i.kind = $2) AND ($3::text IS NULL OR i.reason = $3)
-  AND ($4::timestamptz IS NULL OR (i.finished_at, i.item_id) < ($4, $5::uuid))
-  AND ($7::uuid IS NULL OR i.user_id = $7)
-ORDER BY i.finished_at DESC, i.item_id DESC LIMIT $6
+  AND ($2::text IS NULL OR i.kind = $2)
+  AND ($3::timestamptz IS NULL OR (i.finished_at, i.item_id) < ($3, $4::uuid))
+  AND ($6::uuid IS NULL OR i.user_id = $6)
+ORDER BY i.finished_at DESC, i.item_id DESC LIMIT $5
 """
 
 
 async def list_dead(
     tx: Transaction,
     organization_id: UUID,
-    kind: str | None,
-    reason: str | None,
-    after: tuple[datetime, UUID] | None,
-    limit: int,
+    kind: str | None = None,
     *,
+    after: tuple[datetime, UUID] | None = None,
+    limit: int = 50,
     owner: UUID | None = None,
 ) -> list[WorkItem]:
     """Dead items (of `owner` only), the newest first, after (finished_at, item_id) of the last one seen."""
     finished_at, item_id = after or (None, None)
-    rows = await tx.fetch(_DEAD, organization_id, kind, reason, finished_at, item_id, limit, owner)
+    rows = await tx.fetch(_DEAD, organization_id, kind, finished_at, item_id, limit, owner)
     return [to_item(row) for row in rows]
 
 

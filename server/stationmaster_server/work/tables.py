@@ -138,6 +138,14 @@ Index(
     postgresql_where=text("state = 'DEAD'"),
 )
 
+# What a follow-up was asked for and ended well, or was cancelled: the newest of an organization are counted.
+Index(
+    "work_items_ended_idx",
+    work_items.c.organization_id,
+    work_items.c.finished_at,
+    postgresql_where=text("follow_up AND state IN ('SUCCEEDED', 'CANCELLED')"),
+)
+
 # A lane is what one user queues at one priority. The claim goes through all lanes; `served_at` is when one was last
 # claimed from. A lane without items is deleted ten minutes after `used_at`, which submissions renew every five.
 work_lanes = tenant_table(

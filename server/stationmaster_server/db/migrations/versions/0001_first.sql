@@ -877,6 +877,8 @@ CREATE INDEX work_items_deadline_idx ON work_items (least(start_deadline, close_
 
 CREATE INDEX work_items_deferred_idx ON work_items (run_at) WHERE state = 'WAITING' AND deferred IS NOT NULL AND NOT paused;
 
+CREATE INDEX work_items_ended_idx ON work_items (organization_id, finished_at) WHERE follow_up AND state IN ('SUCCEEDED', 'CANCELLED');
+
 CREATE INDEX work_items_follow_up_idx ON work_items (kind, finished_at) WHERE follow_up AND NOT followed_up AND state IN ('SUCCEEDED', 'CANCELLED', 'DEAD');
 
 CREATE UNIQUE INDEX work_items_idempotency_key ON work_items (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
