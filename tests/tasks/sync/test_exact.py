@@ -75,7 +75,8 @@ async def hammer(database: Database, url: str, folder: Path, count: int, kills: 
     async with database.system(autocommit=True) as tx:
         tasks = await tx.fetchval("SELECT count(*) FROM tasks")
         vectors = await tx.fetchval(
-            "SELECT count(*) FROM task_vectors JOIN tasks USING (organization_id, task_id, etag)"
+            """SELECT count(*) FROM task_vectors v JOIN tasks t USING (organization_id, task_id)
+                                     WHERE v.etag = t.text_etag"""
         )
         waiting = [one.waiting for of_service in (await store.progress(tx)).values() for one in of_service]
     assert tasks == vectors > count // 10

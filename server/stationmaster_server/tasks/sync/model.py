@@ -50,6 +50,8 @@ class Text:
     state: str
     body: str
     etag: str
+    text_etag: str
+    """The etag with which the body changed last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,6 @@ async def _texts(tx: Transaction, keys: Sequence[Key]) -> dict[Key, Text]:
 
     for organization_id, of_one in groupby(sorted(keys), organization):
         for task in await tasks.get_many(tx, organization_id, [key.task_id for key in of_one]):
-            text = Text(task.kind, task.display_name, str(task.state), text_of(task), task.etag)
+            text = Text(task.kind, task.display_name, str(task.state), text_of(task), task.etag, task.text_etag)
             found[Key(organization_id, task.task_id)] = text
     return found

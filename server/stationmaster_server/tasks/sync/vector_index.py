@@ -38,12 +38,12 @@ class VectorIndex:
         """Embed what lacks a vector of its text; vectors of tasks that are deleted went with them."""
         texts = {state.key: state.text for state in states if state.text is not None}
         async with self._database.system(autocommit=True) as tx:
-            lacking = await index_store.lacking(tx, {key: text.etag for key, text in texts.items()})
+            lacking = await index_store.lacking(tx, {key: text.text_etag for key, text in texts.items()})
         vectors = await self._embedder.embed([texts[key].body for key in lacking]) if lacking else []
         async with self._database.system() as tx:
             for key, vector in zip(lacking, vectors, strict=True):
                 # One that has changed meanwhile has a change to come.
-                await search_store.keep_vector(tx, *key, texts[key].etag, self._embedder.name, vector)
+                await search_store.keep_vector(tx, *key, texts[key].text_etag, self._embedder.name, vector)
             if cursor is not None:
                 await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
@@ -60,4 +60,4 @@ class VectorIndex:
 
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
         """A vector of each task's text as it is."""
-        return {state.key: state.text.etag for state in states if state.text is not None}
+        return {state.key: state.text.text_etag for state in states if state.text is not None}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 
 from stationmaster_server.tasks.sync.model import About, Key, TaskState
 from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget, key_of
@@ -46,4 +45,8 @@ class TextStore(SqliteTarget):
 
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
         """What each task says."""
-        return {state.key: astuple(state.text) for state in states if state.text is not None}
+        found: dict[Key, object] = {}
+        for state in states:
+            if (text := state.text) is not None:
+                found[state.key] = (text.kind, text.display_name, text.state, text.body, text.etag)
+        return found
