@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -12,9 +13,12 @@ import pytest_asyncio
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.maintenance.services.sync import TaskSync
+from stationmaster_server.tasks import dependency_store
+from stationmaster_server.tasks.model import FailurePolicy
 from stationmaster_server.tasks.sync import store
 from stationmaster_server.tasks.sync.engine import Sync
 from stationmaster_server.tasks.sync.model import Key, TaskState
+from stationmaster_server.tasks.sync.stores.graph_store import GraphStore
 from stationmaster_server.tasks.sync.stores.text_store import TextStore
 
 from tests.maintenance.conftest import Host, NotedAlarms, Start, host
@@ -206,17 +210,21 @@ async def test_differences_are_found(database: Database, tenant: Tenant, made: M
         assert await sync.differences() == [key], name
 
 
-async def test_the_graph_is_asked_by_sparql(database: Database, tenant: Tenant, made: Mapping[str, Sync]) -> None:
+async def test_a_copy_of_the_graph_is_asked_by_sparql_while_it_is_written(
+    database: Database, tenant: Tenant, tmp_path: Path
+) -> None:
+    store_of_graph = GraphStore(tmp_path / "graph", copy_every=timedelta(0))
+    graph = Sync(database, GRAPH, store_of_graph)
     await write(database, tenant)
-    async with database.system() as tx:
-        await tx.execute(
-            """INSERT INTO task_dependencies (organization_id, task_id, depends_on, on_failure)
-               VALUES ($1, 'task-1', 'task-0', 'SKIP'), ($1, 'task-2', 'task-1', 'BLOCK')""",
-            tenant.organization_id,
-        )
-    await made[GRAPH].run()
-    await made[GRAPH].close()
-    assert _reached(made[GRAPH].target.place.partition(":")[2], tenant.organization_id) == ["task-0", "task-1"]
+    for edge in (("task-2", "task-1"), ("task-1", "task-0")):
+        async with database.system() as tx:
+            await dependency_store.insert(tx, tenant.organization_id, *edge, FailurePolicy.SKIP)
+        await graph.run()  # writes it
+        await graph.run()  # copies it
+    assert _reached(str(store_of_graph.copy.latest), tenant.organization_id) == ["task-0", "task-1"]
+    assert len(list((tmp_path / "graph.copies").iterdir())) == 2
+    assert await graph.differences() == []
+    await graph.close()
 
 
 def _reached(path: str, organization: UUID) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -11,8 +12,11 @@ from pyoxigraph import Literal, NamedNode, Store
 
 from stationmaster_server.tasks.sync.model import About, Cursor, Key, Position, TaskState
 from stationmaster_server.tasks.sync.stores.base import StoreTarget
+from stationmaster_server.tasks.sync.stores.readable_copy import ReadableCopy
 
 BASE = "urn:stationmaster:"
+COPY_EVERY = timedelta(minutes=1)
+"""At most so often is the copy for readers made anew."""
 _CURSOR = f"<{BASE}cursor>"
 _DEPENDS, _ON_FAILURE = f"{BASE}dependsOn", f"{BASE}onFailure/"
 _SAYS = {"kind": f"{BASE}kind", "display_name": f"{BASE}displayName", "state": f"{BASE}state"}
@@ -23,8 +27,9 @@ class GraphStore(StoreTarget):
 
     about = (About.TASK, About.EDGE)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, copy_every: timedelta = COPY_EVERY) -> None:
         super().__init__(path)
+        self.copy = ReadableCopy(path, copy_every)
         self._store: Store | None = None
 
     @property
@@ -36,6 +41,8 @@ class GraphStore(StoreTarget):
     def _start(self) -> None:
         if self._store is None:
             self._store = Store(str(self.path))
+            self.copy.stale = True
+        self.copy.renew(self._store.backup)
 
     def _stop(self) -> None:
         self._store = None  # closes its files with its last reference
@@ -53,9 +60,11 @@ class GraphStore(StoreTarget):
             statements.append(f"DELETE WHERE {{ {_CURSOR} ?p ?o }}")
             inserted.append(f"{_CURSOR} <{BASE}at> {Literal(f'{cursor.source} {_numbers(cursor)}')} .")
         statements.append(f"INSERT DATA {{ {' '.join(inserted)} }}")
+        self.copy.stale = True
         self._graph.update(" ;\n".join(statements))
 
     def _reset(self) -> None:
+        self.copy.stale = True
         self._graph.update("CLEAR ALL")
 
     def _contents(self) -> Mapping[Key, object]:
