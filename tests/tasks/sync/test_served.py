@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from stationmaster.v1.maintenance_pb2_grpc import MaintenanceServiceStub
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 from stationmaster_server.config import SettingsError
 
+from tests.client.cli.program import Program
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.waiting import until
 
@@ -104,7 +106,25 @@ async def test_tasks_reach_the_stores_and_operators_see_and_rebuild_them(
             (target,) = shown.targets
             assert target.cursor
             assert target.place == "PostgreSQL" if service not in STORES else target.place.partition(":")[2]
-        with pytest.raises(SettingsError, match="same path"):
-            server_settings(folder, None, sync={"targets": {"text": {"path": "/x"}, "vectors": {"path": "/x"}}})
-        with pytest.raises(SettingsError, match="absolute"):
-            server_settings(folder, None, sync={"targets": {"text": {"path": "x.db"}}})
+    stationmaster = Program(tmp_path, station.target, station.admin_key)
+    shown_to_people = [("services", "show", service) for service in ("task-graph-store-sync", "task-vector-sync")]
+    graph, vectors = await stationmaster.many(shown_to_people)
+    assert (graph.code, vectors.code) == (0, 0)
+    assert "CURSOR" in graph.out
+    assert "LAG" in graph.out
+    assert "PostgreSQL" in vectors.out
+
+
+async def test_settings_that_cannot_be_stop_the_start_and_say_what_to_do(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="same path"):
+        server_settings(tmp_path, None, sync={"targets": {"text": {"path": "/x"}, "vectors": {"path": "/x"}}})
+    with pytest.raises(SettingsError, match="absolute"):
+        server_settings(tmp_path, None, sync={"targets": {"text": {"path": "x.db"}}})
+    monkeypatch.setitem(sys.modules, "pyoxigraph", None)  # as where the extra is not installed
+    monkeypatch.delitem(sys.modules, "stationmaster_server.tasks.sync.stores.graph_store", raising=False)
+    graph = {"targets": {"graph": {"path": str(tmp_path / "graph")}}}
+    with pytest.raises(SettingsError, match=r"sync.targets.graph.path: .* pip install 'stationmaster\[sync\]'"):
+        async with running(server_settings(tmp_path / "data", database_url, sync=graph)):
+            pass

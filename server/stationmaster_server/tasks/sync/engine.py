@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -95,5 +96,10 @@ class Sync:
             if not await self.target.open():
                 return []
             states: list[TaskState] = await source.read_all(self._database, self.target.about)
-            wanted, held = self.target.wanted(states), await self.target.contents()
-        return sorted(key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key))
+            held = await self.target.contents()
+        return await asyncio.to_thread(_compared, self.target, states, held)
+
+
+def _compared(target: Target, states: Sequence[TaskState], held: Mapping[Key, object]) -> list[Key]:
+    wanted = target.wanted(states)
+    return sorted(key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key))

@@ -60,7 +60,8 @@ class Embedded:
 
     etag: str
     encoder: str
-    values: tuple[float, ...]
+    values: bytes
+    """Floats of four bytes, the least significant first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -99,7 +100,7 @@ async def vectors_of(tx: Transaction, keys: Sequence[Key]) -> dict[Key, Embedded
            JOIN task_vectors v USING (organization_id, task_id)""",
         *_columns(keys),
     )
-    return {Key(row[0], row[1]): Embedded(row[2], row[3], tuple(row[4])) for row in rows}
+    return {Key(row[0], row[1]): Embedded(row[2], row[3], struct.pack(f"<{len(row[4])}f", *row[4])) for row in rows}
 
 
 async def cursor_of(tx: Transaction, service_id: str, place: str) -> Cursor | None:

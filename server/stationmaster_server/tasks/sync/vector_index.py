@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from stationmaster_server.db.engine import Database
 from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.encoder import Vector
+from stationmaster_server.errors import Reason, ResourceExhausted, Unavailable
 from stationmaster_server.tasks import search_store
 from stationmaster_server.tasks.sync import index_store, store
 from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
@@ -39,13 +41,19 @@ class VectorIndex:
         texts = {state.key: state.text for state in states if state.text is not None}
         async with self._database.system(autocommit=True) as tx:
             lacking = await index_store.lacking(tx, {key: text.text_etag for key, text in texts.items()})
-        vectors = await self._embedder.embed([texts[key].body for key in lacking]) if lacking else []
+        vectors = await self._embed([texts[key].body for key in lacking]) if lacking else []
         async with self._database.system() as tx:
             for key, vector in zip(lacking, vectors, strict=True):
                 # One that has changed meanwhile has a change to come.
                 await search_store.keep_vector(tx, *key, texts[key].text_etag, self._embedder.name, vector)
             if cursor is not None:
                 await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
+
+    async def _embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+        try:
+            return await self._embedder.embed(texts)
+        except ResourceExhausted as error:  # others have the encoder, which is no failure
+            raise Unavailable(Reason.SERVER_OVERLOADED, error.message, retry_after=error.retry_after) from error
 
     async def reset(self) -> None:
         """Have every vector made anew; until then a search goes by the old ones."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
-from stationmaster_server.tasks.sync.stores.folder_lock import FileLock
+from stationmaster_server.tasks.sync.stores.file_lock import FileLock
 from stationmaster_server.tasks.sync.target import TargetAway
 
 T = TypeVar("T")
@@ -93,5 +93,5 @@ class StoreTarget(ABC):
             await asyncio.wait([work])
             raise
         except self.errors as error:
-            text = f"the store {self.path} cannot be used: {error}; the next run tries again, from where it is"
+            text = f"the store {self.path} cannot be used: {error}; it is tried again; broken files can be deleted"
             raise TargetAway(text) from error

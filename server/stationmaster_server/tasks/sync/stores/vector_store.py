@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import struct
 from collections.abc import Mapping, Sequence
 
 import sqlite_vec
 
+from stationmaster_server.embedding.encoder import DIMENSIONS
 from stationmaster_server.tasks.sync.model import About, Embedded, Key, TaskState
 from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget, key_of
-
-DIMENSIONS = 384
 
 
 class VectorStore(SqliteTarget):
@@ -45,16 +43,13 @@ class VectorStore(SqliteTarget):
             "INSERT INTO tasks (organization_id, task_id, etag, encoder) VALUES (?, ?, ?, ?)",
             (*named, vector.etag, vector.encoder),
         )
-        values = struct.pack(f"<{DIMENSIONS}f", *vector.values)
-        file.execute("INSERT INTO vectors VALUES (?, ?, ?)", (file.lastrowid, named[0], values))
+        file.execute("INSERT INTO vectors VALUES (?, ?, ?)", (file.lastrowid, named[0], vector.values))
 
     def _contents(self) -> Mapping[Key, object]:
         rows = self._file.execute(
             "SELECT v.organization_id, task_id, etag, encoder, vector FROM vectors v LEFT JOIN tasks t ON t.id = v.id"
         )
-        return {
-            key_of(row[0], row[1]): Embedded(row[2], row[3], struct.unpack(f"<{DIMENSIONS}f", row[4])) for row in rows
-        }
+        return {key_of(row[0], row[1]): Embedded(row[2], row[3], row[4]) for row in rows}
 
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
         """Each vector, to the last bit."""
