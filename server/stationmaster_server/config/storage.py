@@ -19,3 +19,12 @@ class StorageSettings(Group):
     """The largest report that is stored, in one format."""
     report_retention: Duration = timedelta(days=180)
     """Reports that are older are deleted, and before that with the executions that they are of."""
+
+    max_archive_bytes: Positive = 20 * 1024**3
+    """How many bytes the files of an archive may have together, when it is made and when it is restored."""
+    max_archive_files: Positive = 100_000
+    """How many files these may be."""
+    max_archive_ratio: Positive = 200
+    """How many times the bytes that it has an archive from elsewhere may unpack to; 64 MiB it always may."""
+    archive_retention: Duration = timedelta(days=180)
+    """Archives that are older are deleted."""
