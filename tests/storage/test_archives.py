@@ -15,11 +15,12 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from stationmaster.v1 import identity_pb2, session_pb2, storage_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
+from stationmaster.v1 import identity_pb2, maintenance_pb2, session_pb2, storage_pb2
 from stationmaster.v1.identity_pb2_grpc import IdentityServiceStub
+from stationmaster.v1.maintenance_pb2_grpc import MaintenanceServiceStub
 
 from tests.fixtures.server import RunningServer
 from tests.storage.desk import CHUNK, Desk
@@ -182,10 +183,12 @@ async def test_what_is_no_plain_file_is_left_out(desk: Desk, site: Site, tmp_pat
 @asynccontextmanager
 async def limited(desk: Desk, owner: str, most_bytes: int) -> AsyncIterator[None]:
     stub: Any = IdentityServiceStub(desk.channel)
+    mask = FieldMask(paths=["max_storage_bytes"])
     quota = identity_pb2.Quota(name=f"{owner}/quota", max_storage_bytes=most_bytes)
-    await stub.UpdateQuota(identity_pb2.UpdateQuotaRequest(quota=quota))
+    await stub.SetQuota(identity_pb2.SetQuotaRequest(quota=quota, update_mask=mask))
     yield
-    await stub.UpdateQuota(identity_pb2.UpdateQuotaRequest(quota=identity_pb2.Quota(name=f"{owner}/quota")))
+    quota = identity_pb2.Quota(name=f"{owner}/quota")
+    await stub.SetQuota(identity_pb2.SetQuotaRequest(quota=quota, update_mask=mask))
 
 
 async def test_archives_and_restores_never_pass_a_quota(desk: Desk, myself: tuple[str, str], site: Site) -> None:
@@ -218,16 +221,9 @@ async def test_others_see_no_archive(desk: Desk, stored_at: RunningServer) -> No
     vault = Vault(desk)
     await vault.make()
     identity: Any = IdentityServiceStub(desk.channel)
-    user = await identity.CreateUser(
-        identity_pb2.CreateUserRequest(
-            user=identity_pb2.User(email="m@example.com", display_name="M", role=identity_pb2.ROLE_MEMBER)
-        )
-    )
-    key = await identity.CreateApiKey(
-        identity_pb2.CreateApiKeyRequest(
-            api_key=identity_pb2.ApiKey(user=user.name, display_name="k", scopes=["storage.*", "sessions.*"])
-        )
-    )
+    user = identity_pb2.User(display_name="Bob", role=identity_pb2.ROLE_MEMBER)
+    bob = await identity.CreateUser(identity_pb2.CreateUserRequest(user=user))
+    key = await identity.CreateApiKey(identity_pb2.CreateApiKeyRequest(api_key=identity_pb2.ApiKey(user=bob.name)))
     async with stored_at.channel(key.secret) as channel:
         own = await Desk.open(channel)
         theirs = Vault(own)
@@ -274,34 +270,30 @@ async def age_by(url: str, age: timedelta, session: str) -> None:
         await connection.close()
 
 
-class TestInTime:
-    """Archives that nobody deletes."""
-
-    @pytest.fixture
-    def storage_settings(self) -> dict[str, Any]:
-        return {"archive_retention": "1s"}
-
-    async def test_archives_that_are_past_their_time_are_deleted(
-        self, desk: Desk, site: Site, myself: tuple[str, str], database_url: str
-    ) -> None:
-        vault = Vault(desk)
-        await vault.make()
-        stub: Any = desk.channel
-        await trigger(stub, "archive-cleanup", until_empty=vault)
-        assert await site.everything() == set()
-        assert (await desk.usage(myself[0])).used_bytes == 0
-        (event,) = await audit(database_url, "archive.delete")
-        assert (event["category"], event["reason"]) == ("SYSTEM", "retention")
+@pytest.fixture
+def kept_for_a_moment(storage_settings: dict[str, Any]) -> None:
+    """Archives go by themselves."""
+    storage_settings["archive_retention"] = "1s"
 
 
-async def trigger(channel: grpc.aio.Channel, service: str, *, until_empty: Vault) -> None:
-    from stationmaster.v1 import maintenance_pb2, maintenance_pb2_grpc
-
-    stub: Any = maintenance_pb2_grpc.MaintenanceServiceStub(channel)
+async def test_archives_that_are_past_their_time_are_deleted(
+    kept_for_a_moment: None, desk: Desk, site: Site, myself: tuple[str, str], database_url: str
+) -> None:
+    vault = Vault(desk)
+    await vault.make()
+    maintenance: Any = MaintenanceServiceStub(desk.channel)
+    request = maintenance_pb2.TriggerOperationRequest(service="backgroundServices/archive-cleanup", operation="run")
 
     async def gone() -> bool:
-        request = maintenance_pb2.TriggerOperationRequest(service=f"backgroundServices/{service}", operation="run")
-        await stub.TriggerOperation(request)
-        return not await until_empty.list()
+        await maintenance.TriggerOperation(request)
+        return not await site.everything()
 
     await until(gone, seconds=30)
+    assert await vault.list() == []
+    (event,) = await audit(database_url, "archive.delete")
+    assert (event["category"], event["reason"]) == ("system", "retention")
+
+    async def counted() -> bool:
+        return not (await desk.usage(myself[0])).used_bytes
+
+    await until(counted)
