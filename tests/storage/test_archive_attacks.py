@@ -128,7 +128,7 @@ ATTACKS: dict[str, Attack] = {
     "another manifest": ("manifest.json", "of another version", lambda: in_front_of([GOOD], version=2)),
     "another format": ("manifest.json", "of a workspace", lambda: in_front_of([GOOD], format="zip")),
     "no list": ("manifest.json", "no list", lambda: in_front_of([GOOD], files={"good": 1})),
-    "no JSON": ("manifest.json", "no JSON", lambda: packed([file("manifest.json", b"[" * 100_000)][:1])),
+    "no JSON": ("manifest.json", "no JSON", lambda: packed([file("manifest.json", b"[" * 4000)])),
     "a huge manifest": ("manifest.json", "too many", lambda: packed([file("manifest.json", bytes(100_000))])),
     "no manifest": ("", "cut off", lambda: packed([file("workspace/good", b"good")])),
     "a number in another form": ("workspace/good", "damaged", changed_number),
@@ -169,7 +169,7 @@ async def test_no_archive_that_was_made_to_do_harm_is_restored(desk: Desk, site:
         violations = [] if told.code != "FAILED_PRECONDITION" else told.details["PreconditionFailure"].violations
         if told.reason != "ARCHIVE_REFUSED" or why not in str(violations[0].description):
             wrong.append(f"{name}: {told}")
-        elif trap and violations[0].subject != trap:
+        elif trap and violations[0].subject.rstrip("/") != trap[:300]:
             wrong.append(f"{name}: the error names {violations[0].subject!r}, not {trap!r}")
         if await site.snapshot() != before:
             wrong.append(f"{name}: something has changed")

@@ -72,10 +72,10 @@ def file(name: str, data: bytes = b"attack", **more: Any) -> Entry:
     return info, data
 
 
-def manifest(files: Iterable[tuple[str, bytes]], **more: Any) -> Entry:
+def manifest(contents: Iterable[tuple[str, bytes]], /, **more: Any) -> Entry:
     """A manifest of these files."""
     listed = [
-        {"path": path, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for path, data in files
+        {"path": path, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for path, data in contents
     ]
     document = {"format": "stationmaster.workspace-archive", "version": 1, "files": listed} | more
     return file("manifest.json", json.dumps(document).encode())
