@@ -388,10 +388,6 @@ async def _variants(caller: Caller, request: Any) -> None:
     request.experiment.display_name = name
 
 
-async def _from_archive(caller: Caller, request: Any) -> None:
-    request.archive = await _archive(caller)
-
-
 async def _that_archive(caller: Caller, request: Any) -> None:
     request.filter = f'session = "{(await _archive(caller)).replace("archives/", "sessions/")}"'
 
@@ -418,7 +414,6 @@ _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "TriggerOperation": _run,
     "UpdateBackgroundService": _max_failures,
     "UploadFile": _last,
-    "RestoreWorkspace": _from_archive,
     "CleanupArchives": _that_archive,
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,

@@ -30,11 +30,10 @@ class Vault:
         archive: storage_pb2.Archive = await self.desk.stub.ArchiveWorkspace(request)
         return archive
 
-    async def restore(self, source: Vault | None = None, **more: Any) -> storage_pb2.Workspace:
-        """Restore an archive, this one unless another is given, into the workspace."""
-        if "file" not in more:
-            more["archive"] = (source or self).name
-        request = storage_pb2.RestoreWorkspaceRequest(name=self.desk.workspace, **more)
+    async def restore(self, source: Vault | None = None, file: str = "", **more: Any) -> storage_pb2.Workspace:
+        """Restore an archive, this one unless another or a file is given, into the workspace."""
+        name = file or (source or self).name
+        request = storage_pb2.RestoreWorkspaceRequest(name=self.desk.workspace, source=name, **more)
         workspace: storage_pb2.Workspace = await self.desk.stub.RestoreWorkspace(request)
         return workspace
 

@@ -842,16 +842,14 @@ class RestoreWorkspaceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    ARCHIVE_FIELD_NUMBER: _builtins.int
-    FILE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The workspace that the files come to, `workspaces/{session}`."""
-    archive: _builtins.str
-    """An archive, `archives/{session}`, of the same or another session."""
-    file: _builtins.str
-    """An archive that was downloaded once, here or elsewhere, and is a file of a workspace now: `workspaces/{session}/files/{path}`, whose path
+    source: _builtins.str
+    """Where the files come from: `archives/{session}`, the archive of the same or another session; or
+    `workspaces/{session}/files/{path}`, an archive that was downloaded once, here or elsewhere, and is a file of a workspace now. Its path then
     ends with `.tar.gz` or `.tar.zst`.
     """
     overwrite: _builtins.bool
@@ -862,18 +860,15 @@ class RestoreWorkspaceRequest(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        archive: _builtins.str = ...,
-        file: _builtins.str = ...,
+        source: _builtins.str = ...,
         overwrite: _builtins.bool = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "file", b"file", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "file", b"file", "name", b"name", "overwrite", b"overwrite", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "overwrite", b"overwrite", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["archive", "file"]  # noqa: Y015
-    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestoreWorkspaceRequest: _TypeAlias = RestoreWorkspaceRequest  # noqa: Y015
 
@@ -1049,7 +1044,7 @@ class CleanupArchivesRequest(_message.Message):
     """A UUID; the same request with the same id within 24 h returns the first answer."""
     @_builtins.property
     def older_than(self) -> _duration_pb2.Duration:
-        """Only those that were made at least so long ago. Needed where there is no filter."""
+        """Only those that were made at least so long ago, 100 years at most. Needed where there is no filter."""
 
     def __init__(
         self,

@@ -24,9 +24,9 @@ def format_from_proto(value: pb.ArchiveFormat.ValueType) -> ArchiveFormat:
 
 def source_from_proto(request: pb.RestoreWorkspaceRequest) -> Asked:
     """What is to be restored. Raises InvalidArgument."""
-    if request.WhichOneof("source") == "file":
-        return Asked(*parse_file_name(request.file, "file"))
-    return Asked(parse(ARCHIVE, request.archive, field="archive"))
+    if request.source.startswith("archives/"):
+        return Asked(parse(ARCHIVE, request.source, field="source"))
+    return Asked(*parse_file_name(request.source, "source"))
 
 
 def archive_to_proto(archive: Archive, retention: timedelta) -> pb.Archive:

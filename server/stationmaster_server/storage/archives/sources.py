@@ -73,11 +73,11 @@ async def find(database: Database, caller: Caller, asked: Asked, rules: Rules) -
 
 
 async def _file(database: Database, caller: Caller, asked: Asked, rules: Rules) -> Source:
-    names = paths.require(asked.path, "file")
+    names = paths.require(asked.path, "source")
     name = file_name(asked.session_id, asked.path)
     form = next((each for each in ArchiveFormat if asked.path.endswith(each.ending)), None)
     if form is None:
-        raise InvalidArgument.field("file", "must end with .tar.gz or .tar.zst, which says how it is compressed")
+        raise InvalidArgument.field("source", "must end with .tar.gz or .tar.zst, which says how it is compressed")
     await owner_of(database, caller, asked.session_id, NotFound("File", name))
     limits = Limits(rules.most_files, rules.most_bytes, rules.most_ratio)
     return Source(name, home_of(caller, asked.session_id), names, form, limits)
