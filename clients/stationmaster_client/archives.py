@@ -37,9 +37,7 @@ class Archives:
         timeout: timedelta = TIMEOUT,
     ) -> storage_pb2.Archive:
         """Archive the workspace of a session, whose only archive it then is."""
-        request = storage_pb2.ArchiveWorkspaceRequest(
-            name=workspace_name(session), format=format, overwrite=overwrite
-        )
+        request = storage_pb2.ArchiveWorkspaceRequest(name=workspace_name(session), format=format, overwrite=overwrite)
         return await self._calls.unary(self._stub.ArchiveWorkspace, request, timeout)
 
     async def restore(
@@ -58,9 +56,7 @@ class Archives:
         """
         source = source or session
         name = file_name(source, path) if path else archive_name(source)
-        request = storage_pb2.RestoreWorkspaceRequest(
-            name=workspace_name(session), source=name, overwrite=overwrite
-        )
+        request = storage_pb2.RestoreWorkspaceRequest(name=workspace_name(session), source=name, overwrite=overwrite)
         return await self._calls.unary(self._stub.RestoreWorkspace, request, timeout)
 
     def list(self, **query: Unpack[Query]) -> Listing[storage_pb2.Archive, storage_pb2.ListArchivesResponse]:
@@ -101,7 +97,11 @@ class Archives:
         await self._calls.unary(self._stub.DeleteArchive, request)
 
     async def clean_up(
-        self, *, filter: str = "", older_than: timedelta | None = None, validate_only: bool = False  # noqa: A002
+        self,
+        *,
+        filter: str = "",  # noqa: A002
+        older_than: timedelta | None = None,
+        validate_only: bool = False,
     ) -> storage_pb2.CleanupArchivesResponse:
         """Delete the archives that fit a filter and are old enough; `validate_only`: tell which these are."""
         request = storage_pb2.CleanupArchivesRequest(filter=filter, validate_only=validate_only)

@@ -7,7 +7,8 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,11 +82,11 @@ def hidden() -> bytes:
 
 
 PATHS = {
-    f"path {path!r}": (f"workspace/{path}", lambda path=path: member(f"workspace/{path}"))
+    f"path {path!r}": (f"workspace/{path}", partial(member, f"workspace/{path}"))
     for path in REFUSED
     if "\0" not in path and len(path) < 3000 and not any("\ud800" <= each <= "\udfff" for each in path)
 }
-KINDS = {
+KINDS: Mapping[str, dict[str, Any]] = {
     "a symbolic link": {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
     "a hard link": {"type": tarfile.LNKTYPE, "linkname": "workspace/good"},
     "a character device": {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3},
@@ -99,10 +100,7 @@ KINDS = {
 Attack = tuple[str, str, Callable[[], bytes]]
 ATTACKS: dict[str, Attack] = {
     **{name: (trap, "", make) for name, (trap, make) in PATHS.items()},
-    **{
-        kind: ("workspace/trap", kind, lambda more=more: member("workspace/trap", **more))
-        for kind, more in KINDS.items()
-    },
+    **{kind: ("workspace/trap", kind, partial(member, "workspace/trap", **more)) for kind, more in KINDS.items()},
     "absolute": ("/etc/passwd", "neither below", lambda: member("/etc/passwd", b"attack")),
     "beside": ("secret", "neither below", lambda: member("secret", b"attack")),
     "upwards": ("workspace/../../b", "..", lambda: member("workspace/../../b", b"attack")),
