@@ -59,6 +59,11 @@ class Archives:
         request = storage_pb2.RestoreWorkspaceRequest(name=workspace_name(session), source=name, overwrite=overwrite)
         return await self._calls.unary(self._stub.RestoreWorkspace, request, timeout)
 
+    async def get(self, session: str) -> storage_pb2.Archive:
+        """Return what is known of a session's archive."""
+        request = storage_pb2.GetArchiveRequest(name=archive_name(session))
+        return await self._calls.unary(self._stub.GetArchive, request)
+
     def list(self, **query: Unpack[Query]) -> Listing[storage_pb2.Archive, storage_pb2.ListArchivesResponse]:
         """List archives, newest first: the large ones with `filter='size_bytes > 1000000'`."""
 

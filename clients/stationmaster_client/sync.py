@@ -216,6 +216,7 @@ class SyncArchives(Face[Archives]):
     """See `Archives`."""
 
     create = blocking(Archives.create)
+    get = blocking(Archives.get)
     restore = blocking(Archives.restore)
     list = iterating(Archives.list)
     download = iterating(Archives.download)

@@ -42,6 +42,7 @@ async def session(client: Client) -> str:
 async def test_an_archive_is_made_fetched_restored_and_deleted(client: Client, session: str) -> None:
     archive = await client.archives.create(session, format=storage_pb2.ARCHIVE_FORMAT_TAR_ZST)
     assert [each async for each in client.archives.list()] == [archive]
+    assert await client.archives.get(session) == archive
     assert hashlib.sha256(await client.archives.read(session)).hexdigest() == archive.sha256
     other = (await client.sessions.create(spec=SPEC)).name
     assert (await client.archives.restore(other, session)).file_count == 2
@@ -96,6 +97,7 @@ async def test_the_command_line_makes_fetches_restores_and_removes_archives(
             ["archives", "create", session],
             ["archives", "create", session, "--force", "--json"],
             ["archives", "ls"],
+            ["archives", "show", "-"],
             ["archives", "get", "-", "-o", str(target)],
             ["archives", "get", bare[-12:], "-o", str(target)],
             ["archives", "restore", empty, "--from", session],
@@ -111,17 +113,18 @@ async def test_the_command_line_makes_fetches_restores_and_removes_archives(
             ["archives", "create", session, "--format", "zip"],
         ]
     )
-    codes = [0, 5, 0, 0, 0, 2, 0, 0, 5, 2, 0, 2, 0, 0, 0, 3, 2]
+    codes = [0, 5, 0, 0, 0, 0, 2, 0, 0, 5, 2, 0, 2, 0, 0, 0, 3, 2]
     assert [each.code for each in results] == codes, results
     archive = f"archives/{bare}"
     assert results[0].out == f"{archive}: 2 files, 5.0 MiB\n"
     assert json.loads(results[2].out)["name"] == archive
     assert bare[-12:] in results[3].out
+    assert "2 files, 5.0 MiB" in results[4].out
     assert target.read_bytes()[:2] == b"\x1f\x8b"
-    assert "2 files, 5.0 MiB" in results[6].out
     assert "2 files, 5.0 MiB" in results[7].out
-    assert "5.0 MiB in 1 archives" in results[10].out
-    assert results[12].out == f"{archive}\n1 archives would be deleted, 5.0 MiB\n"
+    assert "2 files, 5.0 MiB" in results[8].out
+    assert "5.0 MiB in 1 archives" in results[11].out
+    assert results[13].out == f"{archive}\n1 archives would be deleted, 5.0 MiB\n"
     assert await client.files.read(third, "a/b") == await client.files.read(empty, "a/b") == DATA
     assert [each.path async for each in client.files.list(third, recursive=True)] == ["a/b", "c"]
 

@@ -16,7 +16,7 @@ from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.given import span
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, Session, query
-from stationmaster_client.cli.output import age, plain, size
+from stationmaster_client.cli.output import age, moment, plain, size
 from stationmaster_client.cli.transfer import bar
 
 if TYPE_CHECKING:
@@ -68,6 +68,27 @@ async def ls(run: Run, condition: Filter = "", order_by: OrderBy = "", limit: Li
     )
 
 
+@command(app, "show")
+async def show_archive(run: Run, archive: Archive) -> None:
+    """Show what is known of an archive."""
+    found = await run.client.archives.get(await resolve.archive(run.client, archive))
+    if run.out.as_json:
+        run.out.json(found)
+        return
+    run.out.details(
+        [
+            ("archive", found.name),
+            ("format", _ending(found).removeprefix(".")),
+            ("size", size(found.size_bytes)),
+            ("unpacked", f"{found.file_count:,} files, {size(found.content_bytes)}"),
+            ("sha256", found.sha256),
+            ("owner", found.owner),
+            ("made", moment(found.create_time)),
+            ("goes", moment(found.expire_time)),
+        ]
+    )
+
+
 @command(app, "get")
 async def get(
     run: Run,
@@ -79,7 +100,7 @@ async def get(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
 ) -> None:
     """Download an archive. A broken connection is gone on with."""
-    found = await _find(run, archive)
+    found = await run.client.archives.get(await resolve.archive(run.client, archive))
     if output == "-":
         await _download(run, found, sys.stdout.buffer)
         return
@@ -144,16 +165,6 @@ async def cleanup(
             run.out.print(name)
     what = "would be" if dry_run else "are"
     run.out.done(done, f"{done.deleted_count:,} archives {what} deleted, {size(done.freed_bytes)}")
-
-
-async def _find(run: Run, text: str) -> storage_pb2.Archive:
-    from stationmaster_client.cli.errors import ExitCode
-    from stationmaster_client.names import last
-
-    name = await resolve.archive(run.client, text)
-    async for found in run.client.archives.list(filter=f'session = "sessions/{last(name)}"'):
-        return found
-    raise CommandError(f"there is no {name}", ExitCode.NOT_FOUND)
 
 
 async def _download(run: Run, archive: storage_pb2.Archive, file: BinaryIO) -> None:

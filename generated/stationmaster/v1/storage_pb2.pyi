@@ -873,6 +873,28 @@ class RestoreWorkspaceRequest(_message.Message):
 Global___RestoreWorkspaceRequest: _TypeAlias = RestoreWorkspaceRequest  # noqa: Y015
 
 @_typing.final
+class GetArchiveRequest(_message.Message):
+    """Request of GetArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`archives/{session}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArchiveRequest: _TypeAlias = GetArchiveRequest  # noqa: Y015
+
+@_typing.final
 class ListArchivesRequest(_message.Message):
     """Request of ListArchives."""
 

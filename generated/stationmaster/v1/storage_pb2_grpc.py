@@ -100,6 +100,11 @@ class StorageServiceStub:
                 request_serializer=stationmaster_dot_v1_dot_storage__pb2.RestoreWorkspaceRequest.SerializeToString,
                 response_deserializer=stationmaster_dot_v1_dot_storage__pb2.Workspace.FromString,
                 _registered_method=True)
+        self.GetArchive = channel.unary_unary(
+                '/stationmaster.v1.StorageService/GetArchive',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.GetArchiveRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.Archive.FromString,
+                _registered_method=True)
         self.ListArchives = channel.unary_unary(
                 '/stationmaster.v1.StorageService/ListArchives',
                 request_serializer=stationmaster_dot_v1_dot_storage__pb2.ListArchivesRequest.SerializeToString,
@@ -278,6 +283,15 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArchive(self, request, context):
+        """Returns what is known of one archive; DownloadArchive gives its contents.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArchives(self, request, context):
         """Lists archives, newest first by default. Members see those of their own sessions, owners and admins all. Filter and order by: `session`,
         `format`, `size_bytes`, `content_bytes`, `file_count`, `owner`, `create_time`.
@@ -412,6 +426,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.RestoreWorkspace,
                     request_deserializer=stationmaster_dot_v1_dot_storage__pb2.RestoreWorkspaceRequest.FromString,
                     response_serializer=stationmaster_dot_v1_dot_storage__pb2.Workspace.SerializeToString,
+            ),
+            'GetArchive': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArchive,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.GetArchiveRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.Archive.SerializeToString,
             ),
             'ListArchives': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArchives,
@@ -761,6 +780,33 @@ class StorageService:
             '/stationmaster.v1.StorageService/RestoreWorkspace',
             stationmaster_dot_v1_dot_storage__pb2.RestoreWorkspaceRequest.SerializeToString,
             stationmaster_dot_v1_dot_storage__pb2.Workspace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/GetArchive',
+            stationmaster_dot_v1_dot_storage__pb2.GetArchiveRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.Archive.FromString,
             options,
             channel_credentials,
             insecure,

@@ -123,6 +123,11 @@ class StorageServiceStub:
     or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
     workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
     """
+    GetArchive: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetArchiveRequest, _storage_pb2.Archive]
+    """Returns what is known of one archive; DownloadArchive gives its contents.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+    """
     ListArchives: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListArchivesRequest, _storage_pb2.ListArchivesResponse]
     """Lists archives, newest first by default. Members see those of their own sessions, owners and admins all. Filter and order by: `session`,
     `format`, `size_bytes`, `content_bytes`, `file_count`, `owner`, `create_time`.
@@ -262,6 +267,11 @@ class StorageServiceAsyncStub(StorageServiceStub):
     file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
     or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
     workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+    """
+    GetArchive: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetArchiveRequest, _storage_pb2.Archive]  # type: ignore[assignment]
+    """Returns what is known of one archive; DownloadArchive gives its contents.
+
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
     """
     ListArchives: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListArchivesRequest, _storage_pb2.ListArchivesResponse]  # type: ignore[assignment]
     """Lists archives, newest first by default. Members see those of their own sessions, owners and admins all. Filter and order by: `session`,
@@ -465,6 +475,17 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
         or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
         workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        """
+
+    @_abc_1.abstractmethod
+    def GetArchive(
+        self,
+        request: _storage_pb2.GetArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.Archive, _abc.Awaitable[_storage_pb2.Archive]]:
+        """Returns what is known of one archive; DownloadArchive gives its contents.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod

@@ -150,6 +150,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         await self._kept.restoring.restore(caller, session_id, source, overwrite=request.overwrite)
         return files.workspace_to_proto(await self._usage.workspace(caller, session_id))
 
+    async def GetArchive(self, request: pb.GetArchiveRequest, context: Context) -> pb.Archive:
+        """One archive."""
+        return self._archive(await self._kept.archives.get(current_caller(), parse(archives.ARCHIVE, request.name)))
+
     async def ListArchives(self, request: pb.ListArchivesRequest, context: Context) -> pb.ListArchivesResponse:
         """A page of archives."""
         asked = self._tokens.read(request)

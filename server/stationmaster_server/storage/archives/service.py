@@ -12,6 +12,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.requests import recall, remember
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, InvalidArgument, NotFound, Reason
 from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.storage.archives import archive_store
@@ -55,6 +56,11 @@ class Archives:
         self._place = place
         self._removing = removing
 
+    async def get(self, caller: Caller, session_id: UUID) -> Archive:
+        """The archive of a session. Raises NotFound."""
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return await _within(tx, caller, session_id)
+
     async def list_archives(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[Archive]:
         """A page of archives, newest first by default. Raises InvalidArgument."""
         clause = LISTING.sql(filter_text, order_by, page, start=3)
@@ -66,10 +72,7 @@ class Archives:
     ) -> AsyncGenerator[ArchivePiece, None]:
         """The bytes of an archive from an offset on. Raises NotFound, InvalidArgument, Aborted."""
         organization_id, name = caller.tenant.organization_id, archive_name(session_id)
-        async with self._database.tenant(caller.tenant, read=True) as tx:
-            archive = await archive_store.get(tx, organization_id, owner_scope(caller), session_id)
-        if archive is None:
-            raise NotFound("Archive", name)
+        archive = await self.get(caller, session_id)
         _check_etag(archive, etag)
         if offset > archive.size_bytes:
             raise InvalidArgument.field("offset", f"is past the end: the archive has {archive.size_bytes} bytes")
@@ -93,9 +96,7 @@ class Archives:
         async with self._database.tenant(caller.tenant) as tx:
             if await recall(tx, caller.tenant, caller.request_key, Done) is not None:
                 return
-            archive = await archive_store.get(tx, organization_id, owner_scope(caller), session_id)
-            if archive is None:
-                raise NotFound("Archive", archive_name(session_id))
+            archive = await _within(tx, caller, session_id)
             _check_etag(archive, etag)
             left = await archive_store.give_up(tx, organization_id, [archive.id])
             if not left:
@@ -133,6 +134,13 @@ class Archives:
         return cleaned
 
 
+async def _within(tx: Transaction, caller: Caller, session_id: UUID) -> Archive:
+    archive = await archive_store.get(tx, caller.tenant.organization_id, owner_scope(caller), session_id)
+    if archive is None:
+        raise NotFound("Archive", archive_name(session_id))
+    return archive
+
+
 def _cleaned(found: list[Archive]) -> Cleaned:
     sample = [archive_name(archive.session_id) for archive in found[:_SAMPLE]]
     return Cleaned(len(found), sum(archive.size_bytes for archive in found), sample)
@@ -145,4 +153,4 @@ def _whose(caller: Caller, archive: Archive) -> str:
 def _check_etag(archive: Archive, etag: str) -> None:
     if etag and etag != archive.etag:
         name = archive_name(archive.session_id)
-        raise Aborted(Reason.ETAG_MISMATCH, f"{name!r} is another archive by now; look at it and decide anew")
+        raise Aborted(Reason.ETAG_MISMATCH, f"{name!r} is another archive by now; read it again and decide anew")
