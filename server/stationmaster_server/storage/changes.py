@@ -27,7 +27,7 @@ from stationmaster_server.storage import file_store, upload_store
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Change, ChangeKind, StoredFile, file_name, stored
 from stationmaster_server.storage.places.place import Home, Place, Published
-from stationmaster_server.storage.places.threads import to_the_end
+from stationmaster_server.storage.places.threads import AT_ONCE, to_the_end, together
 
 logger = logging.getLogger(__name__)
 
@@ -153,21 +153,26 @@ class Changes:
     ) -> list[StationmasterError | OSError]:
         errors: list[StationmasterError | OSError] = []
         async with self.leased(changes[0].home, [change.id for change in changes]):
-            for start in range(0, len(changes), _BATCH):
-                made: list[tuple[Change, Published | None]] = []
-                for change in changes[start : start + _BATCH]:
-                    name = file_name(change.home.session_id, change.path)
-                    try:
-                        with told(name):
-                            made.append((change, (await self._touch_place(change, again=False))[0]))
-                    except (StationmasterError, OSError) as error:
-                        errors.append(error)
-                        await self._failed(caller, change, replace(entry, resource=name), error)
+            for start in range(0, len(changes), AT_ONCE):
+                some = changes[start : start + AT_ONCE]
+                made = await together(self._make_one(caller, change, entry) for change in some)
+                errors += [result for result in made if isinstance(result, StationmasterError | OSError)]
                 async with self._database.system() as tx:
-                    for change, published in made:
-                        if await file_store.end(tx, change):
-                            await self._count(tx, change, published, None)
+                    for change, result in zip(some, made, strict=True):
+                        if isinstance(result, Published) and await file_store.end(tx, change):
+                            await self._count(tx, change, result, None)
         return errors
+
+    async def _make_one(
+        self, caller: Caller, change: Change, entry: AuditEntry
+    ) -> Published | StationmasterError | OSError | None:
+        name = file_name(change.home.session_id, change.path)
+        try:
+            with told(name):
+                return (await self._touch_place(change, again=False))[0]
+        except (StationmasterError, OSError) as error:
+            await self._failed(caller, change, replace(entry, resource=name), error)
+            return error
 
     async def _failed(
         self, caller: Caller, change: Change, entry: AuditEntry, error: StationmasterError | OSError
