@@ -177,6 +177,7 @@ async def test_no_archive_that_was_made_to_do_harm_is_restored(desk: Desk, site:
     assert (info.used_bytes, info.file_count, info.reserved_bytes) == (6, 1, 0)
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True)
 async def test_an_archive_that_was_damaged_where_it_lies_is_refused(desk: Desk, site: Site, tmp_path: Any) -> None:
     await desk.put("a", os.urandom(100_000))
     vault = Vault(desk)

@@ -168,6 +168,7 @@ async def test_the_same_request_makes_one_archive_and_restores_once(desk: Desk) 
     assert await refused(vault.make(request_id=restore)) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True)
 async def test_what_is_no_plain_file_is_left_out(desk: Desk, site: Site, tmp_path: Path) -> None:
     await desk.put("a", b"a")
     folder = tmp_path / "data" / "workspaces" / desk.workspace.partition("/")[2]

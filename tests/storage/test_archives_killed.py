@@ -79,6 +79,7 @@ async def reserved(desk: Desk) -> int:
     return usage.reserved_bytes + info.reserved_bytes
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True)
 async def test_an_archive_whose_server_is_killed_leaves_nothing(
     server_process: StartServer, database_url: str, process_site: Site, data_folder: Path
 ) -> None:
@@ -99,6 +100,7 @@ async def test_an_archive_whose_server_is_killed_leaves_nothing(
         assert await Vault(desk).list() == [archive]
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True)
 @pytest.mark.parametrize(
     "moment",
     [
@@ -137,6 +139,7 @@ async def test_a_restore_whose_server_is_killed_comes_whole_or_not_at_all(
         assert {path for path in await process_site.everything() if path.startswith(".uploads")} == set()
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True)
 async def test_a_caller_that_goes_away_leaves_nothing(
     server_process: StartServer, database_url: str, process_site: Site, data_folder: Path
 ) -> None:
