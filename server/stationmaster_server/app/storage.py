@@ -7,22 +7,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stationmaster_server.app.archives import build_archives
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
-from stationmaster_server.storage.archives.making import Making
-from stationmaster_server.storage.archives.model import Rules
-from stationmaster_server.storage.archives.removing import Removing
-from stationmaster_server.storage.archives.restoring import Restoring
-from stationmaster_server.storage.archives.service import Archives
 from stationmaster_server.storage.changes import Changes
 from stationmaster_server.storage.files import Files
 from stationmaster_server.storage.places.local import LocalPlace
-from stationmaster_server.storage.places.place import Place
-from stationmaster_server.storage.places.threads import Threads
 from stationmaster_server.storage.reports import Reports
 from stationmaster_server.storage.service import StorageService
-from stationmaster_server.storage.servicer import ArchiveServices, FileServices, StorageServicer
+from stationmaster_server.storage.servicer import FileServices, StorageServicer
 from stationmaster_server.storage.uploads import Uploads
 from stationmaster_server.storage.usage import Usage
 
@@ -59,28 +53,8 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     for routine in _routines(on, reports, changes, uploads, usage):
         on.background.add(routine)
     services = FileServices(Files(database, place, changes), uploads, usage)
-    archives = _archives(stack, on, place, changes)
+    archives = build_archives(stack, on, place, changes)
     return Storage(StorageServicer(StorageService(database), services, archives, on.tokens), reports)
-
-
-def _archives(stack: AsyncExitStack, on: Ground, place: Place, changes: Changes) -> ArchiveServices:
-    settings, database, audit, quotas = on.settings.storage, on.database, on.gate.audit, on.gate.quotas
-    rules = Rules(
-        most_files=settings.max_archive_files,
-        most_bytes=settings.max_archive_bytes,
-        most_ratio=settings.max_archive_ratio,
-        retention=settings.archive_retention,
-    )
-    threads = Threads(2)
-    stack.callback(threads.close)
-    removing = Removing(database, audit, quotas, place, retention=rules.retention)
-    making = Making(database, audit, quotas, place, removing, threads, rules)
-    restoring = Restoring(database, audit, quotas, place, changes, threads, rules, keep=settings.upload_retention)
-    what = "Deletes archives that are older than `storage.archive_retention`."
-    on.background.add(Routine("archive-cleanup", what, timedelta(hours=1), removing.remove_old, scope=Scope.ONE_SERVER))
-    what = "Removes archives that were deleted, or that a server which died was making."
-    on.background.add(Routine("archive-removal", what, timedelta(seconds=5), removing.remove_left))
-    return ArchiveServices(Archives(database, audit, place, removing), making, restoring, rules.retention)
 
 
 def _routines(on: Ground, reports: Reports, changes: Changes, uploads: Uploads, usage: Usage) -> Iterator[Routine]:
