@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import tarfile
@@ -25,6 +26,7 @@ from stationmaster.v1.maintenance_pb2_grpc import MaintenanceServiceStub
 from tests.fixtures.server import RunningServer
 from tests.storage.desk import CHUNK, Desk
 from tests.storage.places import Site
+from tests.storage.test_attacks import racing
 from tests.storage.test_files import audit, refused
 from tests.storage.vault import GZ, ZST, Vault, whole
 from tests.waiting import until
@@ -179,6 +181,40 @@ async def test_what_is_no_plain_file_is_left_out(desk: Desk, site: Site, tmp_pat
     other = await Desk.open(desk.channel)
     await Vault(other).restore(vault)
     assert await contents(other) == {"a": b"a"}
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_others_change_files_meanwhile_and_each_is_packed_as_it_was_at_one_moment(
+    desk: Desk, site: Site, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "workspaces" / desk.workspace.partition("/")[2]
+    await fill(desk, {f"{number:02}": b"still" for number in range(40)})
+    versions = [bytes([number]) * 200_000 for number in range(256)]
+    await desk.put("changing", versions[0])
+    rounds = itertools.cycle(versions)
+
+    def swap() -> None:
+        (folder / "aside").write_bytes(next(rounds))
+        (folder / "aside").rename(folder / "changing")
+
+    vault = Vault(desk)
+    with racing(swap):
+        await vault.make()
+        await desk.put("meanwhile", b"nobody waits")
+    other = await Desk.open(desk.channel)
+    await Vault(other).restore(vault)
+    assert await other.get("changing") in versions
+    (folder / "log").write_bytes(bytes(3 * CHUNK * 16))
+
+    def append() -> None:
+        with (folder / "log").open("ab") as log:
+            log.write(b"one more line")
+
+    with racing(append):
+        assert await refused(vault.make(overwrite=True)) == ("ABORTED", "CONCURRENT_CHANGE")
+    assert len(await vault.list()) == 1
+    usage = await desk.usage((await desk.info()).owner)
+    assert (usage.archive_count, usage.reserved_bytes) == (1, 0)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import grpc
@@ -88,16 +89,18 @@ async def test_an_archive_whose_server_is_killed_leaves_nothing(
         desk = await Desk.open(channel)
         files = await fill(data_folder, desk)
         half = "SELECT count(*) FROM archives WHERE reserved_bytes > 20000000"
-        await kill_when(server, database_url, half, Vault(desk).make())
+        request = str(uuid4())
+        await kill_when(server, database_url, half, Vault(desk).make(request_id=request))
     server = await start(server_process, database_url, process_site)
     async with server.channel() as channel:
         desk = Desk(channel, desk.session)
         assert await Vault(desk).list() == []
+        archive = await Vault(desk).make(request_id=request)
+        assert await Vault(desk).list() == [archive]
+        await Vault(desk).delete()
         await settled(database_url)
         assert await process_site.everything() == set(files)
         assert await reserved(desk) == 0
-        archive = await Vault(desk).make()
-        assert await Vault(desk).list() == [archive]
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
@@ -158,3 +161,24 @@ async def test_a_caller_that_goes_away_leaves_nothing(
         assert await Vault(desk).list() == []
         assert await process_site.everything() == set(files)
         assert await reserved(desk) == 0
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_a_server_that_stops_leaves_no_half_archive(
+    server_process: StartServer, database_url: str, process_site: Site, data_folder: Path
+) -> None:
+    environment = process_site.environment() | {"STATIONMASTER_SERVER__SHUTDOWN_GRACE": "100ms"}
+    server = await server_process(database_url=database_url, environment=environment)
+    async with server.channel() as channel:
+        desk = await Desk.open(channel)
+        files = await fill(data_folder, desk)
+        task = asyncio.create_task(Vault(desk).make())
+        async with connected(database_url) as connection:
+            while not await connection.fetchval("SELECT count(*) FROM archives WHERE reserved_bytes > 0"):
+                pass
+            assert await server.stop() == 0
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await task
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert await connection.fetchval("SELECT count(*) FROM archives") == 0
+        assert await process_site.everything() == set(files)

@@ -12,6 +12,7 @@ from stationmaster_server.storage.archives.making import Making
 from stationmaster_server.storage.archives.model import Rules
 from stationmaster_server.storage.archives.removing import Removing
 from stationmaster_server.storage.archives.restoring import Restoring
+from stationmaster_server.storage.archives.running import Running
 from stationmaster_server.storage.archives.service import Archives
 from stationmaster_server.storage.changes import Changes
 from stationmaster_server.storage.places.place import Place
@@ -33,8 +34,10 @@ def build_archives(stack: AsyncExitStack, on: Ground, place: Place, changes: Cha
     removing = Removing(database, audit, quotas, place, retention=rules.retention)
     making = Making(database, audit, quotas, place, removing, threads, rules)
     restoring = Restoring(database, audit, quotas, place, changes, threads, rules, keep=settings.upload_retention)
+    running = Running()
+    stack.push_async_callback(running.close)
     what = "Deletes archives that are older than `storage.archive_retention`."
     on.background.add(Routine("archive-cleanup", what, timedelta(hours=1), removing.remove_old, scope=Scope.ONE_SERVER))
     what = "Removes archives that were deleted, or that a server which died was making."
     on.background.add(Routine("archive-removal", what, timedelta(seconds=5), removing.remove_left))
-    return ArchiveServices(Archives(database, audit, place, removing), making, restoring, rules.retention)
+    return ArchiveServices(Archives(database, audit, place, removing), making, restoring, running, rules.retention)

@@ -19,6 +19,7 @@ from stationmaster_server.storage import convert_files as files
 from stationmaster_server.storage.archives.making import Making
 from stationmaster_server.storage.archives.model import Archive
 from stationmaster_server.storage.archives.restoring import Restoring
+from stationmaster_server.storage.archives.running import Running
 from stationmaster_server.storage.archives.service import Archives
 from stationmaster_server.storage.convert import REPORT_NAME, piece_to_proto, report_to_proto
 from stationmaster_server.storage.files import Files
@@ -48,6 +49,7 @@ class ArchiveServices:
     archives: Archives
     making: Making
     restoring: Restoring
+    running: Running
     retention: timedelta
 
 
@@ -135,19 +137,21 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 
     async def ArchiveWorkspace(self, request: pb.ArchiveWorkspaceRequest, context: Context) -> pb.Archive:
         """The archive that was made."""
-        archive = await self._kept.making.archive(
-            caller_of(request),
-            parse(files.WORKSPACE, request.name),
-            archives.format_from_proto(request.format),
-            overwrite=request.overwrite,
-        )
+        with self._kept.running.one():
+            archive = await self._kept.making.archive(
+                caller_of(request),
+                parse(files.WORKSPACE, request.name),
+                archives.format_from_proto(request.format),
+                overwrite=request.overwrite,
+            )
         return archives.archive_to_proto(archive, self._kept.retention)
 
     async def RestoreWorkspace(self, request: pb.RestoreWorkspaceRequest, context: Context) -> pb.Workspace:
         """The workspace, with what was restored."""
         caller, session_id = caller_of(request), parse(files.WORKSPACE, request.name)
         source = archives.source_from_proto(request)
-        await self._kept.restoring.restore(caller, session_id, source, overwrite=request.overwrite)
+        with self._kept.running.one():
+            await self._kept.restoring.restore(caller, session_id, source, overwrite=request.overwrite)
         return files.workspace_to_proto(await self._usage.workspace(caller, session_id))
 
     async def GetArchive(self, request: pb.GetArchiveRequest, context: Context) -> pb.Archive:

@@ -115,6 +115,8 @@ archives = tenant_table(
     Column("user_id", Uuid, nullable=False),
     Column("format", Text, nullable=False),
     Column("state", Text, nullable=False),
+    # Of the call that makes it: a repeat of that takes its place at once.
+    Column("request_id", Uuid),
     # Of the quotas of its owner and the organization, while it is made.
     Column("reserved_bytes", BigInteger, nullable=False, server_default="0"),
     Column("size_bytes", BigInteger, nullable=False, server_default="0"),

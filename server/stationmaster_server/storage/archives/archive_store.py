@@ -22,23 +22,32 @@ _SEEN = "a.organization_id = $1 AND ($2::uuid IS NULL OR a.user_id = $2) AND a.s
 
 
 async def begin(
-    tx: Transaction, organization_id: UUID, session_id: UUID, user_id: UUID, archive_id: UUID, form: ArchiveFormat
+    tx: Transaction,
+    organization_id: UUID,
+    session_id: UUID,
+    user_id: UUID,
+    archive_id: UUID,
+    form: ArchiveFormat,
+    request_id: UUID | None,
 ) -> bool:
-    """A new archive that is being made; False while another one is of the same session."""
+    """A new archive that is being made; False while another call makes one of the same session."""
     await tx.execute(
-        """UPDATE archives SET state = 'GONE' WHERE organization_id = $1 AND session_id = $2 AND state = 'MAKING'
-               AND leased_until < now()""",
+        """UPDATE archives SET state = 'GONE', leased_until = now()
+           WHERE organization_id = $1 AND session_id = $2 AND state = 'MAKING'
+               AND (leased_until < now() OR request_id = $3)""",
         organization_id,
         session_id,
+        request_id,
     )
     tag = await tx.execute(
-        """INSERT INTO archives (organization_id, id, session_id, user_id, format, state, leased_until)
-           VALUES ($1, $2, $3, $4, $5, 'MAKING', now() + $6::interval) ON CONFLICT DO NOTHING""",
+        """INSERT INTO archives (organization_id, id, session_id, user_id, format, state, request_id, leased_until)
+           VALUES ($1, $2, $3, $4, $5, 'MAKING', $6, now() + $7::interval) ON CONFLICT DO NOTHING""",
         organization_id,
         archive_id,
         session_id,
         user_id,
         form,
+        request_id,
         LEASE,
     )
     return tag == "INSERT 0 1"

@@ -95,8 +95,11 @@ class Making:
             tx.audited = True  # nobody sees anything of it until it is there, and that is told
             if not overwrite and await archive_store.get(tx, organization_id, None, session_id) is not None:
                 raise AlreadyExists("Archive", archive_name(session_id))
-            user_id, archive_id = task.owner.user_id, task.home.session_id
-            if not await archive_store.begin(tx, organization_id, session_id, user_id, archive_id, task.format):
+            user_id, archive_id, key = task.owner.user_id, task.home.session_id, task.caller.request_key
+            request_id = None if key is None else key.request_id
+            if not await archive_store.begin(
+                tx, organization_id, session_id, user_id, archive_id, task.format, request_id
+            ):
                 name = workspace_name(session_id)
                 raise Aborted(Reason.CONCURRENT_CHANGE, f"{name!r} is just being archived; try again in a moment")
 

@@ -33,7 +33,8 @@ from stationmaster_server.storage.places.threads import AT_ONCE, Threads, to_the
 _KEEP = timedelta(minutes=1)
 """What a server that died has left aside is thrown away so much later."""
 _SMALL_BYTES = 256 * 1024
-_PATIENCE = timedelta(seconds=5)
+_PATIENCE = file_store.LEASE + timedelta(seconds=5)
+"""How long to wait for other changes of the files, also for those of a server that died."""
 _PAUSE = timedelta(milliseconds=100)
 
 

@@ -80,6 +80,7 @@ CREATE TABLE archives (
     user_id UUID NOT NULL,
     format TEXT NOT NULL,
     state TEXT NOT NULL,
+    request_id UUID,
     reserved_bytes BIGINT DEFAULT '0' NOT NULL,
     size_bytes BIGINT DEFAULT '0' NOT NULL,
     content_bytes BIGINT DEFAULT '0' NOT NULL,
