@@ -116,6 +116,7 @@ ATTACKS: dict[str, Attack] = {
     "a header of a link": ("", "linkpath", foreign_header),
     "a bomb": ("bomb", "50 times", bomb),
     "too many files": ("f20", "one more file", lambda: twice(*(f"f{number:02}" for number in range(21)))),
+    "too many folders": ("", "files and folders", lambda: twice(*(deep(number) for number in range(18)))),
     "too many bytes": ("huge", "more than 104,857,600", lambda: huge(200 << 20)),
     "more than there can be": ("huge", "more than 104,857,600", lambda: huge(8 << 30)),
     "another checksum": ("good", "another checksum", lambda: in_front_of([("good", b"evil")])),
@@ -126,7 +127,7 @@ ATTACKS: dict[str, Attack] = {
     "another manifest": ("manifest.json", "of another version", lambda: in_front_of([GOOD], version=2)),
     "another format": ("manifest.json", "of a workspace", lambda: in_front_of([GOOD], format="zip")),
     "no list": ("manifest.json", "no list", lambda: in_front_of([GOOD], files={"good": 1})),
-    "no JSON": ("manifest.json", "no JSON", lambda: packed([file("manifest.json", b"[" * 4000)])),
+    "no JSON": ("manifest.json", "no JSON", lambda: packed([file("manifest.json", b"[" * 2000)])),
     "a huge manifest": ("manifest.json", "too many", lambda: packed([file("manifest.json", bytes(100_000))])),
     "no manifest": ("", "cut off", lambda: packed([file("workspace/good", b"good")])),
     "a number in another form": ("workspace/good", "damaged", changed_number),
@@ -144,6 +145,11 @@ ATTACKS: dict[str, Attack] = {
     "no gzip": ("", "no gzip", lambda: b"PK\x03\x04" + bytes(100)),
     "nothing": ("", "cut off", lambda: b""),
 }
+
+
+def deep(number: int) -> str:
+    """A path of thirty folders that nobody else has."""
+    return "/".join(f"{number}-{depth}" for depth in range(31))
 
 
 def huge(size: int) -> bytes:
@@ -193,3 +199,13 @@ async def test_an_archive_that_was_damaged_where_it_lies_is_refused(desk: Desk, 
     stored.write_bytes(data)
     assert hashlib.sha256(await vault.get()).hexdigest() == archive.sha256
     await vault.restore(overwrite=True)
+
+
+async def test_a_workspace_that_could_not_be_restored_is_not_archived(desk: Desk, site: Site) -> None:
+    for number in range(21):
+        await desk.put(f"{number}", b"x")
+    told = await refusal(Vault(desk).make())
+    assert (told.code, told.reason) == ("FAILED_PRECONDITION", "LIMIT_REACHED")
+    assert "storage.max_archive_files" in told.message
+    assert await Vault(desk).list() == []
+    assert len(await site.everything()) == 21

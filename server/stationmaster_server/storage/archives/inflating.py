@@ -24,7 +24,7 @@ class Inflating:
     ) -> None:
         self._packed = packed
         self._inner = decompressor(form)
-        self._threads = threads
+        self.threads = threads
         self._limits = limits
         self._digest = hashlib.sha256()
         self._waiting = memoryview(b"")
@@ -71,7 +71,7 @@ class Inflating:
             if not data and self._inner.needs_input:
                 raise ArchiveRefused(self.member, "the archive ends here: it was cut off")
             self._taken += len(data)
-            out = await self._threads.run(self._inflate, data)
+            out = await self.threads.run(self._inflate, data)
             self._given += len(out)
             self._check_ratio()
             if out:

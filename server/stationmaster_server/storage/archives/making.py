@@ -25,7 +25,8 @@ from stationmaster_server.identity.excess import QuotaExceeded
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.storage.access import home_of, owner_of
 from stationmaster_server.storage.archives import archive_store
-from stationmaster_server.storage.archives.model import Archive, ArchiveFormat, Rules, archive_name
+from stationmaster_server.storage.archives.model import Archive, ArchiveFormat, ArchiveRefused, Rules, archive_name
+from stationmaster_server.storage.archives.names import Names
 from stationmaster_server.storage.archives.packing import Packer
 from stationmaster_server.storage.archives.removing import Removing
 from stationmaster_server.storage.faults import told
@@ -118,11 +119,11 @@ class Making:
         return await self._ready(task, packer, sealed, overwrite=overwrite)
 
     async def _pack(self, task: _Task, packer: Packer, room: _Room) -> None:
-        after = ""
+        after, seen = "", Names(self._rules.most_files, distinct_in_case=False)
         while True:
             listed = await self._place.list(task.source, (), recursive=True, after=after, limit=_PAGE)
             for found in listed.found:
-                self._check(task, packer, found)
+                self._check(task, packer, seen, found)
                 await self._pack_file(task, packer, room, found.path)
             after = listed.after
             if not after:
@@ -161,14 +162,19 @@ class Making:
                 await room.write(await self._threads.run(packer.drain))
         packer.end()
 
-    def _check(self, task: _Task, packer: Packer, found: Found) -> None:
+    def _check(self, task: _Task, packer: Packer, seen: Names, found: Found) -> None:
         rules, name = self._rules, file_name(task.source.session_id, found.path)
         if len(packer.members) >= rules.most_files:
             what = f"more than {rules.most_files:,} files: delete some, or raise storage.max_archive_files"
         elif packer.content_bytes + (found.size_bytes or 0) > rules.most_bytes:
             what = f"more than {rules.most_bytes:,} bytes: delete some files, or raise storage.max_archive_bytes"
         else:
-            return
+            try:
+                seen.add(found.path.split("/"))
+            except ArchiveRefused as refused:
+                what = f"too much: {refused.why}"
+            else:
+                return
         violation = PreconditionViolation("ARCHIVE_SIZE", name, "leave files out")
         raise FailedPrecondition(Reason.LIMIT_REACHED, f"with {name!r} the archive would hold {what}", violation)
 

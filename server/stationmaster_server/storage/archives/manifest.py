@@ -14,13 +14,14 @@ from stationmaster_server.storage.archives.model import (
     Member,
 )
 
-_MOST_BYTES_OF_ONE = 4096
-"""A path has 1,024 bytes at most, which JSON may make several times as many of."""
+_BESIDE_PATH = 320
+"""Bytes that a file may take in the manifest beside its path, which JSON may make longer."""
+_BESIDE_FILES = 2048
 
 
-def most_bytes(file_count: int) -> int:
-    """How large the manifest of so many files may be."""
-    return _MOST_BYTES_OF_ONE * (file_count + 1)
+def most_bytes(members: Sequence[Member]) -> int:
+    """How large the manifest of these files may be."""
+    return sum(2 * len(member.path.encode()) + _BESIDE_PATH for member in members) + _BESIDE_FILES
 
 
 def write(members: Sequence[Member], workspace: str) -> bytes:

@@ -77,6 +77,8 @@ class Limits:
     most_bytes: int
     most_ratio: int | None = None
     distinct_in_case: bool = True
+    most_names: int = 0
+    """Where it is more than `most_files`: how many files there might be, of which the bounds of folders are made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ from stationmaster_server.storage.places.threads import AT_ONCE, Threads, to_the
 _KEEP = timedelta(minutes=1)
 """What a server that died has left aside is thrown away so much later."""
 _SMALL_BYTES = 256 * 1024
+_AT_A_TIME = 4
+"""What archives claim to hold is in memory while they are read for the first time."""
 _PATIENCE = file_store.LEASE + timedelta(seconds=5)
 """How long to wait for other changes of the files, also for those of a server that died."""
 _PAUSE = timedelta(milliseconds=100)
@@ -80,6 +82,7 @@ class Restoring:
         self._threads = threads
         self._rules = rules
         self._keep = min(keep, _KEEP)
+        self._reading = asyncio.Semaphore(_AT_A_TIME)
 
     async def restore(self, caller: Caller, session_id: UUID, asked: Asked, *, overwrite: bool) -> None:
         """Restore an archive into a session's workspace. Raises as RestoreWorkspace in the contract says."""
@@ -88,7 +91,8 @@ class Restoring:
         owner = await owner_of(self._database, caller, session_id)
         require_open(owner, session_id)
         source = await sources.find(self._database, caller, asked, self._rules)
-        plan = await sources.verify(self._place, self._threads, source)
+        async with self._reading:
+            plan = await sources.verify(self._place, self._threads, source)
         ids = [new_id() for _ in plan]
         restore = _Restore(caller, owner, home_of(caller, session_id), new_id(), plan, ids)
         await self._find_all(restore, overwrite=overwrite)

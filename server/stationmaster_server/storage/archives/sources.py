@@ -68,7 +68,7 @@ async def find(database: Database, caller: Caller, asked: Asked, rules: Rules) -
     if found is None:
         raise NotFound("Archive", name)
     # What we have packed, as the checksum will show, unpacks to what was packed, however well that went.
-    limits = Limits(found.file_count, found.content_bytes, distinct_in_case=False)
+    limits = Limits(found.file_count, found.content_bytes, distinct_in_case=False, most_names=rules.most_files)
     return Source(name, Home(organization_id, found.id), names_of(found.format), found.format, limits, found.sha256)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import AsyncGenerator
 
 from stationmaster_server.storage import paths
 from stationmaster_server.storage.archives import manifest, tar
 from stationmaster_server.storage.archives.inflating import Inflating
 from stationmaster_server.storage.archives.model import MANIFEST, WORKSPACE, ArchiveRefused, Limits, Member
+from stationmaster_server.storage.archives.names import Names
 
 _PIECE_BYTES = 1024 * 1024
 
@@ -24,8 +24,7 @@ class Unpacking:
         self._stream = stream
         self._limits = limits
         self._total = 0
-        self._files: set[str] = set()
-        self._folders: set[str] = set()
+        self._names = Names(max(limits.most_files, limits.most_names), distinct_in_case=limits.distinct_in_case)
         self.members: list[Member] = []
 
     async def next(self) -> tuple[str, int] | None:
@@ -83,19 +82,8 @@ class Unpacking:
             names = paths.parse(path)
         except paths.PathRefused as refused:
             raise ArchiveRefused(name, str(refused)) from None
-        parts = [self._key(each) for each in names]
-        folders = {"/".join(parts[:count]) for count in range(1, len(parts))}
-        key = "/".join(parts)
-        if key in self._files or key in self._folders:
-            raise ArchiveRefused(path, "is there twice, or is a folder as well")
-        if not self._files.isdisjoint(folders):
-            raise ArchiveRefused(path, "is in a folder that is a file as well")
-        self._files.add(key)
-        self._folders |= folders
+        self._names.add(names)
         return path
-
-    def _key(self, name: str) -> str:
-        return unicodedata.normalize("NFC", name.casefold()) if self._limits.distinct_in_case else name
 
     async def _padding(self, path: str, size: int) -> None:
         if any(await self._stream.exactly(tar.padding(size))):
@@ -103,8 +91,8 @@ class Unpacking:
 
     async def _end(self, size: int) -> None:
         self._stream.member = MANIFEST
-        if size > manifest.most_bytes(len(self.members)):
+        if size > manifest.most_bytes(self.members):
             raise ArchiveRefused(MANIFEST, f"has {size:,} bytes, too many for {len(self.members):,} files")
-        manifest.check(await self._stream.exactly(size), self.members)
+        await self._stream.threads.run(manifest.check, await self._stream.exactly(size), self.members)
         await self._padding(MANIFEST, size)
         await self._stream.end()
