@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
@@ -17,30 +18,22 @@ from stationmaster_server.db.requests import first_answer, recall, remember
 from stationmaster_server.errors import (
     Aborted,
     AlreadyExists,
-    FailedPrecondition,
-    PreconditionViolation,
     Reason,
 )
-from stationmaster_server.identity.excess import QuotaExceeded
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.storage.access import home_of, owner_of
 from stationmaster_server.storage.archives import archive_store
-from stationmaster_server.storage.archives.model import Archive, ArchiveFormat, ArchiveRefused, Rules, archive_name
-from stationmaster_server.storage.archives.names import Names
+from stationmaster_server.storage.archives.filling import Filling, Room
+from stationmaster_server.storage.archives.model import Archive, ArchiveFormat, Rules, archive_name
 from stationmaster_server.storage.archives.packing import Packer
 from stationmaster_server.storage.archives.removing import Removing
 from stationmaster_server.storage.faults import told
-from stationmaster_server.storage.file_model import Owner, file_name, workspace_name
+from stationmaster_server.storage.file_model import Owner, workspace_name
 from stationmaster_server.storage.files import entry_of
-from stationmaster_server.storage.paths import PathRefused
-from stationmaster_server.storage.places.place import PIECE_BYTES, Found, Home, Place, Reading, Receiver, Sealed
+from stationmaster_server.storage.places.place import Home, Place, Sealed
 from stationmaster_server.storage.places.threads import Threads, to_the_end
 
-_PAGE = 500
-_ATTEMPTS = 5
 _HEARTBEAT = archive_store.LEASE.total_seconds() / 4
-_LEAST_STEP, _MOST_STEP = 1024 * 1024, 64 * 1024 * 1024
-"""What is set aside at once for an archive: as much as it has, within these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +62,11 @@ class Making:
     ) -> None:
         self._database = database
         self._audit = audit
-        self.quotas = quotas
+        self._quotas = quotas
         self._place = place
+        self._filling = Filling(place, threads, rules)
         self._removing = removing
         self._threads = threads
-        self._rules = rules
 
     async def archive(self, caller: Caller, session_id: UUID, form: ArchiveFormat, *, overwrite: bool) -> Archive:
         """Archive a workspace. Raises as ArchiveWorkspace in the contract says."""
@@ -109,82 +102,22 @@ class Making:
         name = workspace_name(task.source.session_id)
         with told(archive_name(task.source.session_id)):
             async with self._place.receive(task.home, part, 0) as receiver:
-                room = _Room(self, task, receiver)
+                room = Room(self._quotas, partial(self._set_aside, task), receiver)
                 with told(name):
-                    await self._pack(task, packer, room)
+                    await self._filling.fill(task.source, packer, room)
                 rest = await self._threads.run(packer.finish, name, int(datetime.now(UTC).timestamp()))
                 await room.write(rest)
                 sealed = await receiver.seal()
             await self._place.publish(task.home, part, names_of(task.format))
         return await self._ready(task, packer, sealed, overwrite=overwrite)
 
-    async def _pack(self, task: _Task, packer: Packer, room: _Room) -> None:
-        after, seen = "", Names(self._rules.most_files, distinct_in_case=False)
-        while True:
-            listed = await self._place.list(task.source, (), recursive=True, after=after, limit=_PAGE)
-            for found in listed.found:
-                self._check(task, packer, seen, found)
-                await self._pack_file(task, packer, room, found.path)
-            after = listed.after
-            if not after:
-                return
-
-    async def _pack_file(self, task: _Task, packer: Packer, room: _Room, path: str) -> None:
-        """One that is small is read whole before it is packed, and again when it was changed meanwhile."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                async with self._place.read(task.source, path.split("/")) as reading:
-                    if (reading.found.size_bytes or 0) > PIECE_BYTES:
-                        await self._pack_large(packer, room, reading)
-                    else:
-                        await self._pack_small(packer, reading)
-                break
-            except (FileNotFoundError, PathRefused):
-                return  # it was there when we looked
-            except Aborted:
-                if attempt == _ATTEMPTS - 1 or packer.is_open:
-                    raise
-        while packer.is_full:
-            await room.write(await self._threads.run(packer.drain))
-
-    async def _pack_small(self, packer: Packer, reading: Reading) -> None:
-        async with aclosing(reading.pieces(0)) as pieces:
-            data = b"".join([piece async for piece in pieces])
-        _begin_file(packer, reading.found)
-        packer.add(data)
-        packer.end()
-
-    async def _pack_large(self, packer: Packer, room: _Room, reading: Reading) -> None:
-        _begin_file(packer, reading.found)
-        async with aclosing(reading.pieces(0)) as pieces:
-            async for piece in pieces:
-                await self._threads.run(packer.add, piece)
-                await room.write(await self._threads.run(packer.drain))
-        packer.end()
-
-    def _check(self, task: _Task, packer: Packer, seen: Names, found: Found) -> None:
-        rules, name = self._rules, file_name(task.source.session_id, found.path)
-        if len(packer.members) >= rules.most_files:
-            what = f"more than {rules.most_files:,} files: delete some, or raise storage.max_archive_files"
-        elif packer.content_bytes + (found.size_bytes or 0) > rules.most_bytes:
-            what = f"more than {rules.most_bytes:,} bytes: delete some files, or raise storage.max_archive_bytes"
-        else:
-            try:
-                seen.add(found.path.split("/"))
-            except ArchiveRefused as refused:
-                what = f"too much: {refused.why}"
-            else:
-                return
-        violation = PreconditionViolation("ARCHIVE_SIZE", name, "leave files out")
-        raise FailedPrecondition(Reason.LIMIT_REACHED, f"with {name!r} the archive would hold {what}", violation)
-
-    async def set_aside(self, task: _Task, more: int) -> None:
+    async def _set_aside(self, task: _Task, more: int) -> None:
         """Of the quotas, for the archive."""
         async with self._database.tenant(task.caller.tenant) as tx:
             tx.audited = True  # with the archive
             if not await archive_store.touch(tx, task.home.organization_id, task.home.session_id, more):
                 raise _lost(task)
-            await self.quotas.reserve_storage(tx, task.caller, task.owner.user_id, more)
+            await self._quotas.reserve_storage(tx, task.caller, task.owner.user_id, more)
 
     async def _ready(self, task: _Task, packer: Packer, sealed: Sealed, *, overwrite: bool) -> Archive:
         """The archive is there, in place of the one before, and counted."""
@@ -208,7 +141,7 @@ class Making:
             if made is None:
                 raise _lost(task)
             archive, reserved = made
-            await self.quotas.count_storage(
+            await self._quotas.count_storage(
                 tx, organization_id, archive.user_id, used=archive.size_bytes, reserved=-reserved
             )
             details = {"size_bytes": archive.size_bytes, "sha256": archive.sha256, "file_count": archive.file_count}
@@ -242,44 +175,9 @@ class Making:
             await asyncio.gather(beating, return_exceptions=True)
 
 
-class _Room:
-    """A receiver that is given no byte before it is set aside."""
-
-    def __init__(self, making: Making, task: _Task, receiver: Receiver) -> None:
-        self._making = making
-        self._task = task
-        self._receiver = receiver
-        self._room = 0
-
-    async def write(self, data: bytes) -> None:
-        """Add bytes. Raises ResourceExhausted(QUOTA_EXCEEDED)."""
-        for at in range(0, len(data), PIECE_BYTES):
-            piece = data[at : at + PIECE_BYTES]
-            needed = self._receiver.offset + len(piece) - self._room
-            if needed > 0:
-                self._room += await self._more(needed)
-            await self._receiver.write(piece)
-
-    async def _more(self, needed: int) -> int:
-        """As much as the archive has, so that this is seldom; as little as is needed where there is not more."""
-        wanted = min(max(self._room, _LEAST_STEP), _MOST_STEP)
-        if wanted > needed:
-            with suppress(QuotaExceeded):
-                await self._making.set_aside(self._task, wanted)
-                return wanted
-        async with self._making.quotas.telling():
-            await self._making.set_aside(self._task, needed)
-        return needed
-
-
 def names_of(form: ArchiveFormat) -> tuple[str, ...]:
     """The names of an archive in its home."""
     return (f"archive{form.ending}",)
-
-
-def _begin_file(packer: Packer, found: Found) -> None:
-    changed_at = 0 if found.changed_at is None else max(0, int(found.changed_at.timestamp()))
-    packer.begin(found.path, found.size_bytes or 0, changed_at)
 
 
 def _lost(task: _Task) -> Aborted:

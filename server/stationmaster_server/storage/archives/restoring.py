@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -20,7 +20,8 @@ from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.storage import file_store
 from stationmaster_server.storage.access import home_of, owner_of, require_open
 from stationmaster_server.storage.archives import restore_store, sources
-from stationmaster_server.storage.archives.model import ArchiveRefused, Member, Rules
+from stationmaster_server.storage.archives.model import Member, Rules
+from stationmaster_server.storage.archives.receiving import receive_all
 from stationmaster_server.storage.archives.sources import Asked, Source
 from stationmaster_server.storage.changes import Changes
 from stationmaster_server.storage.faults import told
@@ -32,7 +33,6 @@ from stationmaster_server.storage.places.threads import AT_ONCE, Threads, to_the
 
 _KEEP = timedelta(minutes=1)
 """What a server that died has left aside is thrown away so much later."""
-_SMALL_BYTES = 256 * 1024
 _AT_A_TIME = 4
 """What archives claim to hold is in memory while they are read for the first time."""
 _PATIENCE = file_store.LEASE + timedelta(seconds=5)
@@ -99,7 +99,9 @@ class Restoring:
         await self._begin(restore)
         try:
             async with self._kept(restore):
-                await self._receive(restore, source)
+                await receive_all(
+                    self._place, self._threads, source, restore.home, dict(zip(restore.upload_ids, plan, strict=True))
+                )
                 entry = await self._decide(restore, source, overwrite=overwrite)
         except BaseException:
             await to_the_end(self._give_up(restore))
@@ -118,38 +120,6 @@ class Restoring:
             )
             total = sum(member.size_bytes for member in restore.plan)
             await self._quotas.reserve_storage(tx, caller, owner.user_id, total)
-
-    async def _receive(self, restore: _Restore, source: Source) -> None:
-        """All files aside, each as the first reading has found it."""
-        small: list[tuple[UUID, Member, bytes]] = []
-        async with sources.reading(self._place, self._threads, source) as unpacking:
-            for upload_id, planned in zip(restore.upload_ids, restore.plan, strict=True):
-                member = await unpacking.next()
-                if member != (planned.path, planned.size_bytes):
-                    raise _changed(planned)
-                if planned.size_bytes > _SMALL_BYTES:
-                    await self._put_aside(restore, upload_id, planned, unpacking.content(*member))
-                    continue
-                async with aclosing(unpacking.content(*member)) as pieces:
-                    small.append((upload_id, planned, b"".join([piece async for piece in pieces])))
-                if len(small) == AT_ONCE:
-                    await self._put_small(restore, small)
-                    small = []
-            await self._put_small(restore, small)
-
-    async def _put_small(self, restore: _Restore, small: list[tuple[UUID, Member, bytes]]) -> None:
-        """Some side by side: to be kept for good takes a disk as long for one as for several."""
-        await together(self._put_aside(restore, id_, planned, _one(data)) for id_, planned, data in small)
-
-    async def _put_aside(
-        self, restore: _Restore, upload_id: UUID, planned: Member, content: AsyncGenerator[bytes, None]
-    ) -> None:
-        async with self._place.receive(restore.home, upload_id, 0) as receiver, aclosing(content) as pieces:
-            async for piece in pieces:
-                await receiver.write(piece)
-            sealed = await receiver.seal()
-        if sealed.sha256 != planned.sha256:
-            raise _changed(planned)
 
     async def _decide(self, restore: _Restore, source: Source, *, overwrite: bool) -> AuditEntry:
         """From here on the files take their places, whatever becomes of this server."""
@@ -230,15 +200,6 @@ class Restoring:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-async def _one(data: bytes) -> AsyncGenerator[bytes, None]:
-    if data:
-        yield data
-
-
-def _changed(planned: Member) -> ArchiveRefused:
-    return ArchiveRefused(planned.path, "the archive was changed while it was read")
 
 
 def _busy(restore: _Restore) -> Aborted:
