@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stationmaster_server.app.archives import build_archives
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
@@ -52,7 +53,8 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     for routine in _routines(on, reports, changes, uploads, usage):
         on.background.add(routine)
     services = FileServices(Files(database, place, changes), uploads, usage)
-    return Storage(StorageServicer(StorageService(database), services, on.tokens), reports)
+    archives = build_archives(stack, on, place, changes)
+    return Storage(StorageServicer(StorageService(database), services, archives, on.tokens), reports)
 
 
 def _routines(on: Ground, reports: Reports, changes: Changes, uploads: Uploads, usage: Usage) -> Iterator[Routine]:
