@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
+import httpx2
 import pytest
 import pytest_asyncio
 from stationmaster.v1 import identity_pb2
 from stationmaster.v1.identity_pb2_grpc import IdentityServiceStub
 
+from tests.fixtures import moto
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.storage.desk import Desk
-from tests.storage.places import LocalSite, Site
+from tests.storage.places import LocalSite, S3Site, Site
 
 
 @pytest.fixture
@@ -23,22 +26,48 @@ def storage_settings() -> dict[str, Any]:
     return {}
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest) -> str:
     """The kind of place where files are; a test that is of one kind only says so."""
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def object_storage() -> Iterator[str]:
+    """Where moto serves S3; one for all tests of a worker."""
+    process, url = moto.start()
+    try:
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest_asyncio.fixture
-async def site(place: str, tmp_path: Path) -> Site:
+async def bucket(object_storage: str) -> S3Site:
+    """A bucket that a test has for itself."""
+    name = f"files-{uuid4().hex}"
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        (await client.put(f"{object_storage}/{name}")).raise_for_status()
+    return S3Site(object_storage, name)
+
+
+@pytest.fixture
+def site(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> Site:
     """Where files are."""
-    return LocalSite(tmp_path / "data" / "workspaces")
+    if place == "local":
+        return LocalSite(tmp_path / "data" / "workspaces")
+    site: S3Site = request.getfixturevalue("bucket")
+    return site
 
 
-@pytest_asyncio.fixture
-async def process_site(place: str, data_folder: Path) -> Site:
+@pytest.fixture
+def process_site(place: str, data_folder: Path, request: pytest.FixtureRequest) -> Site:
     """Where the files of a server are that is a process of its own."""
-    return LocalSite(data_folder / "workspaces")
+    if place == "local":
+        return LocalSite(data_folder / "workspaces")
+    site: S3Site = request.getfixturevalue("bucket")
+    return site
 
 
 @pytest_asyncio.fixture
@@ -46,7 +75,8 @@ async def stored_at(
     site: Site, database_url: str, tmp_path: Path, storage_settings: dict[str, Any]
 ) -> AsyncIterator[RunningServer]:
     """A server that keeps files there."""
-    settings = server_settings(tmp_path / "data", database_url, storage=storage_settings)
+    storage = {**site.settings(), **storage_settings}
+    settings = server_settings(tmp_path / "data", database_url, storage=storage)
     async with running(settings) as server:
         yield server
 

@@ -29,21 +29,21 @@ def moment(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def dying(monkeypatch: pytest.MonkeyPatch, moment: str, desk: Desk) -> Iterator[Callable[[str], None]]:
+def dying(monkeypatch: pytest.MonkeyPatch, moment: str, desk: Desk, place: str) -> Iterator[Callable[[str], None]]:
     """Makes the next call of a method of the place the last thing that its server does."""
-    over = asyncio.Event()
+    over, kind = asyncio.Event(), PLACES[place]
 
     def arm(name: str) -> None:
-        original: Callable[..., Awaitable[Any]] = getattr(LocalPlace, name)
+        original: Callable[..., Awaitable[Any]] = getattr(kind, name)
 
-        async def die(self: LocalPlace, *args: Any) -> Any:
-            monkeypatch.setattr(LocalPlace, name, original)
+        async def die(self: Place, *args: Any) -> Any:
+            monkeypatch.setattr(kind, name, original)
             if moment == "after":
                 await original(self, *args)
             await over.wait()
             raise asyncio.CancelledError
 
-        monkeypatch.setattr(LocalPlace, name, die)
+        monkeypatch.setattr(kind, name, die)
 
     yield arm
     over.set()
@@ -183,7 +183,7 @@ async def test_what_turns_out_not_to_be_possible_is_undone_and_told(
         (self._root / str(home.session_id) / "a" / "in").mkdir(parents=True)
         return await original(self, home, upload_id, names)
 
-    monkeypatch.setattr(LocalPlace, "publish", publish)
+    monkeypatch.setattr(kind, "publish", publish)
     assert await refused(desk.put("a", b"x")) == ("FAILED_PRECONDITION", "FILE_REFUSED")
     assert await totals(desk) == (0, 0, 0)
     assert (await desk.usage(myself[0])).reserved_bytes == 0
@@ -202,7 +202,7 @@ async def test_a_caller_that_goes_away_does_not_stop_what_was_decided(
         return await original(self, home, names)
 
     await desk.put("a", b"x")
-    monkeypatch.setattr(LocalPlace, "remove", remove)
+    monkeypatch.setattr(kind, "remove", remove)
     deleting = asyncio.create_task(desk.delete("a"))
     await until(partial(decided, database_url))
     deleting.cancel()

@@ -7,12 +7,20 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stationmaster_server.app.credentials import aws_identities
 from stationmaster_server.app.ground import Ground
+from stationmaster_server.config import Settings
+from stationmaster_server.config.storage import PlaceKind
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
+from stationmaster_server.resilience.aws_identity import AwsIdentities
+from stationmaster_server.resilience.aws_signing import AwsIdentity
 from stationmaster_server.storage.changes import Changes
 from stationmaster_server.storage.files import Files
 from stationmaster_server.storage.places.local import LocalPlace
+from stationmaster_server.storage.places.place import Place
+from stationmaster_server.storage.places.s3 import S3Place
+from stationmaster_server.storage.places.s3_store import Bucket, Objects
 from stationmaster_server.storage.reports import Reports
 from stationmaster_server.storage.service import StorageService
 from stationmaster_server.storage.servicer import FileServices, StorageServicer
@@ -35,7 +43,7 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     """Build everything about what is stored."""
     settings, database, audit, quotas = on.settings.storage, on.database, on.gate.audit, on.gate.quotas
     reports = Reports(database, audit, max_bytes=settings.max_report_bytes, retention=settings.report_retention)
-    place = LocalPlace(on.settings.data_folder / WORKSPACES)
+    place = build_place(on.settings)
     stack.push_async_callback(place.close)
     changes = Changes(database, audit, quotas, place, keep_uploads=settings.upload_retention)
     stack.push_async_callback(changes.close, on.settings.server.shutdown_grace)
@@ -53,6 +61,23 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
         on.background.add(routine)
     services = FileServices(Files(database, place, changes), uploads, usage)
     return Storage(StorageServicer(StorageService(database), services, on.tokens), reports)
+
+
+def build_place(settings: Settings) -> Place:
+    """Where the files of workspaces are, as the settings say."""
+    if settings.storage.place is PlaceKind.LOCAL:
+        return LocalPlace(settings.data_folder / WORKSPACES)
+    return S3Place(bucket_of(settings), settings.storage.s3.part_bytes)
+
+
+def bucket_of(settings: Settings) -> Objects:
+    """The bucket, with the identity of its own settings, else the one that all requests to AWS have."""
+    s3 = settings.storage.s3
+    identities = aws_identities(settings.credentials)
+    if s3.access_key is not None:
+        token = s3.session_token.get_secret_value() if s3.session_token else ""
+        identities = AwsIdentities(AwsIdentity(s3.access_key_id, s3.access_key.get_secret_value(), token))
+    return Objects(Bucket(s3.bucket, s3.region, s3.endpoint, s3.prefix, s3.timeout), identities)
 
 
 def _routines(on: Ground, reports: Reports, changes: Changes, uploads: Uploads, usage: Usage) -> Iterator[Routine]:
