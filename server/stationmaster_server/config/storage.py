@@ -32,7 +32,7 @@ class S3Settings(Group):
     """Its region; with an `endpoint` of your own it may stay empty."""
     endpoint: Annotated[str, Field(pattern=r"^(https?://[^/?#]+)?$")] = ""
     """Another address than AWS's: `https://minio.example.com:9000`. The bucket is then named in the path."""
-    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*)?$", max_length=200)] = ""
+    prefix: Annotated[str, Field(pattern=r"^(\w[\w.-]*(/\w[\w.-]*)*)?$", max_length=200)] = ""
     """What the names of all objects begin with, without a slash at either end, if others use the bucket too."""
     access_key_id: str = ""
     """Whose requests they are. Absent: what `AWS_ACCESS_KEY_ID` says, else the role of the container (ECS, EKS), else
