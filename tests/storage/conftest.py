@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import grpc
-import httpx2
 import pytest
 import pytest_asyncio
 from stationmaster.v1 import identity_pb2
 from stationmaster.v1.identity_pb2_grpc import IdentityServiceStub
 
-from tests.fixtures import moto
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.storage.desk import Desk
 from tests.storage.places import LocalSite, S3Site, Site
@@ -30,26 +27,6 @@ def storage_settings() -> dict[str, Any]:
 def place(request: pytest.FixtureRequest) -> str:
     """The kind of place where files are; a test that is of one kind only says so."""
     return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def object_storage() -> Iterator[str]:
-    """Where moto serves S3; one for all tests of a worker."""
-    process, url = moto.start()
-    try:
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest_asyncio.fixture
-async def bucket(object_storage: str) -> S3Site:
-    """A bucket that a test has for itself."""
-    name = f"files-{uuid4().hex}"
-    async with httpx2.AsyncClient(trust_env=False) as client:
-        (await client.put(f"{object_storage}/{name}")).raise_for_status()
-    return S3Site(object_storage, name)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from stationmaster_server.app.credentials import aws_identities
 from stationmaster_server.app.ground import Ground
@@ -19,13 +20,14 @@ from stationmaster_server.storage.changes import Changes
 from stationmaster_server.storage.files import Files
 from stationmaster_server.storage.places.local import LocalPlace
 from stationmaster_server.storage.places.place import Place
-from stationmaster_server.storage.places.s3 import S3Place
-from stationmaster_server.storage.places.s3_store import Bucket, Objects
 from stationmaster_server.storage.reports import Reports
 from stationmaster_server.storage.service import StorageService
 from stationmaster_server.storage.servicer import FileServices, StorageServicer
 from stationmaster_server.storage.uploads import Uploads
 from stationmaster_server.storage.usage import Usage
+
+if TYPE_CHECKING:
+    from stationmaster_server.storage.places.s3_store import Objects
 
 WORKSPACES = "workspaces"
 """Where in the data folder the files of sessions are."""
@@ -67,11 +69,15 @@ def build_place(settings: Settings) -> Place:
     """Where the files of workspaces are, as the settings say."""
     if settings.storage.place is PlaceKind.LOCAL:
         return LocalPlace(settings.data_folder / WORKSPACES)
+    from stationmaster_server.storage.places.s3 import S3Place  # its library takes 20 MiB, which few need
+
     return S3Place(bucket_of(settings), settings.storage.s3.part_bytes)
 
 
 def bucket_of(settings: Settings) -> Objects:
     """The bucket, with the identity of its own settings, else the one that all requests to AWS have."""
+    from stationmaster_server.storage.places.s3_store import Bucket, Objects
+
     s3 = settings.storage.s3
     identities = aws_identities(settings.credentials)
     if s3.access_key is not None:

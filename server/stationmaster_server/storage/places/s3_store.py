@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx2
-from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import S3Store
 
 from stationmaster_server.errors import Reason, Unavailable
@@ -118,6 +124,16 @@ class Objects:
         self.bucket.full(key)
         with self.told(), self.there():
             await self._store.put_async(key, data, use_multipart=False)
+
+    async def put_once(self, key: str, data: bytes) -> bool:
+        """Make an object; False when there is one, which stays as it is."""
+        self.bucket.full(key)
+        with self.told(), self.there():
+            try:
+                await self._store.put_async(key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
 
     async def copy(self, key: str, target: str) -> None:
         """Copy an object of up to 5 GiB, at once. Raises FileNotFoundError."""
