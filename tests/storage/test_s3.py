@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import grpc
 import pytest
+from stationmaster.v1 import session_pb2
 from stationmaster_server.app.doctor import examine
 from stationmaster_server.app.storage import bucket_of
 from stationmaster_server.config import SettingsError, load
@@ -225,6 +226,17 @@ async def test_a_change_that_was_decided_is_made_when_the_store_is_back(
 
 async def _empty(bucket: S3Site) -> bool:
     return await bucket.everything() == {"a"}
+
+
+async def test_an_agent_sees_the_files_that_were_put(database_url: str, tmp_path: Path, bucket: S3Site) -> None:
+    settings = server_settings(tmp_path, database_url, storage=bucket.settings())
+    async with running(settings) as server, server.channel() as channel:
+        desk = await Desk.open(channel)
+        await desk.put("folder/seen.txt", b"the text")
+        request = session_pb2.SendMessageRequest(
+            session=desk.session, text='/tool files.read {"path": "folder/seen.txt"}'
+        )
+        assert "the text" in str([answer async for answer in desk.sessions.SendMessage(request)])
 
 
 async def test_doctor_tries_the_bucket(tmp_path: Path, bucket: S3Site) -> None:

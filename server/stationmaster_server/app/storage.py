@@ -39,6 +39,8 @@ class Storage:
 
     servicer: StorageServicer
     reports: Reports
+    bucket: Place | None
+    """Where the files of workspaces are, when they are no folders of this host."""
 
 
 def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
@@ -58,11 +60,12 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
         most_bytes=settings.max_file_bytes,
         keep=settings.upload_retention,
     )
+    bucket = None if settings.place is PlaceKind.LOCAL else place
     usage = Usage(database, quotas, place)
     for routine in _routines(on, reports, changes, uploads, usage):
         on.background.add(routine)
     services = FileServices(Files(database, place, changes), uploads, usage)
-    return Storage(StorageServicer(StorageService(database), services, on.tokens), reports)
+    return Storage(StorageServicer(StorageService(database), services, on.tokens), reports, bucket)
 
 
 def build_place(settings: Settings) -> Place:

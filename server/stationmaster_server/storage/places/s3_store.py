@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx2
+import structlog
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from obstore import GetOptions, ListStream
     from obstore.store import S3Config
 
+_log = structlog.get_logger(__name__)
+
 _MAX_KEY_BYTES = 1024
+_NO_BUCKET = "there is no such bucket: make it, or correct storage.s3.bucket"
 _RETRY_AFTER = timedelta(seconds=5)
 _LISTED_AT_ONCE = 1000
 
@@ -208,7 +213,8 @@ class Objects:
             advice = "check storage.s3.access_key_id, or what the role of this machine may do with the bucket"
             raise self.away(f"it refuses this server: {advice}") from None
         except BaseError as error:
-            raise self.away(str(error).splitlines()[0][:300]) from None
+            _log.warning("the object storage does not work", bucket=self.bucket.name, error=str(error)[:1000])
+            raise self.away(_why(str(error))) from None
 
     @contextmanager
     def there(self) -> Iterator[None]:
@@ -216,7 +222,7 @@ class Objects:
         try:
             yield
         except FileNotFoundError:
-            raise self.away("there is no such bucket: make it, or correct storage.s3.bucket") from None
+            raise self.away(_NO_BUCKET) from None
 
     def away(self, why: str) -> Unavailable:
         """What callers are told."""
@@ -231,6 +237,18 @@ class Objects:
             "token": identity.token or None,
             "expires_at": identity.expires_at,
         }
+
+
+def _why(text: str) -> str:
+    """What callers are told of an error; the log has the rest."""
+    if "NoSuchBucket" in text:
+        return _NO_BUCKET
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    if code:
+        return f"it answers {code[1]}"
+    if "error sending request" in text or "timed out" in text:
+        return "it cannot be reached: see whether it runs, and storage.s3.endpoint"
+    return "the log of the server says why"
 
 
 def _config(bucket: Bucket) -> S3Config:
