@@ -30,6 +30,14 @@ async def test_a_burst_of_8000_calls_is_answered_to_the_last(served: Served) -> 
     assert lost == []
 
 
+async def test_what_a_call_costs_does_not_grow_with_the_number_of_methods(served: Served) -> None:
+    """grpc looks at each call it waits for whenever one comes: it must wait for one, not for one of each method."""
+    async with served.stub() as stub:
+        await stub.echo(request(), metadata=with_key(ALL))
+        names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    assert [name for name in names if "_request_" in name] == ["AioServer._request_call"]
+
+
 @pytest.mark.long
 async def test_calls_that_a_busy_server_takes_up_after_more_than_half_a_minute_are_answered(served: Served) -> None:
     async with served.stub() as stub:

@@ -62,6 +62,7 @@ class Twin:
     idempotency_expires_at: float
     reason: str | None = None
     paused: bool = False
+    deferred: bool = False
     attempt: int = 0
     token: UUID | None = None
     stale: list[UUID] = field(default_factory=list)
@@ -129,7 +130,8 @@ class Model:
         return None
 
     def _insert(self, work: NewWork, item_id: UUID, lease: UUID | None, spread: float) -> Twin:
-        state = self._admission(work)
+        deferred = work.concurrency_key is not None and work.run_at is not None
+        state = State.WAITING if deferred else self._admission(work)
         run_at = self.now if work.run_at is None else self.now + 1.5 + spread
         twin = Twin(
             item_id,
@@ -143,6 +145,7 @@ class Model:
             _in(self.now, work.idempotency_ttl) or 0.0,
             reason="CONCURRENCY_LIMIT" if state is State.CANCELLED else None,
             paused=work.paused,
+            deferred=deferred,
             finished_at=self.now,
         )
         self.twins[item_id] = twin
@@ -160,24 +163,24 @@ class Model:
         if key is None:
             return State.QUEUED
         if work.strategy is Strategy.CANCEL_RUNNING:
-            self._make_room(work)
+            self._make_room(key, work.max_running)
         if work.paused:  # what is held back takes no slot
             return State.WAITING
         if self._taken(key) < work.max_running:
             return State.QUEUED
         return State.CANCELLED if work.strategy is Strategy.CANCEL_NEWEST else State.WAITING
 
-    def _make_room(self, work: NewWork) -> None:
+    def _make_room(self, key: str, max_running: int) -> None:
         """The oldest make room: the newest that are left, and the new one, are as many as may run."""
         members = [
             twin
             for twin in self.twins.values()
-            if twin.work.concurrency_key == work.concurrency_key and twin.state not in FINAL and not twin.cancel
+            if twin.work.concurrency_key == key and twin.state not in FINAL and not twin.cancel and not twin.deferred
         ]
         members.sort(key=lambda twin: (twin.created_at, twin.id), reverse=True)
-        for twin in members[work.max_running - 1 :]:
+        for twin in members[max_running - 1 :]:
             self._cancel(twin, "CANCELLED_BY_NEWER")
-        self.admit([work.concurrency_key])
+        self.admit([key])
 
     # Concurrency keys.
 
@@ -193,9 +196,34 @@ class Model:
 
     def _admissible(self, key: str) -> list[Twin]:
         """Those that a slot is free for, even if all that wait before them had one."""
-        waiting = [twin for twin in self.of(State.WAITING) if twin.work.concurrency_key == key and not twin.paused]
-        waiting.sort(key=lambda twin: (twin.work.priority, twin.created_at, twin.id))
+        waiting = [
+            twin
+            for twin in self.of(State.WAITING)
+            if twin.work.concurrency_key == key and not twin.paused and not twin.deferred
+        ]
+        waiting.sort(key=lambda twin: (twin.work.priority, twin.run_at, twin.id))
         return [twin for before, twin in enumerate(waiting, self._taken(key)) if before < twin.work.max_running]
+
+    def let_in(self) -> None:
+        """Whose time has come is dealt with as if it were submitted now; first come those that only wait."""
+        due = [
+            twin
+            for twin in self.of(State.WAITING)
+            if twin.deferred and not twin.paused and twin.run_at <= self.now and twin.work.concurrency_key
+        ]
+        due.sort(key=lambda twin: (twin.work.strategy is not Strategy.GROUP_ROUND_ROBIN, twin.run_at, twin.id))
+        for twin in due:
+            twin.deferred = twin.work.strategy is not Strategy.GROUP_ROUND_ROBIN
+        self.admit([twin.work.concurrency_key for twin in due])
+        for twin in due:
+            key = twin.work.concurrency_key or ""
+            if twin.deferred and twin.work.strategy is Strategy.CANCEL_RUNNING:
+                self._make_room(key, twin.work.max_running)
+            elif twin.deferred and self._taken(key) >= twin.work.max_running:
+                self._cancel(twin, "CONCURRENCY_LIMIT")
+                continue
+            twin.deferred = False
+            self.admit([key])
 
     def slots_unused(self) -> bool:
         """Whether somebody waits for a slot that is free."""
@@ -377,7 +405,7 @@ class Model:
             raise Refused("FailedPrecondition")
         for twin in twins:
             twin.become(State.QUEUED if twin.work.concurrency_key is None else State.WAITING)
-            twin.paused = False
+            twin.paused = twin.deferred = False
             twin.reason, twin.attempt, twin.run_at, twin.cancel, twin.resume = None, 0, self.now, False, False
             twin.start_deadline = None
             twin.close_deadline = _in(self.now, twin.work.timeouts.schedule_to_close)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.errors import Reason, Unavailable
-from stationmaster_server.work import claim_store
+from stationmaster_server.work import claim_store, store
 from stationmaster_server.work.model import (
     FINAL,
     Outcome,
@@ -172,7 +172,7 @@ async def test_the_queue_tells_what_it_holds(idle: Server) -> None:
     await idle.submit()
     await idle.submit(concurrency_key="k")
     await idle.submit(concurrency_key="k")
-    stats = await idle.call(idle.queue.stats)
+    stats = await idle.call(store.stats)
     assert [(each.kind, each.state, each.count) for each in stats] == [
         ("noop", State.QUEUED, 2),
         ("noop", State.WAITING, 1),

@@ -18,7 +18,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, FailedPrecondition, LeaseLost
-from stationmaster_server.work import claim_store, key_store
+from stationmaster_server.work import claim_store, key_store, store
 from stationmaster_server.work.claim_store import Beat, Seen, Settlement
 from stationmaster_server.work.model import (
     NewWork,
@@ -239,6 +239,11 @@ class Kitchen(RuleBasedStateMachine):
         assert self.run(self.reaper.reap()) == self.model.reap()
 
     @rule()
+    def let_in(self) -> None:
+        self.run(self.reaper.let_in())
+        self.model.let_in()
+
+    @rule()
     def keep_house(self) -> None:
         self.run(self.reaper.keep_house())
         self.model.keep_house()
@@ -286,12 +291,12 @@ class Kitchen(RuleBasedStateMachine):
         twin = self.pick(index, *([State.DEAD] if dead and self.model.of(State.DEAD) else State))
         self.both(lambda: self.call(self.queue.retry, self.organization_id, twin.id), lambda _: self.model.retry(twin))
 
-    @rule(kind=st.sampled_from([None, *KINDS]), limit=st.integers(1, 3))
-    def retry_dead(self, kind: str | None, limit: int) -> None:
-        twins = [twin for twin in self.dead() if kind is None or twin.work.kind == kind][:limit]
-        count = self.call(self.queue.retry_dead, self.organization_id, kind=kind, limit=limit)
+    @rule(limit=st.integers(1, 3))
+    def retry_many(self, limit: int) -> None:
+        twins = self.dead()[:limit]
+        retried = self.call(self.queue.retry_many, self.organization_id, [twin.id for twin in twins])
         self.model.retry(*twins)
-        assert count == len(twins)
+        assert set(retried) == {twin.id for twin in twins}
 
     def dead(self) -> list[Twin]:
         """The dead, the newest first."""
@@ -315,19 +320,20 @@ class Kitchen(RuleBasedStateMachine):
             return (
                 await tx.fetch("SELECT * FROM work_items"),
                 await key_store.with_unused_slots(tx),
-                await self.queue.list_dead(tx, self.organization_id),
-                await self.queue.stats(tx, self.organization_id),
+                await store.list_dead(tx, self.organization_id),
+                await store.stats(tx, self.organization_id),
             )
 
 
 def _of_row(row: Any) -> tuple[UUID, tuple[object, ...]]:
     errors = [(error["attempt"], error["reason"]) for error in row["errors"]]
     columns = ("state", "reason", "attempt", "lease_token", "paused", "cancel_requested")
-    return row["item_id"], (*(row[column] for column in columns), errors)
+    deferred = row["deferred"] is not None
+    return row["item_id"], (*(row[column] for column in columns), deferred, errors)
 
 
 def _of_twin(twin: Twin) -> tuple[object, ...]:
-    return twin.state.value, twin.reason, twin.attempt, twin.token, twin.paused, twin.cancel, twin.errors
+    return twin.state.value, twin.reason, twin.attempt, twin.token, twin.paused, twin.cancel, twin.deferred, twin.errors
 
 
 def play(url: str, examples: int, steps: int) -> None:

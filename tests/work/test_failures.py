@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from stationmaster_server.errors import Aborted, Reason, Unavailable
-from stationmaster_server.work import follow_up_store
+from stationmaster_server.work import follow_up_store, store
 from stationmaster_server.work.model import (
     Failed,
     Outcome,
@@ -58,7 +58,7 @@ async def test_a_retry_waits_for_its_delay(start_server: StartServer) -> None:
     assert item.finished_at - datetime.fromisoformat(item.errors[0]["at"]) >= policy.initial
 
 
-async def test_dead_items_are_listed_and_retried_singly_or_by_filter(start_server: StartServer) -> None:
+async def test_dead_items_are_listed_and_retried_singly_or_together(start_server: StartServer) -> None:
     broken = True
 
     async def handler(run: Run) -> Outcome:
@@ -68,18 +68,20 @@ async def test_dead_items_are_listed_and_retried_singly_or_by_filter(start_serve
     items = [await server.submit(kind) for kind in ("a", "a", "b", "b", "b")]
     for item in items:
         await server.reaches(item.item_id, State.DEAD)
-    dead = await server.call(server.queue.list_dead, limit=3)
+    dead = await server.call(store.list_dead, limit=3)
     last = (dead[-1].finished_at, dead[-1].item_id)
-    dead += await server.call(server.queue.list_dead, after=last)
+    dead += await server.call(store.list_dead, after=last)
     assert {item.item_id for item in dead} == {item.item_id for item in items}
     assert all(item.errors[0]["error"] == "broken" for item in dead)
     broken = False
     await server.call(server.queue.retry, items[0].item_id)
     await server.reaches(items[0].item_id, State.SUCCEEDED)
-    assert await server.call(server.queue.retry_dead, kind="b") == 3
+    of_b = [item.item_id for item in await server.call(store.list_dead, "b")]
+    assert sorted(await server.call(server.queue.retry_many, of_b)) == sorted(of_b)
+    assert len(of_b) == 3
     for item in items[2:]:
         await server.reaches(item.item_id, State.SUCCEEDED)
-    assert [item.item_id for item in await server.call(server.queue.list_dead)] == [items[1].item_id]
+    assert [item.item_id for item in await server.call(store.list_dead)] == [items[1].item_id]
 
 
 async def test_a_dead_item_is_not_retried_before_its_end_was_followed_up(idle: Server) -> None:
@@ -88,7 +90,7 @@ async def test_a_dead_item_is_not_retried_before_its_end_was_followed_up(idle: S
         await tx.execute("UPDATE work_items SET state = 'DEAD', finished_at = now()")
     with pytest.raises(Aborted, match="is being dealt with"):
         await idle.call(idle.queue.retry, item.item_id)
-    assert await idle.call(idle.queue.retry_dead) == 0
+    assert await idle.call(idle.queue.retry_many, [item.item_id]) == []
     async with idle.database.system() as tx:
         assert await follow_up_store.look(tx, ["noop"], 10) == {item.organization_id: [item.item_id]}
         await follow_up_store.done(tx, await follow_up_store.lock(tx, item.organization_id, [item.item_id]))

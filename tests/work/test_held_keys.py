@@ -86,3 +86,17 @@ async def test_what_died_is_taken_back_while_the_key_of_another_is_held(start_se
         await reaping.reaches(other.item_id, State.QUEUED)
         assert (await reaping.get(stuck.item_id)).state is State.RUNNING
     await reaping.reaches(stuck.item_id, State.QUEUED)
+
+
+async def test_what_died_is_taken_back_however_much_of_a_held_key_died_before_it(start_server: StartServer) -> None:
+    client = await start_server()
+    async with client.database.system() as tx:
+        stuck = [client.new(concurrency_key="held", max_running=1000) for _ in range(250)]
+        await client.queue.submit_many(tx, stuck)
+        (other,) = await client.queue.submit_many(tx, [client.new()])
+    async with client.database.system(autocommit=True) as tx:
+        await claim_store.claim(tx, ["noop"], 1000, timedelta(hours=1), "died", timedelta(0))
+        await tx.execute("UPDATE work_items SET lease_expires_at = now() - interval '1 day'")
+    async with held(client, "held"):
+        reaping = await start_server({"other": Gate()})
+        await reaping.reaches(other.item_id, State.QUEUED)

@@ -636,8 +636,8 @@ Global___ExecutionTimeouts: _TypeAlias = ExecutionTimeouts  # noqa: Y015
 
 @_typing.final
 class ExecutionConcurrency(_message.Message):
-    """How many executions of one key run at once. One that is to run later (`run_time`, or the pause before its next attempt) takes its place from
-    the time that it is submitted: give those that are far in the future a key of their own.
+    """How many executions of one key run at once. One that is to run later (`run_time`) takes no place until that time has come, and
+    the strategy decides then. One that pauses before its next attempt keeps its place.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -301,7 +301,7 @@ class TaskServiceServicer:
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
         it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
-        SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
+        SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED), ABORTED (CONCURRENT_CHANGE: the task is changed all the while).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -117,7 +117,7 @@ class TaskServiceStub:
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
     it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
-    SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
+    SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED), ABORTED (CONCURRENT_CHANGE: the task is changed all the while).
     """
     SubmitExecution: _grpc.UnaryUnaryMultiCallable[_task_pb2.SubmitExecutionRequest, _task_pb2.Execution]
     """Submits an execution without a task.
@@ -257,7 +257,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
     it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
-    SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
+    SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED), ABORTED (CONCURRENT_CHANGE: the task is changed all the while).
     """
     SubmitExecution: _aio.UnaryUnaryMultiCallable[_task_pb2.SubmitExecutionRequest, _task_pb2.Execution]  # type: ignore[assignment]
     """Submits an execution without a task.
@@ -484,7 +484,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: variables), FAILED_PRECONDITION (ILLEGAL_TRANSITION: a task that
         it depends on failed, with the policy SKIP; MODEL_UNAVAILABLE), PERMISSION_DENIED (ROLE_INSUFFICIENT: somebody else's task with secrets;
-        SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED).
+        SCOPE_MISSING), RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_OVERLOADED), ABORTED (CONCURRENT_CHANGE: the task is changed all the while).
         """
 
     @_abc_1.abstractmethod

@@ -46,7 +46,7 @@ async def build_audit(stack: AsyncExitStack, on: Ground) -> AuditServicer:
     )
     _publish(stack, on)
     keep = {category: kept for category, kept in _kept(settings).items() if kept is not None}
-    retention = Retention(database, keep)
+    retention = Retention(database, on.gate.audit, keep)
     if keep:
         what = "Deletes what old audit events said, as `audit.keep_…` say; their places in the tree stay."
         on.background.add(Routine("audit-retention", what, timedelta(hours=6), retention.run, scope=Scope.ONE_SERVER))

@@ -34,6 +34,7 @@ class RpcServer:
         self._board = board
         self._server = grpc.aio.server(options=_options(settings))
         self._services: list[str] = []
+        self._methods = _Methods(chain.unknown_methods())
         self.port = 0
         """The port it listens on, once started."""
 
@@ -51,7 +52,7 @@ class RpcServer:
         if self._settings.reflection:
             for service, handlers in reflection.handlers(self._services).items():
                 self._add_handlers(service, handlers, open_to_all=self._settings.open_reflection)
-        self._server.add_generic_rpc_handlers((self._chain.unknown_methods(),))
+        self._server.add_generic_rpc_handlers((self._methods,))
         self.port = self._listen()
         await self._server.start()
         return self.port
@@ -93,11 +94,9 @@ class RpcServer:
 
     def _add_handlers(self, service: str, handlers: Mapping[str, Handler], *, open_to_all: bool) -> None:
         self._services.append(service)
-        wrapped = {
-            name: self._chain.wrap(describe(service, name, open_to_all=open_to_all), handler)
-            for name, handler in handlers.items()
-        }
-        self._server.add_registered_method_handlers(service, wrapped)
+        for name, handler in handlers.items():
+            method = describe(service, name, open_to_all=open_to_all)
+            self._methods.add(method.path, self._chain.wrap(method, handler))
 
     def _listen(self) -> int:
         settings = self._settings
@@ -118,6 +117,27 @@ def _register_of(servicer: object) -> Register:
         if register is not None:
             return register
     raise TypeError(f"{type(servicer).__name__} extends no generated servicer")
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """All methods under one generic handler.
+
+    Of methods that are registered one by one, grpc waits for the next call of each: it asks all of them at every call,
+    which of 160 methods costs more than all interceptors.
+    """
+
+    def __init__(self, unknown: grpc.GenericRpcHandler) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self._unknown = unknown
+
+    def add(self, path: str, handler: Handler) -> None:
+        """Serve a method."""
+        self._handlers[path] = handler
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """Return the handler of a method."""
+        handler = self._handlers.get(handler_call_details.method)
+        return self._unknown.service(handler_call_details) if handler is None else handler
 
 
 class _Recorder:

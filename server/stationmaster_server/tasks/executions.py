@@ -14,6 +14,7 @@ from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
+    Aborted,
     AlreadyExists,
     FailedPrecondition,
     FieldViolation,
@@ -56,6 +57,7 @@ from stationmaster_server.tasks.starting import look_again
 from stationmaster_server.tasks.work import new_work
 
 MOST_RETRIED = 1000
+_LOOKS = 5
 MOST_IN_AUDIT = 100
 _REPLACE = OnConflict.TERMINATE_EXISTING
 
@@ -88,7 +90,17 @@ class Executions:
         self._services = services
 
     async def execute(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution:
-        """Submit an execution of a task. Raises NotFound, InvalidArgument, ResourceExhausted(QUEUE_FULL)."""
+        """Submit an execution of a task, as it is when that commits.
+
+        Raises NotFound, InvalidArgument, ResourceExhausted(QUEUE_FULL), Aborted(CONCURRENT_CHANGE).
+        """
+        for _ in range(_LOOKS):
+            execution = await self._execute_unless_changed(caller, task_id, request)
+            if execution is not None:
+                return execution
+        raise Aborted(Reason.CONCURRENT_CHANGE, f"{task_name(task_id)} is changed all the while: try again")
+
+    async def _execute_unless_changed(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution | None:
         tenant = caller.tenant
         async with self._services.database.tenant(tenant, read=True) as tx:
             again = await look(tx, tenant, caller.request_key, Execution)
@@ -113,7 +125,15 @@ class Executions:
             again = await recall(tx, tenant, caller.request_key, Execution)
             if again is not None:
                 return again
-            blocked_by = "" if request.ignore_dependencies else await self._held_back(tx, caller, task)
+            organization_id = tenant.organization_id
+            waits = not request.ignore_dependencies and await dependency_store.neighbours(
+                tx, organization_id, [task_id], up=True
+            )
+            lock = store.lock if waits else store.share
+            now = await lock(tx, organization_id, task_id)
+            if (now.uid, now.etag) != (task.uid, task.etag):  # changed while its templates were filled in
+                return None
+            blocked_by = await self._held_back(tx, caller, task) if waits else ""
             row = _row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
             execution = await self._submit(tx, caller, spec, row, Trigger.MANUAL, task=task)
             await remember(tx, tenant, caller.request_key, execution)
@@ -240,12 +260,12 @@ class Executions:
         return await execution_store.get(tx, caller.tenant.organization_id, execution_id, owner_scope(caller))
 
     async def _held_back(self, tx: Transaction, caller: Caller, task: Task) -> str:
-        """What an execution of the task has to wait for, in words."""
+        """What an execution of the task has to wait for, in words.
+
+        The task is locked: whoever follows up the end of what it depends on must see this one, or be seen.
+        """
         organization_id = caller.tenant.organization_id
         edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
-        if edges:  # locked, for whoever follows up the end of one of them now must see this one, or be seen
-            await store.lock(tx, organization_id, task.task_id)
-            edges = await dependency_store.upstream(tx, organization_id, [task.task_id])
         what = verdict(edges)
         if what is Verdict.SKIP:
             failed = ", ".join(task_name(edge.depends_on) for edge in edges if edge.state == "FAILED")

@@ -7,21 +7,31 @@ from typing import Any
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.tasks.execution_row_store import JOINED, STATE
+from stationmaster_server.tasks.execution_row_store import STATE
 from stationmaster_server.tasks.model import ExecutionState, KindStats
+
+# Each part by an index of its own: however many executions ended before the last hour, they are not read.
+_STATS = f"""
+SELECT e.kind, {STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
+       count(*) FILTER (WHERE i.finished_at > now() - interval '1 hour') AS lately
+FROM (
+    SELECT organization_id, item_id, state, run_at, finished_at FROM work_items
+    WHERE organization_id = $1 AND follow_up AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
+    UNION ALL
+    SELECT organization_id, item_id, state, run_at, finished_at FROM work_items
+    WHERE organization_id = $1 AND state = 'DEAD'
+    UNION ALL
+    SELECT organization_id, item_id, state, run_at, finished_at FROM work_items
+    WHERE organization_id = $1 AND follow_up AND state IN ('SUCCEEDED', 'CANCELLED')
+      AND finished_at > now() - interval '1 hour'
+) i JOIN executions e ON e.organization_id = i.organization_id AND e.id = i.item_id
+GROUP BY 1, 2
+"""
 
 
 async def stats(tx: Transaction, organization_id: UUID, known: Sequence[str] = ()) -> list[KindStats]:
     """How many executions of each kind stand how: of the kinds known, and of others that there are executions of."""
-    rows = await tx.fetch(
-        f"""
-        SELECT e.kind, {STATE} AS state, count(*) AS count, min(i.run_at) AS oldest,
-               count(*) FILTER (WHERE i.finished_at > now() - interval '1 hour') AS lately
-        FROM {JOINED} AND (i.state NOT IN ('SUCCEEDED', 'CANCELLED') OR i.finished_at > now() - interval '1 hour')
-        GROUP BY 1, 2
-        """,
-        organization_id,
-    )
+    rows = await tx.fetch(_STATS, organization_id)
     kinds: dict[str, dict[str, Any]] = {kind: {} for kind in known}
     for row in rows:
         kinds.setdefault(row["kind"], {})[row["state"]] = row

@@ -90,6 +90,11 @@ async def lock(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
     return _found(await tx.fetchrow(f"{_ONE} FOR NO KEY UPDATE", organization_id, task_id), task_id)
 
 
+async def share(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
+    """One task, that nobody changes until this transaction ends; others may share it. Raises NotFound."""
+    return _found(await tx.fetchrow(f"{_ONE} FOR SHARE", organization_id, task_id), task_id)
+
+
 async def lock_many(tx: Transaction, organization_id: UUID, task_ids: Iterable[str]) -> list[Task]:
     """Those of the tasks that there are, locked in their order."""
     sql = f"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -279,6 +279,9 @@ async def settle(tx: Transaction, settlements: Sequence[Settlement], *, expired:
     return {row[0]: State(row[1]) for row in rows}
 
 
+_OF_FREE_KEYS = """(
+    concurrency_key IS NULL OR (organization_id, concurrency_key) NOT IN (SELECT * FROM unnest($3::uuid[], $4::text[]))
+)"""
 _FIND_EXPIRED = f"""
 SELECT {COLUMNS},
        CASE WHEN i.close_deadline < now() THEN 'SCHEDULE_TO_CLOSE'
@@ -289,20 +292,31 @@ SELECT {COLUMNS},
 FROM work_items i
 WHERE (i.organization_id, i.item_id) IN (
     SELECT organization_id, item_id FROM work_items
-    WHERE state = 'RUNNING' AND (lease_expires_at < now() AND NOT $2 OR attempt_deadline < now()
+    WHERE {_OF_FREE_KEYS} AND state = 'RUNNING' AND (lease_expires_at < now() AND NOT $2 OR attempt_deadline < now()
                                  OR heartbeat_deadline < now() OR close_deadline < now())
     UNION ALL
     SELECT organization_id, item_id FROM work_items
-    WHERE state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL)
+    WHERE {_OF_FREE_KEYS} AND state IN ('WAITING', 'QUEUED', 'SUSPENDED')
+      AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL)
       AND least(start_deadline, close_deadline) < now()
     LIMIT $1
 )
 """
 
 
-async def find_expired(tx: Transaction, limit: int, *, spare_leases: bool = False) -> list[tuple[WorkItem, str]]:
-    """Items whose time is up, each with what is up; `spare_leases`: a lease alone is no cause."""
-    return [(to_item(row), row["cause"]) for row in await tx.fetch(_FIND_EXPIRED, limit, spare_leases)]
+async def find_expired(
+    tx: Transaction, limit: int, *, spare_leases: bool = False, without: Collection[Key] = ()
+) -> list[tuple[WorkItem, str]]:
+    """Items whose time is up, each with what is up; `spare_leases`: a lease alone is no cause; `without` some keys."""
+    left_out = sorted(without)
+    rows = await tx.fetch(
+        _FIND_EXPIRED,
+        limit,
+        spare_leases,
+        [key.organization_id for key in left_out],
+        [key.name for key in left_out],
+    )
+    return [(to_item(row), row["cause"]) for row in rows]
 
 
 _UNUSED_LANES = """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.work.model import State
+from stationmaster_server.work.model import State, Strategy
 
 
 class Key(NamedTuple):
@@ -77,37 +77,51 @@ class Member(NamedTuple):
 
 
 async def not_cancelled(tx: Transaction, key: Key) -> list[Member]:
-    """The live items of a locked key that nobody has asked to stop, the newest first."""
+    """The live items of a locked key that nobody has asked to stop and that are not to run later, the newest first."""
     sql = """
     SELECT item_id, state FROM work_items
     WHERE organization_id = $1 AND concurrency_key = $2 AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')
-      AND NOT cancel_requested
+      AND NOT cancel_requested AND deferred IS NULL
     ORDER BY created_at DESC, item_id DESC
     """
     return [Member(row["item_id"], State(row["state"])) for row in await tx.fetch(sql, *key)]
 
 
-# The next of a key go behind what is queued already (run_at), so that keys take turns. Should limits differ, each waits
-# for all that wait before it, as if these had their slots.
-_ADMIT = """
-WITH waiting AS (
-    SELECT i.organization_id, i.item_id, i.concurrency_key, i.max_running,
-           row_number() OVER (PARTITION BY i.organization_id, i.concurrency_key
-                              ORDER BY i.priority, i.created_at, i.item_id) AS place
-    FROM work_items i
-    JOIN (SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[])) AS k(organization_id, concurrency_key)
-      ON i.organization_id = k.organization_id AND i.concurrency_key = k.concurrency_key
-    WHERE i.state = 'WAITING' AND NOT i.paused
-), admitted AS (
-    SELECT w.organization_id, w.item_id FROM waiting w
-    WHERE w.place <= w.max_running - (
-        SELECT count(*) FROM work_items t
-        WHERE t.organization_id = w.organization_id AND t.concurrency_key = w.concurrency_key
-          AND t.state IN ('QUEUED', 'RUNNING', 'SUSPENDED')
-    )
-)
+# Who waits for a slot of its key: what is held back, or is to run later, does not.
+_WAITS = "i.state = 'WAITING' AND i.deferred IS NULL AND NOT i.paused"
+
+# Should limits differ, each waits for all that wait before it, as if these had their slots. However many wait, only so
+# many are looked at as could be let in.
+_ADMISSIBLE = f"""
+CROSS JOIN LATERAL (
+    SELECT count(*) AS slots FROM work_items t
+    WHERE t.organization_id = k.organization_id AND t.concurrency_key = k.concurrency_key
+      AND t.state IN ('QUEUED', 'RUNNING', 'SUSPENDED')
+) taken
+CROSS JOIN LATERAL (
+    SELECT i.max_running FROM work_items i
+    WHERE i.organization_id = k.organization_id AND i.concurrency_key = k.concurrency_key AND {_WAITS}
+    ORDER BY i.max_running DESC LIMIT 1
+) highest
+CROSS JOIN LATERAL (
+    SELECT next.item_id, next.max_running,
+           row_number() OVER (ORDER BY next.priority, next.run_at, next.item_id) AS place
+    FROM (
+        SELECT i.item_id, i.max_running, i.priority, i.run_at FROM work_items i
+        WHERE i.organization_id = k.organization_id AND i.concurrency_key = k.concurrency_key AND {_WAITS}
+        ORDER BY i.priority, i.run_at, i.item_id LIMIT greatest(highest.max_running - taken.slots, 0)
+    ) next
+) waiting
+WHERE waiting.place <= waiting.max_running - taken.slots
+"""
+
+# The next of a key go behind what is queued already (run_at), so that keys take turns.
+_ADMIT = f"""
+WITH k AS (SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[]) AS k(organization_id, concurrency_key)),
+admitted AS MATERIALIZED (SELECT k.organization_id, waiting.item_id FROM k {_ADMISSIBLE})
 UPDATE work_items i SET state = 'QUEUED', run_at = greatest(i.run_at, now())
-FROM admitted a WHERE i.organization_id = a.organization_id AND i.item_id = a.item_id
+WHERE i.organization_id = ANY (ARRAY(SELECT DISTINCT a.organization_id FROM admitted a))
+  AND i.item_id = ANY (ARRAY(SELECT a.item_id FROM admitted a))
 RETURNING i.item_id
 """
 
@@ -119,18 +133,9 @@ async def admit(tx: Transaction, keys: Iterable[Key]) -> int:
     return len(rows)
 
 
-_STALLED = """
-SELECT DISTINCT w.organization_id, w.concurrency_key FROM (
-    SELECT i.organization_id, i.concurrency_key, i.max_running,
-           row_number() OVER (PARTITION BY i.organization_id, i.concurrency_key
-                              ORDER BY i.priority, i.created_at, i.item_id) AS place
-    FROM work_items i WHERE i.concurrency_key IS NOT NULL AND i.state = 'WAITING' AND NOT i.paused
-) w
-WHERE w.place <= w.max_running - (
-    SELECT count(*) FROM work_items t
-    WHERE t.organization_id = w.organization_id AND t.concurrency_key = w.concurrency_key
-      AND t.state IN ('QUEUED', 'RUNNING', 'SUSPENDED')
-)
+_STALLED = f"""
+WITH k AS (SELECT DISTINCT i.organization_id, i.concurrency_key FROM work_items i WHERE {_WAITS})
+SELECT DISTINCT k.organization_id, k.concurrency_key FROM k {_ADMISSIBLE}
 LIMIT 100
 """
 
@@ -138,3 +143,48 @@ LIMIT 100
 async def with_unused_slots(tx: Transaction) -> list[Key]:
     """Keys with a free slot and somebody who waits for it: there should be none."""
     return [Key(row[0], row[1]) for row in await tx.fetch(_STALLED)]
+
+
+_DUE = """
+SELECT DISTINCT i.organization_id, i.concurrency_key FROM (
+    SELECT organization_id, concurrency_key FROM work_items
+    WHERE state = 'WAITING' AND deferred IS NOT NULL AND NOT paused AND run_at <= now()
+      AND (organization_id, concurrency_key) NOT IN (SELECT * FROM unnest($2::uuid[], $3::text[]))
+    ORDER BY run_at LIMIT $1
+) i
+"""
+
+
+async def with_due_items(tx: Transaction, limit: int, *, without: Collection[Key] = ()) -> list[Key]:
+    """The keys, `without` some, of the first items that were to run later and whose time has come."""
+    left_out = sorted(without)
+    rows = await tx.fetch(_DUE, limit, [key.organization_id for key in left_out], [key.name for key in left_out])
+    return [Key(row[0], row[1]) for row in rows]
+
+
+class Arrival(NamedTuple):
+    """An item whose time has come."""
+
+    item_id: UUID
+    strategy: Strategy
+    max_running: int
+
+
+async def due_items(tx: Transaction, key: Key, limit: int) -> list[Arrival]:
+    """Items of a locked key that were to run later and whose time has come, in its order."""
+    sql = """
+    SELECT item_id, deferred, max_running FROM work_items
+    WHERE organization_id = $1 AND concurrency_key = $2 AND state = 'WAITING' AND deferred IS NOT NULL AND NOT paused
+      AND run_at <= now()
+    ORDER BY run_at, item_id LIMIT $3
+    """
+    return [Arrival(row[0], Strategy(row[1]), row[2]) for row in await tx.fetch(sql, *key, limit)]
+
+
+async def let_wait(tx: Transaction, key: Key, item_ids: Sequence[UUID]) -> None:
+    """From now on, these items of a locked key, whose time has come, wait for its slots."""
+    await tx.execute(
+        "UPDATE work_items SET deferred = NULL WHERE organization_id = $1 AND item_id = ANY($2::uuid[])",
+        key.organization_id,
+        list(item_ids),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from functools import partial
 from itertools import groupby
 from typing import NamedTuple, Protocol
@@ -21,7 +20,7 @@ from stationmaster_server.errors import (
 from stationmaster_server.work import claim_store, key_store, store
 from stationmaster_server.work.backlog import Backlog
 from stationmaster_server.work.claim_store import Settlement
-from stationmaster_server.work.model import FINAL, NewWork, Outcome, QueueStats, State, WorkItem
+from stationmaster_server.work.model import FINAL, NewWork, Outcome, State, WorkItem
 from stationmaster_server.work.notifier import Notifier
 from stationmaster_server.work.retry import decide
 from stationmaster_server.work.run import Run
@@ -265,19 +264,6 @@ class WorkQueue:
         if wake:
             self.wake()
 
-    async def list_dead(
-        self,
-        tx: Transaction,
-        organization_id: UUID,
-        *,
-        kind: str | None = None,
-        reason: str | None = None,
-        after: tuple[datetime, UUID] | None = None,
-        limit: int = 50,
-    ) -> list[WorkItem]:
-        """Dead items with every attempt's error, the newest first; `after`: (finished_at, item_id) of the last seen."""
-        return await store.list_dead(tx, organization_id, kind, reason, after, limit)
-
     async def retry(self, tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem:
         """Queue a dead item again, with all its attempts; NotFound, FailedPrecondition when it is not dead.
 
@@ -292,19 +278,6 @@ class WorkQueue:
             )
         return await self.get(tx, organization_id, item_id)
 
-    async def retry_dead(
-        self,
-        tx: Transaction,
-        organization_id: UUID,
-        *,
-        kind: str | None = None,
-        reason: str | None = None,
-        limit: int = 1000,
-    ) -> int:
-        """Queue the dead items that the filter lets through, at most `limit`; returns how many."""
-        dead = await store.list_dead(tx, organization_id, kind, reason, None, limit)
-        return len(await self.retry_many(tx, organization_id, [item.item_id for item in dead]))
-
     async def retry_many(self, tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID]) -> list[UUID]:
         """Queue those of the items again that are dead and whose ends, if that was asked for, are followed up."""
         await self.lock_keys(tx, organization_id, item_ids)
@@ -315,10 +288,6 @@ class WorkQueue:
             await key_store.admit(tx, keys)
         tx.after_commit(self.wake)
         return [item.item_id for item in revived]
-
-    async def stats(self, tx: Transaction, organization_id: UUID) -> list[QueueStats]:
-        """Counts by kind and state of everything that has not ended well."""
-        return await store.stats(tx, organization_id)
 
     async def _admit(self, tx: Transaction, freed: Sequence[key_store.Key]) -> None:
         if await key_store.admit(tx, freed):

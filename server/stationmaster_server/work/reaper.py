@@ -13,9 +13,11 @@ from stationmaster_server.errors import StationmasterError
 from stationmaster_server.resilience.pulse import Pulse
 from stationmaster_server.work import claim_store, key_store
 from stationmaster_server.work.claim_store import Settlement
+from stationmaster_server.work.key_store import Key
 from stationmaster_server.work.model import Failed, State, WorkItem
-from stationmaster_server.work.queue import settle_all
+from stationmaster_server.work.queue import Settled, settle_all
 from stationmaster_server.work.retry import Decision, decide
+from stationmaster_server.work.submission import let_in_due
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,8 @@ class Reaper:
         while True:
             try:
                 with self.pulse.round():
-                    while await self.reap() == _BATCH:
-                        pass
+                    await self.reap()
+                    await self.let_in()
                     if rounds % _HOUSEKEEPING_EVERY == 0:
                         await self.keep_house()
                 rounds += 1
@@ -76,23 +78,46 @@ class Reaper:
             await asyncio.sleep(self._interval)
 
     async def reap(self) -> int:
-        """One round; returns how many items were taken back or ended."""
-        async with self._database.system(autocommit=True) as tx:
-            spare = self._failed or time.monotonic() < self._leases_good_until
-            expired = await claim_store.find_expired(tx, _BATCH, spare_leases=spare)
-        if self._was_away() and not spare:
-            return 0
-        if not expired:
-            return 0
+        """One round; returns how many items were taken back or ended. Keys that somebody else holds are left out."""
+        taken_back, busy = 0, set[Key]()
+        while True:
+            async with self._database.system(autocommit=True) as tx:
+                spare = self._failed or time.monotonic() < self._leases_good_until
+                expired = await claim_store.find_expired(tx, _BATCH, spare_leases=spare, without=busy)
+            if (self._was_away() and not spare) or not expired:
+                return taken_back
+            settled = await self._take_back(expired)
+            taken_back += len(settled.states)
+            if len(expired) < _BATCH or not (settled.states or settled.busy - busy):
+                return taken_back
+            busy |= settled.busy
+
+    async def _take_back(self, expired: list[tuple[WorkItem, str]]) -> Settled:
         settlements = [_settlement(item, cause) for item, cause in expired]
         async with self._database.system() as tx:
-            states = (await settle_all(tx, settlements, expired=True, wait=False)).states
-        if states:
+            settled = await settle_all(tx, settlements, expired=True, wait=False)
+        if settled.states:
             self._wake()
         for item, cause in expired:
-            if item.item_id in states:
-                logger.info("work item %s: %s, now %s", item.item_id, cause, states[item.item_id])
-        return len(states)
+            if item.item_id in settled.states:
+                logger.info("work item %s: %s, now %s", item.item_id, cause, settled.states[item.item_id])
+        return settled
+
+    async def let_in(self) -> None:
+        """Let in, or turn away, items of concurrency keys that were to run later and whose time has come.
+
+        Keys that somebody else holds are left out.
+        """
+        seen = set[Key]()
+        while True:
+            async with self._database.system() as tx:
+                due = await key_store.with_due_items(tx, _BATCH, without=seen)
+                for key in sorted(await key_store.lock_free(tx, due)) if due else ():
+                    await let_in_due(tx, key, _BATCH)
+            if not due:
+                return
+            seen |= set(due)
+            self._wake()
 
     def _was_away(self) -> bool:
         """Whether this is the first look after an outage; from it on, leases are good for as long as a new one."""

@@ -45,17 +45,17 @@ WITH lane AS (
 INSERT INTO work_items AS i (
     organization_id, user_id, item_id, kind, subject_id, state, priority, payload, concurrency_key, max_running,
     idempotency_key, idempotency_expires_at, rate_key, rate_spacing, retry, run_at, start_deadline, close_deadline,
-    close_timeout, attempt_timeout, heartbeat_timeout, finished_at, reason, follow_up, paused,
+    close_timeout, attempt_timeout, heartbeat_timeout, finished_at, reason, follow_up, paused, deferred,
     lease_token, worker, attempt, started_at, lease_expires_at, attempt_deadline, heartbeat_deadline
 )
 SELECT
     $4::uuid, $5::uuid, n.item_id, $6::text, n.subject_id, $7::text, $8::smallint, n.payload::json, $9::text, $10::int,
     $11::text, CASE WHEN $11::text IS NOT NULL THEN now() + $12::interval END, $13::text, $14::interval, $15::json,
-    COALESCE($16::timestamptz, now()),
+    greatest($16::timestamptz, now()),
     CASE WHEN $21::uuid IS NULL THEN now() + $17::interval END, now() + $18::interval,
     $18::interval, $19::interval, $20::interval,
     CASE WHEN $7::text = 'CANCELLED' THEN now() END, CASE WHEN $7::text = 'CANCELLED' THEN 'CONCURRENCY_LIMIT' END,
-    $24::boolean, $25::boolean,
+    $24::boolean, $25::boolean, CASE WHEN $7::text = 'WAITING' AND $16::timestamptz > now() THEN $26::text END,
     $21::uuid, $22::text, CASE WHEN $21::uuid IS NULL THEN 0 ELSE 1 END, CASE WHEN $21::uuid IS NOT NULL THEN now() END,
     now() + $23::interval, CASE WHEN $21::uuid IS NOT NULL THEN now() + $19::interval END,
     CASE WHEN $21::uuid IS NOT NULL THEN now() + $20::interval END
@@ -97,6 +97,7 @@ async def insert(
         *(lease or (None, None, None)),
         like.follow_up,
         like.paused,
+        like.strategy.value,
     )
     by_id = {row.item_id: row for row in rows}
     return {
@@ -142,6 +143,11 @@ async def get(tx: Transaction, organization_id: UUID, item_id: UUID) -> WorkItem
     sql = f"SELECT {COLUMNS} FROM work_items i WHERE i.organization_id = $1 AND i.item_id = $2"
     row = await tx.fetchrow(sql, organization_id, item_id)
     return None if row is None else to_item(row)
+
+
+async def is_later(tx: Transaction, moment: datetime | None) -> bool:
+    """Whether a time is still to come, by the database's clock; None: no."""
+    return moment is not None and bool(await tx.fetchval("SELECT $1::timestamptz > now()", moment))
 
 
 async def keys_of(tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID]) -> list[str]:
@@ -252,26 +258,25 @@ async def set_paused(tx: Transaction, organization_id: UUID, item_id: UUID, paus
 _DEAD = f"""
 SELECT {COLUMNS} FROM work_items i
 WHERE i.organization_id = $1 AND i.state = 'DEAD'
-  AND ($2::text IS NULL OR i.kind = $2) AND ($3::text IS NULL OR i.reason = $3)
-  AND ($4::timestamptz IS NULL OR (i.finished_at, i.item_id) < ($4, $5::uuid))
-  AND ($7::uuid IS NULL OR i.user_id = $7)
-ORDER BY i.finished_at DESC, i.item_id DESC LIMIT $6
+  AND ($2::text IS NULL OR i.kind = $2)
+  AND ($3::timestamptz IS NULL OR (i.finished_at, i.item_id) < ($3, $4::uuid))
+  AND ($6::uuid IS NULL OR i.user_id = $6)
+ORDER BY i.finished_at DESC, i.item_id DESC LIMIT $5
 """
 
 
 async def list_dead(
     tx: Transaction,
     organization_id: UUID,
-    kind: str | None,
-    reason: str | None,
-    after: tuple[datetime, UUID] | None,
-    limit: int,
+    kind: str | None = None,
     *,
+    after: tuple[datetime, UUID] | None = None,
+    limit: int = 50,
     owner: UUID | None = None,
 ) -> list[WorkItem]:
     """Dead items (of `owner` only), the newest first, after (finished_at, item_id) of the last one seen."""
     finished_at, item_id = after or (None, None)
-    rows = await tx.fetch(_DEAD, organization_id, kind, reason, finished_at, item_id, limit, owner)
+    rows = await tx.fetch(_DEAD, organization_id, kind, finished_at, item_id, limit, owner)
     return [to_item(row) for row in rows]
 
 
@@ -280,7 +285,7 @@ _REVIVE = f"""
 UPDATE work_items i
 SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
     started_at = NULL, finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false,
-    rate_slot = NULL, followed_up = false, paused = false,
+    rate_slot = NULL, followed_up = false, paused = false, deferred = NULL,
     start_deadline = NULL, close_deadline = now() + close_timeout
 FROM locked l
 WHERE i.organization_id = l.organization_id AND i.item_id = l.item_id AND l.old_state = 'DEAD'

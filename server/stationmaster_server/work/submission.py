@@ -52,6 +52,7 @@ def _shape(work: NewWork, state: State) -> Shape:
         state,
         work.concurrency_key,
         work.max_running,
+        work.strategy,
         work.organization_id,
         work.user_id,
         work.kind,
@@ -79,8 +80,9 @@ async def insert_admitted(tx: Transaction, works: Sequence[NewWork]) -> list[Wor
     keys = [Key(work.organization_id, work.concurrency_key or "") for work in works]
     taken = await key_store.slots_taken(tx, keys)
     admitted = []
+    later = {moment: await store.is_later(tx, moment) for moment in {work.run_at for work in works}}
     for key, work in zip(keys, works, strict=True):
-        state = _admission(work, taken[key])
+        state = _admission(work, taken[key], later=later[work.run_at])
         taken[key] += state is State.QUEUED
         admitted.append((work, state))
     return await _insert_alike(tx, admitted)
@@ -123,9 +125,10 @@ async def insert_one(tx: Transaction, work: NewWork, lease: Lease | None, room: 
     await room(1)
     state = State.QUEUED
     if key is not None:
-        if work.strategy is Strategy.CANCEL_RUNNING:  # also one that is held back: later it only waits for its slot
-            await _make_room(tx, work, key)
-        state = _admission(work, (await key_store.slots_taken(tx, [key]))[key])
+        later = await store.is_later(tx, work.run_at)
+        if work.strategy is Strategy.CANCEL_RUNNING and not later:  # also of one that is held back
+            await _make_room(tx, key, work.max_running)
+        state = _admission(work, (await key_store.slots_taken(tx, [key]))[key], later=later)
     row = Row(work.item_id or new_id(), work.subject_id, work.payload)
     if lease is not None and state is State.QUEUED:
         inserted = await store.insert(tx, work, [row], State.RUNNING, lease)
@@ -171,20 +174,48 @@ async def _raced(tx: Transaction, work: NewWork, item_id: UUID) -> WorkItem:
     raise AlreadyExists("work item", str(item_id))
 
 
-def _admission(work: NewWork, taken: int) -> State:
-    """The state that an item begins in, of whose key so many slots are taken. One that is held back takes none."""
-    if not work.paused and taken < work.max_running:
+def _admission(work: NewWork, taken: int, *, later: bool) -> State:
+    """The state that an item begins in, of whose key so many slots are taken.
+
+    One that is held back takes none, and neither does one that is to run later: what becomes of it is decided then.
+    """
+    if later or work.paused:
+        return State.WAITING
+    if taken < work.max_running:
         return State.QUEUED
-    return State.CANCELLED if work.strategy is Strategy.CANCEL_NEWEST and not work.paused else State.WAITING
+    return State.CANCELLED if work.strategy is Strategy.CANCEL_NEWEST else State.WAITING
 
 
-async def _make_room(tx: Transaction, work: NewWork, key: Key) -> None:
+async def _make_room(tx: Transaction, key: Key, max_running: int) -> None:
     """Cancel all but the newest `max_running - 1`; those that run keep their slot until they have stopped.
 
     Of the newest, those that waited get the slots that became free.
     """
     members = await key_store.not_cancelled(tx, key)
-    in_the_way = [member.item_id for member in members[max(work.max_running - 1, 0) :]]
+    in_the_way = [member.item_id for member in members[max(max_running - 1, 0) :]]
     if in_the_way:
-        await store.cancel(tx, work.organization_id, in_the_way, "CANCELLED_BY_NEWER")
+        await store.cancel(tx, key.organization_id, in_the_way, "CANCELLED_BY_NEWER")
+        await key_store.admit(tx, [key])
+
+
+async def let_in_due(tx: Transaction, key: Key, limit: int) -> None:
+    """Have the items of a locked key that were to run later, and whose time has come, wait for its slots from now on.
+
+    Whoever finds none is dealt with by its strategy, as if it were submitted now: first come those that only wait.
+    """
+    due = await key_store.due_items(tx, key, limit)
+    patient = [item.item_id for item in due if item.strategy is Strategy.GROUP_ROUND_ROBIN]
+    await key_store.let_wait(tx, key, patient)
+    await key_store.admit(tx, [key])
+    for item in due:
+        match item.strategy:
+            case Strategy.GROUP_ROUND_ROBIN:
+                continue
+            case Strategy.CANCEL_RUNNING:
+                await _make_room(tx, key, item.max_running)
+            case Strategy.CANCEL_NEWEST:
+                if (await key_store.slots_taken(tx, [key]))[key] >= item.max_running:
+                    await store.cancel(tx, key.organization_id, [item.item_id], "CONCURRENCY_LIMIT")
+                    continue
+        await key_store.let_wait(tx, key, [item.item_id])
         await key_store.admit(tx, [key])

@@ -24,6 +24,8 @@ work_items = tenant_table(
     Column("payload", JSON, nullable=False),
     Column("concurrency_key", Text),
     Column("max_running", Integer, nullable=False, server_default="1"),
+    # Of one that came before its time: the strategy by which its key lets it in when that has come.
+    Column("deferred", Text),
     Column("idempotency_key", Text),
     timestamp("idempotency_expires_at", nullable=True),
     Column("rate_key", Text),
@@ -82,13 +84,35 @@ Index(
     work_items.c.subject_id,
     postgresql_where=text("follow_up AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')"),
 )
-# Admission: the live items of a concurrency key.
+# Admission: the live items of a concurrency key; who is next; the highest limit among those that wait.
 Index(
     "work_items_concurrency_idx",
     work_items.c.organization_id,
     work_items.c.concurrency_key,
     work_items.c.state,
     postgresql_where=text("concurrency_key IS NOT NULL AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED')"),
+)
+Index(
+    "work_items_waiting_idx",
+    work_items.c.organization_id,
+    work_items.c.concurrency_key,
+    work_items.c.priority,
+    work_items.c.run_at,
+    work_items.c.item_id,
+    postgresql_where=text("state = 'WAITING' AND deferred IS NULL AND NOT paused"),
+)
+Index(
+    "work_items_limit_idx",
+    work_items.c.organization_id,
+    work_items.c.concurrency_key,
+    work_items.c.max_running,
+    postgresql_where=text("state = 'WAITING' AND deferred IS NULL AND NOT paused"),
+)
+# The reaper: items of concurrency keys whose time has come.
+Index(
+    "work_items_deferred_idx",
+    work_items.c.run_at,
+    postgresql_where=text("state = 'WAITING' AND deferred IS NOT NULL AND NOT paused"),
 )
 # Submission: one item for each idempotency key (an expired one is cleared first).
 Index(
@@ -112,6 +136,14 @@ Index(
     work_items.c.finished_at,
     work_items.c.item_id,
     postgresql_where=text("state = 'DEAD'"),
+)
+
+# What a follow-up was asked for and ended well, or was cancelled: the newest of an organization are counted.
+Index(
+    "work_items_ended_idx",
+    work_items.c.organization_id,
+    work_items.c.finished_at,
+    postgresql_where=text("follow_up AND state IN ('SUCCEEDED', 'CANCELLED')"),
 )
 
 # A lane is what one user queues at one priority. The claim goes through all lanes; `served_at` is when one was last

@@ -130,9 +130,7 @@ class Monitoring:
         owner = await self._owner(tenant)
         async with self._database.tenant(tenant, read=True) as tx:
             stats = await work_store.stats(tx, tenant.organization_id, owner=owner)
-            dead = await work_store.list_dead(
-                tx, tenant.organization_id, kind or None, None, None, _MAX_DEAD, owner=owner
-            )
+            dead = await work_store.list_dead(tx, tenant.organization_id, kind or None, limit=_MAX_DEAD, owner=owner)
         queues = [
             Queue(kind=queue.kind, state=queue.state.value, count=queue.count, oldest_seconds=_age(queue.oldest))
             for queue in stats

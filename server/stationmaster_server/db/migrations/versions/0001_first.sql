@@ -837,6 +837,7 @@ CREATE TABLE work_items (
     payload JSON NOT NULL,
     concurrency_key TEXT,
     max_running INTEGER DEFAULT '1' NOT NULL,
+    deferred TEXT,
     idempotency_key TEXT,
     idempotency_expires_at TIMESTAMP WITH TIME ZONE,
     rate_key TEXT,
@@ -874,15 +875,23 @@ CREATE INDEX work_items_dead_idx ON work_items (organization_id, finished_at, it
 
 CREATE INDEX work_items_deadline_idx ON work_items (least(start_deadline, close_deadline)) WHERE state IN ('WAITING', 'QUEUED', 'SUSPENDED') AND (start_deadline IS NOT NULL OR close_deadline IS NOT NULL);
 
+CREATE INDEX work_items_deferred_idx ON work_items (run_at) WHERE state = 'WAITING' AND deferred IS NOT NULL AND NOT paused;
+
+CREATE INDEX work_items_ended_idx ON work_items (organization_id, finished_at) WHERE follow_up AND state IN ('SUCCEEDED', 'CANCELLED');
+
 CREATE INDEX work_items_follow_up_idx ON work_items (kind, finished_at) WHERE follow_up AND NOT followed_up AND state IN ('SUCCEEDED', 'CANCELLED', 'DEAD');
 
 CREATE UNIQUE INDEX work_items_idempotency_key ON work_items (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 CREATE INDEX work_items_lane_idx ON work_items (organization_id, user_id, priority, state, run_at) WHERE state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED');
 
+CREATE INDEX work_items_limit_idx ON work_items (organization_id, concurrency_key, max_running) WHERE state = 'WAITING' AND deferred IS NULL AND NOT paused;
+
 CREATE INDEX work_items_running_idx ON work_items (item_id) WHERE state = 'RUNNING';
 
 CREATE INDEX work_items_subject_idx ON work_items (organization_id, subject_id) WHERE follow_up AND state IN ('WAITING', 'QUEUED', 'RUNNING', 'SUSPENDED');
+
+CREATE INDEX work_items_waiting_idx ON work_items (organization_id, concurrency_key, priority, run_at, item_id) WHERE state = 'WAITING' AND deferred IS NULL AND NOT paused;
 
 CREATE TABLE work_keys (
     organization_id UUID NOT NULL,
