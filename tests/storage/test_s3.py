@@ -261,7 +261,7 @@ async def said(folder: Path, site: S3Site) -> str:
         ({"place": "s3"}, "storage.s3.bucket"),
         ({"place": "s3", "s3": {"bucket": "one"}}, "storage.s3.region"),
         ({"place": "ftp"}, "storage.place"),
-        ({"s3": {"bucket": "No/Bucket"}}, "storage.s3.bucket"),
+        ({"s3": {"region": "x", "bucket": "No/Bucket"}}, "storage.s3.bucket"),
         ({"s3": {"endpoint": "minio:9000"}}, "storage.s3.endpoint"),
         ({"s3": {"prefix": "/a"}}, "storage.s3.prefix"),
         ({"s3": {"prefix": "a/../b"}}, "storage.s3.prefix"),

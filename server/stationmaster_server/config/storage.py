@@ -39,7 +39,9 @@ class S3Settings(Group):
     that of the machine (EC2), as with `credentials.kms_access_key_id`.
     """
     access_key: SecretStr | None = None
+    """The secret of that."""
     session_token: SecretStr | None = None
+    """And what comes with it, when it is lent for a while."""
     part_bytes: Annotated[int, Field(ge=64 * 1024, le=256 * 1024**2)] = 8 * 1024**2
     """What is sent at once of a file, and lost at most when a server dies; two are in memory for each upload."""
     timeout: Duration = timedelta(seconds=60)
@@ -49,6 +51,8 @@ class S3Settings(Group):
     def _is_whole(self) -> Self:
         if bool(self.access_key_id) is not (self.access_key is not None):
             raise ValueError("storage.s3.access_key_id and storage.s3.access_key belong together")
+        if self.bucket and not (self.region or self.endpoint):
+            raise ValueError("storage.s3.bucket needs storage.s3.region, or the storage.s3.endpoint of your own")
         if not self.endpoint and self.part_bytes < _LEAST_PART:
             raise ValueError("storage.s3.part_bytes must be 5242880 or more: AWS takes no smaller parts")
         return self
@@ -58,10 +62,8 @@ class StorageSettings(Group):
     """The files of workspaces, and reports of executions, which are kept in the database."""
 
     place: PlaceKind = PlaceKind.LOCAL
-    """Where the files of workspaces are: `local`, in the data folder, where the tools of agents use them too, or `s3`.
-
-    With `s3` the tools of agents have a folder of the host for themselves, and the files of workspaces are in the
-    bucket. Files are not moved from the one to the other.
+    """Where the files of workspaces are: `local`, in the data folder, or `s3`. They are not moved when it changes. With
+    `s3` the runtime CLAUDE, whose tools need a folder, is not offered.
     """
     s3: S3Settings = S3Settings()
 
@@ -80,8 +82,6 @@ class StorageSettings(Group):
         if self.place is PlaceKind.S3:
             if not self.s3.bucket:
                 raise ValueError('storage.place = "s3" needs storage.s3.bucket')
-            if not (self.s3.region or self.s3.endpoint):
-                raise ValueError('storage.place = "s3" needs storage.s3.region, or the storage.s3.endpoint of your own')
             if self.max_file_bytes > _LARGEST_COPY:
                 raise ValueError(f"storage.max_file_bytes must not be more than {_LARGEST_COPY} in object storage")
         return self
