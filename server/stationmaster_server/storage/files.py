@@ -32,6 +32,7 @@ from stationmaster_server.storage.file_model import (
     file_name,
     stored,
 )
+from stationmaster_server.storage.heap import keeping
 from stationmaster_server.storage.places.place import Found, Home, NotEmpty, Place
 
 _FILTER = re.compile(r'\s*(?:name\s*=\s*"(?P<pattern>[^"/]+)"\s*)?')
@@ -102,9 +103,10 @@ class Files:
                 size = file.size_bytes or 0
                 if offset > size:
                     raise InvalidArgument.field("offset", f"is past the end: the file has {size} bytes")
-                async with aclosing(_pieces(file, reading.pieces(offset), offset)) as pieces:
-                    async for piece in pieces:
-                        yield piece
+                with keeping(size - offset):
+                    async with aclosing(_pieces(file, reading.pieces(offset), offset)) as pieces:
+                        async for piece in pieces:
+                            yield piece
 
     async def delete(self, caller: Caller, session_id: UUID, path: str, etag: str) -> None:
         """Delete a file or an empty folder. Raises NotFound, InvalidArgument, FailedPrecondition, Aborted."""
