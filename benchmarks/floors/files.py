@@ -1,7 +1,8 @@
 """The floor of files: a bare grpc.aio server that writes what comes to a file and sends a file, a piece at a time.
 
 `/files.Files/Put` takes a stream of pieces, keeps them (fsync) and answers how many bytes there are; `/files.Files/Get`
-sends them. No checksum, no quota, no audit, nothing aside. While a thread has one piece, the next is on its way.
+sends them, and deletes the file: each run makes a new one, as ours does. No checksum, no quota, no audit, nothing
+aside. While a thread has one piece, the next is on its way.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Files(grpc.GenericRpcHandler):
 
     async def _put(self, pieces: AsyncIterator[bytes], context: Context) -> bytes:
         loop, size = asyncio.get_running_loop(), 0
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             writing: asyncio.Future[int] | None = None
             async for piece in pieces:
@@ -57,6 +58,7 @@ class Files(grpc.GenericRpcHandler):
                 await context.write(piece)
         finally:
             os.close(file)
+            self._path.unlink()
 
 
 async def _prepare(server: grpc.aio.Server) -> None:
