@@ -33,7 +33,7 @@ from stationmaster_server.storage.file_model import (
     stored,
 )
 from stationmaster_server.storage.heap import keeping
-from stationmaster_server.storage.places.place import Found, Home, NotEmpty, Place
+from stationmaster_server.storage.places.place import Found, Home, NotEmpty, Place, Reading
 
 _FILTER = re.compile(r'\s*(?:name\s*=\s*"(?P<pattern>[^"/]+)"\s*)?')
 
@@ -104,7 +104,7 @@ class Files:
                 if offset > size:
                     raise InvalidArgument.field("offset", f"is past the end: the file has {size} bytes")
                 with keeping(size - offset):
-                    async with aclosing(_pieces(file, reading.pieces(offset), offset)) as pieces:
+                    async with aclosing(_pieces(file, reading, offset)) as pieces:
                         async for piece in pieces:
                             yield piece
 
@@ -214,19 +214,16 @@ def entry_of(action: str, name: str, caller: Caller, owner: Owner, details: dict
     return AuditEntry(action, name, details=details, on_behalf_of=whose)
 
 
-async def _pieces(
-    file: StoredFile, pieces: AsyncGenerator[bytes, None], offset: int
-) -> AsyncGenerator[FilePiece, None]:
+async def _pieces(file: StoredFile, reading: Reading, offset: int) -> AsyncGenerator[FilePiece, None]:
     """Each piece is held back until the next one is there, so that the last can tell the checksum."""
     digest, first = hashlib.sha256(), file
     held = FilePiece(first, offset, b"")
-    async with aclosing(pieces):
+    async with aclosing(reading.pieces(offset, digest.update)) as pieces:
         async for data in pieces:
             if held.data:
                 yield held
             held = FilePiece(None if held.data else first, offset, data)
             offset += len(data)
-            digest.update(data)
     yield replace(held, sha256=digest.hexdigest())
 
 

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Self
 
 from stationmaster_server.errors import Aborted, Reason
@@ -128,10 +128,10 @@ class LocalReading:
         self._descriptor = descriptor
         self.found = found
 
-    async def pieces(self, offset: int) -> AsyncGenerator[bytes, None]:
+    async def pieces(self, offset: int, seen: Callable[[bytes], None] | None = None) -> AsyncGenerator[bytes, None]:
         """See `Reading`."""
         size = self.found.size_bytes or 0
-        ahead = asyncio.create_task(self._read(offset))
+        ahead = asyncio.create_task(self._read(offset, seen))
         try:
             while offset < size:
                 piece = await ahead
@@ -139,7 +139,7 @@ class LocalReading:
                     raise self._changed()
                 offset += len(piece)
                 if offset < size:
-                    ahead = asyncio.create_task(self._read(offset))
+                    ahead = asyncio.create_task(self._read(offset, seen))
                 yield piece
             if etag_of(os.fstat(self._descriptor)) != self.found.etag:
                 raise self._changed()
@@ -150,9 +150,15 @@ class LocalReading:
         """Let go of the file."""
         os.close(self._descriptor)
 
-    async def _read(self, offset: int) -> bytes:
+    async def _read(self, offset: int, seen: Callable[[bytes], None] | None) -> bytes:
+        return await self._threads.run(self._read_at, offset, seen)
+
+    def _read_at(self, offset: int, seen: Callable[[bytes], None] | None) -> bytes:
         size = self.found.size_bytes or 0
-        return await self._threads.run(os.pread, self._descriptor, min(PIECE_BYTES, size - offset), offset)
+        piece = os.pread(self._descriptor, min(PIECE_BYTES, size - offset), offset)
+        if seen is not None:
+            seen(piece)
+        return piece
 
     def _changed(self) -> Aborted:
         return Aborted(Reason.CONCURRENT_CHANGE, f"{self.found.path} was changed while it was read; read it again")

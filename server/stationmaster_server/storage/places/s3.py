@@ -60,7 +60,7 @@ class S3Place:
             if await self.find(home, names) is not None:
                 raise PathRefused(f"{names[-1]} is a folder")
             raise FileNotFoundError(errno.ENOENT, "no such file")
-        yield S3Reading(self._objects, there, _found("/".join(names), there))
+        yield S3Reading(self._objects, self._threads, there, _found("/".join(names), there))
 
     @asynccontextmanager
     async def receive(self, home: Home, upload_id: UUID, offset: int) -> AsyncIterator[S3Receiver]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Self
 from uuid import uuid4
 
@@ -146,12 +146,13 @@ class S3Receiver:
 class S3Reading:
     """A file as it was found: each request asks for no other."""
 
-    def __init__(self, objects: Objects, there: Object, found: Found) -> None:
+    def __init__(self, objects: Objects, threads: Threads, there: Object, found: Found) -> None:
         self._objects = objects
+        self._threads = threads
         self._there = there
         self.found = found
 
-    async def pieces(self, offset: int) -> AsyncGenerator[bytes, None]:
+    async def pieces(self, offset: int, seen: Callable[[bytes], None] | None = None) -> AsyncGenerator[bytes, None]:
         """See `Reading`."""
         size = self._there.size
         ahead = asyncio.create_task(self._read(offset))
@@ -161,6 +162,8 @@ class S3Reading:
                 offset += len(data)
                 if offset < size:
                     ahead = asyncio.create_task(self._read(offset))
+                if seen is not None:
+                    await self._threads.run(seen, data)
                 for at in range(0, len(data), PIECE_BYTES):
                     yield data[at : at + PIECE_BYTES]
         except Changed:
