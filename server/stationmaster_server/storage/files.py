@@ -215,16 +215,20 @@ def entry_of(action: str, name: str, caller: Caller, owner: Owner, details: dict
 
 
 async def _pieces(file: StoredFile, reading: Reading, offset: int) -> AsyncGenerator[FilePiece, None]:
-    """Each piece is held back until the next one is there, so that the last can tell the checksum."""
+    """Each piece is held back until the next one is there, so that the last can tell the checksum.
+
+    Of a whole file that was uploaded it is the one that was checked then: bytes that changed on the disk do not fit.
+    """
     digest, first = hashlib.sha256(), file
+    known = "" if offset else file.sha256
     held = FilePiece(first, offset, b"")
-    async with aclosing(reading.pieces(offset, digest.update)) as pieces:
+    async with aclosing(reading.pieces(offset, None if known else digest.update)) as pieces:
         async for data in pieces:
             if held.data:
                 yield held
             held = FilePiece(None if held.data else first, offset, data)
             offset += len(data)
-    yield replace(held, sha256=digest.hexdigest())
+    yield replace(held, sha256=known or digest.hexdigest())
 
 
 def _pattern(filter_text: str) -> str:
