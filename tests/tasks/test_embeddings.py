@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
 from stationmaster_server.embedding.embedder import LocalEmbedder
@@ -14,6 +15,52 @@ from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import running, server_settings
 from tests.waiting import until
+
+ZEBRA = pb.Task(
+    name="tasks/zebra",
+    kind="prompt",
+    payload=struct({"prompt": "zebras?", "model": "demo"}),
+    description="the stripes of zebras",
+)
+
+
+async def test_a_task_is_embedded_anew_when_its_text_changes_and_not_when_the_rest_does(
+    database_url: str, administrator_url: str, tmp_path: Path
+) -> None:
+    connection = await asyncpg.connect(administrator_url)
+
+    async def items() -> list[str]:
+        rows = await connection.fetch("SELECT state FROM work_items WHERE kind = 'task_embed' ORDER BY created_at")
+        return [row["state"] for row in rows]
+
+    async def lacking() -> int:
+        wrong = "text_etag IS DISTINCT FROM v.etag"
+        sql = f"SELECT count(*) FROM tasks LEFT JOIN task_vectors v USING (task_id) WHERE {wrong}"
+        return int(await connection.fetchval(sql))
+
+    async def up_to_date() -> bool:
+        return not await lacking()
+
+    async with running(server_settings(tmp_path / "data", database_url)) as server, server.channel() as channel:
+        stub = TaskServiceStub(channel)
+        await stub.CreateTask(pb.CreateTaskRequest(task_id="zebra", task=ZEBRA))
+        await until(up_to_date)
+        await stub.PauseTask(pb.PauseTaskRequest(name="tasks/zebra"))
+        await stub.ResumeTask(pb.ResumeTaskRequest(name="tasks/zebra"))
+        rest = pb.Task(name="tasks/zebra", schedule=pb.Schedule(cron="0 0 1 1 *"), description=ZEBRA.description)
+        paths = FieldMask(paths=["schedule", "description"])
+        await stub.UpdateTask(pb.UpdateTaskRequest(task=rest, update_mask=paths))
+        assert await lacking() == 0
+        assert len(await items()) == 1
+        await connection.execute("UPDATE work_items SET state = 'DEAD' WHERE kind = 'task_embed'")
+        text = pb.Task(name="tasks/zebra", description="the manes of lions")
+        await stub.UpdateTask(pb.UpdateTaskRequest(task=text, update_mask=FieldMask(paths=["description"])))
+        await until(up_to_date)
+        assert "DEAD" not in await items()  # of a text that is no more
+        await connection.execute("UPDATE work_items SET state = 'DEAD' WHERE kind = 'task_embed'")
+        await stub.DeleteTask(pb.DeleteTaskRequest(name="tasks/zebra"))
+        assert await items() == []
+    await connection.close()
 
 
 async def test_a_task_whose_embedding_failed_for_good_is_embedded_later(
@@ -28,12 +75,7 @@ async def test_a_task_whose_embedding_failed_for_good_is_embedded_later(
         with monkeypatch.context() as patched:
             patched.setattr(LocalEmbedder, "embed", broken)
             async with running(settings) as server, server.channel() as channel:
-                task = pb.Task(
-                    kind="prompt",
-                    payload=struct({"prompt": "zebras?", "model": "demo"}),
-                    description="the stripes of zebras",
-                )
-                await TaskServiceStub(channel).CreateTask(pb.CreateTaskRequest(task_id="zebra", task=task))
+                await TaskServiceStub(channel).CreateTask(pb.CreateTaskRequest(task_id="zebra", task=ZEBRA))
 
                 async def dead() -> Any:
                     sql = "SELECT count(*) FROM work_items WHERE kind = 'task_embed' AND state = 'DEAD'"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 # gRPC's core would write about the killed server to standard error.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -17,13 +18,24 @@ from stationmaster_client.demo.story import Story
 from stationmaster_client.errors import StationmasterError
 
 
-async def run(console: Console) -> bool:
+async def run(console: Console, model_folder: Path | None) -> bool:
     """Tell the story; the server and its folder are gone afterwards."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with temporary_server() as server:
+    async with temporary_server(model_folder) as server:
         return await Story(console, server).tell()
+
+
+def _model_folder(arguments: list[str]) -> Path | None:
+    """`--model-folder DIR`: where `stationmaster-server models fetch` put the model; None when it is not there."""
+    match arguments:
+        case []:
+            return None
+        case ["--model-folder", folder]:
+            return Path(folder) if Path(folder).is_dir() else None
+        case _:
+            raise DemoFailure("it takes nothing but --model-folder DIR")
 
 
 def main() -> int:
@@ -31,7 +43,7 @@ def main() -> int:
     console = Console(highlight=False, markup=False, emoji=False)
     errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
     try:
-        if asyncio.run(run(console)):
+        if asyncio.run(run(console, _model_folder(sys.argv[1:]))):
             return 0
         errors.print("\ndemo: something is not as promised, see above", style="bold red")
     except (DemoFailure, StationmasterError) as error:

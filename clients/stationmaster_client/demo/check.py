@@ -7,16 +7,8 @@ from dataclasses import dataclass
 
 from stationmaster.v1 import event_pb2
 
-from stationmaster_client.demo.departures import CHANGED, Departures
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One promise and whether it was kept."""
-
-    promise: str
-    kept: bool
-    detail: str
+from stationmaster_client.demo.departures import CHANGED, SERVER, Departures
+from stationmaster_client.demo.stage import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +39,15 @@ def check(evidence: Evidence) -> list[Check]:
         _kept(evidence),
         _prefix(evidence),
         _messages(evidence),
-        _asked(evidence.departures),
     ]
+
+
+def check_tools(evidence: Evidence) -> tuple[Check, Check]:
+    """What was asked about: by the agent's rule, and by the rule for tools that no rule allows."""
+    asked = [event.permission_requested.call.tool for event in evidence.seen if event.HasField("permission_requested")]
+    wanted = ["files.write", f"{SERVER}.set_platform"]
+    by_rule = Check("an agent asks before what its rules say, and not else", asked == wanted, ", ".join(asked))
+    return by_rule, _asked(evidence.departures)
 
 
 def _numbers(evidence: Evidence) -> Check:

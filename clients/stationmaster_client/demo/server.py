@@ -32,8 +32,10 @@ class DemoFailure(Exception):
 class Server:
     """The server's process: started, killed and started again on the same data folder and port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model_folder: Path | None) -> None:
         self.folder = folder
+        self.model_folder = model_folder
+        """The files of the model that finds things by meaning, if they are there."""
         self.port = _free_port()
         self._log = folder / "demo-server.log"
         self._process: asyncio.subprocess.Process | None = None
@@ -106,6 +108,8 @@ class Server:
             "STATIONMASTER_ADMIN__ENABLED": "false",
             "STATIONMASTER_WORK__LEASE": "2s",
         }
+        if self.model_folder is not None:
+            ours["STATIONMASTER_EMBEDDING__MODEL_FOLDER"] = str(self.model_folder.resolve())
         foreign = {"DATABASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"}
         inherited = {
             name: value
@@ -120,12 +124,12 @@ class Server:
 
 
 @asynccontextmanager
-async def temporary_server() -> AsyncIterator[Server]:
+async def temporary_server(model_folder: Path | None) -> AsyncIterator[Server]:
     """A server that is not started yet; on every way out its processes end and its folder goes."""
     if importlib.util.find_spec("stationmaster_server") is None:
         raise DemoFailure("the server is not installed: pip install 'stationmaster[server]'")
     folder = _fresh_folder()
-    server = Server(folder)
+    server = Server(folder, model_folder)
     try:
         yield server
     finally:

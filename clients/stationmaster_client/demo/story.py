@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.text import Text
 from stationmaster.v1 import agent_pb2, event_pb2
 
 from stationmaster_client.cli.transcript import Transcript
 from stationmaster_client.client import Client
-from stationmaster_client.demo.check import Check, Evidence, check
+from stationmaster_client.demo.acts import ACTS
+from stationmaster_client.demo.check import Evidence, check, check_tools
 from stationmaster_client.demo.departures import CHANGE, READ, SERVER, Departures
 from stationmaster_client.demo.server import DemoFailure, Server
+from stationmaster_client.demo.stage import Programme, Stage
 
 TOOLS = ("files.list", "files.read", "files.write", "files.search", "math.evaluate", "time.now")
 TALK = (
@@ -22,6 +23,7 @@ TALK = (
     "read timetable.txt",
     "what is 17*60 + 42",
 )
+AGENT = "agents/clerk"
 WORDS = 60
 KILL_AFTER_WORDS = 25
 LONG = f"/slow 20\n/say {WORDS}"
@@ -32,6 +34,7 @@ class Story:
 
     def __init__(self, console: Console, server: Server) -> None:
         self._console = console
+        self._programme = Programme(console)
         self._server = server
         self._seen: list[event_pb2.Event] = []
         self._seen_before_kill = 0
@@ -49,33 +52,47 @@ class Story:
 
     async def _tell(self) -> bool:
         began = time.monotonic()
-        self._act("A server with a PostgreSQL of its own")
+        self._programme.act("A server with a PostgreSQL of its own")
         took = await self._server.start()
-        self._fact(f"stationmaster-server serve is SERVING on 127.0.0.1:{self._server.port} after {took:.1f} s")
+        self._programme.fact(
+            f"stationmaster-server serve is SERVING on 127.0.0.1:{self._server.port} after {took:.1f} s"
+        )
         async with Client(self._server.connection) as client:
             session = await self._prepare(client)
-            self._act("A conversation that uses tools on real files")
+            self._programme.act("A conversation that uses tools on real files")
             for text in TALK:
                 await self._turn(client, session, text)
             self._show_file()
-            self._act("A tool of an MCP server that asks before it changes something")
+            self._programme.act("A tool of an MCP server that asks before it changes something")
             await self._turn(client, session, READ)
             await self._turn(client, session, CHANGE)
-            self._act("A crash in the middle of an answer")
+            self._programme.act("A crash in the middle of an answer")
             await self._turn(client, session, LONG, during=self._kill_in_time)
             if self._restart is None:
                 raise DemoFailure("the answer was over before the server was killed")
             await self._restart
             await self._turn(client, session, READ)
-            self._act("Was anything lost?")
-            self._fact("event 1 is the session's creation; the conversation begins with event 2")
-            checks = check(await self._evidence(client, session))
-        return self._close(checks, time.monotonic() - began)
+            self._programme.act("Was anything lost?")
+            self._programme.fact("event 1 is the session's creation; the conversation begins with event 2")
+            await self._compare(client, session)
+            stage = Stage(
+                client, self._server.folder, session, AGENT, self._server.model_folder is not None, self._programme
+            )
+            for play in ACTS:
+                await play(stage)
+        return self._close(time.monotonic() - began)
+
+    async def _compare(self, client: Client, session: str) -> None:
+        evidence = await self._evidence(client, session)
+        for one in check(evidence):
+            self._programme.check("Session", one.promise, one.kept, one.detail)
+        for service, one in zip(("Agent", "MCP"), check_tools(evidence), strict=True):
+            self._programme.check(service, one.promise, one.kept, one.detail)
 
     async def _prepare(self, client: Client) -> str:
-        self._act("An MCP server, an agent and a session")
+        self._programme.act("An MCP server, an agent and a session")
         board = await self._departures.register(client)
-        self._fact(
+        self._programme.fact(
             f"mcpServers/{SERVER} is a process that was written with the mcp library; it has {board.tools} tools"
         )
         policies = [agent_pb2.ToolPolicy(pattern=tool, effect=_effect(ask=tool == "files.write")) for tool in TOOLS]
@@ -86,11 +103,13 @@ class Story:
             tool_policies=policies,
             mcp_servers=[SERVER],
         )
-        agent = await client.agents.create("clerk", spec, display_name="The station's clerk")
-        self._fact(f"{agent.name} runs the model demo, with {len(TOOLS)} tools and those of the board")
-        self._fact("files.write needs permission by its rule, and what changes the board because no rule allows it")
+        agent = await client.agents.create(AGENT.removeprefix("agents/"), spec, display_name="The station's clerk")
+        self._programme.fact(f"{agent.name} runs the model demo, with {len(TOOLS)} tools and those of the board")
+        self._programme.fact(
+            "files.write needs permission by its rule; what changes the board, because no rule allows it"
+        )
         session = await client.sessions.create(agent.name, display_name="The demo")
-        self._fact(session.name)
+        self._programme.fact(session.name)
         return session.name
 
     async def _turn(
@@ -126,7 +145,7 @@ class Story:
 
     def _show_file(self) -> None:
         for file in self._server.folder.rglob("timetable.txt"):
-            self._fact(f"on disk, {file.name} holds: {file.read_text().strip()}")
+            self._programme.fact(f"on disk, {file.name} holds: {file.read_text().strip()}")
 
     def _kill_in_time(self, transcript: Transcript, event: event_pb2.Event) -> None:
         """Kill the server once enough of the answer was seen, and start it again meanwhile."""
@@ -155,23 +174,15 @@ class Story:
         messages = [message async for message in client.sessions.messages(session)]
         return Evidence(self._seen, self._seen_before_kill, replay, messages, self._said, WORDS, self._departures)
 
-    def _close(self, checks: list[Check], seconds: float) -> bool:
-        for one in checks:
-            mark = Text("✓ ", "bold green") if one.kept else Text("✗ ", "bold red")
-            self._console.print(Text("  ").join([mark + Text(one.promise), Text(one.detail, "dim")]))
-        good = all(one.kept for one in checks)
+    def _close(self, seconds: float) -> bool:
+        self._programme.act("What this has shown")
+        self._console.print(self._programme.table())
         self._console.print()
+        good = self._programme.kept
         if good:
             self._console.print(f"Nothing was lost. All of this took {seconds:.0f} s.", style="bold green")
             self._console.print("Next: make serve, and in another terminal .venv/bin/stationmaster chat", style="dim")
         return good
-
-    def _act(self, title: str) -> None:
-        self._console.print()
-        self._console.rule(Text(title, "bold"), align="left", style="dim")
-
-    def _fact(self, text: str) -> None:
-        self._console.print(f"  {text}", style="dim", soft_wrap=True)
 
 
 def _effect(*, ask: bool) -> agent_pb2.ToolEffect.ValueType:

@@ -15,12 +15,12 @@ from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
 from stationmaster_server.tasks.model import Task, task_name
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.work import store as work_store
 from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, State, Succeeded, WorkItem
 from stationmaster_server.work.queue import WorkQueue
 from stationmaster_server.work.run import Run
 
 KIND = "task_embed"
-TEXT_FIELDS = frozenset({"display_name", "description", "payload", "labels"})
 _MOST_CHARACTERS = 20_000
 
 
@@ -51,7 +51,7 @@ async def order(tx: Transaction, queue: WorkQueue, tenant: Tenant, task: Task, e
         subject_id=task.uid,
         payload={"task_id": task.task_id},
         priority=Priority.LOW,
-        item_id=uuid5(task.uid, f"{task.etag} {encoder}"),
+        item_id=_item_id(task, encoder),
         on_conflict=OnConflict.USE_EXISTING,
     )
     try:
@@ -60,6 +60,15 @@ async def order(tx: Transaction, queue: WorkQueue, tenant: Tenant, task: Task, e
         if error.reason is not Reason.QUEUE_FULL:
             raise
         return None  # `embed_rest` finds it later
+
+
+async def forget(tx: Transaction, tenant: Tenant, task: Task, encoder: str) -> None:
+    """A text that could not be embedded is not the task's any more: nobody will look at what became of that."""
+    await work_store.delete_dead(tx, tenant.organization_id, _item_id(task, encoder))
+
+
+def _item_id(task: Task, encoder: str) -> UUID:
+    return uuid5(task.uid, f"{task.text_etag} {encoder}")
 
 
 class TaskEmbedding:

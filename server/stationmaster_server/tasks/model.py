@@ -148,6 +148,8 @@ class Task:
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Those of the payload, which has masks in their place, by JSON pointer."""
     etag: str = ""
+    text_etag: str = ""
+    """The etag with which what it is found by changed last."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
 

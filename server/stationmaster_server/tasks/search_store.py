@@ -160,16 +160,16 @@ async def passages(
 
 
 async def set_vector(tx: Transaction, organization_id: UUID, task: Task, encoder: str, vector: list[float]) -> bool:
-    """Keep the vector of a task unless the task has changed since it was read; tells whether it was kept."""
+    """Keep the vector of a task unless its text has changed since it was read; tells whether it was kept."""
     tag = await tx.execute(
         """INSERT INTO task_vectors (organization_id, task_id, etag, encoder, vector)
-           SELECT organization_id, task_id, etag, $4, $5::real[]::vector FROM tasks
-           WHERE organization_id = $1 AND task_id = $2 AND etag = $3 FOR SHARE
+           SELECT organization_id, task_id, text_etag, $4, $5::real[]::vector FROM tasks
+           WHERE organization_id = $1 AND task_id = $2 AND text_etag = $3 FOR SHARE
            ON CONFLICT (organization_id, task_id)
            DO UPDATE SET etag = EXCLUDED.etag, encoder = EXCLUDED.encoder, vector = EXCLUDED.vector""",
         organization_id,
         task.task_id,
-        task.etag,
+        task.text_etag,
         encoder,
         vector,
     )
@@ -183,7 +183,7 @@ async def lacking_vectors(tx: Transaction, encoder: str, limit: int, *, others: 
     """
     rows = await tx.fetch(
         """SELECT t.organization_id, t.task_id FROM tasks t LEFT JOIN task_vectors v USING (organization_id, task_id)
-           WHERE v.encoder IS NULL OR v.etag <> t.etag OR ($3 AND v.encoder <> $1) ORDER BY random() LIMIT $2""",
+           WHERE v.encoder IS NULL OR v.etag <> t.text_etag OR ($3 AND v.encoder <> $1) ORDER BY random() LIMIT $2""",
         encoder,
         limit,
         others,

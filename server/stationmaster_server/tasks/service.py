@@ -115,7 +115,8 @@ class Tasks:
             if anew:  # it may have fired since it was read
                 changed = rescheduled(current, changed, self._services.now())
             changed = await store.update(tx, tenant.organization_id, changed, scheduled=anew)
-            if embeddings.TEXT_FIELDS & changes.keys():
+            if changed.text_etag == changed.etag:
+                await embeddings.forget(tx, tenant, current, self._services.embedder.name)
                 await embeddings.order(tx, self._services.queue, tenant, changed, self._services.embedder.name)
             await self._audit(tx, caller, "task.update", changed, paths=sorted(changes))
             await remember(tx, tenant, caller.request_key, replace(changed, secrets={}))
@@ -135,6 +136,7 @@ class Tasks:
                 raise _in_use(task_id, sorted(edge.task_id for edge in waiting))
             await store.delete(tx, organization_id, task_id)
             await level_store.delete(tx, organization_id, task_id)
+            await embeddings.forget(tx, tenant, task, self._services.embedder.name)
             await self._cancel(tx, organization_id, task, blocked_only=not cancel_executions)
             await self._audit(tx, caller, "task.delete", task)
             await remember(tx, tenant, caller.request_key, _Deleted(task_id))

@@ -41,7 +41,7 @@ _COLUMNS = """
     t.task_id, t.uid, t.user_id, t.kind, t.display_name, t.description, t.payload, t.secrets, t.variables, t.schedule,
     t.options,
     t.dependency_mode, t.labels, t.state, t.state_reason, t.settled_until, t.next_fire_at, t.last_fire_at, t.fired,
-    t.skipped, t.etag, t.created_at, t.updated_at,
+    t.skipped, t.etag, t.text_etag, t.created_at, t.updated_at,
     (SELECT e.id FROM executions e WHERE e.organization_id = t.organization_id AND e.task_uid = t.uid
       ORDER BY e.created_at DESC, e.id DESC LIMIT 1) AS last_execution_id"""
 _ONE = f"SELECT {_COLUMNS} FROM tasks t WHERE t.organization_id = $1 AND t.task_id = $2"
@@ -51,8 +51,9 @@ async def insert(tx: Transaction, organization_id: UUID, task: Task) -> Task:
     """A new task; its times are the database's. AlreadyExists when the id is taken."""
     sql = f"""
     INSERT INTO tasks AS t (organization_id, task_id, kind, uid, user_id, display_name, description, payload,
-        variables, schedule, options, dependency_mode, labels, etag, settled_until, next_fire_at, secrets)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING {_COLUMNS}
+        variables, schedule, options, dependency_mode, labels, etag, settled_until, next_fire_at, secrets,
+        text_etag)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $14) RETURNING {_COLUMNS}
     """
     try:
         row = await tx.fetchrow(
@@ -110,6 +111,8 @@ async def update(tx: Transaction, organization_id: UUID, task: Task, *, schedule
     UPDATE tasks t
     SET display_name = $3, description = $4, payload = $5, variables = $6, schedule = $7, options = $8,
         dependency_mode = $9, labels = $10, etag = $11, secrets = $14, updated_at = now(),
+        text_etag = CASE WHEN (display_name, description, payload, labels)
+                              IS DISTINCT FROM ($3::text, $4::text, $5::jsonb, $10::jsonb) THEN $11 ELSE text_etag END,
         settled_until = CASE WHEN $15 THEN $12 ELSE settled_until END,
         next_fire_at = CASE WHEN $15 THEN $13 ELSE next_fire_at END,
         skipped = CASE WHEN $15 THEN $16 ELSE skipped END
@@ -234,6 +237,7 @@ def _task(row: Any) -> Task:
         skipped=row["skipped"],
         last_execution_id=row["last_execution_id"],
         etag=row["etag"],
+        text_etag=row["text_etag"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

@@ -32,6 +32,8 @@ tasks = tenant_table(
     Column("fired", BigInteger, nullable=False, server_default="0"),
     Column("skipped", JSONB, nullable=False, server_default=text("'{}'")),
     Column("etag", Text, nullable=False),
+    # The etag with which its text changed last: what its vector is of.
+    Column("text_etag", Text, nullable=False),
     timestamp("created_at", default_now=True),
     timestamp("updated_at", default_now=True),
     Column(

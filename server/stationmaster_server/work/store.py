@@ -177,6 +177,15 @@ async def delete(tx: Transaction, organization_id: UUID, item_id: UUID) -> None:
     await tx.execute("DELETE FROM work_items WHERE organization_id = $1 AND item_id = $2", organization_id, item_id)
 
 
+async def delete_dead(tx: Transaction, organization_id: UUID, item_id: UUID) -> None:
+    """Remove an item if it is dead."""
+    await tx.execute(
+        "DELETE FROM work_items WHERE organization_id = $1 AND item_id = $2 AND state = 'DEAD'",
+        organization_id,
+        item_id,
+    )
+
+
 async def count_queued(tx: Transaction, organization_id: UUID, at_most: int) -> int:
     """How many items of an organization wait for a worker or a slot; counts no further than `at_most`."""
     sql = """

@@ -777,6 +777,7 @@ CREATE TABLE tasks (
     fired BIGINT DEFAULT '0' NOT NULL,
     skipped JSONB DEFAULT '{}' NOT NULL,
     etag TEXT NOT NULL,
+    text_etag TEXT NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     words TSVECTOR GENERATED ALWAYS AS (setweight(to_tsvector('simple', task_id || ' ' || replace(task_id, '-', ' ') || ' ' || display_name), 'A') || setweight(to_tsvector('simple', description), 'B') || setweight(jsonb_to_tsvector('simple', labels, '["string"]'), 'C') || setweight(jsonb_to_tsvector('simple', payload, '["string"]'), 'D')) STORED,

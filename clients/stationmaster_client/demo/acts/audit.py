@@ -1,0 +1,52 @@
+"""The trail of everything that the demo did, which proves itself."""
+
+from __future__ import annotations
+
+from stationmaster.v1 import audit_pb2
+
+from stationmaster_client.demo.acts.credentials import NAME as SECRET
+from stationmaster_client.demo.acts.credentials import PURPOSE
+from stationmaster_client.demo.stage import Stage
+from stationmaster_client.transparency import Tampered, VerifierKey, verify_bundle
+
+_ONE_MS = 0.001
+
+
+async def play(stage: Stage) -> None:
+    """Find the secret that was read; verify the trail, and one in which a letter was changed."""
+    client, programme = stage.client, stage.programme
+    programme.act("The audit trail")
+    condition = f'action = "credential.access" AND resource = "credentials/{SECRET}"'
+    reads = [event async for event in client.audit.list(filter=condition)]
+    told = len(reads) == 1 and PURPOSE in str(reads[0].details) + reads[0].reason
+    programme.check("Audit", "who read the secret is in the trail, and what for", told, f"{len(reads)} read")
+    checkpoint, lines = await _bundle(stage)
+    keys = [VerifierKey.parse(key.verifier_key) for key in checkpoint.keys]
+    verified = verify_bundle(lines, keys)
+    programme.check(
+        "Audit", "the exported trail verifies with its public key", True, f"{verified.events} events, signed"
+    )
+    place = len(lines) // 2
+    forged = [*lines[:place], _one_letter_changed(lines[place]), *lines[place + 1 :]]
+    try:
+        verify_bundle(forged, keys)
+        answer = "it verifies"
+    except Tampered as error:
+        answer = str(error)
+    programme.check("Audit", "one changed letter is detected", answer != "it verifies", answer)
+
+
+def _one_letter_changed(line: bytes) -> bytes:
+    """The first letter of what was done becomes a capital."""
+    before, action, after = line.partition(b'"action')
+    for place in range(len(action) + 1, len(action + after)):
+        letter = (action + after)[place : place + 1]
+        if letter.islower():
+            return before + (action + after)[:place] + letter.upper() + (action + after)[place + 1 :]
+    return line
+
+
+async def _bundle(stage: Stage) -> tuple[audit_pb2.AuditCheckpoint, list[bytes]]:
+    """The newest checkpoint's keys, and the trail up to it."""
+    lines = [line.encode() async for line in stage.client.audit.export()]
+    return await stage.client.audit.checkpoint(), lines

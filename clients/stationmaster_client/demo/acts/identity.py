@@ -1,0 +1,32 @@
+"""Users and keys: what a key may not do, it cannot."""
+
+from __future__ import annotations
+
+from stationmaster.v1 import identity_pb2
+
+from stationmaster_client.demo.stage import Stage
+from stationmaster_client.errors import PermissionDenied, Unauthenticated
+
+
+async def play(stage: Stage) -> None:
+    """A visitor may look and not touch, until the key is revoked."""
+    client, programme = stage.client, stage.programme
+    programme.act("A visitor with a key of his own")
+    visitor = await client.users.create("A visitor", identity_pb2.ROLE_VIEWER)
+    key = await client.keys.create("the visitor's", user=visitor.name)
+    guest = client.on_behalf_of(key.secret)
+    looked = (await guest.agents.get(stage.agent)).name
+    try:
+        await guest.agents.delete(stage.agent)
+        refused = "deleted it"
+    except PermissionDenied as error:
+        refused = error.reason
+    may_look = looked == stage.agent and refused in {"SCOPE_MISSING", "ROLE_INSUFFICIENT"}
+    programme.check("Identity", "a viewer may read an agent, and not delete it", may_look, refused)
+    await client.keys.revoke(key.api_key.name)
+    try:
+        await guest.whoami()
+        revoked = "it still works"
+    except Unauthenticated as error:
+        revoked = error.reason
+    programme.check("Identity", "a revoked key ends at once", revoked == "CREDENTIALS_REVOKED", revoked)
