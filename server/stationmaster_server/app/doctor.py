@@ -64,7 +64,7 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
 
 
 def _files(settings: Settings) -> Iterator[Finding]:
-    if settings.database.url is not None:
+    if settings.database.url is not None and settings.storage.place is PlaceKind.LOCAL:
         text = f"servers on other hosts must share {settings.data_folder / WORKSPACES}, where the files of sessions are"
         yield Finding(Verdict.OK, "files", text)
 
