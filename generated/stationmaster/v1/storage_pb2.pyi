@@ -622,7 +622,9 @@ class DownloadFileResponse(_message.Message):
     data: _builtins.bytes
     """The bytes; none only in the first message of a download from the very end."""
     sha256: _builtins.str
-    """In the last message: the SHA-256 of the bytes that this call has sent, in lower-case hexadecimal digits."""
+    """In the last message: the SHA-256 that the bytes of this call have, in lower-case hexadecimal digits. Of a whole file that was uploaded it
+    is the one that was checked then, so that bytes which changed where they are kept do not fit.
+    """
     @_builtins.property
     def file(self) -> Global___File:
         """The file, in the first message only."""
