@@ -66,8 +66,14 @@ class ExportKind:
     payload: ClassVar[type[BaseModel]] = ExportPayload
 
     def __init__(
-        self, database: Database, sessions: Workspaces, own: ExecutionWorkspaces, pools: Pools, settings: ExportSettings
+        self,
+        database: Database,
+        sessions: Workspaces | None,
+        own: ExecutionWorkspaces,
+        pools: Pools,
+        settings: ExportSettings,
     ) -> None:
+        """`sessions`: None where workspaces of sessions are no folders of this host."""
         self._database = database
         self._sessions = sessions
         self._own = own
@@ -129,6 +135,9 @@ class ExportKind:
         if not job.payload.session:
             folder = self._own.open(owner.tenant.organization_id, job.execution_id)
             return Workspace(folder), execution_name(job.execution_id)
+        if self._sessions is None:
+            text = "files of sessions are in object storage here, and exports are written to a disk: name no session"
+            raise KindFailed(text, reason="NO_FOLDER", retryable=False)
         session_id = UUID(job.payload.session.removeprefix("sessions/"))
         async with self._database.tenant(owner.tenant, read=True) as tx:
             session = await session_store.get_session(tx, owner.tenant.organization_id, session_id, owner_scope(owner))
