@@ -133,6 +133,11 @@ async def measure_later(tx: Transaction, home: Home, user_id: UUID, delay: timed
     )
 
 
+async def changed_otherwise(tx: Transaction, home: Home, user_id: UUID) -> None:
+    """Have the files of a workspace counted, in which tools of agents or tasks may have written past the quotas."""
+    await measure_later(tx, home, user_id, timedelta(0))
+
+
 async def to_measure(tx: Transaction, limit: int) -> list[tuple[Home, UUID]]:
     """Workspaces that are to be counted, of all organizations, and whose they are; taken for a minute."""
     rows = await tx.fetch(
