@@ -83,6 +83,11 @@ class Bench:
         """The echo."""
         return await self._once("echo", lambda: floor("benchmarks.floors.echo"))
 
+    async def files(self) -> Floor:
+        """The floor of files, on the disk where our server's data is."""
+        folder = self._stack.enter_context(temporary_folder("files")) if "files" not in self._made else ""
+        return await self._once("files", lambda: floor("benchmarks.floors.files", f"{folder}/file"))
+
     async def raw(self) -> Floor:
         """The raw floor of conversations."""
         folder = self._stack.enter_context(temporary_folder("raw")) if "raw" not in self._made else ""

@@ -13,7 +13,7 @@ import uvloop
 from benchmarks.floors import audit as floor_audit
 from benchmarks.floors import group_commit, notify
 from benchmarks.floors import work as floor_work
-from benchmarks.load import audit, events, graph, prompts, streams, talk, tasks, unary, work
+from benchmarks.load import audit, events, files, graph, prompts, streams, talk, tasks, unary, work
 
 Scenario = Callable[..., Awaitable[Mapping[str, Any]]]
 
@@ -29,6 +29,7 @@ def scenarios() -> dict[str, Scenario]:
         *(floor_work.floor_drain, floor_work.floor_one_by_one, floor_work.floor_bulk, floor_work.floor_low_load),
         *(tasks.batch_submit, work.work_drain, work.work_one_by_one, work.work_bulk, work.work_low_load),
         *(floor_audit.floor_audit, audit.audit_place, audit.checkpoint_lag),
+        *(files.floor_files, files.our_files),
         *(graph.make_graph, graph.add_edges, graph.bare_edges),
         *(events.event_log, across.make_stream, across.append, across.watch),
     ]

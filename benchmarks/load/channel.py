@@ -11,6 +11,7 @@ Metadata = Sequence[Sequence[str]]
 Pairs = tuple[tuple[str, str], ...]
 Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Stream = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
+Upload = grpc.aio.StreamUnaryMultiCallable[bytes, bytes]
 
 
 def channel(target: str) -> grpc.aio.Channel:
@@ -28,6 +29,12 @@ def unary_call(connection: grpc.aio.Channel, method: str) -> Unary:
 def stream_call(connection: grpc.aio.Channel, method: str) -> Stream:
     """A method with a stream of answers."""
     call: Stream = connection.unary_stream(method)
+    return call
+
+
+def upload_call(connection: grpc.aio.Channel, method: str) -> Upload:
+    """A method that takes a stream."""
+    call: Upload = connection.stream_unary(method)
     return call
 
 

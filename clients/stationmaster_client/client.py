@@ -11,6 +11,7 @@ from grpc import aio
 from stationmaster.v1 import identity_pb2, identity_pb2_grpc
 
 from stationmaster_client.agents import Agents
+from stationmaster_client.archives import Archives
 from stationmaster_client.audit import Audit
 from stationmaster_client.calls import DEFAULT_TIMEOUT, Calls
 from stationmaster_client.channel import DEFAULT_ATTEMPTS, open_channel
@@ -57,6 +58,7 @@ class Client:
         self.tasks = Tasks(calls)
         self.executions = Executions(calls)
         self.files = Files(calls)
+        self.archives = Archives(calls)
         self.reports = Reports(calls)
         self.credentials = Credentials(calls)
         self.organizations = Organizations(calls)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from stationmaster_client.agents import Agents
+from stationmaster_client.archives import Archives
 from stationmaster_client.audit import Audit
 from stationmaster_client.calls import DEFAULT_TIMEOUT
 from stationmaster_client.channel import DEFAULT_ATTEMPTS
@@ -211,6 +212,19 @@ class SyncFiles(Face[Files]):
     usage = blocking(Files.usage)
 
 
+class SyncArchives(Face[Archives]):
+    """See `Archives`."""
+
+    create = blocking(Archives.create)
+    get = blocking(Archives.get)
+    restore = blocking(Archives.restore)
+    list = iterating(Archives.list)
+    download = iterating(Archives.download)
+    read = blocking(Archives.read)
+    delete = blocking(Archives.delete)
+    clean_up = blocking(Archives.clean_up)
+
+
 class SyncReports(Face[Reports]):
     """See `Reports`."""
 
@@ -346,6 +360,7 @@ class SyncClient(Face[Client]):
         self.tasks = SyncTasks(portal, client.tasks)
         self.executions = SyncExecutions(portal, client.executions)
         self.files = SyncFiles(portal, client.files)
+        self.archives = SyncArchives(portal, client.archives)
         self.reports = SyncReports(portal, client.reports)
         self.credentials = SyncCredentials(portal, client.credentials)
         self.organizations = SyncOrganizations(portal, client.organizations)

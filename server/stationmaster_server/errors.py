@@ -81,6 +81,7 @@ class Reason(StrEnum):
     UPLOAD_OFFSET = "UPLOAD_OFFSET"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     STORAGE_FULL = "STORAGE_FULL"
+    ARCHIVE_REFUSED = "ARCHIVE_REFUSED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -37,7 +35,7 @@ def witnesses(caller: Caller) -> Iterator[list[Witness]]:
 async def publish(server: Server, witnesses: Sequence[Witness], copies: Copies | None = None) -> Publisher:
     """One round."""
     asked = [publishing.Witness(each.url, each.vkey) for each in witnesses]
-    publisher = Publisher(server.database, asked, copies, every=timedelta())
+    publisher = Publisher(server.database, server.log, asked, copies, every=timedelta())
     try:
         await publisher.run_once()
     finally:
@@ -178,32 +176,9 @@ async def test_a_cosignature_that_does_not_verify_is_not_kept(
 ) -> None:
     await fill(server, caller, 3)
     impostor = publishing.Witness(witnesses[0].url, witnesses[1].vkey)
-    publisher = Publisher(server.database, [impostor], None, every=timedelta())
+    publisher = Publisher(server.database, server.log, [impostor], None, every=timedelta())
     await publisher.run_once()
     await publisher.close()
     assert (publisher.cosigned, publisher.refused) == (0, 1)
     with pytest.raises(NoteError):
         publishing.Witness(witnesses[0].url, str(key_of(caller)))
-
-
-async def test_checkpoints_are_copied_once_and_a_fork_is_told(server: Server, caller: Caller, tmp_path: Path) -> None:
-    obstore = pytest.importorskip("stationmaster_server.audit.copies", reason="obstore is not installed")
-    store: Any = obstore.ObjectStore(tmp_path.as_uri())
-    seen = await fill(server, caller, 3)
-    await publish(server, [], store)
-    copy = tmp_path / str(caller.tenant.organization_id) / f"{3:020d}.checkpoint"
-    assert open_checkpoint(copy.read_text(), [key_of(caller)]) == seen
-    await server.signer.close()
-    async with server.database.system() as tx:
-        forged = SIGNER.sign(seen.origin, 3, bytes(32))
-        await tx.execute("UPDATE audit_checkpoints SET published_size = 0, note = $1", forged)
-    with structlog.testing.capture_logs() as logs:
-        await publish(server, [], store)
-    assert any("the trail was rewritten" in line["event"] for line in logs)
-    assert open_checkpoint(copy.read_text(), [key_of(caller)]) == seen
-
-
-def test_a_store_that_cannot_be_is_refused() -> None:
-    obstore = pytest.importorskip("stationmaster_server.audit.copies", reason="obstore is not installed")
-    with pytest.raises(ValueError, match="nowhere"):
-        obstore.ObjectStore("nowhere://x")

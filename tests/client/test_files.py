@@ -18,6 +18,7 @@ from stationmaster_client.files import NONE
 from tests.client.relay import relaying
 from tests.client.restarting import RestartingServer
 from tests.fixtures.server import RunningServer, StartServer
+from tests.waiting import until
 
 DATA = hashlib.shake_256(b"a file").digest(6 * 1024 * 1024 + 4321)
 SPEC = agent_pb2.AgentSpec(model="demo")
@@ -53,6 +54,20 @@ async def test_a_file_goes_up_and_down_moves_and_goes(client: Client, session: s
     await client.files.delete(session, "c")
     with pytest.raises(errors.NotFound):
         await client.files.read(session, "c")
+
+
+async def test_what_the_tools_of_an_agent_write_counts_as_well(client: Client) -> None:
+    rule = agent_pb2.ToolPolicy(pattern="files.*", effect=agent_pb2.TOOL_EFFECT_ALLOW)
+    spec = agent_pb2.AgentSpec(model="demo", tools=["files.write"], tool_policies=[rule])
+    session = (await client.sessions.create(spec=spec)).name
+    await client.sessions.ask(session, "write hello to notes.txt")
+    me = (await client.whoami()).user.name
+
+    async def counted() -> bool:
+        return (await client.files.usage(me)).used_bytes == len("hello")
+
+    await until(counted)
+    assert (await client.files.workspace(session)).used_bytes == len("hello")
 
 
 async def test_bytes_and_open_files_are_uploaded_too(client: Client, session: str) -> None:

@@ -27,6 +27,7 @@ PARTS = {
         "tasks": "Tasks",
         "executions": "Executions",
         "files": "Files",
+        "archives": "Archives",
         "reports": "Reports",
         "credentials": "Credentials",
         "organizations": "Organizations",

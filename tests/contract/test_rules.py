@@ -92,7 +92,7 @@ def test_the_contract_has_the_methods_that_the_design_names() -> None:
     assert len([name for name in names if name.startswith("AuditService.")]) == 9
     assert len([name for name in names if name.startswith("McpService.")]) == 16
     assert len([name for name in names if name.startswith("TaskService.")]) == 24
-    assert len([name for name in names if name.startswith("StorageService.")]) == 13
+    assert len([name for name in names if name.startswith("StorageService.")]) == 20
     assert len([name for name in names if name.startswith("CredentialService.")]) == 18
     assert len([name for name in names if name.startswith("PromptService.")]) == 24
 

@@ -220,6 +220,8 @@ async def _furnish_files(caller: Caller) -> None:
     await stub.UploadFile(iter([beside]), metadata=caller.metadata)
     caller.names["stationmaster.dev/File"] = file.name
     caller.names["stationmaster.dev/Upload"] = f"{workspace}/uploads/{upload}"
+    archive = await stub.ArchiveWorkspace(storage_pb2.ArchiveWorkspaceRequest(name=workspace), metadata=caller.metadata)
+    caller.names["stationmaster.dev/Archive"] = archive.name
 
 
 def task() -> task_pb2.Task:

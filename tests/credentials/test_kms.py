@@ -17,16 +17,15 @@ from stationmaster_server.app.credentials import key_providers
 from stationmaster_server.config import load
 from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.model import RotationState
-from stationmaster_server.credentials.providers.aws_identity import AwsIdentities
 from stationmaster_server.credentials.providers.aws_kms import AwsKmsKeys
-from stationmaster_server.credentials.providers.aws_signing import AwsIdentity, signed
-from stationmaster_server.credentials.providers.base import KeysUnreadable
 from stationmaster_server.credentials.providers.file import FileKeys
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
+from stationmaster_server.resilience.aws_identity import AwsIdentities, NoIdentity
+from stationmaster_server.resilience.aws_signing import AwsIdentity, signed
 
-from tests.credentials import moto
 from tests.credentials.room import Room, file_keys, make_room
+from tests.fixtures import moto
 from tests.waiting import until
 
 REGION = "eu-central-1"
@@ -251,5 +250,5 @@ async def test_a_token_file_that_is_slow_holds_nothing_else_up(tmp_path: Path) -
 async def test_without_an_identity_it_is_said_what_to_do() -> None:
     transport = httpx2.MockTransport(lambda request: httpx2.Response(404))
     async with httpx2.AsyncClient(transport=transport) as client:
-        with pytest.raises(KeysUnreadable, match="AWS_ACCESS_KEY_ID"):
+        with pytest.raises(NoIdentity, match="AWS_ACCESS_KEY_ID"):
             await AwsIdentities(None).current(client)

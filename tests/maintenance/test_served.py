@@ -37,6 +37,7 @@ THE_SET = {
     "schedule-firing",
     "model-client-eviction",
     "report-cleanup",
+    "archive-cleanup",
     "event-compaction",
 }
 ENGINES = {"work-claiming", "work-leases", "work-reaping", "event-writing", "audit-sequencing", "audit-signing"} | {

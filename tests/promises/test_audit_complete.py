@@ -76,6 +76,8 @@ def resource_of(method: Method, request: Any, answers: list[Any]) -> str:
         return str(request.resource)
     if method.name == "IdentityService.CreateApiKey":
         return str(answer.api_key.name)
+    if method.name == "StorageService.CleanupArchives":
+        return str(answer.sample[0])
     fields = (getattr(request, field, "") for field in ("name", "parent", "task"))
     return str(getattr(answer, "name", "") or next(filter(None, fields), _UNNAMED.get(method.name, "")))
 

@@ -43,7 +43,7 @@ async def test_a_stale_etag_is_refused_and_changes_nothing(owner: Caller) -> Non
         holder.etag = newer.etag
         await owner.call(method, request)
     assert not wrong, "\n".join(wrong)
-    assert tried == 22
+    assert tried == 23
 
 
 def etag_holder(request: Any) -> Any:
@@ -69,6 +69,7 @@ GETS = {
     "customizations": "GetPromptCustomization",
     "backgroundServices": "GetBackgroundService",
     "files": "StatFile",
+    "archives": "GetArchive",
 }
 
 
@@ -90,6 +91,11 @@ async def change(caller: Caller, resource: Any) -> None:
     if kind == "File":
         header = storage_pb2.UploadFileHeader(name=resource.name)
         await invoke(caller, "UploadFile", storage_pb2.UploadFileRequest(header=header, last=True))
+        return
+    if kind == "Archive":
+        workspace = resource.name.replace("archives/", "workspaces/")
+        again = storage_pb2.ArchiveWorkspaceRequest(name=workspace, overwrite=True)
+        await invoke(caller, "ArchiveWorkspace", again)
         return
     update = BY_NAME["SetQuota" if kind == "Quota" else f"Update{kind}"]
     request: Any = update.request_class()

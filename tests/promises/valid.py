@@ -245,6 +245,11 @@ async def _upload(caller: Caller) -> str:
     return f"{workspace}/uploads/{upload}"
 
 
+async def _archive(caller: Caller) -> str:
+    request = storage_pb2.ArchiveWorkspaceRequest(name=await _workspace(caller))
+    return str((await invoke(caller, "ArchiveWorkspace", request)).name)
+
+
 async def _usage(caller: Caller) -> str:
     return f"{await _user(caller)}/storageUsage"
 
@@ -274,6 +279,7 @@ _MAKERS: Mapping[str, Callable[[Caller], Awaitable[str]]] = {
     "stationmaster.dev/Workspace": _workspace,
     "stationmaster.dev/File": _file,
     "stationmaster.dev/Upload": _upload,
+    "stationmaster.dev/Archive": _archive,
     "stationmaster.dev/StorageUsage": _usage,
 }
 
@@ -382,6 +388,10 @@ async def _variants(caller: Caller, request: Any) -> None:
     request.experiment.display_name = name
 
 
+async def _that_archive(caller: Caller, request: Any) -> None:
+    request.filter = f'session = "{(await _archive(caller)).replace("archives/", "sessions/")}"'
+
+
 async def _last(caller: Caller, request: Any) -> None:
     request.last = True
 
@@ -404,6 +414,7 @@ _PREPARATIONS: Mapping[str, Callable[[Caller, Any], Awaitable[None]]] = {
     "TriggerOperation": _run,
     "UpdateBackgroundService": _max_failures,
     "UploadFile": _last,
+    "CleanupArchives": _that_archive,
     "ResumeSession": _pause,
     "ArchiveSession": _terminate,
     "SetQuota": _limit,

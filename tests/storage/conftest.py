@@ -14,7 +14,7 @@ from stationmaster.v1.identity_pb2_grpc import IdentityServiceStub
 
 from tests.fixtures.server import RunningServer, running, server_settings
 from tests.storage.desk import Desk
-from tests.storage.places import LocalSite, Site
+from tests.storage.places import LocalSite, S3Site, Site
 
 
 @pytest.fixture
@@ -23,22 +23,28 @@ def storage_settings() -> dict[str, Any]:
     return {}
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest) -> str:
     """The kind of place where files are; a test that is of one kind only says so."""
     return str(request.param)
 
 
-@pytest_asyncio.fixture
-async def site(place: str, tmp_path: Path) -> Site:
+@pytest.fixture
+def site(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> Site:
     """Where files are."""
-    return LocalSite(tmp_path / "data" / "workspaces")
+    if place == "local":
+        return LocalSite(tmp_path / "data" / "workspaces")
+    site: S3Site = request.getfixturevalue("bucket")
+    return site
 
 
-@pytest_asyncio.fixture
-async def process_site(place: str, data_folder: Path) -> Site:
+@pytest.fixture
+def process_site(place: str, data_folder: Path, request: pytest.FixtureRequest) -> Site:
     """Where the files of a server are that is a process of its own."""
-    return LocalSite(data_folder / "workspaces")
+    if place == "local":
+        return LocalSite(data_folder / "workspaces")
+    site: S3Site = request.getfixturevalue("bucket")
+    return site
 
 
 @pytest_asyncio.fixture
@@ -46,7 +52,8 @@ async def stored_at(
     site: Site, database_url: str, tmp_path: Path, storage_settings: dict[str, Any]
 ) -> AsyncIterator[RunningServer]:
     """A server that keeps files there."""
-    settings = server_settings(tmp_path / "data", database_url, storage=storage_settings)
+    storage = {**site.settings(), **storage_settings}
+    settings = server_settings(tmp_path / "data", database_url, storage=storage)
     async with running(settings) as server:
         yield server
 

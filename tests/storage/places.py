@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import httpx2
+from obstore.store import S3Store
+
+# moto looks at the region alone.
+_AUTHORIZED = {"authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/eu-central-1/s3/aws4_request"}
 SECRET = b"nobody's business"
 PART = 256 * 1024
 """Uploads are kept in pieces of so many bytes, where they are not kept byte by byte."""
@@ -22,6 +28,9 @@ class Site(Protocol):
 
     async def everything(self) -> set[str]:
         """The paths of all files, those of workspaces without what stands before them, and what is being uploaded."""
+
+    def settings(self) -> dict[str, Any]:
+        """What tells a server of it, in its settings of storage."""
 
     def environment(self) -> dict[str, str]:
         """What tells a server of it."""
@@ -42,6 +51,10 @@ class LocalSite:
 
     root: Path
     kind: str = "local"
+
+    def settings(self) -> dict[str, Any]:
+        """See `Site`."""
+        return {}
 
     async def everything(self) -> set[str]:
         """See `Site`."""
@@ -80,3 +93,78 @@ class LocalSite:
                 status = path.stat()
                 sizes[status.st_ino] = status.st_size if stat.S_ISREG(status.st_mode) else 0
         return sum(sizes.values())
+
+
+@dataclass(frozen=True)
+class S3Site:
+    """A bucket, and a prefix in it."""
+
+    endpoint: str
+    bucket: str
+    kind: str = "s3"
+
+    def settings(self) -> dict[str, Any]:
+        """See `Site`."""
+        values = {"bucket": self.bucket, "endpoint": self.endpoint, "region": "eu-central-1", "prefix": "ours/files"}
+        return {"place": "s3", "s3": {**values, "access_key_id": "a", "access_key": "b", "part_bytes": PART}}
+
+    async def everything(self) -> set[str]:
+        """See `Site`."""
+        found = [each["path"].split("/")[2:] for each in await self._objects("ours/files")]
+        return {"/".join(parts[2:] if parts[0] == "workspaces" else parts) for parts in found}
+
+    def environment(self) -> dict[str, str]:
+        """See `Site`."""
+        values = self.settings()
+        inner = {f"STATIONMASTER_STORAGE__S3__{name.upper()}": str(value) for name, value in values["s3"].items()}
+        return {"STATIONMASTER_STORAGE__PLACE": "s3", **inner}
+
+    async def surround(self, workspace: str) -> None:
+        """See `Site`."""
+        session = workspace.partition("/")[2]
+        for folder in (
+            "",
+            "ours/",
+            "ours/files/",
+            "ours/files/workspaces/",
+            f"ours/files/workspaces/{session}-",
+            "etc/",
+        ):
+            for name in ("secret", "passwd", "b"):
+                await self._store.put_async(f"{folder}{name}", SECRET)
+
+    async def snapshot(self, without: str = "") -> dict[str, object]:
+        """See `Site`."""
+        left_out = f"ours/files/workspaces/{without.partition('/')[2]}/" if without else "?"
+        return {
+            each["path"]: each["e_tag"]
+            for each in await self._objects(None)
+            if not each["path"].startswith((left_out, "ours/files/uploads/"))
+        }
+
+    async def size(self) -> int:
+        """See `Site`."""
+        found = {each["path"]: each["size"] for each in await self._objects("ours/files")}
+        # The parts of those that are sealed are about to be, or are by now, what a file is made of.
+        sealed = {path.rpartition("/")[0] for path in found if path.endswith("/sealed")}
+        return sum(size for path, size in found.items() if path.rpartition("/")[0] not in sealed)
+
+    async def uploads(self) -> str:
+        """What moto says of uploads that were begun and neither completed nor aborted."""
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"{self.endpoint}/{self.bucket}", params={"uploads": ""}, headers=_AUTHORIZED)
+        return answer.text
+
+    @property
+    def _store(self) -> S3Store:
+        return S3Store(
+            self.bucket,
+            endpoint=self.endpoint,
+            region="eu-central-1",
+            access_key_id="a",
+            secret_access_key="b",
+            client_options={"allow_http": True},
+        )
+
+    async def _objects(self, prefix: str | None) -> Sequence[Any]:
+        return await self._store.list(prefix).collect_async()

@@ -13,13 +13,16 @@ import asyncpg
 import grpc
 import pytest
 from stationmaster_server.storage.places.local import LocalPlace
-from stationmaster_server.storage.places.place import Home, Names, Published
+from stationmaster_server.storage.places.place import Home, Names, Place, Published
+from stationmaster_server.storage.places.s3 import S3Place
 
 from tests.fixtures.server import RunningServer
 from tests.storage.desk import Desk
 from tests.storage.places import Site
 from tests.storage.test_files import audit, refused
 from tests.waiting import until
+
+PLACES: dict[str, type[Place]] = {"local": LocalPlace, "s3": S3Place}
 
 
 @pytest.fixture(params=["before", "after"])
@@ -29,21 +32,21 @@ def moment(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def dying(monkeypatch: pytest.MonkeyPatch, moment: str, desk: Desk) -> Iterator[Callable[[str], None]]:
+def dying(monkeypatch: pytest.MonkeyPatch, moment: str, desk: Desk, place: str) -> Iterator[Callable[[str], None]]:
     """Makes the next call of a method of the place the last thing that its server does."""
-    over = asyncio.Event()
+    over, kind = asyncio.Event(), PLACES[place]
 
     def arm(name: str) -> None:
-        original: Callable[..., Awaitable[Any]] = getattr(LocalPlace, name)
+        original: Callable[..., Awaitable[Any]] = getattr(kind, name)
 
-        async def die(self: LocalPlace, *args: Any) -> Any:
-            monkeypatch.setattr(LocalPlace, name, original)
+        async def die(self: Place, *args: Any) -> Any:
+            monkeypatch.setattr(kind, name, original)
             if moment == "after":
                 await original(self, *args)
             await over.wait()
             raise asyncio.CancelledError
 
-        monkeypatch.setattr(LocalPlace, name, die)
+        monkeypatch.setattr(kind, name, die)
 
     yield arm
     over.set()
@@ -121,6 +124,7 @@ async def test_a_file_that_was_to_be_deleted_goes(desk: Desk, database_url: str,
     assert len(await audit(database_url, "file.delete")) == 1
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True)
 async def test_what_has_come_since_is_not_deleted(
     desk: Desk, database_url: str, dying: Callable[[str], None], stored_at: RunningServer
 ) -> None:
@@ -173,6 +177,7 @@ async def test_nobody_else_touches_a_path_until_a_change_is_made(
     assert sorted(await desk.list(recursive=True)) == ["c", "d/e", "d/f"]
 
 
+@pytest.mark.parametrize("place", ["local"], indirect=True)
 async def test_what_turns_out_not_to_be_possible_is_undone_and_told(
     desk: Desk, database_url: str, site: Site, monkeypatch: pytest.MonkeyPatch, myself: tuple[str, str]
 ) -> None:
@@ -193,16 +198,17 @@ async def test_what_turns_out_not_to_be_possible_is_undone_and_told(
 
 
 async def test_a_caller_that_goes_away_does_not_stop_what_was_decided(
-    desk: Desk, database_url: str, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, database_url: str, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    original, gate = LocalPlace.remove, asyncio.Event()
+    kind, gate = PLACES[place], asyncio.Event()
+    original = kind.remove
 
-    async def remove(self: LocalPlace, home: Home, names: Names) -> int | None:
+    async def remove(self: Place, home: Home, names: Names) -> int | None:
         await gate.wait()
         return await original(self, home, names)
 
     await desk.put("a", b"x")
-    monkeypatch.setattr(LocalPlace, "remove", remove)
+    monkeypatch.setattr(kind, "remove", remove)
     deleting = asyncio.create_task(desk.delete("a"))
     await until(partial(decided, database_url))
     deleting.cancel()

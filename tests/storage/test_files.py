@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -57,6 +58,19 @@ async def test_what_is_put_is_found_listed_and_read(desk: Desk, myself: tuple[st
     (event,) = await audit(database_url, "file.put")
     assert event["resource"] == file.name
     assert json.loads(event["details"])["sha256"] == file.sha256
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_bytes_that_changed_on_the_disk_do_not_fit_the_checksum_that_comes_with_them(
+    desk: Desk, tmp_path: Path
+) -> None:
+    file = await desk.put("a", DATA)
+    path = tmp_path / "data" / "workspaces" / desk.workspace.partition("/")[2] / "a"
+    status = path.stat()
+    path.write_bytes(b"x" + DATA[1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    pieces = await desk.pieces("a")
+    assert pieces[-1].sha256 == file.sha256 != hashlib.sha256(b"".join(piece.data for piece in pieces)).hexdigest()
 
 
 async def test_a_file_may_be_empty(desk: Desk) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from stationmaster_client.cli import (
     agents,
+    archives,
     audit,
     credential_keys,  # noqa: F401 - these add their commands to those of credentials
     credential_versions,  # noqa: F401
@@ -65,6 +66,7 @@ app.add_typer(schedules.app, name="schedules")
 command(app, "queue")(queue)
 app.add_typer(workspace_files.app, name="files")
 command(app, "usage")(usage)
+app.add_typer(archives.app, name="archives")
 app.add_typer(reports.app, name="reports")
 app.add_typer(credentials.app, name="credentials")
 app.add_typer(users.app, name="users")

@@ -67,6 +67,12 @@ async def report(client: Client, text: str) -> str:
     return await _newest_or_one(client.reports.list(page_size=_page(text)), "reports", text)
 
 
+async def archive(client: Client, text: str) -> str:
+    """An archive's name, from that of its session; `-` is the newest."""
+    bare = text.removeprefix("sessions/").removeprefix("workspaces/")
+    return await _newest_or_one(client.archives.list(page_size=_page(bare)), "archives", bare)
+
+
 async def execution(client: Client, text: str) -> str:
     """An execution's name; `-` is the newest."""
     return await _newest_or_one(client.executions.list(page_size=_page(text)), "executions", text)

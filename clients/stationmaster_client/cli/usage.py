@@ -20,7 +20,7 @@ Owner = Annotated[
 
 
 async def usage(run: Run, owner: Owner = "me") -> None:
-    """Show how much is stored in the files of workspaces, and how much may be."""
+    """Show how much is stored in the files of workspaces and in archives, and how much may be."""
     used = await run.client.files.usage(await resolve.owner(run.client, owner))
     if run.out.as_json:
         run.out.json(used)
@@ -28,11 +28,20 @@ async def usage(run: Run, owner: Owner = "me") -> None:
     run.out.details(
         [
             ("owner", used.name.removesuffix("/storageUsage")),
-            ("stored", f"{size(used.used_bytes)} in {used.file_count:,} files of {used.workspace_count:,} workspaces"),
+            ("stored", _stored(used)),
+            (
+                "archived",
+                f"{size(used.archive_bytes)} in {used.archive_count:,} archives" if used.archive_count else "",
+            ),
             ("uploading", size(used.reserved_bytes) if used.reserved_bytes else ""),
             ("limit", _limit(used)),
         ]
     )
+
+
+def _stored(used: storage_pb2.StorageUsage) -> str:
+    in_files = used.used_bytes - used.archive_bytes
+    return f"{size(in_files)} in {used.file_count:,} files of {used.workspace_count:,} workspaces"
 
 
 def _limit(used: storage_pb2.StorageUsage) -> str:

@@ -168,6 +168,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. Where files are kept cannot be reached; RetryInfo says when to try again."""
     ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 105
     """RESOURCE_EXHAUSTED. The disk has no room left: its operator has to make some."""
+    ERROR_REASON_ARCHIVE_REFUSED: _ErrorReason.ValueType  # 111
+    """FAILED_PRECONDITION. The archive is damaged or truncated, is none that ArchiveWorkspace made, has a member that may not be (a path that leads
+    out, a link, a device, a name twice), or unpacks to more than is allowed. PreconditionFailure names the member; nothing was restored.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the ErrorInfo (domain `stationmaster`) that every error carries in its details. Example:
@@ -321,4 +325,8 @@ ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 104
 """UNAVAILABLE. Where files are kept cannot be reached; RetryInfo says when to try again."""
 ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 105
 """RESOURCE_EXHAUSTED. The disk has no room left: its operator has to make some."""
+ERROR_REASON_ARCHIVE_REFUSED: ErrorReason.ValueType  # 111
+"""FAILED_PRECONDITION. The archive is damaged or truncated, is none that ArchiveWorkspace made, has a member that may not be (a path that leads
+out, a link, a device, a name twice), or unpacks to more than is allowed. PreconditionFailure names the member; nothing was restored.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

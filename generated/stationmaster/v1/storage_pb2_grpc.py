@@ -36,7 +36,7 @@ class StorageServiceStub:
     plain file (links, files with a second name, devices) is neither listed nor read nor replaced. Folders are there while files are in them.
 
     Members see the workspaces of their own sessions, owners and admins all. Bytes count for the owner of the session and the organization;
-    their quotas (`max_storage_bytes`) hold for what is stored together with what is being uploaded.
+    their quotas (`max_storage_bytes`) hold for what is stored, archives too, together with what is being uploaded, archived and restored.
     """
 
     def __init__(self, channel):
@@ -90,6 +90,41 @@ class StorageServiceStub:
                 request_serializer=stationmaster_dot_v1_dot_storage__pb2.MoveFileRequest.SerializeToString,
                 response_deserializer=stationmaster_dot_v1_dot_storage__pb2.File.FromString,
                 _registered_method=True)
+        self.ArchiveWorkspace = channel.unary_unary(
+                '/stationmaster.v1.StorageService/ArchiveWorkspace',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.ArchiveWorkspaceRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.Archive.FromString,
+                _registered_method=True)
+        self.RestoreWorkspace = channel.unary_unary(
+                '/stationmaster.v1.StorageService/RestoreWorkspace',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.RestoreWorkspaceRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.Workspace.FromString,
+                _registered_method=True)
+        self.GetArchive = channel.unary_unary(
+                '/stationmaster.v1.StorageService/GetArchive',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.GetArchiveRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.Archive.FromString,
+                _registered_method=True)
+        self.ListArchives = channel.unary_unary(
+                '/stationmaster.v1.StorageService/ListArchives',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.ListArchivesRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.ListArchivesResponse.FromString,
+                _registered_method=True)
+        self.DownloadArchive = channel.unary_stream(
+                '/stationmaster.v1.StorageService/DownloadArchive',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.DownloadArchiveRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.DownloadArchiveResponse.FromString,
+                _registered_method=True)
+        self.DeleteArchive = channel.unary_unary(
+                '/stationmaster.v1.StorageService/DeleteArchive',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.DeleteArchiveRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.CleanupArchives = channel.unary_unary(
+                '/stationmaster.v1.StorageService/CleanupArchives',
+                request_serializer=stationmaster_dot_v1_dot_storage__pb2.CleanupArchivesRequest.SerializeToString,
+                response_deserializer=stationmaster_dot_v1_dot_storage__pb2.CleanupArchivesResponse.FromString,
+                _registered_method=True)
         self.GetUsage = channel.unary_unary(
                 '/stationmaster.v1.StorageService/GetUsage',
                 request_serializer=stationmaster_dot_v1_dot_storage__pb2.GetUsageRequest.SerializeToString,
@@ -122,7 +157,7 @@ class StorageServiceServicer:
     plain file (links, files with a second name, devices) is neither listed nor read nor replaced. Folders are there while files are in them.
 
     Members see the workspaces of their own sessions, owners and admins all. Bytes count for the owner of the session and the organization;
-    their quotas (`max_storage_bytes`) hold for what is stored together with what is being uploaded.
+    their quotas (`max_storage_bytes`) hold for what is stored, archives too, together with what is being uploaded, archived and restored.
     """
 
     def GetWorkspace(self, request, context):
@@ -219,6 +254,84 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ArchiveWorkspace(self, request, context):
+        """Packs the files of a workspace into an archive, which is the session's from then on, and returns it. It comes whole or not at all: a call
+        that is given up, or whose server dies, leaves nothing, and until the new one is there the archive before it stays. Others may change files
+        meanwhile; each file is packed as it was at one moment. What is no plain file (links, devices) is left out. Large workspaces take their time
+        (about a minute for a GiB): give the call a long deadline.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace), ALREADY_EXISTS (RESOURCE_EXISTS: the session has an archive) unless `overwrite`,
+        FAILED_PRECONDITION (LIMIT_REACHED: more than `storage.max_archive_bytes` or `storage.max_archive_files`, FILE_REFUSED), ABORTED
+        (CONCURRENT_CHANGE: it is just being archived, or a large file was changed while it was read), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED,
+        STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreWorkspace(self, request, context):
+        """Puts the files of an archive into a workspace, and returns that. The archive is read to its end and every file compared with the manifest
+        before anything is written; an archive that is refused leaves the workspace as it was, and the error names the member. Then all its files
+        wait aside until the last one is there; from then on they take their places, whatever becomes of the server. Other files of the workspace stay.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace, archive or file), INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: a
+        file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
+        or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
+        workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetArchive(self, request, context):
+        """Returns what is known of one archive; DownloadArchive gives its contents.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListArchives(self, request, context):
+        """Lists archives, newest first by default. Members see those of their own sessions, owners and admins all. Filter and order by: `session`,
+        `format`, `size_bytes`, `content_bytes`, `file_count`, `owner`, `create_time`.
+
+        Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_ORDER_BY, PAGE_TOKEN_INVALID).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadArchive(self, request, context):
+        """Streams the bytes of an archive from `offset` on. A download that broke off resumes with the number of bytes that arrived and the `etag` of
+        the archive in its first message; the whole then has the archive's `sha256`.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD: `offset` is past the end), ABORTED (ETAG_MISMATCH: the session has
+        another archive by now), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteArchive(self, request, context):
+        """Deletes an archive.
+
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CleanupArchives(self, request, context):
+        """Deletes all archives that a filter and an age fit, of those that the caller sees; at most 1,000 in one call. Those that are older than
+        `storage.archive_retention` go by themselves.
+
+        Errors: INVALID_ARGUMENT (INVALID_FIELD: neither a filter nor an age, INVALID_FILTER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUsage(self, request, context):
         """Returns how much a user or the organization stores, and may store.
 
@@ -304,6 +417,41 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=stationmaster_dot_v1_dot_storage__pb2.MoveFileRequest.FromString,
                     response_serializer=stationmaster_dot_v1_dot_storage__pb2.File.SerializeToString,
             ),
+            'ArchiveWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveWorkspace,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.ArchiveWorkspaceRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.Archive.SerializeToString,
+            ),
+            'RestoreWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreWorkspace,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.RestoreWorkspaceRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.Workspace.SerializeToString,
+            ),
+            'GetArchive': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArchive,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.GetArchiveRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.Archive.SerializeToString,
+            ),
+            'ListArchives': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArchives,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.ListArchivesRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.ListArchivesResponse.SerializeToString,
+            ),
+            'DownloadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadArchive,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.DownloadArchiveRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.DownloadArchiveResponse.SerializeToString,
+            ),
+            'DeleteArchive': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteArchive,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.DeleteArchiveRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'CleanupArchives': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanupArchives,
+                    request_deserializer=stationmaster_dot_v1_dot_storage__pb2.CleanupArchivesRequest.FromString,
+                    response_serializer=stationmaster_dot_v1_dot_storage__pb2.CleanupArchivesResponse.SerializeToString,
+            ),
             'GetUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUsage,
                     request_deserializer=stationmaster_dot_v1_dot_storage__pb2.GetUsageRequest.FromString,
@@ -342,7 +490,7 @@ class StorageService:
     plain file (links, files with a second name, devices) is neither listed nor read nor replaced. Folders are there while files are in them.
 
     Members see the workspaces of their own sessions, owners and admins all. Bytes count for the owner of the session and the organization;
-    their quotas (`max_storage_bytes`) hold for what is stored together with what is being uploaded.
+    their quotas (`max_storage_bytes`) hold for what is stored, archives too, together with what is being uploaded, archived and restored.
     """
 
     @staticmethod
@@ -578,6 +726,195 @@ class StorageService:
             '/stationmaster.v1.StorageService/MoveFile',
             stationmaster_dot_v1_dot_storage__pb2.MoveFileRequest.SerializeToString,
             stationmaster_dot_v1_dot_storage__pb2.File.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/ArchiveWorkspace',
+            stationmaster_dot_v1_dot_storage__pb2.ArchiveWorkspaceRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.Archive.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/RestoreWorkspace',
+            stationmaster_dot_v1_dot_storage__pb2.RestoreWorkspaceRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.Workspace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/GetArchive',
+            stationmaster_dot_v1_dot_storage__pb2.GetArchiveRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.Archive.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArchives(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/ListArchives',
+            stationmaster_dot_v1_dot_storage__pb2.ListArchivesRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.ListArchivesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/DownloadArchive',
+            stationmaster_dot_v1_dot_storage__pb2.DownloadArchiveRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.DownloadArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/DeleteArchive',
+            stationmaster_dot_v1_dot_storage__pb2.DeleteArchiveRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanupArchives(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stationmaster.v1.StorageService/CleanupArchives',
+            stationmaster_dot_v1_dot_storage__pb2.CleanupArchivesRequest.SerializeToString,
+            stationmaster_dot_v1_dot_storage__pb2.CleanupArchivesResponse.FromString,
             options,
             channel_credentials,
             insecure,

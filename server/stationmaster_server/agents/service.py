@@ -60,7 +60,7 @@ SessionsUsing = Callable[[Transaction, Caller, str], Awaitable[int]]
 _PROVIDER_FILTER = re.compile(r"""\s*(?:provider\s*[=:]\s*)?["']?([A-Za-z0-9_.-]+)["']?\s*""")
 _NEEDS = {
     RuntimeName.MODEL: "pip install 'stationmaster[server]'",
-    RuntimeName.CLAUDE: "pip install 'stationmaster[server,claude]', and set models.claude.enabled",
+    RuntimeName.CLAUDE: "pip install 'stationmaster[server,claude]'; models.claude.enabled; storage.place = local",
 }
 
 

@@ -24,9 +24,11 @@ from stationmaster_server.app.mcp import Mcp
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.config import ModelSettings, Settings
 from stationmaster_server.config import ProviderSettings as Configured
+from stationmaster_server.config.storage import PlaceKind
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.db.engine import Database
 from stationmaster_server.sessions.store import sessions_using
+from stationmaster_server.storage.places.place import Place
 from stationmaster_server.telemetry.metrics import Metrics
 
 CLAUDE = "claude"
@@ -62,12 +64,13 @@ def build_agents(
     mcp: Mcp,
     metrics: Metrics,
     using: Using,
+    bucket: Place | None,
 ) -> Agents:
-    """Build what runs turns."""
+    """Build what runs turns. `bucket`: where workspaces are, when they are no folders of this host."""
     settings = all_settings.models
     prices = prices_of(settings)
     providers = Providers(provider_settings(settings), prices, demo=settings.demo, keyless=keyless(settings))
-    toolbox = builtin_toolbox()
+    toolbox = builtin_toolbox(bucket)
     source = ToolSource(toolbox, McpTools(mcp.registry, mcp.connections))
     keys = ModelKeys(database, using)
     runtime = ModelRuntime(providers, source, prices, keys=keys)
@@ -98,7 +101,8 @@ def build_claude(
 ) -> ClaudeRuntime | None:
     """Build the runtime `claude`, if the SDK is installed."""
     wanted = settings.models.claude
-    if not wanted.enabled or lacking():
+    # It works in a folder.
+    if settings.storage.place is not PlaceKind.LOCAL or not wanted.enabled or lacking():
         return None
     limits = ClaudeRuntimeSettings(settings.data_folder / CLAUDE, wanted.max_live, wanted.idle_timeout)
     runtime = ClaudeRuntime(database, providers, source, prices, limits, keys)

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 
 from stationmaster_server.app.ground import Ground
+from stationmaster_server.app.storage import bucket_of
 from stationmaster_server.audit.checkpoints import EVERY, Signer
 from stationmaster_server.audit.counting import Counting
 from stationmaster_server.audit.exporting import Exporting
@@ -19,7 +20,7 @@ from stationmaster_server.audit.retention import Retention
 from stationmaster_server.audit.service import AuditTrail
 from stationmaster_server.audit.servicer import AuditServicer
 from stationmaster_server.config import Settings, SettingsError
-from stationmaster_server.config.audit import AuditSettings
+from stationmaster_server.config.audit import IN_STORAGE, AuditSettings
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.engines import Engine
 from stationmaster_server.maintenance.model import Scope
@@ -75,7 +76,7 @@ def _publish(stack: AsyncExitStack, on: Ground) -> None:
     copies = _copies(on.settings)
     if not witnesses and copies is None:
         return
-    publisher = Publisher(on.database, witnesses, copies, every=settings.publish_interval)
+    publisher = Publisher(on.database, on.gate.audit, witnesses, copies, every=settings.publish_interval)
     stack.push_async_callback(publisher.close)
     what = "Shows checkpoints to witnesses, and copies them."
     on.background.add(Routine("audit-publishing", what, settings.publish_interval, publisher.run))
@@ -86,11 +87,17 @@ def _publish(stack: AsyncExitStack, on: Ground) -> None:
         label="outcome",
         total=True,
     )
+    what = "Audit checkpoints of which another copy was there: somebody rewrote the trail. Alarm when it is not 0."
+    on.metrics.read("audit_forks", what, lambda: publisher.forks, total=True)
 
 
 def _copies(settings: Settings) -> Copies | None:
     if not settings.audit.copies:
         return None
+    if settings.audit.copies == IN_STORAGE:
+        from stationmaster_server.storage.places.s3_once import WrittenOnce
+
+        return WrittenOnce(bucket_of(settings))
     from stationmaster_server.audit.copies import ObjectStore  # its library takes 20 MiB, which few need
 
     try:

@@ -21,9 +21,7 @@ from stationmaster_server.credentials.grants import Grants
 from stationmaster_server.credentials.importing import Importing
 from stationmaster_server.credentials.key_service import Keys
 from stationmaster_server.credentials.keyring import Keyring
-from stationmaster_server.credentials.providers.aws_identity import AwsIdentities
 from stationmaster_server.credentials.providers.aws_kms import AwsKmsKeys
-from stationmaster_server.credentials.providers.aws_signing import AwsIdentity
 from stationmaster_server.credentials.providers.base import KeyProvider
 from stationmaster_server.credentials.providers.environment import EnvironmentKeys
 from stationmaster_server.credentials.providers.file import FileKeys
@@ -36,6 +34,8 @@ from stationmaster_server.credentials.versions import Versions
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
+from stationmaster_server.resilience.aws_identity import AwsIdentities
+from stationmaster_server.resilience.aws_signing import AwsIdentity
 from stationmaster_server.rpc.health import HealthBoard
 
 KEY = "encryption key"
@@ -113,7 +113,8 @@ def key_file(settings: Settings) -> Path:
     return settings.credentials.key_file or settings.data_folder / KEY_FILE
 
 
-def _kms(configured: CredentialSettings) -> AwsKmsKeys:
+def aws_identities(configured: CredentialSettings) -> AwsIdentities:
+    """Whose requests to AWS are, unless a setting says otherwise."""
     given = None
     if configured.kms_access_key is not None:
         token = configured.kms_session_token
@@ -123,16 +124,19 @@ def _kms(configured: CredentialSettings) -> AwsKmsKeys:
             token.get_secret_value() if token else "",
         )
     shown = configured.kms_container_token
-    identities = AwsIdentities(
+    return AwsIdentities(
         given,
         container_url=configured.kms_container_url,
         token=shown.get_secret_value() if shown else "",
         token_file=configured.kms_container_token_file,
     )
+
+
+def _kms(configured: CredentialSettings) -> AwsKmsKeys:
     return AwsKmsKeys(
         configured.kms_key or "",
         configured.kms_region,
-        identities,
+        aws_identities(configured),
         configured.kms_endpoint,
         former=configured.kms_former_keys,
     )

@@ -19,9 +19,10 @@ from stationmaster_server.app.doctor_keys import encryption, private_key
 from stationmaster_server.app.embedding import embedding
 from stationmaster_server.app.findings import Finding, Verdict
 from stationmaster_server.app.local import Running, make_data_folder, running_server
-from stationmaster_server.app.storage import WORKSPACES
+from stationmaster_server.app.storage import WORKSPACES, bucket_of
 from stationmaster_server.app.tasks import OURS
 from stationmaster_server.config import Settings, StartupError, load
+from stationmaster_server.config.storage import PlaceKind
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.errors import NotMigrated
 from stationmaster_server.db.migrate import pending
@@ -55,15 +56,28 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
             yield finding
     for finding in plugins():
         yield finding
+    if settings.storage.place is PlaceKind.S3:
+        yield await _bucket(settings)
     yield await _pools(settings)
     async for finding in _database(settings):
         yield finding
 
 
 def _files(settings: Settings) -> Iterator[Finding]:
-    if settings.database.url is not None:
+    if settings.database.url is not None and settings.storage.place is PlaceKind.LOCAL:
         text = f"servers on other hosts must share {settings.data_folder / WORKSPACES}, where the files of sessions are"
         yield Finding(Verdict.OK, "files", text)
+
+
+async def _bucket(settings: Settings) -> Finding:
+    objects = bucket_of(settings)
+    try:
+        await objects.probe()
+    except StationmasterError as error:
+        return Finding(Verdict.FAIL, "files", str(error))
+    finally:
+        await objects.close()
+    return Finding(Verdict.OK, "files", f"the bucket {settings.storage.s3.bucket!r} can be written, read and listed")
 
 
 def _space(settings: Settings) -> Iterator[Finding]:

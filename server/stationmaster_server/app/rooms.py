@@ -43,7 +43,7 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     mcp = build_mcp(
         stack, on.settings, database, gate, outbound, tokens, on.background, on.metrics, on.board, credentials.using
     )
-    agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics, credentials.using)
+    agents = build_agents(stack, on.settings, database, gate, mcp, on.metrics, credentials.using, storage.bucket)
     warm_up(stack, on.settings.models, agents)
     sessions = build_sessions(
         on.settings,

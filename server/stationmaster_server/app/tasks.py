@@ -76,13 +76,14 @@ def build_tasks(
     embedder = on.embedder
     extractor = extract_in(on.pools, max(1, on.settings.pools.processes - 1))
     own = ExecutionWorkspaces(on.settings.data_folder / WORKSPACES / "executions")
-    tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own)
+    tools = Tools(database, on.gate.audit, on.pools, sessions.workspaces, own, storage.bucket)
+    folders = sessions.workspaces if storage.bucket is None else None
     ours: list[Kind[Any]] = [
         _prompt_kind(on, sessions, prompts, agents),
         CrawlKind(database, outbound, extractor, crawler),
         WebhookKind(outbound, using),
-        _process_kind(on, sessions, embedder),
-        ExportKind(database, sessions.workspaces, own, on.pools, on.settings.export),
+        _process_kind(on, sessions, storage, embedder),
+        ExportKind(database, folders, own, on.pools, on.settings.export),
         CleanupKind(tools, engines.log),
     ]
     kinds = Kinds([*ours, *installed(OURS)])
@@ -123,9 +124,11 @@ def _prompt_kind(on: Ground, sessions: Sessions, prompts: Prompts, agents: Agent
     )
 
 
-def _process_kind(on: Ground, sessions: Sessions, embedder: Embedder) -> ProcessKind:
+def _process_kind(on: Ground, sessions: Sessions, storage: Storage, embedder: Embedder) -> ProcessKind:
     settings = on.settings.documents
-    sources = Sources(on.database, on.pools, sessions.service, sessions.workspaces.path, settings.max_bytes)
+    sources = Sources(
+        on.database, on.pools, sessions.service, sessions.workspaces.path, storage.bucket, settings.max_bytes
+    )
     return ProcessKind(sources, Library(on.database, on.gate.audit), embedder, on.pools, settings)
 
 

@@ -18,7 +18,10 @@ from stationmaster_server.audit.checkpoint_store import Due
 from stationmaster_server.audit.merkle import consistency_ranges
 from stationmaster_server.audit.notes import COSIGNATURE, NoteError, VerifierKey, cosignature, origin_of
 from stationmaster_server.audit.proofs import hashes
+from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
+from stationmaster_server.identity.model import AuditEntry, Category, Outcome
+from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.loops import attempt
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +30,7 @@ _BATCH = 100
 _TIMEOUT = timedelta(seconds=10)
 _LARGEST_ANSWER = 64 * 1024
 _AT_ONCE = 8
+_SHOWN = 400
 
 
 class Copies(Protocol):
@@ -52,15 +56,24 @@ class Publisher:
     """`run` it now and then, on every server: each checkpoint is taken by one."""
 
     def __init__(
-        self, database: Database, witnesses: Sequence[Witness], copies: Copies | None, *, every: timedelta
+        self,
+        database: Database,
+        audit: AuditLog,
+        witnesses: Sequence[Witness],
+        copies: Copies | None,
+        *,
+        every: timedelta,
     ) -> None:
         self._database = database
+        self._audit = audit
         self._witnesses = witnesses
         self._copies = copies
         self._every = every
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT.total_seconds(), follow_redirects=False)
         self.cosigned = 0
         self.refused = 0
+        self.forks = 0
+        """Checkpoints whose copy was another's: somebody rewrote the trail."""
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -99,12 +112,19 @@ class Publisher:
             _log.warning("an audit checkpoint could not be copied; it is tried again", error=str(error))
             return False
         if there is not None and there.split("\n\n")[0] != note.split("\n\n")[0]:
-            _log.error(
-                "another audit checkpoint of this size was copied before: the trail was rewritten",
-                organization=str(due.organization_id),
-                size=due.size,
-            )
+            await self._tell_of_fork(due, there)
         return True
+
+    async def _tell_of_fork(self, due: Due, there: str) -> None:
+        """In the log, and in the trail itself, which nobody can leave again without another fork."""
+        self.forks += 1
+        organization = f"organizations/{due.organization_id}"
+        text = "another audit checkpoint of this size was copied before: the trail was rewritten"
+        _log.error(text, organization=organization, size=due.size)
+        details = {"size": due.size, "copied_before": there[:_SHOWN], "signed_now": due.note[:_SHOWN]}
+        entry = AuditEntry("audit.fork", organization, Outcome.FAILED, Category.SECURITY, text, details, organization)
+        async with self._database.system() as tx:
+            await self._audit.write(tx, system_caller(due.organization_id, due.organization_id), entry)
 
     async def _cosignature(self, witness: Witness, due: Due) -> str:
         """The witness's cosignature: what it gave in a round before, or gives now; empty when it gave none."""

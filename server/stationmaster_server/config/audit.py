@@ -10,6 +10,8 @@ from pydantic import Field, SecretStr
 
 from stationmaster_server.config.types import Duration, Group
 
+IN_STORAGE = "storage"
+
 
 class WitnessSettings(Group):
     """A witness that cosigns checkpoints (C2SP tlog-witness)."""
@@ -34,7 +36,10 @@ class AuditSettings(Group):
     witnesses: tuple[WitnessSettings, ...] = ()
     """Witnesses that are shown checkpoints: `url` (`/add-checkpoint` is appended) and `key` (`name+id+key`)."""
     copies: str = ""
-    """Where checkpoints are copied to, written once: `s3://bucket/prefix`, `file:///folder` and the like (obstore)."""
+    """Where checkpoints are copied to, written once: `storage`, for `checkpoints/` in the bucket of `storage.s3` (also
+    when files are on a disk); or `s3://bucket/prefix`, `file:///folder` and the like, with credentials from the
+    environment (obstore).
+    """
     publish_interval: Duration = timedelta(seconds=10)
     """How often an organization's checkpoint is shown to witnesses and copied, when there is a new one."""
     keep_security: Duration | None = None

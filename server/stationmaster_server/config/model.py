@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from stationmaster_server.config.audit import AuditSettings
+from stationmaster_server.config.audit import IN_STORAGE, AuditSettings
 from stationmaster_server.config.claude import ClaudeSettings
 from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.config.credentials import CredentialSettings
@@ -360,6 +360,8 @@ class Settings(BaseSettings):
             )
         if self.profile is Profile.PRODUCTION and self.database.url is None:
             raise ValueError("the profile production needs database.url (an embedded PostgreSQL serves one host only)")
+        if self.audit.copies == IN_STORAGE and not self.storage.s3.bucket:
+            raise ValueError('audit.copies = "storage" needs storage.s3.bucket')
         anywhere = [issuer.issuer for issuer in self.identity.jwt_issuers if issuer.organization is None]
         if len(anywhere) + (server.tls.client_ca is not None) > 1:
             raise ValueError(

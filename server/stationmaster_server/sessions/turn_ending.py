@@ -28,6 +28,8 @@ from stationmaster_server.sessions.model import (
     turn_name,
 )
 from stationmaster_server.sessions.turn_services import TurnServices
+from stationmaster_server.storage.file_store import changed_otherwise
+from stationmaster_server.storage.places.place import Home
 
 NOTHING = Usage()
 UNFINISHED_CALL = "The call did not finish: the turn was stopped before it ended."
@@ -64,6 +66,8 @@ async def end_turn(
     appended.append(events.turn_finished(turn, ending.state, ending.reason, ending.message))
     stored = await services.log.append(tx, organization_id, session.id, appended, fence=fence)
     await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used)
+    if turn.usage.tool_calls:  # its tools may have written files
+        await changed_otherwise(tx, Home(organization_id, session.id), session.user_id)
     await services.audit.write(tx, caller, _audit_entry(session, turn, ending))
 
 

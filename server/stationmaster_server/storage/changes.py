@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from stationmaster_server.audit.service import AuditLog
@@ -25,8 +26,8 @@ from stationmaster_server.identity.system import system_caller
 from stationmaster_server.storage import file_store, upload_store
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Change, ChangeKind, StoredFile, file_name, stored
-from stationmaster_server.storage.places.place import Place, Published
-from stationmaster_server.storage.places.threads import to_the_end
+from stationmaster_server.storage.places.place import Home, Place, Published
+from stationmaster_server.storage.places.threads import AT_ONCE, to_the_end, together
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Changes:
         self._quotas = quotas
         self._place = place
         self._keep_uploads = keep_uploads
-        self._making: set[asyncio.Task[StoredFile | None]] = set()
+        self._making: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def holding(self, caller: Caller, change: Change) -> AsyncIterator[None]:
@@ -88,25 +89,42 @@ class Changes:
 
     async def make_left(self) -> None:
         """Make what servers that died have left."""
-        async with self._database.system() as tx:
-            left = await file_store.take_left(tx, _BATCH)
-        for change in left:
-            if not change.decided:
-                await self._release(change)
-                continue
-            caller = system_caller(change.home.organization_id, change.user_id, request_id="recovery")
-            entry = AuditEntry(f"file.{change.kind.lower()}", file_name(change.home.session_id, change.path))
-            try:
-                await self._carry_out(caller, change, entry, again=True)
-            except (StationmasterError, OSError) as error:
-                logger.warning("a change of a file that was left could not be made: %s", error)
+        async with self._database.system(autocommit=True) as tx:
+            await file_store.release_left(tx)
+        while True:
+            async with self._database.system(autocommit=True) as tx:
+                left = await file_store.take_left(tx, _BATCH)
+            for change in left:
+                await self._make_left(change)
+            if len(left) < _BATCH:
+                return
 
     async def close(self, grace: timedelta) -> None:
         """Wait for what is being made; another server makes what takes too long."""
         if self._making:
             await asyncio.wait(self._making, timeout=grace.total_seconds())
 
-    def _made(self, task: asyncio.Task[StoredFile | None]) -> None:
+    async def make_all(
+        self, caller: Caller, changes: Sequence[Change], entry: AuditEntry
+    ) -> list[StationmasterError | OSError]:
+        """Make many changes of one workspace that are decided; what of them could not be made. One event tells of all.
+
+        They are made whether or not the caller waits.
+        """
+        task = asyncio.create_task(self._carry_out_all(caller, changes, entry), name=f"{len(changes)} file changes")
+        self._making.add(task)
+        task.add_done_callback(self._made)
+        return await asyncio.shield(task)
+
+    async def _make_left(self, change: Change) -> None:
+        caller = system_caller(change.home.organization_id, change.user_id, request_id="recovery")
+        entry = AuditEntry(f"file.{change.kind.lower()}", file_name(change.home.session_id, change.path))
+        try:
+            await self._carry_out(caller, change, entry, again=True)
+        except (StationmasterError, OSError) as error:
+            logger.warning("a change of a file that was left could not be made: %s", error)
+
+    def _made(self, task: asyncio.Task[Any]) -> None:
         self._making.discard(task)
         if not task.cancelled():
             task.exception()  # seen: its caller may be gone
@@ -116,13 +134,11 @@ class Changes:
     ) -> StoredFile | None:
         name = file_name(change.home.session_id, change.path)
         try:
-            async with self._leased(change):
+            async with self.leased(change.home, [change.id]):
                 with told(name):
                     published, removed = await self._touch_place(change, again=again)
         except (StationmasterError, OSError) as error:
-            reason = error.reason if isinstance(error, StationmasterError) else Reason.INTERNAL
-            if reason is not Reason.STORAGE_UNAVAILABLE:  # else it is made when the place is back
-                await self._undo(caller, change, replace(entry, outcome=Outcome.FAILED, reason=reason.value))
+            await self._failed(caller, change, entry, error)
             raise
         async with self._database.system() as tx:
             if not await file_store.end(tx, change):
@@ -131,6 +147,39 @@ class Changes:
             if again:  # what was there before is not known any more
                 await file_store.measure_later(tx, change.home, change.user_id, timedelta(0))
             return file
+
+    async def _carry_out_all(
+        self, caller: Caller, changes: Sequence[Change], entry: AuditEntry
+    ) -> list[StationmasterError | OSError]:
+        errors: list[StationmasterError | OSError] = []
+        async with self.leased(changes[0].home, [change.id for change in changes]):
+            for start in range(0, len(changes), AT_ONCE):
+                some = changes[start : start + AT_ONCE]
+                made = await together(self._make_one(caller, change, entry) for change in some)
+                errors += [result for result in made if isinstance(result, StationmasterError | OSError)]
+                async with self._database.system() as tx:
+                    for change, result in zip(some, made, strict=True):
+                        if isinstance(result, Published) and await file_store.end(tx, change):
+                            await self._count(tx, change, result, None)
+        return errors
+
+    async def _make_one(
+        self, caller: Caller, change: Change, entry: AuditEntry
+    ) -> Published | StationmasterError | OSError | None:
+        name = file_name(change.home.session_id, change.path)
+        try:
+            with told(name):
+                return (await self._touch_place(change, again=False))[0]
+        except (StationmasterError, OSError) as error:
+            await self._failed(caller, change, replace(entry, resource=name), error)
+            return error
+
+    async def _failed(
+        self, caller: Caller, change: Change, entry: AuditEntry, error: StationmasterError | OSError
+    ) -> None:
+        reason = error.reason if isinstance(error, StationmasterError) else Reason.INTERNAL
+        if reason is not Reason.STORAGE_UNAVAILABLE:  # else it is made when the place is back
+            await self._undo(caller, change, replace(entry, outcome=Outcome.FAILED, reason=reason.value))
 
     async def _touch_place(self, change: Change, *, again: bool) -> tuple[Published | None, int | None]:
         """What came to its place, or how many bytes were removed. `again`: a server may have done it, and then died."""
@@ -203,16 +252,16 @@ class Changes:
             await file_store.release(tx, change)
 
     @asynccontextmanager
-    async def _leased(self, change: Change) -> AsyncIterator[None]:
-        """Says again and again that the change is being made, while it is."""
+    async def leased(self, home: Home, change_ids: Sequence[UUID]) -> AsyncIterator[None]:
+        """Says again and again that changes are being made, while they are."""
 
         async def extend() -> None:
             while True:
                 await asyncio.sleep(_HEARTBEAT)
                 async with self._database.system(autocommit=True) as tx:
-                    await file_store.extend(tx, change)
+                    await file_store.extend(tx, home, change_ids)
 
-        task = asyncio.create_task(extend(), name=f"lease of file change {change.id}")
+        task = asyncio.create_task(extend(), name="lease of file changes")
         try:
             yield
         finally:

@@ -122,4 +122,6 @@ def storage_usage_to_proto(name: str, usage: StorageUsage) -> pb.StorageUsage:
         max_bytes=usage.max_bytes,
         file_count=usage.file_count,
         workspace_count=usage.workspace_count,
+        archive_bytes=usage.archive_bytes,
+        archive_count=usage.archive_count,
     )

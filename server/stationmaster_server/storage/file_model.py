@@ -51,6 +51,8 @@ class StorageUsage:
     max_bytes: int | None
     file_count: int
     workspace_count: int
+    archive_bytes: int
+    archive_count: int
 
 
 class UploadState(StrEnum):

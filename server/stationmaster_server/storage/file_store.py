@@ -133,6 +133,11 @@ async def measure_later(tx: Transaction, home: Home, user_id: UUID, delay: timed
     )
 
 
+async def changed_otherwise(tx: Transaction, home: Home, user_id: UUID) -> None:
+    """Have the files of a workspace counted, in which tools of agents or tasks may have written past the quotas."""
+    await measure_later(tx, home, user_id, timedelta(0))
+
+
 async def to_measure(tx: Transaction, limit: int) -> list[tuple[Home, UUID]]:
     """Workspaces that are to be counted, of all organizations, and whose they are; taken for a minute."""
     rows = await tx.fetch(
@@ -191,12 +196,14 @@ async def decide(tx: Transaction, change: Change) -> bool:
     return tag == "UPDATE 1"
 
 
-async def extend(tx: Transaction, change: Change) -> None:
-    """Say that it is being made."""
+async def extend(tx: Transaction, home: Home, change_ids: Sequence[UUID]) -> None:
+    """Say that they are being made."""
     await tx.execute(
         """UPDATE file_changes SET leased_until = now() + $4::interval
-           WHERE organization_id = $1 AND session_id = $2 AND id = $3""",
-        *_key(change),
+           WHERE organization_id = $1 AND session_id = $2 AND id = ANY($3::uuid[])""",
+        home.organization_id,
+        home.session_id,
+        list(change_ids),
         LEASE,
     )
 
@@ -217,12 +224,17 @@ async def release(tx: Transaction, change: Change) -> None:
     )
 
 
+async def release_left(tx: Transaction) -> None:
+    """Give the paths free of changes that nobody has decided, nor will."""
+    await tx.execute("DELETE FROM file_changes WHERE leased_until < now() AND NOT decided")
+
+
 async def take_left(tx: Transaction, limit: int) -> list[Change]:
-    """Changes of all organizations that nobody makes any more; now the caller's to make."""
+    """Changes of all organizations that are decided and that nobody makes any more; now the caller's to make."""
     rows = await tx.fetch(
         """UPDATE file_changes SET leased_until = now() + $2::interval
            WHERE (organization_id, session_id, id) IN (
-               SELECT organization_id, session_id, id FROM file_changes WHERE leased_until < now()
+               SELECT organization_id, session_id, id FROM file_changes WHERE leased_until < now() AND decided
                ORDER BY leased_until LIMIT $1 FOR UPDATE SKIP LOCKED)
            RETURNING *""",
         limit,

@@ -32,7 +32,8 @@ from stationmaster_server.storage.file_model import (
     file_name,
     stored,
 )
-from stationmaster_server.storage.places.place import Found, Home, NotEmpty, Place
+from stationmaster_server.storage.heap import keeping
+from stationmaster_server.storage.places.place import Found, Home, NotEmpty, Place, Reading
 
 _FILTER = re.compile(r'\s*(?:name\s*=\s*"(?P<pattern>[^"/]+)"\s*)?')
 
@@ -102,9 +103,10 @@ class Files:
                 size = file.size_bytes or 0
                 if offset > size:
                     raise InvalidArgument.field("offset", f"is past the end: the file has {size} bytes")
-                async with aclosing(_pieces(file, reading.pieces(offset), offset)) as pieces:
-                    async for piece in pieces:
-                        yield piece
+                with keeping(size - offset):
+                    async with aclosing(_pieces(file, reading, offset)) as pieces:
+                        async for piece in pieces:
+                            yield piece
 
     async def delete(self, caller: Caller, session_id: UUID, path: str, etag: str) -> None:
         """Delete a file or an empty folder. Raises NotFound, InvalidArgument, FailedPrecondition, Aborted."""
@@ -212,20 +214,21 @@ def entry_of(action: str, name: str, caller: Caller, owner: Owner, details: dict
     return AuditEntry(action, name, details=details, on_behalf_of=whose)
 
 
-async def _pieces(
-    file: StoredFile, pieces: AsyncGenerator[bytes, None], offset: int
-) -> AsyncGenerator[FilePiece, None]:
-    """Each piece is held back until the next one is there, so that the last can tell the checksum."""
+async def _pieces(file: StoredFile, reading: Reading, offset: int) -> AsyncGenerator[FilePiece, None]:
+    """Each piece is held back until the next one is there, so that the last can tell the checksum.
+
+    Of a whole file that was uploaded it is the one that was checked then: bytes that changed on the disk do not fit.
+    """
     digest, first = hashlib.sha256(), file
+    known = "" if offset else file.sha256
     held = FilePiece(first, offset, b"")
-    async with aclosing(pieces):
+    async with aclosing(reading.pieces(offset, None if known else digest.update)) as pieces:
         async for data in pieces:
             if held.data:
                 yield held
             held = FilePiece(None if held.data else first, offset, data)
             offset += len(data)
-            digest.update(data)
-    yield replace(held, sha256=digest.hexdigest())
+    yield replace(held, sha256=known or digest.hexdigest())
 
 
 def _pattern(filter_text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -13,7 +14,13 @@ from stationmaster.v1 import storage_pb2 as pb
 from stationmaster.v1 import storage_pb2_grpc
 
 from stationmaster_server.errors import InvalidArgument
+from stationmaster_server.storage import convert_archives as archives
 from stationmaster_server.storage import convert_files as files
+from stationmaster_server.storage.archives.making import Making
+from stationmaster_server.storage.archives.model import Archive
+from stationmaster_server.storage.archives.restoring import Restoring
+from stationmaster_server.storage.archives.running import Running
+from stationmaster_server.storage.archives.service import Archives
 from stationmaster_server.storage.convert import REPORT_NAME, piece_to_proto, report_to_proto
 from stationmaster_server.storage.files import Files
 from stationmaster_server.storage.service import StorageService
@@ -35,14 +42,32 @@ class FileServices:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class ArchiveServices:
+    """What serves archives, and how long these are kept."""
+
+    archives: Archives
+    making: Making
+    restoring: Restoring
+    running: Running
+    retention: timedelta
+
+
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """The methods of StorageService."""
 
-    def __init__(self, service: StorageService, file_services: FileServices, tokens: PageTokens) -> None:
+    def __init__(
+        self,
+        service: StorageService,
+        file_services: FileServices,
+        archive_services: ArchiveServices,
+        tokens: PageTokens,
+    ) -> None:
         self._service = service
         self._files = file_services.files
         self._uploads = file_services.uploads
         self._usage = file_services.usage
+        self._kept = archive_services
         self._tokens = tokens
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: Context) -> pb.Workspace:
@@ -109,6 +134,62 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
             caller_of(request), session_id, path, request.destination, request.etag, overwrite=request.overwrite
         )
         return files.file_to_proto(moved)
+
+    async def ArchiveWorkspace(self, request: pb.ArchiveWorkspaceRequest, context: Context) -> pb.Archive:
+        """The archive that was made."""
+        with self._kept.running.one():
+            archive = await self._kept.making.archive(
+                caller_of(request),
+                parse(files.WORKSPACE, request.name),
+                archives.format_from_proto(request.format),
+                overwrite=request.overwrite,
+            )
+        return archives.archive_to_proto(archive, self._kept.retention)
+
+    async def RestoreWorkspace(self, request: pb.RestoreWorkspaceRequest, context: Context) -> pb.Workspace:
+        """The workspace, with what was restored."""
+        caller, session_id = caller_of(request), parse(files.WORKSPACE, request.name)
+        source = archives.source_from_proto(request)
+        with self._kept.running.one():
+            await self._kept.restoring.restore(caller, session_id, source, overwrite=request.overwrite)
+        return files.workspace_to_proto(await self._usage.workspace(caller, session_id))
+
+    async def GetArchive(self, request: pb.GetArchiveRequest, context: Context) -> pb.Archive:
+        """One archive."""
+        return self._archive(await self._kept.archives.get(current_caller(), parse(archives.ARCHIVE, request.name)))
+
+    async def ListArchives(self, request: pb.ListArchivesRequest, context: Context) -> pb.ListArchivesResponse:
+        """A page of archives."""
+        asked = self._tokens.read(request)
+        page = await self._kept.archives.list_archives(current_caller(), request.filter, request.order_by, asked)
+        found, token = self._tokens.page(request, page, self._archive)
+        return pb.ListArchivesResponse(archives=found, next_page_token=token)
+
+    async def DownloadArchive(
+        self, request: pb.DownloadArchiveRequest, context: Context
+    ) -> AsyncGenerator[pb.DownloadArchiveResponse, None]:
+        """The bytes of an archive."""
+        session_id = parse(archives.ARCHIVE, request.name)
+        pieces = self._kept.archives.download(current_caller(), session_id, request.offset, request.etag)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield archives.archive_piece_to_proto(piece, self._kept.retention)
+
+    async def DeleteArchive(self, request: pb.DeleteArchiveRequest, context: Context) -> Empty:
+        """Nothing."""
+        await self._kept.archives.delete(caller_of(request), parse(archives.ARCHIVE, request.name), request.etag)
+        return Empty()
+
+    async def CleanupArchives(self, request: pb.CleanupArchivesRequest, context: Context) -> pb.CleanupArchivesResponse:
+        """What was deleted."""
+        older_than = request.older_than.ToTimedelta() if request.HasField("older_than") else None
+        cleaned = await self._kept.archives.clean_up(
+            caller_of(request), request.filter, older_than, only_tell=request.validate_only
+        )
+        return archives.cleaned_to_proto(cleaned)
+
+    def _archive(self, archive: Archive) -> pb.Archive:
+        return archives.archive_to_proto(archive, self._kept.retention)
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.StorageUsage:
         """What is stored of a user or an organization."""

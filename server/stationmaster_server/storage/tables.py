@@ -105,3 +105,46 @@ file_changes = tenant_table(
 )
 # What a server that died has left.
 Index("file_changes_leased_until_idx", file_changes.c.leased_until)
+
+# Archives of workspaces: being made, there, or about to be removed (`state` MAKING, READY, GONE). The bytes of each are
+# in a home of its own, of its `id`, where files are kept.
+archives = tenant_table(
+    "archives",
+    Column("id", Uuid, primary_key=True),
+    Column("session_id", Uuid, nullable=False),
+    Column("user_id", Uuid, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    # Of the call that makes it: a repeat of that takes its place at once.
+    Column("request_id", Uuid),
+    # Of the quotas of its owner and the organization, while it is made.
+    Column("reserved_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("content_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("file_count", BigInteger, nullable=False, server_default="0"),
+    Column("sha256", Text, nullable=False, server_default=""),
+    timestamp("created_at", default_now=True),
+    # Until when a server makes or removes it; after that another one removes it.
+    timestamp("leased_until", nullable=True),
+)
+# A session has one, and one that is being made.
+Index(
+    "archives_session_key",
+    archives.c.organization_id,
+    archives.c.session_id,
+    unique=True,
+    postgresql_where=text("state = 'READY'"),
+)
+Index(
+    "archives_making_key",
+    archives.c.organization_id,
+    archives.c.session_id,
+    unique=True,
+    postgresql_where=text("state = 'MAKING'"),
+)
+# ListArchives by owners and admins, and by others; the age that CleanupArchives asks for.
+Index("archives_created_idx", archives.c.organization_id, archives.c.created_at, archives.c.id)
+Index("archives_user_id_idx", archives.c.organization_id, archives.c.user_id, archives.c.created_at, archives.c.id)
+# The sweep of those that are past their time, and of what servers left that died.
+Index("archives_created_at_idx", archives.c.created_at, postgresql_where=text("state = 'READY'"))
+Index("archives_leased_until_idx", archives.c.leased_until, postgresql_where=text("state <> 'READY'"))

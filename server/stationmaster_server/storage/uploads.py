@@ -43,6 +43,7 @@ from stationmaster_server.storage.file_model import (
     upload_name,
 )
 from stationmaster_server.storage.files import check_etag, entry_of
+from stationmaster_server.storage.heap import keeping
 from stationmaster_server.storage.places.place import Home, Place, Receiver, Sealed
 from stationmaster_server.storage.places.threads import to_the_end
 from stationmaster_server.storage.streams import Streams
@@ -192,7 +193,8 @@ class Uploads:
             async with self._place.receive(home, upload.id, header.offset) as receiver:
                 if receiver.offset != header.offset:
                     raise _wrong_offset(home.session_id, upload.id, header.offset, receiver.offset)
-                await self._receive(caller, header, upload, receiver, chunks)
+                with keeping((header.size_bytes or 0) - header.offset):
+                    await self._receive(caller, header, upload, receiver, chunks)
                 sealed = await receiver.seal()
                 _check_whole(header, sealed)
                 return await self._publish(caller, owner, upload, home, sealed)

@@ -13,6 +13,7 @@ from stationmaster_server.identity import store as identity_store
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.storage import file_store
 from stationmaster_server.storage.access import home_of, no_workspace, owner_within
+from stationmaster_server.storage.archives import archive_store
 from stationmaster_server.storage.file_model import StorageUsage, WorkspaceInfo
 from stationmaster_server.storage.places.place import Home, Place
 
@@ -47,9 +48,11 @@ class Usage:
                 raise NotFound("StorageUsage", f"{subject}/{subject_id}/storageUsage")
             stored = await quota_store.get_stored(tx, home, subject_id)
             quota = (await quota_store.get_quotas(tx, home, [subject_id])).get(subject_id)
-            files, workspaces = await file_store.files_of(tx, home, None if organization else subject_id)
+            whose = None if organization else subject_id
+            files, workspaces = await file_store.files_of(tx, home, whose)
+            archived, archives = await archive_store.stored(tx, home, whose)
         limit = None if quota is None else quota.max_storage_bytes
-        return StorageUsage(stored.used, stored.reserved, limit, files, workspaces)
+        return StorageUsage(stored.used, stored.reserved, limit, files, workspaces, archived, archives)
 
     async def measure(self, home: Home, user_id: UUID) -> bool:
         """Count all files of the workspace of a user's session; False when changes came between."""

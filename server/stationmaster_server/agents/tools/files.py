@@ -1,11 +1,11 @@
-"""files.list, files.read, files.write, files.search: the workspace of the session."""
+"""files.list, files.read, files.write, files.search: the workspace of the session, a folder of this host."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ MAX_MATCHES = 200
 MAX_LINE = 300
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Arguments)
+Work: TypeAlias = Callable[[ToolContext, A], Awaitable[str]]
 
 
 class ListArguments(Arguments):
@@ -49,10 +51,7 @@ async def list_files(context: ToolContext, arguments: ListArguments) -> str:
     def work(stopped: threading.Event) -> str:
         workspace = Workspace(context.workspace)
         entries = workspace.walk(arguments.path) if arguments.recursive else workspace.entries(arguments.path)
-        lines = [_line(entry) for entry in _bounded(entries, MAX_ENTRIES + 1, stopped)]
-        if len(lines) > MAX_ENTRIES:
-            lines[MAX_ENTRIES:] = [f"[and more: only the first {MAX_ENTRIES} are shown]"]
-        return "\n".join(lines) or "(empty)"
+        return listed(_bounded(entries, MAX_ENTRIES + 1, stopped))
 
     return await _in_thread(work, arguments.path)
 
@@ -62,10 +61,7 @@ async def read_file(context: ToolContext, arguments: ReadArguments) -> str:
 
     def work(_: threading.Event) -> str:
         content = Workspace(context.workspace).read(arguments.path, MAX_FILE_BYTES)
-        try:
-            return content.decode()
-        except UnicodeDecodeError:
-            raise ToolError(f"{arguments.path} is not text: {len(content)} bytes that are not UTF-8") from None
+        return text_of(arguments.path, content)
 
     return await _in_thread(work, arguments.path)
 
@@ -74,9 +70,7 @@ async def write_file(context: ToolContext, arguments: WriteArguments) -> str:
     """Says how much was written."""
 
     def work(_: threading.Event) -> str:
-        content = arguments.content.encode()
-        if len(content) > MAX_FILE_BYTES:
-            raise ToolError(f"the content is larger than {MAX_FILE_BYTES} bytes")
+        content = content_of(arguments)
         Workspace(context.workspace).write(arguments.path, content)
         return f"Wrote {len(content)} bytes to {arguments.path}."
 
@@ -88,27 +82,29 @@ async def search_files(context: ToolContext, arguments: SearchArguments) -> str:
 
     def work(stopped: threading.Event) -> str:
         workspace = Workspace(context.workspace)
-        lines = list(_bounded(_matches(workspace, arguments, stopped), MAX_MATCHES + 1, stopped))
-        if len(lines) > MAX_MATCHES:
-            lines[MAX_MATCHES:] = [f"[and more: only the first {MAX_MATCHES} are shown]"]
-        return "\n".join(lines) or f"Nothing found for {arguments.text!r}."
+        return matched(arguments, list(_bounded(_matches(workspace, arguments, stopped), MAX_MATCHES + 1, stopped)))
 
     return await _in_thread(work, arguments.path)
 
 
-def file_tools() -> tuple[Tool, ...]:
-    """The four tools."""
+def file_tools(
+    lister: Work[ListArguments] = list_files,
+    reader: Work[ReadArguments] = read_file,
+    writer: Work[WriteArguments] = write_file,
+    searcher: Work[SearchArguments] = search_files,
+) -> tuple[Tool, ...]:
+    """The four tools, and what they do."""
     return (
-        TypedTool("files.list", "List the files of the workspace.", ListArguments, list_files),
-        TypedTool("files.read", "Read a text file of the workspace.", ReadArguments, read_file),
+        TypedTool("files.list", "List the files of the workspace.", ListArguments, lister),
+        TypedTool("files.read", "Read a text file of the workspace.", ReadArguments, reader),
         TypedTool(
             "files.write",
             "Make or replace a text file of the workspace.",
             WriteArguments,
-            write_file,
+            writer,
             effect=Effect.ASK,
         ),
-        TypedTool("files.search", "Find text in the files of the workspace.", SearchArguments, search_files),
+        TypedTool("files.search", "Find text in the files of the workspace.", SearchArguments, searcher),
     )
 
 
@@ -135,16 +131,52 @@ def _bounded(items: Iterable[T], limit: int, stopped: threading.Event) -> Iterat
 
 
 def _matches(workspace: Workspace, arguments: SearchArguments, stopped: threading.Event) -> Iterator[str]:
-    wanted = arguments.text if arguments.match_case else arguments.text.casefold()
     files = (entry for entry in workspace.walk(arguments.path) if entry.size_bytes is not None)
     for entry in _bounded(files, MAX_SEARCHED_FILES, stopped):
         try:
             text = workspace.read(entry.path, MAX_FILE_BYTES).decode()
         except (PathRefused, TooLarge, FileNotFoundError, UnicodeDecodeError):
             continue
-        for number, line in enumerate(text.splitlines(), 1):
-            if wanted in (line if arguments.match_case else line.casefold()):
-                yield f"{entry.path}:{number}: {line[:MAX_LINE]}"
+        yield from matches(entry.path, text, arguments)
+
+
+def matches(path: str, text: str, arguments: SearchArguments) -> Iterator[str]:
+    """The lines of a file that hold the text."""
+    wanted = arguments.text if arguments.match_case else arguments.text.casefold()
+    for number, line in enumerate(text.splitlines(), 1):
+        if wanted in (line if arguments.match_case else line.casefold()):
+            yield f"{path}:{number}: {line[:MAX_LINE]}"
+
+
+def matched(arguments: SearchArguments, lines: list[str]) -> str:
+    """What the model is told of matches."""
+    if len(lines) > MAX_MATCHES:
+        lines[MAX_MATCHES:] = [f"[and more: only the first {MAX_MATCHES} are shown]"]
+    return "\n".join(lines) or f"Nothing found for {arguments.text!r}."
+
+
+def listed(entries: Iterable[Entry]) -> str:
+    """What the model is told of entries."""
+    lines = [_line(entry) for entry in entries]
+    if len(lines) > MAX_ENTRIES:
+        lines[MAX_ENTRIES:] = [f"[and more: only the first {MAX_ENTRIES} are shown]"]
+    return "\n".join(lines) or "(empty)"
+
+
+def text_of(path: str, content: bytes) -> str:
+    """A file's text. Raises ToolError."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ToolError(f"{path} is not text: {len(content)} bytes that are not UTF-8") from None
+
+
+def content_of(arguments: WriteArguments) -> bytes:
+    """What is to be written. Raises ToolError: too much."""
+    content = arguments.content.encode()
+    if len(content) > MAX_FILE_BYTES:
+        raise ToolError(f"the content is larger than {MAX_FILE_BYTES} bytes")
+    return content
 
 
 def _line(entry: Entry) -> str:

@@ -13,9 +13,9 @@ import httpx2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from stationmaster_server.credentials.model import StoredKey
-from stationmaster_server.credentials.providers.aws_identity import AwsIdentities
-from stationmaster_server.credentials.providers.aws_signing import signed
 from stationmaster_server.credentials.providers.base import KeysUnreadable, NewKey
+from stationmaster_server.resilience.aws_identity import AwsIdentities, NoIdentity
+from stationmaster_server.resilience.aws_signing import signed
 
 _TIMEOUT = timedelta(seconds=10)
 _ATTEMPTS = 3
@@ -95,7 +95,10 @@ class AwsKmsKeys:
         content = json.dumps(body).encode()
         headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": f"TrentService.{action}"}
         async with httpx2.AsyncClient(timeout=_TIMEOUT.total_seconds(), trust_env=False) as client:
-            identity = await self._identities.current(client)
+            try:
+                identity = await self._identities.current(client)
+            except NoIdentity as error:
+                raise KeysUnreadable(str(error)) from None
             at = datetime.now(UTC)
             headers = signed(identity, self._url, headers, content, region=self._region, service="kms", at=at)
             try:

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Self
 
 from stationmaster_server.errors import Aborted, Reason
@@ -39,6 +39,7 @@ class LocalReceiver:
         self._offset = offset
         self._unsynced = 0
         self._writing: asyncio.Task[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
 
     @classmethod
     def begin(cls, threads: Threads, folder: int, name: str, offset: int) -> Self:
@@ -74,21 +75,29 @@ class LocalReceiver:
     async def write(self, data: bytes) -> None:
         """See `Receiver`."""
         await self._written()
+        if self._unsynced >= _SYNC_BYTES:
+            await self._synced()
+            self._unsynced = 0
+            self._syncing = asyncio.ensure_future(self._threads.run(os.fdatasync, self._descriptor))
         self._offset += len(data)
+        self._unsynced += len(data)
         self._writing = asyncio.ensure_future(self._threads.run(self._write, data))
 
     async def seal(self) -> Sealed:
         """See `Receiver`."""
         await self._written()
+        await self._synced()
         await self._threads.run(os.fsync, self._descriptor)
         return Sealed(self._offset, self._digest.hexdigest())
 
     async def close(self) -> None:
         """Wait for what is being written, and let go of the file."""
         try:
-            if self._writing is not None:
-                await to_the_end(asyncio.wait([self._writing]))
-                self._writing.exception()  # seen: whoever closes has another error, or comes again
+            going = [task for task in (self._writing, self._syncing) if task is not None]
+            if going:
+                await to_the_end(asyncio.wait(going))
+            for task in going:
+                task.exception()  # seen: whoever closes has another error, or comes again
         finally:
             self.abandon()
 
@@ -101,13 +110,14 @@ class LocalReceiver:
             await asyncio.shield(self._writing)
             self._writing = None
 
+    async def _synced(self) -> None:
+        if self._syncing is not None:
+            await asyncio.shield(self._syncing)
+            self._syncing = None
+
     def _write(self, data: bytes) -> None:
         self._digest.update(data)
         folders.write_all(self._descriptor, data)
-        self._unsynced += len(data)
-        if self._unsynced >= _SYNC_BYTES:
-            os.fdatasync(self._descriptor)
-            self._unsynced = 0
 
 
 class LocalReading:
@@ -118,10 +128,10 @@ class LocalReading:
         self._descriptor = descriptor
         self.found = found
 
-    async def pieces(self, offset: int) -> AsyncGenerator[bytes, None]:
+    async def pieces(self, offset: int, seen: Callable[[bytes], None] | None = None) -> AsyncGenerator[bytes, None]:
         """See `Reading`."""
         size = self.found.size_bytes or 0
-        ahead = asyncio.create_task(self._read(offset))
+        ahead = asyncio.create_task(self._read(offset, seen))
         try:
             while offset < size:
                 piece = await ahead
@@ -129,7 +139,7 @@ class LocalReading:
                     raise self._changed()
                 offset += len(piece)
                 if offset < size:
-                    ahead = asyncio.create_task(self._read(offset))
+                    ahead = asyncio.create_task(self._read(offset, seen))
                 yield piece
             if etag_of(os.fstat(self._descriptor)) != self.found.etag:
                 raise self._changed()
@@ -140,9 +150,15 @@ class LocalReading:
         """Let go of the file."""
         os.close(self._descriptor)
 
-    async def _read(self, offset: int) -> bytes:
+    async def _read(self, offset: int, seen: Callable[[bytes], None] | None) -> bytes:
+        return await self._threads.run(self._read_at, offset, seen)
+
+    def _read_at(self, offset: int, seen: Callable[[bytes], None] | None) -> bytes:
         size = self.found.size_bytes or 0
-        return await self._threads.run(os.pread, self._descriptor, min(PIECE_BYTES, size - offset), offset)
+        piece = os.pread(self._descriptor, min(PIECE_BYTES, size - offset), offset)
+        if seen is not None:
+            seen(piece)
+        return piece
 
     def _changed(self) -> Aborted:
         return Aborted(Reason.CONCURRENT_CHANGE, f"{self.found.path} was changed while it was read; read it again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,8 +96,11 @@ class Reading(Protocol):
     def found(self) -> Found:
         """What is known of it."""
 
-    def pieces(self, offset: int) -> AsyncGenerator[bytes, None]:
-        """Its bytes from an offset on. Raises Aborted when it changed meanwhile, Unavailable."""
+    def pieces(self, offset: int, seen: Callable[[bytes], None] | None = None) -> AsyncGenerator[bytes, None]:
+        """Its bytes from an offset on. `seen` is called with them, in their order, in a thread, before they come.
+
+        Raises Aborted when it changed meanwhile, Unavailable.
+        """
 
 
 class Place(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, TypeVarTuple
 
@@ -25,6 +25,21 @@ async def to_the_end(work: Awaitable[T]) -> T:
             task.exception()  # seen
         raise cancelled
     return task.result()
+
+
+AT_ONCE = 16
+"""How many small files are worked on side by side."""
+
+
+async def together(works: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all, to the end of the last one. Raises what the first that failed has raised."""
+    results = await asyncio.gather(*works, return_exceptions=True)
+    done: list[T] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        done.append(result)
+    return done
 
 
 class Threads:

@@ -16,6 +16,7 @@ from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions import store as session_store
 from stationmaster_server.sessions.events import DELTAS
 from stationmaster_server.sessions.model import session_name
+from stationmaster_server.storage.places.place import Home
 from stationmaster_server.tasks.cleanup import store
 from stationmaster_server.tasks.cleanup.forgetting import Forgetting, Tools
 from stationmaster_server.tasks.workspaces import remove_tree
@@ -88,10 +89,23 @@ class Cleaner:
 
     async def _count_of(self, target: Target, session_id: UUID) -> None:
         if target is Target.WORKSPACES:
-            self._add("workspaces", int(self._tools.sessions.path(session_id).is_dir()))
+            self._add("workspaces", int(await self._has_files(session_id)))
             return
         async with self._tools.database.tenant(self._caller.tenant, read=True) as tx:
             self._add("deltas", await store.count_deltas(tx, self._organization_id, session_id, DELTAS))
+
+    async def _has_files(self, session_id: UUID) -> bool:
+        there, bucket = self._tools.sessions.path(session_id).is_dir(), self._tools.bucket
+        if bucket is None:
+            return there
+        return (await bucket.measure(Home(self._organization_id, session_id))).file_count > 0
+
+    async def _remove_files(self, session_id: UUID) -> bool:
+        tools = self._tools
+        there = await tools.pools.blocking(remove_tree, tools.sessions.path(session_id), timeout=_LIMIT)
+        if tools.bucket is None:
+            return there
+        return await tools.bucket.clear(Home(self._organization_id, session_id))
 
     async def _executions(self) -> AsyncGenerator[None, None]:
         async with aclosing(self._forgetting.forget()) as steps:
@@ -102,11 +116,7 @@ class Cleaner:
 
     async def _workspaces(self) -> AsyncGenerator[None, None]:
         async for sessions in self._ended_sessions():
-            removed = []
-            for session_id in sessions:
-                path = self._tools.sessions.path(session_id)
-                if await self._tools.pools.blocking(remove_tree, path, timeout=_LIMIT):
-                    removed.append(session_id)
+            removed = [session_id for session_id in sessions if await self._remove_files(session_id)]
             if removed:
                 await self._audit("workspace.delete", removed)
             self._add("workspaces", len(removed))

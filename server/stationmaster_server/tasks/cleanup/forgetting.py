@@ -19,6 +19,7 @@ from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.storage.places.place import Place
 from stationmaster_server.storage.workspace import Workspace
 from stationmaster_server.tasks.cleanup import forgetting_store
 from stationmaster_server.tasks.cleanup.forgetting_store import BEGINNING, Gone, Left
@@ -46,6 +47,8 @@ class Tools:
     pools: Pools
     sessions: Workspaces
     executions: ExecutionWorkspaces
+    bucket: Place | None = None
+    """Where workspaces of sessions are, when they are no folders of this host."""
 
 
 class Forgetting:

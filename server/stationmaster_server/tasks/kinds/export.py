@@ -19,7 +19,9 @@ from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store as session_store
 from stationmaster_server.sessions.model import ENDED, owner_scope, session_name
 from stationmaster_server.sessions.workspaces import Workspaces
+from stationmaster_server.storage.file_store import changed_otherwise
 from stationmaster_server.storage.paths import PathRefused
+from stationmaster_server.storage.places.place import Home
 from stationmaster_server.storage.workspace import Workspace
 from stationmaster_server.tasks.exports.files import TooLarge, write_file
 from stationmaster_server.tasks.exports.formats import FormatUnavailable, writer
@@ -66,8 +68,14 @@ class ExportKind:
     payload: ClassVar[type[BaseModel]] = ExportPayload
 
     def __init__(
-        self, database: Database, sessions: Workspaces, own: ExecutionWorkspaces, pools: Pools, settings: ExportSettings
+        self,
+        database: Database,
+        sessions: Workspaces | None,
+        own: ExecutionWorkspaces,
+        pools: Pools,
+        settings: ExportSettings,
     ) -> None:
+        """`sessions`: None where workspaces of sessions are no folders of this host."""
         self._database = database
         self._sessions = sessions
         self._own = own
@@ -88,7 +96,7 @@ class ExportKind:
         payload = job.payload
         owner = await owner_of(self._database, job.caller)
         require_scopes(owner, frozenset(SOURCES[what].scope for what in payload.what), "export this")
-        workspace, where = await self._workspace(job, owner)
+        workspace, where, whose = await self._workspace(job, owner)
         until = payload.end_time or datetime.now(UTC)
         files: list[ExportedFile] = []
         for what in dict.fromkeys(payload.what):
@@ -104,6 +112,10 @@ class ExportKind:
         path = f"{_folder(job)}/{MANIFEST}"
         content = json.dumps(manifest, indent=2).encode()
         await self._pools.blocking(workspace.write, path, content, timeout=_WRITE_LIMIT)
+        if whose is not None:
+            home = Home(owner.tenant.organization_id, UUID(payload.session.removeprefix("sessions/")))
+            async with self._database.system() as tx:
+                await changed_otherwise(tx, home, whose)
         return Done({**manifest, "manifest": path})
 
     async def sections(self, caller: Caller, execution: Execution) -> Sequence[Section]:
@@ -125,10 +137,14 @@ class ExportKind:
         columns = ("File", "What", "Rows", "Size", "Complete")
         return (Section("Files", text, Table(columns, rows, frozenset({2, 3}))),)
 
-    async def _workspace(self, job: Job[ExportPayload], owner: Caller) -> tuple[Workspace, str]:
+    async def _workspace(self, job: Job[ExportPayload], owner: Caller) -> tuple[Workspace, str, UUID | None]:
+        """The workspace, its name for people and, of a session's, the session's owner."""
         if not job.payload.session:
             folder = self._own.open(owner.tenant.organization_id, job.execution_id)
-            return Workspace(folder), execution_name(job.execution_id)
+            return Workspace(folder), execution_name(job.execution_id), None
+        if self._sessions is None:
+            text = "files of sessions are in object storage here, and exports are written to a disk: name no session"
+            raise KindFailed(text, reason="NO_FOLDER", retryable=False)
         session_id = UUID(job.payload.session.removeprefix("sessions/"))
         async with self._database.tenant(owner.tenant, read=True) as tx:
             session = await session_store.get_session(tx, owner.tenant.organization_id, session_id, owner_scope(owner))
@@ -136,7 +152,7 @@ class ExportKind:
             text = f"{session_name(session_id)} is {session.state}: name one that is open, or none"
             raise KindFailed(text, reason="SESSION_CLOSED", retryable=False)
         await job.save({WRITES_INTO: str(session_id)})  # by it the files are found when the execution is forgotten
-        return Workspace(self._sessions.open(session_id)), session_name(session_id)
+        return Workspace(self._sessions.open(session_id)), session_name(session_id), session.user_id
 
     async def _exported(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,8 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions.model import Session
 from stationmaster_server.storage.paths import PathRefused
+from stationmaster_server.storage.places.place import Place
+from stationmaster_server.storage.shelf import Shelf
 from stationmaster_server.storage.workspace import TooLarge, Workspace
 from stationmaster_server.tasks import execution_store
 from stationmaster_server.tasks.crawl import page_store
@@ -43,21 +46,22 @@ class Sources:
         pools: Pools,
         sessions: Sessions,
         workspace_of: Callable[[UUID], Path],
+        bucket: Place | None,
         max_bytes: int,
     ) -> None:
+        """`bucket`: where workspaces of sessions are, when they are no folders of this host."""
         self._database = database
         self._pools = pools
         self._sessions = sessions
         self._workspace_of = workspace_of
+        self._bucket = bucket
         self._max_bytes = max_bytes
 
     async def file(self, caller: Caller, session_id: UUID, path: str) -> str:
         """The text of a file. Raises NotFound, KindFailed."""
         await self._sessions.get(caller, session_id)
-        root = self._workspace_of(session_id)
-        read: Awaitable[bytes] = self._pools.blocking(_read, root, path, self._max_bytes, timeout=_READ_LIMIT)
         try:
-            content = await read
+            content = await self._read(caller.tenant.organization_id, session_id, path)
         except FileNotFoundError:
             raise KindFailed(f"the workspace has no file {path}", reason="NO_SUCH_FILE", retryable=False) from None
         except (PathRefused, TooLarge) as error:
@@ -67,6 +71,14 @@ class Sources:
         except UnicodeDecodeError:
             text = f"{path} is not text: {len(content)} bytes that are not UTF-8"
             raise KindFailed(text, reason="NOT_TEXT", retryable=False) from None
+
+    async def _read(self, organization_id: UUID, session_id: UUID, path: str) -> bytes:
+        if self._bucket is not None:
+            async with asyncio.timeout(_READ_LIMIT.total_seconds()):
+                return await Shelf(self._bucket, organization_id, session_id).read(path, self._max_bytes)
+        root = self._workspace_of(session_id)
+        read: Awaitable[bytes] = self._pools.blocking(_read, root, path, self._max_bytes, timeout=_READ_LIMIT)
+        return await read
 
     async def count_pages(self, caller: Caller, execution_id: UUID) -> int:
         """How many pages a crawl has, once it has ended. Raises NotFound, KindFailed."""

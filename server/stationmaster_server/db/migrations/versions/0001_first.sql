@@ -73,6 +73,36 @@ CREATE TABLE agents (
 
 CREATE INDEX agents_by_creation ON agents (organization_id, created_at, agent_id);
 
+CREATE TABLE archives (
+    organization_id UUID NOT NULL,
+    id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    format TEXT NOT NULL,
+    state TEXT NOT NULL,
+    request_id UUID,
+    reserved_bytes BIGINT DEFAULT '0' NOT NULL,
+    size_bytes BIGINT DEFAULT '0' NOT NULL,
+    content_bytes BIGINT DEFAULT '0' NOT NULL,
+    file_count BIGINT DEFAULT '0' NOT NULL,
+    sha256 TEXT DEFAULT '' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    leased_until TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT archives_pkey PRIMARY KEY (organization_id, id)
+);
+
+CREATE INDEX archives_created_at_idx ON archives (created_at) WHERE state = 'READY';
+
+CREATE INDEX archives_created_idx ON archives (organization_id, created_at, id);
+
+CREATE INDEX archives_leased_until_idx ON archives (leased_until) WHERE state <> 'READY';
+
+CREATE UNIQUE INDEX archives_making_key ON archives (organization_id, session_id) WHERE state = 'MAKING';
+
+CREATE UNIQUE INDEX archives_session_key ON archives (organization_id, session_id) WHERE state = 'READY';
+
+CREATE INDEX archives_user_id_idx ON archives (organization_id, user_id, created_at, id);
+
 CREATE TABLE audit_checkpoints (
     organization_id UUID NOT NULL,
     size BIGINT NOT NULL,
@@ -1248,6 +1278,16 @@ ALTER TABLE agents ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON agents TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON agents TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON archives TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON archives TO stationmaster_app;
+
+ALTER TABLE archives ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON archives TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON archives TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON audit_checkpoints TO stationmaster_system;
 

@@ -9,16 +9,19 @@ from urllib.parse import urljoin
 
 import httpx2
 
-from stationmaster_server.credentials.providers.aws_signing import AwsIdentity
-from stationmaster_server.credentials.providers.base import KeysUnreadable
+from stationmaster_server.resilience.aws_signing import AwsIdentity
 
 CONTAINER = "http://169.254.170.2"
 MACHINE = "http://169.254.169.254"
 _SPARE = timedelta(minutes=5)
 _LACKING = (
     "AWS gives this server no identity: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give its container or"
-    " machine a role that may use the key"
+    " machine a role that may do this"
 )
+
+
+class NoIdentity(Exception):
+    """AWS gives this server none; the text says what to do."""
 
 
 class AwsIdentities:
@@ -41,7 +44,7 @@ class AwsIdentities:
         self._lent: AwsIdentity | None = None
 
     async def current(self, client: httpx2.AsyncClient) -> AwsIdentity:
-        """The identity now. Raises KeysUnreadable."""
+        """The identity now. Raises NoIdentity."""
         if self._given is not None:
             return self._given
         lent = self._lent
@@ -51,7 +54,7 @@ class AwsIdentities:
                     self._of_container(client) if self._container_url else self._of_machine(client)
                 )
             except (httpx2.HTTPError, OSError, ValueError, KeyError, TypeError):
-                raise KeysUnreadable(_LACKING) from None
+                raise NoIdentity(_LACKING) from None
         return lent
 
     async def _of_container(self, client: httpx2.AsyncClient) -> AwsIdentity:

@@ -1,4 +1,4 @@
-"""Signature version 4 of AWS, for a POST without a query. By hand: AWS's library and Kubernetes' exclude each other."""
+"""Signature version 4 of AWS. By hand: AWS's library and Kubernetes' exclude each other."""
 
 from __future__ import annotations
 
@@ -23,19 +23,39 @@ class AwsIdentity:
 
 
 def signed(
-    identity: AwsIdentity, url: str, headers: Mapping[str, str], body: bytes, *, region: str, service: str, at: datetime
+    identity: AwsIdentity,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    region: str,
+    service: str,
+    at: datetime,
+    method: str = "POST",
 ) -> dict[str, str]:
-    """The headers of a POST to the URL's root, with its signature. All that are given are signed."""
+    """The headers of a request, with its signature; all that are given are signed.
+
+    The URL's path is encoded as it is to be signed, and its query is in order, each name with its `=`.
+    """
+    parts = urlsplit(url)
     stamp = at.strftime("%Y%m%dT%H%M%SZ")
     sent = {name.lower(): value for name, value in headers.items()} | {
-        "host": urlsplit(url).netloc,
+        "host": parts.netloc,
         "x-amz-date": stamp,
     }
     if identity.token:
         sent["x-amz-security-token"] = identity.token
     names = ";".join(sorted(sent))
     canonical = "\n".join(
-        ["POST", "/", "", *(f"{name}:{sent[name].strip()}" for name in sorted(sent)), "", names, _hash(body)]
+        [
+            method,
+            parts.path or "/",
+            parts.query,
+            *(f"{name}:{sent[name].strip()}" for name in sorted(sent)),
+            "",
+            names,
+            _hash(body),
+        ]
     )
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     text = "\n".join([_ALGORITHM, stamp, scope, _hash(canonical.encode())])

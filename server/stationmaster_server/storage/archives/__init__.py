@@ -1,0 +1,1 @@
+"""Archives of workspaces: packed, kept, restored, and deleted in time."""
