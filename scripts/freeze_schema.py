@@ -13,7 +13,7 @@ from stationmaster_server.db.all_tables import load
 from stationmaster_server.db.migrations.run import FOLDER
 from stationmaster_server.db.partitions import partitions_ddl
 from stationmaster_server.db.roles import roles_ddl
-from stationmaster_server.db.schema import EXTENSIONS_DDL, security_ddl
+from stationmaster_server.db.schema import EXTENSIONS_DDL, security_ddl, triggers_ddl
 
 TARGET = FOLDER / "versions" / "0001_first.sql"
 SEPARATOR = ";\n\n"
@@ -29,6 +29,7 @@ def statements() -> Iterator[str]:
         yield str(CreateTable(table).compile(dialect=dialect))
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             yield str(CreateIndex(index).compile(dialect=dialect))
+    yield from triggers_ddl(metadata)
     yield from security_ddl(metadata)
     yield from partitions_ddl()
 

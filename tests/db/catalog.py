@@ -34,6 +34,8 @@ QUERIES = {
     "functions": """
         SELECT oid::regprocedure::text AS signature, prosrc, prosecdef, proconfig::text, proacl::text,
                proowner::regrole::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace""",
+    "triggers": """
+        SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal""",
     "schema grants": "SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'",
 }
 

@@ -17,7 +17,7 @@ from stationmaster_server.db.migrate import migrate, pending, revisions
 from stationmaster_server.db.migrations.run import FOLDER
 from stationmaster_server.db.partitions import partitions_ddl
 from stationmaster_server.db.roles import roles_ddl
-from stationmaster_server.db.schema import EXTENSIONS_DDL, security_ddl
+from stationmaster_server.db.schema import EXTENSIONS_DDL, security_ddl, triggers_ddl
 
 from tests.db.catalog import catalog, create_declared
 
@@ -35,7 +35,10 @@ async def empty_url(postgres: Cluster) -> str:
 async def test_the_migrated_schema_equals_the_declared_one(database_url: str, empty_url: str) -> None:
     metadata = load()
     await create_declared(
-        empty_url, metadata, [*roles_ddl(), *EXTENSIONS_DDL], [*security_ddl(metadata), *partitions_ddl()]
+        empty_url,
+        metadata,
+        [*roles_ddl(), *EXTENSIONS_DDL],
+        [*triggers_ddl(metadata), *security_ddl(metadata), *partitions_ddl()],
     )
     migrated, declared = await catalog(database_url), await catalog(empty_url)
     assert migrated.keys() == declared.keys()

@@ -21,6 +21,7 @@ _WIDE = 110
 _COLUMNS = ("SERVICE", "STATE", "EVERY", "LAST RUN", "TOOK#", "OK#", "FAILED#", "1H#")
 _MORE = ("RETRIED#", "SERVERS#")
 _SERVERS = ("SERVER", "STATE", "FAILURES#", "LAST RUN", "TAKES#", "LEFT BEHIND#", "FILES#")
+_TARGETS = ("TARGET", "CURSOR", "WAITING#", "LAG#", "SEEN")
 _STYLES = {
     "idle": "green",
     "running": "cyan",
@@ -92,9 +93,17 @@ def describe_service(out: Output, service: maintenance_pb2.BackgroundService) ->
     offered = ((one.operation, one.description, ", ".join(sorted(one.arguments_help))) for one in service.operations)
     nothing = "It is an engine of the server: it goes on by itself, and is neither held nor set nor triggered."
     out.table(("OPERATION", "WHAT IT DOES", "ARGUMENTS"), offered, empty=nothing)
+    if service.targets:
+        out.print()
+        out.table(_TARGETS, map(_target, service.targets), empty="")
     if service.servers:
         out.print()
         out.table(_SERVERS, map(_server, service.servers), empty="")
+
+
+def _target(one: maintenance_pb2.BackgroundServiceTarget) -> tuple[str | Text, ...]:
+    waiting = f"{one.waiting:,}" if one.waiting else ""
+    return one.place, one.cursor or "being filled", waiting, span(one.lag), age(one.seen_time)
 
 
 def _server(one: maintenance_pb2.BackgroundServiceOnServer) -> tuple[str | Text, ...]:

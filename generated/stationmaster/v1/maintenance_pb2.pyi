@@ -169,6 +169,7 @@ class BackgroundService(_message.Message):
     ALERT_RUN_TIME_FIELD_NUMBER: _builtins.int
     ALERT_MEMORY_GROWTH_BYTES_FIELD_NUMBER: _builtins.int
     ALERT_HANDLE_GROWTH_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`backgroundServices/{service}`."""
     description: _builtins.str
@@ -227,6 +228,10 @@ class BackgroundService(_message.Message):
     def alert_run_time(self) -> _duration_pb2.Duration:
         """Runs that take so long, on average of the last few, raise an alert. Zero in an update means the default."""
 
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackgroundServiceTarget]:
+        """Of a service that keeps targets in step with tasks: how far each is."""
+
     def __init__(
         self,
         *,
@@ -250,14 +255,57 @@ class BackgroundService(_message.Message):
         alert_run_time: _duration_pb2.Duration | None = ...,
         alert_memory_growth_bytes: _builtins.int = ...,
         alert_handle_growth: _builtins.int = ...,
+        targets: _abc.Iterable[Global___BackgroundServiceTarget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert_run_time", b"alert_run_time", "interval", b"interval", "metrics", b"metrics", "retry_delay", b"retry_delay", "settings", b"settings", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_errors_per_hour", b"alert_errors_per_hour", "alert_handle_growth", b"alert_handle_growth", "alert_memory_growth_bytes", b"alert_memory_growth_bytes", "alert_run_time", b"alert_run_time", "description", b"description", "enabled", b"enabled", "etag", b"etag", "interval", b"interval", "max_failures", b"max_failures", "metrics", b"metrics", "name", b"name", "operations", b"operations", "pause_reason", b"pause_reason", "retry_delay", b"retry_delay", "scope", b"scope", "servers", b"servers", "settings", b"settings", "settings_help", b"settings_help", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_errors_per_hour", b"alert_errors_per_hour", "alert_handle_growth", b"alert_handle_growth", "alert_memory_growth_bytes", b"alert_memory_growth_bytes", "alert_run_time", b"alert_run_time", "description", b"description", "enabled", b"enabled", "etag", b"etag", "interval", b"interval", "max_failures", b"max_failures", "metrics", b"metrics", "name", b"name", "operations", b"operations", "pause_reason", b"pause_reason", "retry_delay", b"retry_delay", "scope", b"scope", "servers", b"servers", "settings", b"settings", "settings_help", b"settings_help", "state", b"state", "targets", b"targets", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackgroundService: _TypeAlias = BackgroundService  # noqa: Y015
+
+@_typing.final
+class BackgroundServiceTarget(_message.Message):
+    """Something that a background service keeps in step with tasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    SEEN_TIME_FIELD_NUMBER: _builtins.int
+    place: _builtins.str
+    """Where it is: `PostgreSQL`, or `host:path`."""
+    cursor: _builtins.str
+    """The last change that is in it, as `transaction:number`; empty while it is being filled from nothing."""
+    waiting: _builtins.int
+    """Changes that are still to come; 10,000 stands for as many or more."""
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """For how long the oldest of them has been waiting."""
+
+    @_builtins.property
+    def seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last known to be kept in step."""
+
+    def __init__(
+        self,
+        *,
+        place: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        seen_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag", "seen_time", b"seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "lag", b"lag", "place", b"place", "seen_time", b"seen_time", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackgroundServiceTarget: _TypeAlias = BackgroundServiceTarget  # noqa: Y015
 
 @_typing.final
 class BackgroundServiceMetrics(_message.Message):

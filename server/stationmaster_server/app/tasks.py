@@ -13,6 +13,7 @@ from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.prompts import Prompts
 from stationmaster_server.app.sessions import Sessions
 from stationmaster_server.app.storage import WORKSPACES, Storage
+from stationmaster_server.app.sync import build_sync
 from stationmaster_server.credentials.using import Using
 from stationmaster_server.embedding.embedder import Embedder
 from stationmaster_server.maintenance.base import Routine
@@ -99,6 +100,7 @@ def build_tasks(
         sessions.service,
         storage.reports,
         on.clock or utc_now,
+        build_sync(stack, on),
     )
     follow_up = FollowUp(services)
     follow_up.start()

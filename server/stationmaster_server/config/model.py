@@ -27,6 +27,7 @@ from stationmaster_server.config.pools import PoolSettings
 from stationmaster_server.config.prices import PriceSettings, UnknownPriceSettings
 from stationmaster_server.config.prompts import PromptSettings
 from stationmaster_server.config.storage import StorageSettings
+from stationmaster_server.config.sync import SyncSettings
 from stationmaster_server.config.tasks import TaskSettings
 from stationmaster_server.config.types import Duration, Group, Port, Positive
 
@@ -332,6 +333,7 @@ class Settings(BaseSettings):
     embedding: EmbeddingSettings = EmbeddingSettings()
     audit: AuditSettings = AuditSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
+    sync: SyncSettings = SyncSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -25,6 +25,7 @@ MODULES = (
     "stationmaster_server.tasks.crawl.tables",
     "stationmaster_server.tasks.tables",
     "stationmaster_server.tasks.process.tables",
+    "stationmaster_server.tasks.sync.tables",
     "stationmaster_server.maintenance.tables",
 )
 

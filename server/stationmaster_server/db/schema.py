@@ -84,6 +84,12 @@ def partitioned_tables(tables: MetaData = metadata) -> list[Table]:
     return [table for table in tables.sorted_tables if "partition_by_month" in table.info]
 
 
+def triggers_ddl(tables: MetaData = metadata) -> Iterator[str]:
+    """What tables say under `triggers`: functions and triggers, made once every table is there."""
+    for table in tables.sorted_tables:
+        yield from table.info.get("triggers", ())
+
+
 def security_ddl(tables: MetaData = metadata) -> Iterator[str]:
     """GRANTs and row-level security of every table, and the default partition of those that are partitioned.
 

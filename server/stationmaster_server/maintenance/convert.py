@@ -15,6 +15,7 @@ from stationmaster_server.maintenance.model import (
     Server,
     ServiceView,
     SystemStatus,
+    TargetProgress,
     service_name,
 )
 from stationmaster_server.maintenance.service import etag_of
@@ -63,6 +64,7 @@ def service_to_proto(view: ServiceView) -> pb.BackgroundService:
         operations=[_help(one) for one in view.operations],
         update_time=timestamp(view.settings.updated_at),
         etag=etag_of(view.settings),
+        targets=[_target(one) for one in view.targets],
     )
 
 
@@ -96,6 +98,16 @@ def _on_server(one: OnServer) -> pb.BackgroundServiceOnServer:
         recent_time=duration(timedelta(seconds=figures.recent_seconds)),
         memory_growth_bytes=figures.memory_growth_bytes,
         handle_growth=figures.handle_growth,
+    )
+
+
+def _target(one: TargetProgress) -> pb.BackgroundServiceTarget:
+    return pb.BackgroundServiceTarget(
+        place=one.place,
+        cursor=one.cursor,
+        waiting=one.waiting,
+        lag=duration(one.lag),
+        seen_time=timestamp(one.seen_at),
     )
 
 

@@ -134,6 +134,17 @@ class OnServer:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetProgress:
+    """How far something is that a service keeps in step; `waiting` changes are to come, the oldest for `lag`."""
+
+    place: str
+    cursor: str
+    waiting: int
+    lag: timedelta
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class OperationHelp:
     """An operation that a service offers."""
 
@@ -158,6 +169,7 @@ class ServiceView:
     totals: Figures
     errors_last_hour: int
     servers: tuple[OnServer, ...]
+    targets: tuple[TargetProgress, ...] = ()
 
     @property
     def state(self) -> ServiceState:

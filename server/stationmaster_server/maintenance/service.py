@@ -41,10 +41,13 @@ from stationmaster_server.maintenance.model import (
     ServiceView,
     Settings,
     SystemStatus,
+    TargetProgress,
     service_name,
 )
 from stationmaster_server.maintenance.registry import SILENT_FOR
 from stationmaster_server.maintenance.thresholds import faults
+from stationmaster_server.tasks.sync import store as sync_store
+from stationmaster_server.tasks.sync.model import Progress
 
 WATCH_EVERY = 1.0
 """Seconds between two looks of a watcher."""
@@ -171,8 +174,14 @@ class Maintenance:
             figures = await store.all_figures(tx)
             services = self._services()
             errors = await store.errors_last_hour(tx, list(services))
+            targets = await sync_store.progress(tx)
         return [
-            view_of(service, settings.get(name, BY_DEFAULT), *figures.get(name, (Figures(), [])), errors.get(name, 0))
+            replace(
+                view_of(
+                    service, settings.get(name, BY_DEFAULT), *figures.get(name, (Figures(), [])), errors.get(name, 0)
+                ),
+                targets=tuple(_target(one) for one in targets.get(name, ())),
+            )
             for name, service in services.items()
         ]
 
@@ -222,6 +231,11 @@ def view_of(
         errors,
         tuple(servers),
     )
+
+
+def _target(one: Progress) -> TargetProgress:
+    lag = timedelta(seconds=max(one.lag_seconds, 0.0))
+    return TargetProgress(one.place, one.cursor, one.waiting, lag, one.seen_at)
 
 
 def _offered(service: BackgroundService[Any]) -> tuple[OperationHelp, ...]:

@@ -20,6 +20,7 @@ from stationmaster_server.tasks.model import MAX_DEPTH, Dependency, DependencySt
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again
+from stationmaster_server.tasks.sync.changed import tell
 
 MOST_LISTED = 10_000
 _PATTERN = re.compile(r"[a-z0-9*-]{0,64}")
@@ -73,6 +74,7 @@ class Dependencies:
                 return await self._would_be(tx, caller, task_id, depends_on, on_failure)
             await levels.admit(tx, organization_id, task_id, depends_on)
             await dependency_store.insert(tx, organization_id, task_id, depends_on, on_failure)
+            tell(tx, self._services.changed)
             dependency = await self._one(tx, caller, task_id, depends_on)
             details = {"depends_on": task_name(depends_on), "on_failure": on_failure.value}
             await self._services.audit.write(
@@ -97,6 +99,7 @@ class Dependencies:
                 require_owner(caller, task)
             await dependency_store.delete(tx, organization_id, task_id, depends_on)
             await levels.settle(tx, organization_id, task_id)
+            tell(tx, self._services.changed)
             await look_again(tx, self._services, caller, task_id)
             details = {"depends_on": task_name(depends_on)}
             await self._services.audit.write(

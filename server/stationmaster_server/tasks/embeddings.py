@@ -15,6 +15,7 @@ from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
 from stationmaster_server.tasks.model import Task, task_name
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.sync.changed import tell
 from stationmaster_server.work import store as work_store
 from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, State, Succeeded, WorkItem
 from stationmaster_server.work.queue import WorkQueue
@@ -92,6 +93,7 @@ class TaskEmbedding:
             return Released(datetime.now(UTC) + error.retry_after)
         async with self._services.database.system() as tx:
             kept = await search_store.set_vector(tx, organization_id, task, embedder.name, vector)
+            tell(tx, self._services.changed)
         # Changed, or deleted, meanwhile: look again.
         return Succeeded() if kept else Released()
 
@@ -107,6 +109,7 @@ async def embed_now(services: TaskServices, caller: Caller, task_id: str) -> str
     async with services.database.system() as tx:
         if not await search_store.set_vector(tx, tenant.organization_id, task, embedder.name, vector):
             raise Aborted(Reason.CONCURRENT_CHANGE, f"{task_name(task_id)} changed meanwhile: try again")
+        tell(tx, services.changed)
     return embedder.name
 
 

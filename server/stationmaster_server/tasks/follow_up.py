@@ -30,6 +30,7 @@ from stationmaster_server.tasks.model import (
 )
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again, start
+from stationmaster_server.tasks.sync.changed import tell
 from stationmaster_server.tasks.work import key_of_task
 from stationmaster_server.work import follow_up_store
 from stationmaster_server.work.model import WorkItem
@@ -172,6 +173,7 @@ class FollowUp:
             return
         why = f"{execution_name(execution.id)} failed: {execution.message}"[:1000]
         await store.set_state(tx, caller.tenant.organization_id, task_id, TaskState.PAUSED, why, new_id().hex)
+        tell(tx, self._services.changed)
         await self._services.audit.write(tx, caller, AuditEntry("task.pause", task_name(task_id), reason=why))
 
     async def _wake_dependents(self, tx: Transaction, organization_id: UUID, ended: Sequence[Execution]) -> None:

@@ -161,6 +161,13 @@ async def passages(
 
 async def set_vector(tx: Transaction, organization_id: UUID, task: Task, encoder: str, vector: list[float]) -> bool:
     """Keep the vector of a task unless its text has changed since it was read; tells whether it was kept."""
+    return await keep_vector(tx, organization_id, task.task_id, task.text_etag, encoder, vector)
+
+
+async def keep_vector(
+    tx: Transaction, organization_id: UUID, task_id: str, text_etag: str, encoder: str, vector: list[float]
+) -> bool:
+    """Keep the vector of a task's text as of `text_etag`, unless it is another by now; tells whether it was kept."""
     tag = await tx.execute(
         """INSERT INTO task_vectors (organization_id, task_id, etag, encoder, vector)
            SELECT organization_id, task_id, text_etag, $4, $5::real[]::vector FROM tasks
@@ -168,8 +175,8 @@ async def set_vector(tx: Transaction, organization_id: UUID, task: Task, encoder
            ON CONFLICT (organization_id, task_id)
            DO UPDATE SET etag = EXCLUDED.etag, encoder = EXCLUDED.encoder, vector = EXCLUDED.vector""",
         organization_id,
-        task.task_id,
-        task.text_etag,
+        task_id,
+        text_etag,
         encoder,
         vector,
     )

@@ -28,6 +28,7 @@ from stationmaster_server.tasks.model import Task, TaskState, illegal_state, tas
 from stationmaster_server.tasks.overlap import check_overlap
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.sync.changed import tell
 from stationmaster_server.tasks.timing import rescheduled, resumed, scheduled
 
 UPDATABLE = frozenset(
@@ -212,6 +213,7 @@ class Tasks:
         self, tx: Transaction, caller: Caller, action: str, task: Task, *, why: str = "", **details: Any
     ) -> None:
         owner = "" if task.user_id == caller.tenant.user_id else f"users/{task.user_id}"
+        tell(tx, self._services.changed)
         entry = AuditEntry(action, task_name(task.task_id), reason=why, details=details, on_behalf_of=owner)
         await self._services.audit.write(tx, caller, entry)
 

@@ -17,6 +17,7 @@ from stationmaster_server.events.log import EventLog
 from stationmaster_server.storage.reports import Reports
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.kinds.registry import Kinds
+from stationmaster_server.tasks.sync.changed import Poke, nobody
 from stationmaster_server.work.queue import WorkQueue
 
 
@@ -52,3 +53,5 @@ class TaskServices:
     reports: Reports
     now: Callable[[], datetime] = utc_now
     """The clock of schedules, in UTC."""
+    changed: Poke = nobody
+    """To be called after the commit of a change of tasks; see `sync.changed.tell`."""

@@ -1,4 +1,4 @@
-"""Wakes the workers of other servers: one NOTIFY for whatever was submitted while the last one was in flight."""
+"""Wakes other servers: one NOTIFY for whatever was submitted, or changed, while the last one was in flight."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ CHANNEL = "stationmaster_work"
 class Notifier:
     """Never inside a business transaction: notifications serialise commits. A lost one is made up for by polling."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, channel: str = CHANNEL) -> None:
+        """`channel` is an identifier."""
         self._database = database
+        self._channel = channel
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
 
@@ -25,7 +27,7 @@ class Notifier:
         """Notify soon."""
         self._wanted = True
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._send(), name="work notifier")
+            self._task = asyncio.create_task(self._send(), name=f"notifier of {self._channel}")
 
     async def close(self) -> None:
         """Let the last notification out."""
@@ -37,6 +39,6 @@ class Notifier:
             self._wanted = False
             try:
                 async with self._database.system(autocommit=True) as tx:
-                    await tx.execute(f"NOTIFY {CHANNEL}")
+                    await tx.execute(f"NOTIFY {self._channel}")
             except StationmasterError as error:
-                logger.warning("other servers were not told of new work: %s", error)
+                logger.warning("other servers were not told on %s: %s", self._channel, error)

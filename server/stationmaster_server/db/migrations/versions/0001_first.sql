@@ -766,6 +766,42 @@ CREATE TABLE streams (
     CONSTRAINT streams_pkey PRIMARY KEY (organization_id, stream_id)
 );
 
+CREATE TABLE sync_cursors (
+    service_id TEXT NOT NULL,
+    place TEXT NOT NULL,
+    about TEXT[] NOT NULL,
+    source TEXT NOT NULL,
+    transaction BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT sync_cursors_pkey PRIMARY KEY (service_id, place)
+);
+
+CREATE TABLE sync_forgotten (
+    about TEXT NOT NULL,
+    transaction BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    CONSTRAINT sync_forgotten_pkey PRIMARY KEY (about)
+);
+
+CREATE TABLE sync_generations (
+    service_id TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    CONSTRAINT sync_generations_pkey PRIMARY KEY (service_id)
+);
+
+CREATE TABLE task_changes (
+    organization_id UUID NOT NULL,
+    number BIGINT GENERATED ALWAYS AS IDENTITY,
+    transaction BIGINT DEFAULT (pg_current_xact_id()::text::bigint) NOT NULL,
+    task_id TEXT NOT NULL,
+    about TEXT NOT NULL,
+    changed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT task_changes_pkey PRIMARY KEY (organization_id, number)
+);
+
+CREATE INDEX task_changes_about_transaction_number_idx ON task_changes (about, transaction, number);
+
 CREATE TABLE task_dependencies (
     organization_id UUID NOT NULL,
     task_id TEXT NOT NULL,
@@ -1245,6 +1281,20 @@ CREATE INDEX message_vectors_organization_id_user_id_idx ON message_vectors (org
 
 CREATE INDEX message_vectors_vector_idx ON message_vectors USING hnsw (vector vector_cosine_ops);
 
+CREATE FUNCTION note_task_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO task_changes (organization_id, task_id, about) VALUES (
+    coalesce(NEW.organization_id, OLD.organization_id), coalesce(NEW.task_id, OLD.task_id), TG_ARGV[0]);
+  RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE OF kind, display_name, description, payload, labels, state, etag ON tasks FOR EACH ROW EXECUTE FUNCTION note_task_change('task');
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON task_dependencies FOR EACH ROW EXECUTE FUNCTION note_task_change('edge');
+
+CREATE TRIGGER note_change AFTER INSERT OR DELETE OR UPDATE ON task_vectors FOR EACH ROW EXECUTE FUNCTION note_task_change('vector');
+
 GRANT USAGE ON SCHEMA public TO stationmaster_app;
 
 GRANT USAGE ON SCHEMA public TO stationmaster_system;
@@ -1608,6 +1658,22 @@ ALTER TABLE streams ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON streams TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON streams TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sync_cursors TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sync_forgotten TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sync_generations TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_changes TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_changes TO stationmaster_app;
+
+ALTER TABLE task_changes ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON task_changes TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON task_changes TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON task_dependencies TO stationmaster_system;
 

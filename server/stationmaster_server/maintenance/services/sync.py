@@ -1,0 +1,82 @@
+"""Tasks and dependencies, kept in step in each target by a service of its own: one that is away holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from stationmaster_server.db.caller import Caller
+from stationmaster_server.db.engine import Database
+from stationmaster_server.maintenance.base import BackgroundService, Operation, Options
+from stationmaster_server.maintenance.model import Policy, Scope
+from stationmaster_server.tasks.model import task_name
+from stationmaster_server.tasks.sync import changed, store
+from stationmaster_server.tasks.sync.engine import Sync
+
+KEEP_DAYS = 7
+_MOST_TOLD = 100
+_LOOK_EVERY = 0.5
+
+
+class SyncOptions(Options):
+    """What a sync can be told."""
+
+    batch_size: Annotated[int, Field(ge=1, le=5000, description="Changes that go to the target at once, at most")] = 200
+
+
+class TaskSync(BackgroundService[SyncOptions]):
+    """Brings one target to where the tasks are."""
+
+    options = SyncOptions
+    time_limit = timedelta(hours=1)
+
+    def __init__(self, service_id: str, description: str, database: Database, sync: Sync, *, ours: bool) -> None:
+        """`ours`: the target is in this database, where one server is enough; else each server has its own."""
+        self.service_id = service_id
+        self.description = description
+        self.scope = Scope.ONE_SERVER if ours else Scope.EVERY_SERVER
+        self.policy = Policy(timedelta(seconds=10 if ours else 2), alert_run_time=timedelta(minutes=30))
+        self.channel = None if ours else changed.CHANNEL
+        self._database = database
+        self._sync = sync
+
+    async def configure(self, options: SyncOptions) -> None:
+        """Take so many at once."""
+        self._sync.batch_size = options.batch_size
+
+    async def update(self) -> None:
+        """Apply what changed."""
+        await self._sync.run()
+
+    async def cleanup(self) -> None:
+        """Close the target; the next run opens it anew."""
+        await self._sync.close()
+
+    def operations(self) -> tuple[Operation[Any], ...]:
+        """From nothing; and whether all is as it should be."""
+        resync = "Fill the target from nothing, on every server that has one; ends when all are filled."
+        check = "Compare the target with the tasks; what changes meanwhile may be told as a difference."
+        return (
+            Operation("resync", resync, Options, self._resync, for_operators=True),
+            Operation("check", check, Options, self._check, for_operators=True),
+        )
+
+    async def _resync(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
+        async with self._database.system(autocommit=True) as tx:
+            generation = await store.next_generation(tx, self.service_id)
+            await tx.execute(f"NOTIFY {changed.CHANNEL}")
+        await self._sync.run()
+        while True:
+            async with self._database.system(autocommit=True) as tx:
+                if not await store.unfinished(tx, self.service_id):
+                    return {"generation": generation}
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _check(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
+        found = await self._sync.differences()
+        some = [f"{key.organization_id}/{task_name(key.task_id)}" for key in found[:_MOST_TOLD]]
+        return {"place": self._sync.target.place, "differences": len(found), "tasks": some}

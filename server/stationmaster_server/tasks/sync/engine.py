@@ -1,0 +1,105 @@
+"""Brings a target to where its source is: from its cursor on, or from nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.tasks.sync import source, store
+from stationmaster_server.tasks.sync.model import Cursor, Key, TaskState
+from stationmaster_server.tasks.sync.target import Target
+
+_TELL_AGAIN = 20.0
+"""Seconds after which it is told again that a target is kept in step, though nothing changed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Sync:
+    """One target of a service. A crash at any point is made up for by the next run: cursors tell what is certain."""
+
+    def __init__(self, database: Database, service_id: str, target: Target, *, in_database: bool = False) -> None:
+        """`in_database`: the target keeps its cursor in `sync_cursors` itself."""
+        self.target = target
+        self.batch_size = 200
+        self._database = database
+        self._service_id = service_id
+        self._in_database = in_database
+        self._turn = asyncio.Lock()
+        self._told: tuple[Cursor, float] | None = None
+
+    async def run(self) -> int:
+        """Apply all changes that there are; tells how many tasks were written. Raises TargetAway."""
+        async with self._turn:
+            if not await self.target.open():
+                return 0
+            async with self._database.system(autocommit=True) as tx:
+                at = await store.begin(tx, self._service_id, self.target.about)
+            cursor, written = await self.target.cursor(), 0
+            if cursor is None or cursor.source != at.source or not at.forgotten <= cursor.position <= at.settled:
+                cursor, written = await self._fill(Cursor(at.source, at.settled), cursor)
+            return written + await self._follow(cursor)
+
+    async def _follow(self, cursor: Cursor) -> int:
+        written, all_of_them, about = 0, False, self.target.about
+        while not all_of_them:
+            async with self._database.system(autocommit=True) as tx:
+                keys, position, all_of_them = await store.changes_after(tx, cursor.position, about, self.batch_size)
+                states = await source.read(tx, keys, about)
+            if keys:
+                cursor = cursor._replace(position=position)
+                await self.target.apply(states, cursor)
+                written += len(keys)
+            await self._tell(cursor)
+        return written
+
+    async def _fill(self, cursor: Cursor, old: Cursor | None) -> tuple[Cursor, int]:
+        """From nothing. What changes meanwhile comes after `cursor`, which is taken before anything is read."""
+        _log.info("a target is filled from nothing", service=self._service_id, place=self.target.place, had=str(old))
+        await self.target.reset()
+        keys: list[Key] = []
+        written = 0
+        while True:
+            await self._tell(cursor._replace(source=""))
+            async with self._database.system(autocommit=True) as tx:
+                keys = await store.keys_after(tx, keys[-1] if keys else None, self.batch_size)
+                states = await source.read(tx, keys, self.target.about)
+            await self.target.apply(states, None if keys else cursor)
+            if not keys:
+                return cursor, written
+            written += len(keys)
+
+    async def _tell(self, cursor: Cursor) -> None:
+        """How far it is; of one that is being filled, what must not be forgotten until it is."""
+        now = time.monotonic()
+        if self._told is not None and self._told[0] == cursor and now - self._told[1] < _TELL_AGAIN:
+            return
+        self._told = (cursor, now)
+        async with self._database.system(autocommit=True) as tx:
+            if self._in_database and cursor.source:  # which is written with the contents, and in no other way
+                await store.saw(tx, self._service_id, self.target.place)
+                return
+            await store.put_cursor(tx, self._service_id, self.target.place, self.target.about, cursor)
+
+    async def close(self) -> None:
+        """Let go of the target."""
+        async with self._turn:
+            await self.target.close()
+
+    async def differences(self) -> list[Key]:
+        """Tasks of which the target holds something else than it should, while nothing changes. Raises TargetAway."""
+        async with self._turn:
+            if not await self.target.open():
+                return []
+            states: list[TaskState] = await source.read_all(self._database, self.target.about)
+            held = await self.target.contents()
+        return await asyncio.to_thread(_compared, self.target, states, held)
+
+
+def _compared(target: Target, states: Sequence[TaskState], held: Mapping[Key, object]) -> list[Key]:
+    wanted = target.wanted(states)
+    return sorted(key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key))

@@ -1,0 +1,80 @@
+"""The levels that new edges are judged by, as a target: looked at after each change, made anew where they are off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.tasks import dependency_store
+from stationmaster_server.tasks.sync import index_store, store
+from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
+
+_log = structlog.get_logger(__name__)
+
+
+class GraphIndex:
+    """`task_levels`, which every change of an edge keeps exact in its own transaction; this proves it."""
+
+    place = "PostgreSQL"
+    about = (About.TASK, About.EDGE)
+
+    def __init__(self, database: Database, service_id: str) -> None:
+        self._database = database
+        self._service_id = service_id
+
+    async def open(self) -> bool:
+        """Always."""
+        return True
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def cursor(self) -> Cursor | None:
+        """As it was written with the levels."""
+        async with self._database.system(autocommit=True) as tx:
+            return await store.cursor_of(tx, self._service_id, self.place)
+
+    async def apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+        """Look at the levels of these tasks; an organization where one is off gets all of its levels anew."""
+        keys = [state.key for state in states]
+        async with self._database.system(autocommit=True) as tx:
+            suspects = sorted({key.organization_id for key in await index_store.off_level(tx, keys)})
+        async with self._database.system() as tx:
+            for organization_id in suspects:
+                await dependency_store.lock_graph(tx, organization_id)  # one under way may have been seen half
+                here = [key for key in keys if key.organization_id == organization_id]
+                if await index_store.off_level(tx, here):
+                    _log.warning("levels of tasks were off, and are made anew", organization=str(organization_id))
+                    await index_store.rebuild_levels(tx, organization_id)
+            if cursor is not None:
+                await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
+
+    async def reset(self) -> None:
+        """Make the levels of every organization anew."""
+        async with self._database.system(autocommit=True) as tx:
+            organizations = await index_store.organizations_with_levels(tx)
+        for organization_id in organizations:
+            async with self._database.system() as tx:
+                await dependency_store.lock_graph(tx, organization_id)
+                await index_store.rebuild_levels(tx, organization_id)
+        async with self._database.system(autocommit=True) as tx:
+            await index_store.drop_cursor(tx, self._service_id, self.place)
+
+    async def contents(self) -> Mapping[Key, object]:
+        """Each level but 0."""
+        async with self._database.system(autocommit=True) as tx:
+            return await index_store.levels(tx)
+
+    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
+        """The longest chain that each task depends on, where there is one."""
+        edges = {state.key: [Key(state.key.organization_id, edge[0]) for edge in state.edges] for state in states}
+        found: dict[Key, int] = dict.fromkeys(edges, 0)
+        changed = True
+        while changed:  # at most as often as the longest chain is long
+            changed = False
+            for key, others in edges.items():
+                level = max((found.get(other, 0) + 1 for other in others), default=0)
+                changed, found[key] = changed or level != found[key], level
+        return {key: level for key, level in found.items() if level}

@@ -1,0 +1,88 @@
+"""The queries of the indexes in this database, as targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.tasks.model import MAX_DEPTH
+from stationmaster_server.tasks.sync.model import Key
+
+
+async def drop_cursor(tx: Transaction, service_id: str, place: str) -> None:
+    """A target of this database is to be filled from nothing."""
+    await tx.execute("UPDATE sync_cursors SET source = '' WHERE service_id = $1 AND place = $2", service_id, place)
+
+
+async def lacking(tx: Transaction, etags: Mapping[Key, str]) -> list[Key]:
+    """Those of the tasks that have no vector of this etag."""
+    rows = await tx.fetch(
+        """SELECT k.organization_id, k.task_id
+           FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k(organization_id, task_id, etag)
+           LEFT JOIN task_vectors v USING (organization_id, task_id) WHERE v.etag IS DISTINCT FROM k.etag""",
+        [key.organization_id for key in etags],
+        [key.task_id for key in etags],
+        list(etags.values()),
+    )
+    return [Key(*row) for row in rows]
+
+
+async def outdate_vectors(tx: Transaction) -> None:
+    """Every vector is of a text that is no more."""
+    await tx.execute("UPDATE task_vectors SET etag = ''")
+
+
+async def vector_etags(tx: Transaction) -> dict[Key, str]:
+    """Of which text each vector is."""
+    rows = await tx.fetch("SELECT organization_id, task_id, etag FROM task_vectors")
+    return {Key(row[0], row[1]): row[2] for row in rows}
+
+
+async def off_level(tx: Transaction, keys: Sequence[Key]) -> list[Key]:
+    """Those of the tasks whose level is not one above the highest that they depend on."""
+    rows = await tx.fetch(
+        """SELECT k.organization_id, k.task_id FROM unnest($1::uuid[], $2::text[]) AS k(organization_id, task_id)
+           LEFT JOIN task_levels own USING (organization_id, task_id),
+           LATERAL (SELECT coalesce(max(coalesce(l.level, 0) + 1), 0) AS level FROM task_dependencies d
+                    LEFT JOIN task_levels l ON l.organization_id = d.organization_id AND l.task_id = d.depends_on
+                    WHERE d.organization_id = k.organization_id AND d.task_id = k.task_id) wanted
+           WHERE coalesce(own.level, 0) <> wanted.level""",
+        [key.organization_id for key in keys],
+        [key.task_id for key in keys],
+    )
+    return [Key(*row) for row in rows]
+
+
+async def organizations_with_levels(tx: Transaction) -> list[UUID]:
+    """Those that have edges, or levels."""
+    sql = "SELECT organization_id FROM task_dependencies UNION SELECT organization_id FROM task_levels"
+    return [row[0] for row in await tx.fetch(sql)]
+
+
+async def rebuild_levels(tx: Transaction, organization_id: UUID) -> None:
+    """Make the levels of an organization anew, whose graph is locked. Raises RuntimeError when there is a cycle."""
+    await tx.execute("DELETE FROM task_levels WHERE organization_id = $1", organization_id)
+    await tx.execute(
+        """INSERT INTO task_levels (organization_id, task_id, level)
+           SELECT DISTINCT organization_id, task_id, 0 FROM task_dependencies WHERE organization_id = $1""",
+        organization_id,
+    )
+    for _ in range(MAX_DEPTH + 1):
+        tag = await tx.execute(
+            """UPDATE task_levels t SET level = n.level
+               FROM (SELECT d.task_id, max(coalesce(l.level, 0) + 1)::smallint AS level FROM task_dependencies d
+                     LEFT JOIN task_levels l ON l.organization_id = d.organization_id AND l.task_id = d.depends_on
+                     WHERE d.organization_id = $1 GROUP BY d.task_id) n
+               WHERE t.organization_id = $1 AND t.task_id = n.task_id AND t.level <> n.level""",
+            organization_id,
+        )
+        if tag == "UPDATE 0":
+            return
+    raise RuntimeError(f"the dependencies of organization {organization_id} have a cycle: dependency-cycles names it")
+
+
+async def levels(tx: Transaction) -> dict[Key, int]:
+    """Every level but 0."""
+    rows = await tx.fetch("SELECT organization_id, task_id, level FROM task_levels WHERE level > 0")
+    return {Key(row[0], row[1]): row[2] for row in rows}

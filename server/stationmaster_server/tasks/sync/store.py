@@ -1,0 +1,204 @@
+"""The queries of changes and cursors. All of them see every organization: system transactions."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.tasks.sync.model import About, Cursor, Embedded, Key, Position, Progress
+
+MOST_COUNTED = 10_000
+_LAST = 2**63 - 1
+# Every transaction before it has ended: what they changed is seen, and no change of theirs is still to come.
+_HORIZON = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+# Another PostgreSQL, a restored one, another database or table: numbers of transactions mean something else there.
+_SOURCE = """concat_ws('/',
+    (SELECT system_identifier FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint()),
+    (SELECT oid FROM pg_database WHERE datname = current_database()), 'task_changes'::regclass::oid,
+    coalesce((SELECT generation FROM sync_generations WHERE service_id = $1), 0))"""
+
+
+class Begin(NamedTuple):
+    """What a run has to know: the source's name, the newest settled position, and up to where changes are gone."""
+
+    source: str
+    settled: Position
+    forgotten: Position
+
+
+async def begin(tx: Transaction, service_id: str, about: Collection[About]) -> Begin:
+    """How the source is."""
+    row = await tx.fetchrow(
+        f"""SELECT {_SOURCE} AS source, {_HORIZON} - 1 AS settled, coalesce(f.transaction, 0), coalesce(f.number, 0)
+            FROM (SELECT) one LEFT JOIN LATERAL (
+                SELECT transaction, number FROM sync_forgotten WHERE about = ANY($2)
+                ORDER BY transaction DESC, number DESC LIMIT 1) f ON true""",
+        service_id,
+        [str(one) for one in about],
+    )
+    if row is None:
+        raise RuntimeError("SELECT without FROM gave no row")
+    return Begin(row[0], Position(row[1], _LAST), Position(row[2], row[3]))
+
+
+async def changes_after(
+    tx: Transaction, position: Position, about: Collection[About], limit: int
+) -> tuple[list[Key], Position, bool]:
+    """The tasks of the next changes, each once, the position that they reach, and whether these were all.
+
+    Changes of transactions after one that is under way wait for its end: it may have changed something before them.
+    """
+    rows = await tx.fetch(
+        f"""SELECT organization_id, task_id, transaction, number FROM unnest($3::text[]) AS wanted(about),
+            LATERAL (SELECT * FROM task_changes c WHERE c.about = wanted.about AND (transaction, number) > ($1, $2)
+                     AND transaction < {_HORIZON} ORDER BY transaction, number LIMIT $4) found
+            ORDER BY transaction, number LIMIT $4""",
+        *position,
+        [str(one) for one in about],
+        limit,
+    )
+    if not rows:
+        return [], position, True
+    keys = list(dict.fromkeys(Key(row[0], row[1]) for row in rows))
+    return keys, Position(rows[-1][2], rows[-1][3]), len(rows) < limit
+
+
+async def keys_after(tx: Transaction, key: Key | None, limit: int) -> list[Key]:
+    """The next tasks, by organization and id."""
+    rows = await tx.fetch(
+        """SELECT organization_id, task_id FROM tasks
+           WHERE $1::uuid IS NULL OR (organization_id, task_id) > ($1, $2) ORDER BY 1, 2 LIMIT $3""",
+        *(key or (None, "")),
+        limit,
+    )
+    return [Key(*row) for row in rows]
+
+
+async def edges_of(tx: Transaction, keys: Sequence[Key]) -> dict[Key, tuple[tuple[str, str], ...]]:
+    """What tasks depend on, in order."""
+    rows = await tx.fetch(
+        """SELECT d.organization_id, d.task_id, d.depends_on, d.on_failure
+           FROM unnest($1::uuid[], $2::text[]) AS k(organization_id, task_id)
+           JOIN task_dependencies d USING (organization_id, task_id) ORDER BY 1, 2, 3""",
+        *_columns(keys),
+    )
+    found: dict[Key, tuple[tuple[str, str], ...]] = {}
+    for organization_id, task_id, depends_on, on_failure in rows:
+        key = Key(organization_id, task_id)
+        found[key] = (*found.get(key, ()), (depends_on, on_failure))
+    return found
+
+
+async def vectors_of(tx: Transaction, keys: Sequence[Key]) -> dict[Key, Embedded]:
+    """The vectors that tasks have."""
+    rows = await tx.fetch(
+        """SELECT v.organization_id, v.task_id, v.etag, v.encoder, v.vector::real[]
+           FROM unnest($1::uuid[], $2::text[]) AS k(organization_id, task_id)
+           JOIN task_vectors v USING (organization_id, task_id)""",
+        *_columns(keys),
+    )
+    return {Key(row[0], row[1]): Embedded(row[2], row[3], struct.pack(f"<{len(row[4])}f", *row[4])) for row in rows}
+
+
+async def cursor_of(tx: Transaction, service_id: str, place: str) -> Cursor | None:
+    """How far a target is; None when it is to be filled from nothing."""
+    row = await tx.fetchrow(
+        "SELECT source, transaction, number FROM sync_cursors WHERE service_id = $1 AND place = $2 AND source <> ''",
+        service_id,
+        place,
+    )
+    return None if row is None else Cursor(row[0], Position(row[1], row[2]))
+
+
+async def put_cursor(tx: Transaction, service_id: str, place: str, about: Collection[About], cursor: Cursor) -> None:
+    """Keep how far a target is; with an empty `source`, from where on it needs changes once it is filled."""
+    await tx.execute(
+        """INSERT INTO sync_cursors (service_id, place, about, source, transaction, number)
+           VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (service_id, place) DO UPDATE
+           SET (about, source, transaction, number, seen_at) = ROW ($3, $4, $5, $6, now())""",
+        service_id,
+        place,
+        [str(one) for one in about],
+        cursor.source,
+        *cursor.position,
+    )
+
+
+async def saw(tx: Transaction, service_id: str, place: str) -> None:
+    """Note that a target is kept up, though nothing changed."""
+    await tx.execute("UPDATE sync_cursors SET seen_at = now() WHERE service_id = $1 AND place = $2", service_id, place)
+
+
+async def next_generation(tx: Transaction, service_id: str) -> int:
+    """Have the service's targets filled from nothing, wherever they are."""
+    generation: int = await tx.fetchval(
+        """INSERT INTO sync_generations AS g (service_id, generation) VALUES ($1, 1)
+           ON CONFLICT (service_id) DO UPDATE SET generation = g.generation + 1 RETURNING generation""",
+        service_id,
+    )
+    return generation
+
+
+async def unfinished(tx: Transaction, service_id: str) -> list[str]:
+    """Where targets, seen within a minute, are not yet filled as the newest generation wants it."""
+    sql = f"""SELECT place FROM sync_cursors WHERE service_id = $1 AND source IS DISTINCT FROM {_SOURCE}
+              AND seen_at > now() - interval '1 minute'"""
+    return [row[0] for row in await tx.fetch(sql, service_id)]
+
+
+async def progress(tx: Transaction) -> dict[str, list[Progress]]:
+    """How far every target is that was seen within a day, by the service."""
+    rows = await tx.fetch(
+        f"""SELECT s.*, w.waiting, coalesce(extract(epoch FROM now() - w.oldest), 0)::float8 AS lag
+            FROM sync_cursors s, LATERAL (
+                SELECT least(count(*), {MOST_COUNTED}) AS waiting, min(changed_at) AS oldest
+                FROM unnest(s.about) AS wanted(about), LATERAL (
+                    SELECT changed_at FROM task_changes c
+                    WHERE c.about = wanted.about AND (c.transaction, c.number) > (s.transaction, s.number)
+                    ORDER BY c.transaction, c.number LIMIT {MOST_COUNTED}) one) w
+            WHERE s.seen_at > now() - interval '1 day' ORDER BY s.service_id, s.place"""
+    )
+    found: dict[str, list[Progress]] = {}
+    for row in rows:
+        found.setdefault(row["service_id"], []).append(_progress(row))
+    return found
+
+
+async def forget(tx: Transaction, keep_days: int) -> int:
+    """Delete the changes that no target needs any more, and who was not seen for so many days. Tells how many."""
+    await tx.execute("DELETE FROM sync_cursors WHERE seen_at < now() - make_interval(days => $1)", keep_days)
+    return sum([await _forget(tx, one) for one in About])
+
+
+async def _forget(tx: Transaction, about: About) -> int:
+    rows = await tx.fetch(
+        f"""WITH up_to AS (
+                SELECT transaction, number FROM sync_cursors WHERE $1 = ANY(about)
+                UNION ALL SELECT {_HORIZON} - 1, {_LAST} ORDER BY 1, 2 LIMIT 1
+            ), gone AS (
+                DELETE FROM task_changes c USING up_to
+                WHERE c.about = $1 AND (c.transaction, c.number) <= (up_to.transaction, up_to.number)
+                RETURNING c.transaction, c.number
+            ), noted AS (
+                INSERT INTO sync_forgotten (about, transaction, number)
+                SELECT $1, transaction, number FROM gone ORDER BY 2 DESC, 3 DESC LIMIT 1
+                ON CONFLICT (about) DO UPDATE
+                SET (transaction, number) = ROW (excluded.transaction, excluded.number)
+            )
+            SELECT count(*) FROM gone""",
+        str(about),
+    )
+    deleted: int = rows[0][0]
+    return deleted
+
+
+def _columns(keys: Sequence[Key]) -> tuple[list[UUID], list[str]]:
+    return [key.organization_id for key in keys], [key.task_id for key in keys]
+
+
+def _progress(row: Any) -> Progress:
+    cursor = f"{row['transaction']}:{row['number']}" if row["source"] else ""
+    return Progress(row["place"], cursor, row["waiting"], row["lag"], row["seen_at"])

@@ -1,0 +1,111 @@
+"""Tasks and their dependencies as a graph of RDF, in files of Oxigraph, which SPARQL asks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from pyoxigraph import Literal, NamedNode, Store
+
+from stationmaster_server.tasks.sync.model import About, Cursor, Key, Position, TaskState
+from stationmaster_server.tasks.sync.stores.base import StoreTarget
+from stationmaster_server.tasks.sync.stores.readable_copy import ReadableCopy
+
+BASE = "urn:stationmaster:"
+COPY_EVERY = timedelta(minutes=1)
+"""At most so often is the copy for readers made anew."""
+_CURSOR = f"<{BASE}cursor>"
+_DEPENDS, _ON_FAILURE = f"{BASE}dependsOn", f"{BASE}onFailure/"
+_SAYS = {"kind": f"{BASE}kind", "display_name": f"{BASE}displayName", "state": f"{BASE}state"}
+
+
+class GraphStore(StoreTarget):
+    """One named graph for each organization; an update of many statements is one transaction, cursor included."""
+
+    about = (About.TASK, About.EDGE)
+
+    def __init__(self, path: Path, copy_every: timedelta = COPY_EVERY) -> None:
+        super().__init__(path)
+        self.copy = ReadableCopy(path, copy_every)
+        self._store: Store | None = None
+
+    @property
+    def _graph(self) -> Store:
+        if self._store is None:
+            raise OSError("it is closed")
+        return self._store
+
+    def _start(self) -> None:
+        if self._store is None:
+            self._store = Store(str(self.path))
+            self.copy.stale = True
+        self.copy.renew(self._store.backup)
+
+    def _stop(self) -> None:
+        self._store = None  # closes its files with its last reference
+
+    def _cursor(self) -> Cursor | None:
+        for quad in self._graph.quads_for_pattern(NamedNode(f"{BASE}cursor"), None, None, None):
+            source, transaction, number = str(getattr(quad.object, "value", "")).split(" ")
+            return Cursor(source, Position(int(transaction), int(number)))
+        return None
+
+    def _apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+        statements = [f"DELETE WHERE {{ GRAPH {_of(state.key)} {{ {_task(state.key)} ?p ?o }} }}" for state in states]
+        inserted = [f"GRAPH {_of(state.key)} {{ {' '.join(_triples(state))} }}" for state in states if state.text]
+        if cursor is not None:
+            statements.append(f"DELETE WHERE {{ {_CURSOR} ?p ?o }}")
+            inserted.append(f"{_CURSOR} <{BASE}at> {Literal(f'{cursor.source} {_numbers(cursor)}')} .")
+        statements.append(f"INSERT DATA {{ {' '.join(inserted)} }}")
+        self.copy.stale = True
+        self._graph.update(" ;\n".join(statements))
+
+    def _reset(self) -> None:
+        self.copy.stale = True
+        self._graph.update("CLEAR ALL")
+
+    def _contents(self) -> Mapping[Key, object]:
+        found: dict[Key, set[tuple[str, str]]] = defaultdict(set)
+        for quad in self._graph.quads_for_pattern(None, None, None, None):
+            subject, graph = str(getattr(quad.subject, "value", "")), getattr(quad.graph_name, "value", None)
+            if graph is None:
+                continue  # the cursor
+            organization, _, task_id = subject.removeprefix(f"{BASE}organizations/").partition("/tasks/")
+            key = Key(UUID(organization), task_id)
+            found[key].add((quad.predicate.value, str(getattr(quad.object, "value", ""))))
+        return found
+
+    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
+        """What each task is, and its edges."""
+        return {state.key: set(_facts(state)) for state in states if state.text}
+
+
+def _facts(state: TaskState) -> Iterator[tuple[str, str]]:
+    for name, predicate in _SAYS.items():
+        yield predicate, str(getattr(state.text, name))
+    for depends_on, on_failure in state.edges:
+        other = _task(Key(state.key.organization_id, depends_on))[1:-1]
+        yield _DEPENDS, other
+        yield f"{_ON_FAILURE}{on_failure}", other
+
+
+def _triples(state: TaskState) -> Iterator[str]:
+    said = set(_SAYS.values())
+    for predicate, value in _facts(state):
+        yield f"{_task(state.key)} <{predicate}> {Literal(value) if predicate in said else f'<{value}>'} ."
+
+
+def _of(key: Key) -> str:
+    return f"<{BASE}organizations/{key.organization_id}>"
+
+
+def _task(key: Key) -> str:
+    # An id of a task has nothing in it that an IRI may not have.
+    return f"<{BASE}organizations/{key.organization_id}/tasks/{key.task_id}>"
+
+
+def _numbers(cursor: Cursor) -> str:
+    return f"{cursor.position.transaction} {cursor.position.number}"

@@ -1,0 +1,98 @@
+"""Targets in a file of SQLite: the tasks and the cursor are written in one transaction of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID
+
+from stationmaster_server.tasks.sync.model import Cursor, Key, Position, TaskState
+from stationmaster_server.tasks.sync.stores.base import StoreTarget
+
+_CURSOR = "CREATE TABLE IF NOT EXISTS sync_cursor (source TEXT, transaction_id INTEGER, number INTEGER)"
+_WAIT = 10.0
+"""Seconds, for readers of the file."""
+
+
+class SqliteTarget(StoreTarget):
+    """A file of SQLite; `tables` make what is in it, `names` are those that a reset drops."""
+
+    errors = (OSError, sqlite3.Error)
+    tables: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def _file(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise OSError("it is closed")
+        return self._connection
+
+    def _start(self) -> None:
+        if self._connection is not None and self.path.exists():
+            return
+        self._stop()
+        connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            for table in (_CURSOR, *self.tables):
+                connection.execute(table)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """Load what the tables need."""
+
+    def _stop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _cursor(self) -> Cursor | None:
+        row = self._file.execute("SELECT source, transaction_id, number FROM sync_cursor").fetchone()
+        return None if row is None else Cursor(row[0], Position(row[1], row[2]))
+
+    def _apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+        with closing(self._file.cursor()) as file:
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                for state in states:
+                    self._put(file, state)
+                if cursor is not None:
+                    file.execute("DELETE FROM sync_cursor")
+                    file.execute("INSERT INTO sync_cursor VALUES (?, ?, ?)", (cursor.source, *cursor.position))
+            except BaseException:
+                file.execute("ROLLBACK")
+                raise
+            file.execute("COMMIT")
+
+    @abstractmethod
+    def _put(self, file: sqlite3.Cursor, state: TaskState) -> None: ...
+
+    def _reset(self) -> None:
+        with closing(self._file.cursor()) as file:
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                file.execute("DELETE FROM sync_cursor")
+                for name in self.names:
+                    file.execute(f"DROP TABLE {name}")
+                for table in self.tables:
+                    file.execute(table)
+            except BaseException:
+                file.execute("ROLLBACK")
+                raise
+            file.execute("COMMIT")
+
+
+def key_of(organization_id: str, task_id: str) -> Key:
+    """A task as it is named in a file."""
+    return Key(UUID(organization_id), task_id)

@@ -1,0 +1,56 @@
+"""Vectors of tasks in a file of SQLite, searched by the extension sqlite-vec."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+import sqlite_vec
+
+from stationmaster_server.embedding.encoder import DIMENSIONS
+from stationmaster_server.tasks.sync.model import About, Embedded, Key, TaskState
+from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget, key_of
+
+
+class VectorStore(SqliteTarget):
+    """`tasks` says which row of `vectors` is whose; `vectors` finds what is near (cosine), by organization."""
+
+    about = (About.VECTOR,)
+    names = ("vectors", "tasks")
+    tables = (
+        """CREATE TABLE IF NOT EXISTS tasks (id INTEGER PRIMARY KEY, organization_id TEXT NOT NULL,
+            task_id TEXT NOT NULL, etag TEXT NOT NULL, encoder TEXT NOT NULL, UNIQUE (organization_id, task_id))""",
+        f"""CREATE VIRTUAL TABLE IF NOT EXISTS vectors USING vec0 (id INTEGER PRIMARY KEY,
+            organization_id TEXT PARTITION KEY, vector FLOAT[{DIMENSIONS}] DISTANCE_METRIC=cosine)""",
+    )
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if not hasattr(connection, "enable_load_extension"):
+            raise OSError("this Python cannot load extensions of SQLite: use one that was built with them")
+        connection.enable_load_extension(True)
+        sqlite_vec.load(connection)
+        connection.enable_load_extension(False)
+
+    def _put(self, file: sqlite3.Cursor, state: TaskState) -> None:
+        named = (str(state.key.organization_id), state.key.task_id)
+        old = file.execute("DELETE FROM tasks WHERE organization_id = ? AND task_id = ? RETURNING id", named).fetchone()
+        if old is not None:
+            file.execute("DELETE FROM vectors WHERE id = ?", old)
+        if state.vector is None:
+            return
+        vector = state.vector
+        file.execute(
+            "INSERT INTO tasks (organization_id, task_id, etag, encoder) VALUES (?, ?, ?, ?)",
+            (*named, vector.etag, vector.encoder),
+        )
+        file.execute("INSERT INTO vectors VALUES (?, ?, ?)", (file.lastrowid, named[0], vector.values))
+
+    def _contents(self) -> Mapping[Key, object]:
+        rows = self._file.execute(
+            "SELECT v.organization_id, task_id, etag, encoder, vector FROM vectors v LEFT JOIN tasks t ON t.id = v.id"
+        )
+        return {key_of(row[0], row[1]): Embedded(row[2], row[3], row[4]) for row in rows}
+
+    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
+        """Each vector, to the last bit."""
+        return {state.key: state.vector for state in states if state.vector is not None}

@@ -1,0 +1,54 @@
+"""What a target is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
+
+
+class TargetAway(Exception):
+    """A target cannot be read or written: what happened, where, and what to do."""
+
+
+class Target(Protocol):
+    """Somewhere that tasks are kept as well. One writes it at a time; every method may raise TargetAway."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        ...
+
+    @property
+    def about(self) -> Collection[About]:
+        """Which changes concern it; of states it gets no more than that."""
+        ...
+
+    async def open(self) -> bool:
+        """Be ready; False: another process has it, and writes it."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+    async def cursor(self) -> Cursor | None:
+        """How far it is; None: it must be filled from nothing."""
+        ...
+
+    async def apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+        """Make tasks as they are now; what is not there of one goes. All of it and the cursor, or nothing."""
+        ...
+
+    async def reset(self) -> None:
+        """Begin from nothing: no cursor, and no contents that are taken for true."""
+        ...
+
+    async def contents(self) -> Mapping[Key, object]:
+        """Everything that it holds."""
+        ...
+
+    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
+        """What `contents` must be when these are all tasks."""
+        ...

@@ -1,0 +1,71 @@
+"""The vectors that a search compares, as a target: what the queue of embeddings left over is embedded here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stationmaster_server.db.engine import Database
+from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.encoder import Vector
+from stationmaster_server.errors import Reason, ResourceExhausted, Unavailable
+from stationmaster_server.tasks import search_store
+from stationmaster_server.tasks.sync import index_store, store
+from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
+
+
+class VectorIndex:
+    """`task_vectors`. Each change of a text is embedded by an item of work; this makes sure that it was."""
+
+    place = "PostgreSQL"
+    about = (About.TASK,)
+
+    def __init__(self, database: Database, embedder: Embedder, service_id: str) -> None:
+        self._database = database
+        self._embedder = embedder
+        self._service_id = service_id
+
+    async def open(self) -> bool:
+        """Always."""
+        return True
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def cursor(self) -> Cursor | None:
+        """As it was written with the vectors."""
+        async with self._database.system(autocommit=True) as tx:
+            return await store.cursor_of(tx, self._service_id, self.place)
+
+    async def apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+        """Embed what lacks a vector of its text; vectors of tasks that are deleted went with them."""
+        texts = {state.key: state.text for state in states if state.text is not None}
+        async with self._database.system(autocommit=True) as tx:
+            lacking = await index_store.lacking(tx, {key: text.text_etag for key, text in texts.items()})
+        vectors = await self._embed([texts[key].body for key in lacking]) if lacking else []
+        async with self._database.system() as tx:
+            for key, vector in zip(lacking, vectors, strict=True):
+                # One that has changed meanwhile has a change to come.
+                await search_store.keep_vector(tx, *key, texts[key].text_etag, self._embedder.name, vector)
+            if cursor is not None:
+                await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
+
+    async def _embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+        try:
+            return await self._embedder.embed(texts)
+        except ResourceExhausted as error:  # others have the encoder, which is no failure
+            raise Unavailable(Reason.SERVER_OVERLOADED, error.message, retry_after=error.retry_after) from error
+
+    async def reset(self) -> None:
+        """Have every vector made anew; until then a search goes by the old ones."""
+        async with self._database.system() as tx:
+            await index_store.outdate_vectors(tx)
+            await index_store.drop_cursor(tx, self._service_id, self.place)
+
+    async def contents(self) -> Mapping[Key, object]:
+        """Of which text each vector is."""
+        async with self._database.system(autocommit=True) as tx:
+            return await index_store.vector_etags(tx)
+
+    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
+        """A vector of each task's text as it is."""
+        return {state.key: state.text.text_etag for state in states if state.text is not None}
