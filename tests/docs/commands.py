@@ -12,7 +12,7 @@ README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _LANGUAGES = {"", "console", "sh", "bash", "shell"}
-_PROGRAMS = (
+PROGRAMS = (
     *("stationmaster", "stationmaster-server", ".venv/bin/stationmaster", "make", "git", "pip", "buf", "printf"),
     *("export", "podman", "docker", "kubectl", "systemctl", "psql", "pg_dump", "cp", "install", "openssl", "curl"),
 )
@@ -46,12 +46,12 @@ def commands_of(file: Path) -> list[Command]:
 
 def _shows_commands(block: str) -> bool:
     first = block.strip().removeprefix("$ ")
-    return bool(_ASSIGNMENT.match(first)) or (first.split(maxsplit=1)[:1] != [] and first.split()[0] in _PROGRAMS)
+    return bool(_ASSIGNMENT.match(first)) or (first.split(maxsplit=1)[:1] != [] and first.split()[0] in PROGRAMS)
 
 
 def _commands(block: str, first_line: int) -> list[Command]:
     found: list[Command] = []
-    begun, begun_at = "", 0
+    begun, begun_at, variables = "", 0, ""
     for number, line in enumerate(block.splitlines(), first_line):
         text = without_comment(line.strip().removeprefix("$ "))
         if not text:
@@ -60,7 +60,10 @@ def _commands(block: str, first_line: int) -> list[Command]:
         if begun.endswith("\\"):
             begun = begun[:-1].rstrip()
             continue
-        found.append(Command(begun, begun_at))
+        if _ASSIGNMENT.match(begun):  # for the commands that follow
+            variables += f"{begun}; "
+        else:
+            found.append(Command(variables + begun, begun_at))
         begun = ""
     return found
 

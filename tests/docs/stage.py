@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.client.cli.program import Program
+from tests.client.cli.terminal import at_terminal
 from tests.docs.commands import Command
 from tests.fixtures.forks import COMMAND_LINE, SERVER, run
 
@@ -23,11 +24,11 @@ _LIMIT_SECONDS = 90.0
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """A value that a command finds: a field of the first that it lists."""
+    """The name of the first thing that a command lists."""
 
     command: str
-    field: str = "name"
-    last_part: bool = False
+    before: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ class Setting:
     before: tuple[str, ...] = ()
     """Commands that are run first."""
     values: Mapping[str, str | First] = field(default_factory=dict)
-    """Text of the guide, and what stands for it here."""
-    answers: Mapping[str, str] = field(default_factory=dict)
-    """What is typed, by the beginning of a command."""
+    """Text of the guide, and what stands for it here; with a `$` at its end, only at the end of a command."""
+    typed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What is typed at a terminal, by the beginning of a command: what is waited for, the answer, and so on."""
     endless: tuple[str, ...] = ()
     """Beginnings of commands that go on until they are interrupted."""
     codes: Mapping[str, int] = field(default_factory=dict)
@@ -48,16 +49,20 @@ class Setting:
     """Beginnings of commands that no test can run, and why."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files that are there."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that are set."""
 
 
 class Stage:
     """Runs commands in a folder, against a server."""
 
-    def __init__(self, program: Program, folder: Path, setting: Setting) -> None:
+    def __init__(self, program: Program, folder: Path, setting: Setting, database_url: str) -> None:
+        self._program = program
         self._folder = folder
         self._setting = setting
+        path = f"{_programs(folder)}{os.pathsep}{os.environ['PATH']}"
         self._environment = program.environment(
-            PATH=f"{_programs(folder)}{os.pathsep}{os.environ['PATH']}", PAGER="cat"
+            **{"PATH": path, "PAGER": "cat", "DATABASE_URL": database_url, **setting.environment}
         )
         for name, content in setting.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -71,43 +76,47 @@ class Stage:
 
     async def play(self, command: Command) -> str:
         """Run a command of the guide; returns why not, if it is not for here."""
-        for beginning, why in self._setting.elsewhere.items():
-            if command.text.startswith(beginning):
-                return why
+        if why := value_of(self._setting.elsewhere, command.text, ""):
+            return str(why)
         filled = Command(await self._filled(command.text), command.line)
-        if any(command.text.startswith(beginning) for beginning in self._setting.endless):
+        if any(_begins(command.text, beginning) for beginning in self._setting.endless):
             await self._interrupt(filled)
             return ""
-        code, out, err = await self._run(filled)
-        assert code == self._of(self._setting.codes, command.text, 0), f"line {command.line}: {filled.text}\n{out}{err}"
+        typed = value_of(self._setting.typed, command.text, ())
+        code, out, err = await (self._type(filled, typed) if typed else self._run(filled))
+        assert code == value_of(self._setting.codes, command.text, 0), f"line {command.line}: {filled.text}\n{out}{err}"
         return ""
 
     async def _filled(self, text: str) -> str:
         for placeholder, value in self._setting.values.items():
-            if placeholder in text:
+            wanted = placeholder.removesuffix("$")
+            if text.endswith(wanted) if wanted != placeholder else wanted in text:
                 found = value if isinstance(value, str) else await self._first(value)
-                text = text.replace(placeholder, found)
+                text = text.replace(wanted, found)
         return text
 
     async def _first(self, wanted: First) -> str:
         code, out, err = await self._run(Command(f"{wanted.command} --json", 0))
         assert code == 0, (wanted, out, err)
-        listed: Any = [json.loads(line) for line in out.splitlines()] if "\n{" in out else json.loads(out)
-        first = listed[0] if isinstance(listed, list) else listed
-        found = str(first[wanted.field])
-        return found.rpartition("/")[2] if wanted.last_part else found
+        listed: dict[str, Any] = json.loads(out)
+        (rows,) = [rows for rows in listed.values() if isinstance(rows, list)]
+        return f"{wanted.before}{rows[0]['name']}{wanted.more}"
+
+    async def _type(self, command: Command, typed: tuple[str, ...]) -> tuple[int, str, str]:
+        async with at_terminal(self._program, *shlex.split(command.text)[1:]) as terminal:
+            for seen, answer in zip(typed[::2], typed[1::2], strict=True):
+                await terminal.see(seen)
+                terminal.type(f"{answer}\n")
+            return await terminal.ended(), terminal.screen, ""
 
     async def _run(self, command: Command) -> tuple[int, str, str]:
-        stdin = self._of(self._setting.answers, command.text, "")
         if command.is_plain:
             program, *arguments = shlex.split(command.text)
             module = SERVER if program == "stationmaster-server" else COMMAND_LINE
-            return await run(
-                module, arguments, self._environment, stdin=stdin, seconds=_LIMIT_SECONDS, folder=self._folder
-            )
-        process = await self._start(command, stdin=asyncio.subprocess.PIPE)
+            return await run(module, arguments, self._environment, seconds=_LIMIT_SECONDS, folder=self._folder)
+        process = await self._start(command, stdin=asyncio.subprocess.DEVNULL)
         async with asyncio.timeout(_LIMIT_SECONDS):
-            out, err = await process.communicate(stdin.encode())
+            out, err = await process.communicate()
         return process.returncode or 0, out.decode(), err.decode()
 
     async def _interrupt(self, command: Command) -> None:
@@ -136,9 +145,15 @@ class Stage:
             start_new_session=True,
         )
 
-    @staticmethod
-    def _of(by_beginning: Mapping[str, Any], text: str, default: Any) -> Any:
-        return next((value for beginning, value in by_beginning.items() if text.startswith(beginning)), default)
+
+def value_of(by_beginning: Mapping[str, Any], text: str, default: Any) -> Any:
+    """What is said of a command, by its beginning."""
+    return next((value for beginning, value in by_beginning.items() if _begins(text, beginning)), default)
+
+
+def _begins(text: str, beginning: str) -> bool:
+    """Whether a command begins so; with a `$` at the end: is that."""
+    return text == beginning[:-1] if beginning.endswith("$") else text.startswith(beginning)
 
 
 def _programs(folder: Path) -> Path:
