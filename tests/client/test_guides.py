@@ -64,36 +64,6 @@ async def test_the_file_of_the_guide_makes_a_task(server: RunningServer, tmp_pat
     assert [result.code for result in made] == [0] * 3, made
 
 
-async def test_the_commands_of_the_guide_of_files_work_as_they_stand(server: RunningServer, tmp_path: Path) -> None:
-    guide = GUIDE.with_name("files.md").read_text()
-    (block,) = re.findall(r"^```\n(stationmaster.*?)^```", guide, re.DOTALL | re.MULTILINE)
-    (tmp_path / "notes.txt").write_text("hello")
-    stationmaster = Program(tmp_path, server.target, server.admin_key)
-    assert (await stationmaster("agents", "create", "helper", "--model", "demo")).code == 0
-    for line in block.splitlines():
-        command = [
-            str(tmp_path / word) if word in ("notes.txt", "copy.txt") else word for word in shlex.split(line)[1:]
-        ]
-        result = await stationmaster(*command)
-        assert result.code == 0, (line, result)
-    assert (tmp_path / "copy.txt").read_text() == "hello"
-
-
-async def test_the_commands_of_the_guide_of_archives_work_as_they_stand(server: RunningServer, tmp_path: Path) -> None:
-    guide = GUIDE.with_name("archives.md").read_text()
-    (block,) = re.findall(r"^```\n(stationmaster.*?)^```", guide, re.DOTALL | re.MULTILINE)
-    (tmp_path / "notes.txt").write_text("hello")
-    local = {"put": ["notes.txt"], "get": ["copy.txt", "kept.tar.zst"], "restore": ["kept.tar.zst"]}
-    commands = [["agents", "create", "helper", "--model", "demo"]]
-    for line in block.splitlines():
-        _, *words = shlex.split(line)
-        ours = local.get(words[-1] if len(words) < 2 else words[1], [])
-        commands.append([str(tmp_path / word) if word in ours else word for word in words])
-    results = await Program(tmp_path, server.target, server.admin_key).many(commands)
-    assert [result.code for result in results] == [0] * len(commands), results
-    assert (tmp_path / "copy.txt").read_text() == "hello"
-
-
 async def test_the_commands_of_the_guide_of_prompts_work_as_they_stand(server: RunningServer, tmp_path: Path) -> None:
     guide = GUIDE.with_name("prompts.md").read_text()
     blocks = re.findall(r"^```\n(stationmaster.*?)^```", guide, re.DOTALL | re.MULTILINE)

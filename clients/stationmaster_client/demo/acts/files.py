@@ -20,6 +20,11 @@ async def play(stage: Stage) -> None:
     programme.check(
         "Storage", "a file comes back as it went", same, f"{stored.size_bytes >> 20} MiB, with their SHA-256"
     )
+    archive = await client.archives.create(stage.session)
+    await client.files.delete(stage.session, "maps/network.bin")
+    await client.archives.restore(stage.session, overwrite=True)
+    back = await client.files.read(stage.session, "maps/network.bin") == content
+    programme.check("Storage", "an archive brings a lost file back", back, f"{archive.file_count} files packed")
     try:
         await client.files.upload(stage.session, "maps/../../outside.txt", b"x")
         answer = "it was taken"

@@ -1,0 +1,55 @@
+"""Every command of the README and the guides works as it stands, in its order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.client.cli.program import Program
+from tests.docs.commands import GUIDES, PROGRAMS, README, commands_of
+from tests.docs.settings import SETTINGS
+from tests.docs.stage import Setting, Stage, value_of
+from tests.fixtures.server import RunningServer
+
+TEXTS = [text for text in (README, *GUIDES) if commands_of(text)]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=[text.name for text in TEXTS])
+@pytest.mark.timeout(300)
+async def test_the_commands_of_a_guide_work_as_they_stand(
+    text: Path, server: RunningServer, database_url: str, tmp_path: Path
+) -> None:
+    setting = SETTINGS.get(text.name, Setting())
+    stage = Stage(Program(tmp_path, server.target, server.admin_key), tmp_path, setting, database_url)
+    await stage.prepare()
+    faults = []
+    for command in commands_of(text):
+        try:
+            await stage.play(command)
+        except (AssertionError, TimeoutError) as fault:
+            faults.append(f"{text.name}:{command.line}: {command.text}: {str(fault)[:600]}")
+    assert not faults, "\n\n".join(faults)
+
+
+def test_nothing_is_prepared_for_a_text_that_is_not_there() -> None:
+    assert SETTINGS.keys() <= {text.name for text in TEXTS}
+
+
+def test_what_no_test_of_guides_runs_is_little_and_has_a_reason() -> None:
+    commands = [(text.name, command.text) for text in TEXTS for command in commands_of(text)]
+    left = [
+        (name, command)
+        for name, command in commands
+        if name in SETTINGS and value_of(SETTINGS[name].elsewhere, command, "")
+    ]
+    assert len(commands) > 200
+    assert len(left) < 50, left
+
+
+def test_a_block_without_a_language_shows_commands_or_none() -> None:
+    """A line of another form among commands would not be run: pasted, it would fail."""
+    for text in (README, *GUIDES):
+        for command in commands_of(text):
+            first = command.text.split()[0]
+            assert first in PROGRAMS or "=" in first, f"{text.name}:{command.line}: {command.text}"
