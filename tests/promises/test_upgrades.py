@@ -1,4 +1,4 @@
-"""What the guide of upgrades says of a schema that grows under servers that go on, and of programs that it is too new for."""
+"""What the guide of upgrades says of servers that go on over a schema that grows, and of programs that are too old."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ WORK = (
 async def work(server: ServerProcess, folder: Path, name: str) -> None:
     """Something of every room, with the real command line."""
     commands = [tuple(word.format(n=name) for word in command) for command in WORK]
-    folder.mkdir(exist_ok=True)
     results = await Program(folder, server.target, server.admin_key).many(commands)
     assert [result.code for result in results] == [0] * len(results), [result for result in results if result.code]
 
