@@ -14,9 +14,10 @@ _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _LANGUAGES = {"", "console", "sh", "bash", "shell"}
 PROGRAMS = (
     *("stationmaster", "stationmaster-server", ".venv/bin/stationmaster", "make", "git", "pip", "buf", "printf"),
-    *("export", "podman", "docker", "kubectl", "systemctl", "psql", "pg_dump", "cp", "install", "openssl", "curl"),
+    *("export", "podman", "docker", "kubectl", "systemctl", "psql", "install", "openssl", "curl"),
+    *("deploy/backup/backup.sh", "deploy/backup/restore.sh", "STATIONMASTER_DB_PASSWORD=…"),
 )
-_ASSIGNMENT = re.compile(r"^[A-Za-z_]+=")
+_ASSIGNMENT = re.compile(r"""^[A-Za-z_]+=("[^"]*"|\S*|\$\(.*\))$""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _TYPED_TWICE = ("(not shown): ", "a secret of ours", "again: ", "a secret of our
 _TASK = "stationmaster tasks create {} -k prompt -p model=demo -p prompt='what is 6*7' -p 'tools[]=math.*'"
 _ASKING = "stationmaster agents create asking --model demo --tool 'files.*' --ask files.write"
 _ASKED = "stationmaster chat -a asking -m 'write hello to {}.txt'; test $? -eq 5"  # a permission is needed
+_DEPLOYED = "tests/docs/test_deploy.py does, on a database of its own"
 _OTHER_TESTS = "other tests do"
 _AT_A_TERMINAL = "tests/client/cli do, at a terminal"
 _SIGNING = ("not shown): ", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
@@ -126,6 +127,14 @@ SETTINGS: dict[str, Setting] = {
         endless=("stationmaster audit tail",),
         elsewhere={"stationmaster credentials rotate-key": "tests/credentials do, with keys of their own"},
     ),
+    "deployment.md": Setting(
+        elsewhere={
+            "STATIONMASTER_DB_PASSWORD": _DEPLOYED,
+            "deploy/backup": _DEPLOYED,
+            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            **dict.fromkeys(("install", "systemctl", "podman", "kubectl"), "it changes the machine"),
+        }
+    ),
     "experiments.md": Setting(
         before=(
             "stationmaster prompts create greeting -t 'Hello {{ name }}.' -l production",
@@ -149,6 +158,13 @@ SETTINGS: dict[str, Setting] = {
         },
         elsewhere={"stationmaster reports open": "it opens a window"},
     ),
+    "upgrading.md": Setting(
+        elsewhere={
+            "deploy/backup": _DEPLOYED,
+            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+        },
+    ),
+    "sessions.md": Setting(endless=("stationmaster sessions watch",)),
     "tasks.md": Setting(
         before=(
             *[_TASK.format(task) for task in ("nightly", "collect", "weather", "summary")],

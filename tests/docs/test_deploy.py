@@ -1,0 +1,136 @@
+"""The files of `deploy/`: scripts that were run, settings that are taken, names that exist."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from stationmaster.v1 import agent_pb2
+from stationmaster_client import Client
+from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
+
+from tests.docs.commands import ROOT
+from tests.fixtures.forks import SERVER, run
+from tests.fixtures.server import RunningServer, running, server_settings
+
+DEPLOY = ROOT / "deploy"
+MANIFESTS = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
+SECRETS = {
+    "DATABASE_URL": "postgresql://stationmaster:x@127.0.0.1:1/stationmaster",
+    "STATIONMASTER_CREDENTIALS__KEYS": "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    "STATIONMASTER_AUDIT__SIGNING_KEYS": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+}
+GRPC_PORT, ADMIN_PORT = 50151, 9464
+
+
+async def shell(postgres: Cluster, *command: str, **more: str) -> str:
+    """Run a script with the programs of PostgreSQL; what it printed last."""
+    environment = {**os.environ, "PATH": f"{postgres.binaries}{os.pathsep}{os.environ['PATH']}", **more}
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+    return out.decode().strip().rpartition("\n")[2]
+
+
+async def test_what_was_backed_up_is_restored_elsewhere(
+    postgres: Cluster, server: RunningServer, database_url: str, tmp_path: Path
+) -> None:
+    async with Client.connect(server.target, server.admin_key) as client:
+        session = (await client.sessions.create(spec=agent_pb2.AgentSpec(model="demo"))).name
+        assert (await client.sessions.ask(session, "what is 6*7")).text
+        await client.files.upload(session, "notes.txt", b"kept")
+        before = [message async for message in client.sessions.messages(session)]
+        backup = await shell(
+            postgres,
+            *("sh", str(DEPLOY / "backup" / "backup.sh"), str(tmp_path / "backups")),
+            DATABASE_URL=database_url,
+            STATIONMASTER_DATA_FOLDER=str(server.settings.data_folder),
+        )
+    name = f"restored_{uuid4().hex}"
+    prepare = tmp_path / "prepare.sql"
+    prepare.write_text(
+        (DEPLOY / "database" / "prepare.sql").read_text().replace("database stationmaster", f"database {name}")
+    )
+    administrator = postgres.url(user=SUPERUSER, database="postgres")
+    once = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", administrator, "-f", str(prepare))
+    for _ in range(2):  # what is there is not made again
+        await shell(postgres, *once, STATIONMASTER_DB_PASSWORD="secret")
+    restored, folder = postgres.url(database=name), tmp_path / "restored"
+    await shell(
+        postgres,
+        *("sh", str(DEPLOY / "backup" / "restore.sh"), backup),
+        DATABASE_URL=restored,
+        STATIONMASTER_DATA_FOLDER=str(folder),
+    )
+    async with (
+        running(server_settings(folder, restored)) as again,
+        Client.connect(again.target, server.admin_key) as client,
+    ):
+        assert [message async for message in client.sessions.messages(session)] == before
+        assert await client.files.read(session, "notes.txt") == b"kept"
+    await shell(postgres, "psql", "-X", "-d", administrator, "-c", f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("file", [DEPLOY / "stationmaster.toml", DEPLOY / "kubernetes" / "base" / "stationmaster.toml"])
+async def test_the_settings_are_taken(file: Path, tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("STATIONMASTER_")}
+    ours = {**SECRETS, "STATIONMASTER_DATA_FOLDER": str(tmp_path)}
+    if file.parent == DEPLOY:  # it has certificates
+        ours |= {f"STATIONMASTER_SERVER__TLS__{name}": __file__ for name in ("CERTIFICATE", "KEY")}
+    code, out, err = await run(SERVER, ("config", "check", "--config", str(file)), clean | ours)
+    assert code == 0, out + err
+
+
+def documents() -> Iterator[dict[str, Any]]:
+    """Every manifest and compose file, parsed."""
+    for file in [*MANIFESTS, DEPLOY / "compose" / "compose.yaml"]:
+        yield from yaml.safe_load_all(file.read_text())
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in a document."""
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from nodes(inner)
+
+
+def test_probes_and_ports_are_those_of_the_server() -> None:
+    found = [node for document in documents() for node in nodes(document)]
+    grpc = [node["grpc"]["port"] for node in found if isinstance(node.get("grpc"), dict)]
+    paths = {node["httpGet"]["path"] for node in found if isinstance(node.get("httpGet"), dict)}
+    ports = {node["name"]: node["containerPort"] for node in found if "containerPort" in node}
+    assert grpc == [GRPC_PORT] * 2
+    assert paths == {"/healthz", "/readyz"}
+    assert ports == {"grpc": GRPC_PORT, "admin": ADMIN_PORT}
+
+
+async def test_every_variable_that_they_set_is_a_setting(tmp_path: Path) -> None:
+    texts = [file.read_text() for file in DEPLOY.rglob("*") if file.is_file()]
+    names = {name for text in texts for name in re.findall(r"STATIONMASTER_[A-Z_]+", text)}
+    known = (ROOT / "docs" / "guides" / "settings.md").read_text()
+    for name in names - {"STATIONMASTER_DB_PASSWORD", "STATIONMASTER_CONFIG"}:
+        setting = name.removeprefix("STATIONMASTER_").lower().replace("__", ".")
+        assert f"`{setting}`" in known, name
+
+
+async def test_alerts_are_about_metrics_that_there_are(server: RunningServer) -> None:
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    used = {name for rule in rules for name in re.findall(r"stationmaster_\w+", rule["expr"])}
+    families = {family.name for family in server.app.metrics.registry.collect()}
+    for name in used:
+        assert name in families or name.removesuffix("_total") in families, name
+    assert all(rule["annotations"]["action"] for rule in rules)
