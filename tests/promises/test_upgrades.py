@@ -83,7 +83,7 @@ async def test_a_running_server_goes_on_over_a_schema_that_grows_and_no_old_one_
     async with Client.connect(server.target, server.admin_key) as client:
         session = await client.sessions.create(spec=agent_pb2.AgentSpec(model="demo"))
         async with client.sessions.send(session.name, "/slow 10\n/say 100") as events:
-            sequences = []
+            sequences: list[int] = []
             async for event in events:
                 if not sequences:
                     assert await grow(database_url) > 50
