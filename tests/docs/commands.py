@@ -47,7 +47,7 @@ def commands_of(file: Path) -> list[Command]:
 
 def shows_commands(block: str) -> bool:
     """Whether a block without a language is commands: its first line is one."""
-    first = block.strip().removeprefix("$ ")
+    first = without_comment(block.strip().partition("\n")[0].removeprefix("$ "))
     return bool(_ASSIGNMENT.match(first)) or (first.split(maxsplit=1)[:1] != [] and first.split()[0] in PROGRAMS)
 
 
