@@ -9,7 +9,8 @@ from tests.docs.stage import First, Setting
 
 _HELPER = "stationmaster agents create helper --model demo --tool 'files.*' --tool 'math.*'"
 _ORDERLY = Path(__file__).parents[1] / "mcp" / "orderly.py"
-_MCP = f"--command {sys.executable} --argument=-I --argument=-S --argument={_ORDERLY}"
+MCP = ("--command", sys.executable, "--argument=-I", "--argument=-S", f"--argument={_ORDERLY}")
+_MCP = " ".join(MCP)
 _MCP_VALUES = {
     "--url https://docs.example.com/mcp --header-file docs.headers": _MCP,
     "--url https://docs.example.com/mcp --header Authorization=DOCS_TOKEN": _MCP,
