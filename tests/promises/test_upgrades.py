@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -124,3 +125,18 @@ async def test_a_server_that_leaves_migrating_to_a_job_does_not_start_before_it_
     assert (code, "is up to date" in told) == (0, True), errors
     server = await server_process(database_url=empty_url, environment=off)
     await work(server, tmp_path / "work", "first")
+
+
+async def test_a_copy_of_the_data_folder_of_a_stopped_server_is_a_backup_of_it(
+    server_process: StartServer, data_folder: Path, tmp_path: Path
+) -> None:
+    server = await server_process()
+    await work(server, tmp_path, "kept")
+    assert await server.stop() == 0
+    copy = data_folder.with_name("copy")
+    # As the guide has it: the files keep their owner, who need not be the server's.
+    copying = await asyncio.create_subprocess_exec("cp", "-a", str(data_folder), str(copy))
+    assert await copying.wait() == 0
+    again = await server_process(folder=copy)
+    (found,) = await Program(tmp_path, again.target, again.admin_key).many([("sessions", "search", "6*7")])
+    assert (found.code, "6*7" in found.out) == (0, True), found
