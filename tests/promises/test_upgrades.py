@@ -139,4 +139,4 @@ async def test_a_copy_of_the_data_folder_of_a_stopped_server_is_a_backup_of_it(
     assert await copying.wait() == 0
     again = await server_process(folder=copy)
     (found,) = await Program(tmp_path, again.target, again.admin_key).many([("sessions", "search", "6*7")])
-    assert (found.code, "6*7" in found.out) == (0, True), found
+    assert (found.code, "what is" in found.out) == (0, True), found
