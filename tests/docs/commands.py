@@ -40,13 +40,14 @@ def commands_of(file: Path) -> list[Command]:
     text = file.read_text()
     found = []
     for block in _BLOCK.finditer(text):
-        if block[2] in _LANGUAGES and _shows_commands(block[3]):
+        if block[2] in _LANGUAGES and shows_commands(block[3]):
             found += _commands(block[3], text[: block.start(3)].count("\n") + 1)
     return found
 
 
-def _shows_commands(block: str) -> bool:
-    first = block.strip().removeprefix("$ ")
+def shows_commands(block: str) -> bool:
+    """Whether a block without a language is commands: its first line is one."""
+    first = without_comment(block.strip().partition("\n")[0].removeprefix("$ "))
     return bool(_ASSIGNMENT.match(first)) or (first.split(maxsplit=1)[:1] != [] and first.split()[0] in PROGRAMS)
 
 

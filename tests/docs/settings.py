@@ -9,7 +9,8 @@ from tests.docs.stage import First, Setting
 
 _HELPER = "stationmaster agents create helper --model demo --tool 'files.*' --tool 'math.*'"
 _ORDERLY = Path(__file__).parents[1] / "mcp" / "orderly.py"
-_MCP = f"--command {sys.executable} --argument=-I --argument=-S --argument={_ORDERLY}"
+MCP = ("--command", sys.executable, "--argument=-I", "--argument=-S", f"--argument={_ORDERLY}")
+_MCP = " ".join(MCP)
 _MCP_VALUES = {
     "--url https://docs.example.com/mcp --header-file docs.headers": _MCP,
     "--url https://docs.example.com/mcp --header Authorization=DOCS_TOKEN": _MCP,
@@ -44,6 +45,11 @@ SETTINGS: dict[str, Setting] = {
     "README.md": Setting(
         typed={"stationmaster credentials create openai": _TYPED_TWICE},
         codes={"stationmaster chat -a helper": 5},  # it says how to answer
+        values={
+            'DATA=…; KEY=$(cat "$DATA/admin.key")': "KEY=$STATIONMASTER_API_KEY",
+            "http://127.0.0.1:50151": "http://$STATIONMASTER_TARGET",
+            "sessions/…": First("stationmaster sessions list -f 'state = ACTIVE'"),
+        },
         endless=("stationmaster sessions watch", "stationmaster audit tail", "stationmaster queue --watch"),
         elsewhere={
             "git clone": "the repository is here",
@@ -51,7 +57,6 @@ SETTINGS: dict[str, Setting] = {
             ".venv/bin/stationmaster chat": _AT_A_TERMINAL,
             "stationmaster permissions watch": _AT_A_TERMINAL,
             "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
-            "DATA=": "tests/promises/test_generic_client.py calls as buf does",
         },
     ),
     "approvals.md": Setting(
