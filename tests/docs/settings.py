@@ -24,6 +24,7 @@ _TASK = "stationmaster tasks create {} -k prompt -p model=demo -p prompt='what i
 _ASKING = "stationmaster agents create asking --model demo --tool 'files.*' --ask files.write"
 _ASKED = "stationmaster chat -a asking -m 'write hello to {}.txt'; test $? -eq 5"  # a permission is needed
 _DEPLOYED = "tests/docs/test_deploy.py does, on a database of its own"
+_NO_CLUSTER = "no containers and no cluster are here; tests/docs/test_deploy.py reads the files"
 _OTHER_TESTS = "other tests do"
 _AT_A_TERMINAL = "tests/client/cli do, at a terminal"
 _SIGNING = ("not shown): ", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
@@ -137,7 +138,10 @@ SETTINGS: dict[str, Setting] = {
             "STATIONMASTER_DB_PASSWORD": _DEPLOYED,
             "deploy/backup": _DEPLOYED,
             "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
-            **dict.fromkeys(("install", "systemctl", "podman", "kubectl"), "it changes the machine"),
+            **dict.fromkeys(("install", "systemctl", "systemd-sysusers", "python3 -m venv"), "it changes the machine"),
+            "export ": "tests/promises/test_upgrades.py does",
+            "/opt/stationmaster/bin/pip": "it takes minutes and an index of packages",
+            **dict.fromkeys(("podman", "kubectl"), _NO_CLUSTER),
         }
     ),
     "experiments.md": Setting(
@@ -165,6 +169,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "upgrading.md": Setting(
         elsewhere={
+            "kubectl": _NO_CLUSTER,
             "deploy/backup": _DEPLOYED,
             "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
         },
