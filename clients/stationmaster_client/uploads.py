@@ -102,6 +102,8 @@ class Uploading:
             return await call
         except aio.AioRpcError as error:
             raise from_rpc_error(error) from None
+        except aio.InternalError:  # grpc says so when the connection broke just as the end was being sent
+            raise Unavailable("the connection broke on the way") from None
         except asyncio.CancelledError:
             if was_cancelled():
                 raise

@@ -10,11 +10,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from stationmaster_client.client import Client
+from stationmaster_client.connection import Connection
 from stationmaster_client.demo.__main__ import main
+from stationmaster_client.demo.acts import audit
+from stationmaster_client.demo.server import DemoFailure, Server
+from stationmaster_client.demo.stage import Stage
 from stationmaster_client.demo.story import Story
 
 from tests.embedding.model import model_folder
 from tests.fixtures.scratch import scratch
+
+PROMISES = (
+    "what was seen is replayed byte for byte",
+    "an agent asks before what its rules say",
+    "no file of the database or the logs has it in clear",
+    "a label that moved is seen by the next render",
+    "an experiment gives a passenger the same version each time",
+    "each outcome counts for the version that was given",
+    "the winner is what the label says from then on",
+    "its report is a page with the conversation",
+    "its schedule runs it too",
+    "progress is streamed, and true in the end",
+    "a file comes back as it went",
+    "monitoring.sessions counts as the list of sessions does",
+    "index-optimization runs when it is told to",
+    "the exported trail verifies with its public key",
+    "one changed letter is detected",
+)
 
 
 @pytest.fixture
@@ -65,6 +89,8 @@ async def test_the_demo_shows_every_service_loses_nothing_and_leaves_nothing(tem
     services = [row.split()[1] for row in table if row.startswith("✓   ")]
     shown = ["Session", "Agent", "MCP", "Identity", "Credential", "Prompt", "Task", "Storage", "Maintenance", "Audit"]
     assert [service for service in services if service in shown] == shown
+    for promise in PROMISES:
+        assert f"✓ {promise}" in out, promise
     assert left_behind(temporary) == []
 
 
@@ -83,6 +109,30 @@ def test_a_promise_that_is_not_kept_shows_and_fails_the_demo(
     assert "✗ the trail verifies  event 3 was deleted" in told.out
     assert "Nothing was lost" not in told.out
     assert "something is not as promised" in told.err
+
+
+async def test_an_act_that_breaks_off_is_a_row_that_was_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    async def broken(stage: Stage) -> None:
+        raise DemoFailure("the report did not come within 60 s")
+
+    async def whole(stage: Stage) -> None:
+        stage.programme.check("Audit", "the trail verifies", True, "9 events")
+
+    console = Console(width=120)
+    story = Story(console, Server(Path(), None))
+    async with Client(Connection("127.0.0.1:1")) as client:
+        stage = Stage(client, Path(), "sessions/1", "agents/a", False, story._programme)
+        for service, play in (("Task", broken), ("Audit", whole)):
+            await story._play(stage, service, play)
+    assert story._close(1.0) is False
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    table = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert ["✗", "Task", "what belongs to it can be shown", "the report did not come within 60 s"] in table
+    assert ["✓", "Audit", "the trail verifies", "9 events"] in table
+
+
+def test_a_bundle_that_was_tampered_with_is_not_called_signed() -> None:
+    assert not audit._verified([b"{}\n"], []).startswith(audit.GOOD)
 
 
 def test_the_demo_takes_nothing_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

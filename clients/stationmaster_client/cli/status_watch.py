@@ -66,9 +66,17 @@ class Board:
         out, width = self._run.out, self._run.out.console.width
         lines: list[RenderableType] = [] if self._status is None else [drawn(out, self._status)]
         if self._services:
-            known = (row(service, width) for _, service in sorted(self._services.items()))
+            known = (row(service, width) for service in sorted(self._services.values(), key=_worst_first))
             lines += ["", out.grid(columns(width), known, gap=1)]
         return Group(*lines, *([Text(_LOST, "yellow")] if self._lost else []))
+
+
+def _worst_first(service: maintenance_pb2.BackgroundService) -> tuple[int, str]:
+    """A screen may be too short for all: those that somebody should look at come first."""
+    from stationmaster.v1 import maintenance_pb2
+
+    well = (maintenance_pb2.BACKGROUND_SERVICE_STATE_IDLE, maintenance_pb2.BACKGROUND_SERVICE_STATE_RUNNING)
+    return (0 if service.state in well else -service.state), service.name
 
 
 async def watch_status(run: Run, every: timedelta) -> None:

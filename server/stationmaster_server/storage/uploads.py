@@ -91,8 +91,9 @@ class Uploads:
             try:
                 return await self._take(caller, owner, header, upload, chunks)
             except BaseException as error:
-                if not upload.resumable or _hopeless(error):
-                    await to_the_end(self._give_up_at_once(caller, upload, header.home))
+                hopeless = not upload.resumable or _hopeless(error)
+                clean = self._give_up_at_once if hopeless else self._leave_nothing_of_one_given_up
+                await to_the_end(clean(caller, upload, header.home))
                 raise
 
     async def get(self, caller: Caller, session_id: UUID, upload_id: UUID) -> tuple[Upload, int]:
@@ -195,8 +196,9 @@ class Uploads:
                     raise _wrong_offset(home.session_id, upload.id, header.offset, receiver.offset)
                 with keeping((header.size_bytes or 0) - header.offset):
                     await self._receive(caller, header, upload, receiver, chunks)
+                _check_arrived(header, receiver.offset)
                 sealed = await receiver.seal()
-                _check_whole(header, sealed)
+                _check_sum(header, sealed)
                 return await self._publish(caller, owner, upload, home, sealed)
 
     async def _receive(
@@ -249,6 +251,13 @@ class Uploads:
             raise Aborted(Reason.CONCURRENT_CHANGE, f"another server has put {name!r} in its place; look at it")
         return file
 
+    async def _leave_nothing_of_one_given_up(self, caller: Caller, upload: Upload, home: Home) -> None:
+        """It may have been given up, and its bytes thrown away, while this stream was still writing some."""
+        async with self._database.system(autocommit=True) as tx:
+            now = await upload_store.get(tx, home, upload.id)
+        if now is None or now.state is UploadState.GIVEN_UP:
+            await self._place.discard(home, upload.id)
+
     async def _give_up_at_once(self, caller: Caller, upload: Upload, home: Home) -> None:
         async with self._database.system() as tx:
             now = await upload_store.get(tx, home, upload.id, lock=True)
@@ -290,11 +299,14 @@ def _check_same(header: Header, upload: Upload) -> None:
         )
 
 
-def _check_whole(header: Header, sealed: Sealed) -> None:
-    if header.size_bytes is not None and sealed.size_bytes != header.size_bytes:
+def _check_arrived(header: Header, size_bytes: int) -> None:
+    if header.size_bytes is not None and size_bytes != header.size_bytes:
         raise InvalidArgument.field(
-            "data", f"only {sealed.size_bytes} of the {header.size_bytes} bytes came that were announced"
+            "data", f"only {size_bytes} of the {header.size_bytes} bytes came that were announced"
         )
+
+
+def _check_sum(header: Header, sealed: Sealed) -> None:
     if header.sha256 and sealed.sha256 != header.sha256:
         text = f"the bytes that arrived have the checksum {sealed.sha256}, not {header.sha256}; send them again"
         raise InvalidArgument.field("header.sha256", text, Reason.CHECKSUM_MISMATCH)

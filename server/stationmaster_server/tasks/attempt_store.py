@@ -50,6 +50,12 @@ async def begin(tx: Transaction, organization_id: UUID, execution_id: UUID, leas
     return Stored(*fields)
 
 
+async def has_begun(tx: Transaction, organization_id: UUID, execution_id: UUID, lease_token: UUID) -> bool:
+    """Whether its stream tells of the attempt under this lease: else its beginning was not committed."""
+    sql = "SELECT fence = $3 FROM streams WHERE organization_id = $1 AND stream_id = $2"
+    return bool(await tx.fetchval(sql, organization_id, execution_id, lease_token))
+
+
 async def set_rendered(tx: Transaction, organization_id: UUID, execution_id: UUID, payload: dict[str, Any]) -> None:
     """Write the payload filled in."""
     sql = "UPDATE executions SET payload = $3, template = false WHERE organization_id = $1 AND id = $2"

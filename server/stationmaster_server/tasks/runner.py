@@ -153,8 +153,15 @@ class ExecutionRunner:
             return Failed(f"{type(error).__name__}: {error}", reason=type(error).__name__)
 
     async def _requeued(self, run: Run, tx: Transaction, decision: Decision) -> None:
-        """Tell with the change of state; until somebody begins again, nobody writes."""
+        """Tell with the change of state; until somebody begins again, nobody writes.
+
+        What nobody was told of as begun is not told of as handed back.
+        """
         item = run.item
+        if decision.refund and not await attempt_store.has_begun(
+            tx, item.organization_id, item.item_id, run.lease_token
+        ):
+            return
         again = events.queued_again(run.attempt, decision)
         await self._services.log.hand_over(tx, item.organization_id, {item.item_id: again}, None)
 

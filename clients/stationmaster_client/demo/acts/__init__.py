@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from stationmaster_client.demo.acts import audit, credentials, files, identity, maintenance, mcp, prompts, tasks
+from stationmaster_client.demo.acts import (
+    audit,
+    credentials,
+    experiments,
+    exports,
+    files,
+    identity,
+    maintenance,
+    mcp,
+    prompts,
+    tasks,
+)
 from stationmaster_client.demo.stage import Stage
 
-ACTS: tuple[Callable[[Stage], Awaitable[None]], ...] = (
-    identity.play,
-    credentials.play,
-    prompts.play,
-    tasks.play,
-    files.play,
-    mcp.play,
-    maintenance.play,
-    audit.play,  # the last: the others are in its trail
+ACTS: tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...] = (
+    ("Identity", identity.play),
+    ("Credential", credentials.play),
+    ("Prompt", prompts.play),
+    ("Prompt", experiments.play),  # with the versions of that prompt
+    ("Task", tasks.play),
+    ("Task", exports.play),
+    ("Storage", files.play),
+    ("MCP", mcp.play),
+    ("Maintenance", maintenance.play),
+    ("Audit", audit.play),  # the last: the others are in its trail
 )
+"""Each with the service that it is about."""

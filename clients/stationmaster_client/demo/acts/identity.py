@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
+
 from stationmaster.v1 import identity_pb2
 
-from stationmaster_client.demo.stage import Stage
+from stationmaster_client.client import Client
+from stationmaster_client.demo.stage import Stage, some
 from stationmaster_client.errors import PermissionDenied, Unauthenticated
 
 
@@ -24,9 +28,15 @@ async def play(stage: Stage) -> None:
     may_look = looked == stage.agent and refused in {"SCOPE_MISSING", "ROLE_INSUFFICIENT"}
     programme.check("Identity", "a viewer may read an agent, and not delete it", may_look, refused)
     await client.keys.revoke(key.api_key.name)
+    began = time.monotonic()
+    (reason,) = await some(lambda: _refused(guest), "the refusal of a key that was revoked")
+    detail = f"{reason} after {time.monotonic() - began:.2f} s"
+    programme.check("Identity", "a revoked key is refused", reason == "CREDENTIALS_REVOKED", detail)
+
+
+async def _refused(guest: Client) -> AsyncIterator[str]:
+    """Why it is, once it is: each server hears of it on its own, within a second."""
     try:
         await guest.whoami()
-        revoked = "it still works"
     except Unauthenticated as error:
-        revoked = error.reason
-    programme.check("Identity", "a revoked key ends at once", revoked == "CREDENTIALS_REVOKED", revoked)
+        yield error.reason

@@ -9,7 +9,7 @@ from stationmaster_client.demo.stage import Stage
 from stationmaster_client.errors import InvalidArgument
 
 NAME, LABEL = "announcement", "production"
-_VARIABLES = {"train": "Aurora", "platform": 7}
+VARIABLES = {"train": "Aurora", "platform": 7}
 
 
 async def play(stage: Stage) -> None:
@@ -23,9 +23,9 @@ async def play(stage: Stage) -> None:
     text = "Please note: {{ train }} leaves from platform {{ platform }}."
     second = pb.Prompt(name=f"prompts/{NAME}", template=text, message="polite")
     changed = await client.prompts.update(second)
-    before = await client.prompts.render(NAME, _VARIABLES, label=LABEL)
+    before = await client.prompts.render(NAME, VARIABLES, label=LABEL)
     await client.prompts.label(NAME, LABEL, changed.latest_version)
-    after = await client.prompts.render(NAME, _VARIABLES, label=LABEL)
+    after = await client.prompts.render(NAME, VARIABLES, label=LABEL)
     moved = (before.text, after.text) == (
         "Aurora leaves from 7.",
         "Please note: Aurora leaves from platform 7.",
