@@ -25,6 +25,7 @@ _ASKING = "stationmaster agents create asking --model demo --tool 'files.*' --as
 _ASKED = "stationmaster chat -a asking -m 'write hello to {}.txt'; test $? -eq 5"  # a permission is needed
 _DEPLOYED = "tests/docs/test_deploy.py does, on a database of its own"
 _NO_CLUSTER = "no containers and no cluster are here; tests/docs/test_deploy.py reads the files"
+_DOCTOR = "tests/app/test_process.py does, in an installation of its own"
 _OTHER_TESTS = "other tests do"
 _AT_A_TERMINAL = "tests/client/cli do, at a terminal"
 _SIGNING = ("not shown): ", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
@@ -57,7 +58,7 @@ SETTINGS: dict[str, Setting] = {
             "make ": _OTHER_TESTS,
             ".venv/bin/stationmaster chat": _AT_A_TERMINAL,
             "stationmaster permissions watch": _AT_A_TERMINAL,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            "stationmaster-server doctor": _DOCTOR,
         },
     ),
     "approvals.md": Setting(
@@ -117,7 +118,7 @@ SETTINGS: dict[str, Setting] = {
             "stationmaster mcp-servers read": _WITH_A_SERVER,
             "stationmaster mcp-servers prompt": _WITH_A_SERVER,
             "stationmaster executions submit -k crawl": _WITH_A_SITE,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            "stationmaster-server doctor": _DOCTOR,
         },
     ),
     "credentials.md": Setting(
@@ -137,7 +138,7 @@ SETTINGS: dict[str, Setting] = {
         elsewhere={
             "STATIONMASTER_DB_PASSWORD": _DEPLOYED,
             "deploy/backup": _DEPLOYED,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            "stationmaster-server doctor": _DOCTOR,
             **dict.fromkeys(("install", "systemctl", "systemd-sysusers", "python3 -m venv"), "it changes the machine"),
             "export ": "tests/promises/test_upgrades.py does",
             "/opt/stationmaster/bin/pip": "it takes minutes and an index of packages",
@@ -171,8 +172,14 @@ SETTINGS: dict[str, Setting] = {
         elsewhere={
             "kubectl": _NO_CLUSTER,
             "deploy/backup": _DEPLOYED,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            "stationmaster-server doctor": _DOCTOR,
         },
+    ),
+    "search.md": Setting(
+        elsewhere={
+            "stationmaster-server models fetch": "tests/embedding/test_fetching.py does, from an index",
+            "stationmaster-server doctor": _DOCTOR,
+        }
     ),
     "sessions.md": Setting(endless=("stationmaster sessions watch",)),
     "tasks.md": Setting(
