@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.docs.commands import ROOT
 from tests.docs.stage import First, Setting
 
 _HELPER = "stationmaster agents create helper --model demo --tool 'files.*' --tool 'math.*'"
@@ -135,15 +136,17 @@ SETTINGS: dict[str, Setting] = {
         elsewhere={"stationmaster credentials rotate-key": "tests/credentials do, with keys of their own"},
     ),
     "deployment.md": Setting(
+        before=(f"ln -s {ROOT}/deploy deploy; mkdir -p root/etc/systemd/system root/usr/lib/sysusers.d",),
+        values={" /etc": " root/etc", " /usr/lib": " root/usr/lib"},
         elsewhere={
             "STATIONMASTER_DB_PASSWORD": _DEPLOYED,
             "deploy/backup": _DEPLOYED,
             "stationmaster-server doctor": _DOCTOR,
-            **dict.fromkeys(("install", "systemctl", "systemd-sysusers", "python3 -m venv"), "it changes the machine"),
+            **dict.fromkeys(("systemctl", "systemd-sysusers", "python3 -m venv"), "it changes the machine"),
             "export ": "tests/promises/test_upgrades.py does",
             "/opt/stationmaster/bin/pip": "it takes minutes and an index of packages",
             **dict.fromkeys(("podman", "kubectl"), _NO_CLUSTER),
-        }
+        },
     ),
     "experiments.md": Setting(
         before=(
