@@ -14,7 +14,8 @@ _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _LANGUAGES = {"", "console", "sh", "bash", "shell"}
 PROGRAMS = (
     *("stationmaster", "stationmaster-server", ".venv/bin/stationmaster", "make", "git", "pip", "buf", "printf"),
-    *("export", "podman", "docker", "kubectl", "systemctl", "psql", "install", "openssl", "curl"),
+    *("export", "podman", "docker", "kubectl", "systemctl", "systemd-sysusers", "psql", "install", "openssl", "curl"),
+    *("python3", "/opt/stationmaster/bin/pip"),
     *("deploy/backup/backup.sh", "deploy/backup/restore.sh", "STATIONMASTER_DB_PASSWORD=…"),
 )
 _ASSIGNMENT = re.compile(r"""^[A-Za-z_]+=("[^"]*"|\S*|\$\(.*\))$""")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.docs.commands import ROOT
 from tests.docs.stage import First, Setting
 
 _HELPER = "stationmaster agents create helper --model demo --tool 'files.*' --tool 'math.*'"
@@ -24,6 +25,8 @@ _TASK = "stationmaster tasks create {} -k prompt -p model=demo -p prompt='what i
 _ASKING = "stationmaster agents create asking --model demo --tool 'files.*' --ask files.write"
 _ASKED = "stationmaster chat -a asking -m 'write hello to {}.txt'; test $? -eq 5"  # a permission is needed
 _DEPLOYED = "tests/docs/test_deploy.py does, on a database of its own"
+_NO_CLUSTER = "no containers and no cluster are here; tests/docs/test_deploy.py reads the files"
+_DOCTOR = "tests/app/test_process.py does, in an installation of its own"
 _OTHER_TESTS = "other tests do"
 _AT_A_TERMINAL = "tests/client/cli do, at a terminal"
 _SIGNING = ("not shown): ", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
@@ -56,7 +59,7 @@ SETTINGS: dict[str, Setting] = {
             "make ": _OTHER_TESTS,
             ".venv/bin/stationmaster chat": _AT_A_TERMINAL,
             "stationmaster permissions watch": _AT_A_TERMINAL,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            "stationmaster-server doctor": _DOCTOR,
         },
     ),
     "approvals.md": Setting(
@@ -116,7 +119,7 @@ SETTINGS: dict[str, Setting] = {
             "stationmaster mcp-servers read": _WITH_A_SERVER,
             "stationmaster mcp-servers prompt": _WITH_A_SERVER,
             "stationmaster executions submit -k crawl": _WITH_A_SITE,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            "stationmaster-server doctor": _DOCTOR,
         },
     ),
     "credentials.md": Setting(
@@ -133,12 +136,17 @@ SETTINGS: dict[str, Setting] = {
         elsewhere={"stationmaster credentials rotate-key": "tests/credentials do, with keys of their own"},
     ),
     "deployment.md": Setting(
+        before=(f"ln -s {ROOT}/deploy deploy; mkdir -p root/etc/systemd/system root/usr/lib/sysusers.d",),
+        values={" /etc": " root/etc", " /usr/lib": " root/usr/lib"},
         elsewhere={
             "STATIONMASTER_DB_PASSWORD": _DEPLOYED,
             "deploy/backup": _DEPLOYED,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
-            **dict.fromkeys(("install", "systemctl", "podman", "kubectl"), "it changes the machine"),
-        }
+            "stationmaster-server doctor": _DOCTOR,
+            **dict.fromkeys(("systemctl", "systemd-sysusers", "python3 -m venv"), "it changes the machine"),
+            "export ": "tests/promises/test_upgrades.py does",
+            "/opt/stationmaster/bin/pip": "it takes minutes and an index of packages",
+            **dict.fromkeys(("podman", "kubectl"), _NO_CLUSTER),
+        },
     ),
     "experiments.md": Setting(
         before=(
@@ -165,9 +173,16 @@ SETTINGS: dict[str, Setting] = {
     ),
     "upgrading.md": Setting(
         elsewhere={
+            "kubectl": _NO_CLUSTER,
             "deploy/backup": _DEPLOYED,
-            "stationmaster-server doctor": "tests/app/test_process.py does, in an installation of its own",
+            "stationmaster-server doctor": _DOCTOR,
         },
+    ),
+    "search.md": Setting(
+        elsewhere={
+            "stationmaster-server models fetch": "tests/embedding/test_fetching.py does, from an index",
+            "stationmaster-server doctor": _DOCTOR,
+        }
     ),
     "sessions.md": Setting(endless=("stationmaster sessions watch",)),
     "tasks.md": Setting(

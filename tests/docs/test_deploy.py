@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from stationmaster.v1 import agent_pb2
 from stationmaster_client import Client
+from stationmaster_server.config import load
 from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
 
 from tests.docs.commands import ROOT
@@ -21,6 +23,7 @@ from tests.fixtures.forks import SERVER, run
 from tests.fixtures.server import RunningServer, running, server_settings
 
 DEPLOY = ROOT / "deploy"
+GUIDE = ROOT / "docs" / "guides" / "deployment.md"
 MANIFESTS = sorted((DEPLOY / "kubernetes").rglob("*.yaml"))
 SECRETS = {
     "DATABASE_URL": "postgresql://stationmaster:x@127.0.0.1:1/stationmaster",
@@ -134,3 +137,74 @@ async def test_alerts_are_about_metrics_that_there_are(server: RunningServer) ->
     for name in used:
         assert name in families or name.removesuffix("_total") in families, name
     assert all(rule["annotations"]["action"] for rule in rules)
+
+
+def test_a_server_has_the_time_to_stop_in_order(tmp_path: Path) -> None:
+    """Whoever ends it waits longer than it may take, in the profile that all of them have."""
+    ours = {"profile": "production", "data_folder": str(tmp_path)}
+    secrets = {**SECRETS, "STATIONMASTER_SERVER__ALLOW_PLAINTEXT": "true"}
+    server = load(None, ours, environ=secrets).server
+    takes = (server.drain_delay + server.shutdown_grace).total_seconds()
+    unit = (DEPLOY / "systemd" / "stationmaster.service").read_text()
+    patience = [int(seconds) for seconds in re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)]
+    for node in (node for document in documents() for node in nodes(document)):
+        patience += [node["terminationGracePeriodSeconds"]] if "terminationGracePeriodSeconds" in node else []
+        patience += [60 * int(node["stop_grace_period"].removesuffix("m"))] if "stop_grace_period" in node else []
+    assert len(patience) == 4
+    assert min(patience) >= takes + 10
+
+
+async def test_the_unit_runs_commands_that_there_are_and_does_not_repeat_what_settings_stop() -> None:
+    unit = (DEPLOY / "systemd" / "stationmaster.service").read_text()
+    commands = re.findall(r"^ExecStart(?:Pre)?=/opt/stationmaster/bin/stationmaster-server (.+)$", unit, re.MULTILINE)
+    assert commands == ["config check", "serve"]
+    for command in commands:
+        code, _, err = await run(SERVER, (*command.split(), "--help"), dict(os.environ))
+        assert code == 0, err
+    wrong = {**os.environ, "STATIONMASTER_SERVER__PROT": "1"}
+    code, _, _ = await run(SERVER, ("config", "check"), wrong)
+    assert f"\nRestartPreventExitStatus={code}\n" in unit
+    account = (DEPLOY / "systemd" / "stationmaster.sysusers").read_text().splitlines()[-1].split()
+    assert (f"\nUser={account[1]}\n" in unit, f"StateDirectory={Path(account[-1]).name}\n" in unit) == (True, True)
+
+
+def test_what_manifests_name_is_there() -> None:
+    """Secrets' keys, files of the kustomizations, ports by name, claims, labels that select."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for document in documents():
+        by_kind.setdefault(document.get("kind", ""), []).append(document)
+    secret = by_kind["Secret"][0]["stringData"]
+    for document in (*by_kind["Deployment"], *by_kind["Job"]):
+        for node in nodes(document):
+            if isinstance(reference := node.get("secretKeyRef"), dict):
+                assert reference["key"] in secret or reference.get("optional"), reference
+    for file in (file for file in MANIFESTS if file.name == "kustomization.yaml"):
+        kustomization = yaml.safe_load(file.read_text())
+        named = [*kustomization["resources"], *(patch["path"] for patch in kustomization.get("patches", []))]
+        named += [name for each in kustomization.get("configMapGenerator", []) for name in each["files"]]
+        assert [name for name in named if not (file.parent / name).exists()] == []
+    deployment = next(one for one in by_kind["Deployment"] if "selector" in one["spec"])
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    ports = {
+        port["name"]
+        for container in deployment["spec"]["template"]["spec"]["containers"]
+        for port in container["ports"]
+    }
+    for service in (one for one in by_kind["Service"] if "selector" in one["spec"]):
+        assert service["spec"]["selector"].items() <= labels
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    assert by_kind["PodDisruptionBudget"][0]["spec"]["selector"]["matchLabels"].items() <= labels
+    claims = {claim["metadata"]["name"] for claim in by_kind["PersistentVolumeClaim"]}
+    used = {node["claimName"] for node in nodes(deployment) if "claimName" in node}
+    assert used == claims
+
+
+def test_the_image_has_extras_that_there_are() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    container = (DEPLOY / "container" / "Containerfile").read_text()
+    shown = re.findall(r"EXTRAS=([\w,]+)", container)
+    shown += ["".join(found) for found in re.findall(r"EXTRAS=([\w,]+)|'\.\[([\w,]+)\]'", GUIDE.read_text())]
+    assert len(shown) >= 4
+    assert {extra for text in shown for extra in text.split(",")} <= extras.keys()
+    for copied in re.findall(r"^COPY ([\w. ]+) \S+$", container, re.MULTILINE):
+        assert [name for name in copied.split() if not (ROOT / name).exists()] == []

@@ -89,6 +89,24 @@ async with asyncio.timeout(30):
         ),
         end="assert pdf.startswith(b'%PDF')",
     ),
+    "search.md": Piece(
+        before=(
+            ("chat", "-m", "the invoice of the bakery was paid twice"),
+            (
+                "executions",
+                "submit",
+                "-k",
+                "process",
+                "-p",
+                "text=Backups are restored.",
+                "-p",
+                "source=plan",
+                "--watch",
+            ),
+        ),
+        start="from stationmaster.v1 import search_pb2, task_pb2",
+        prints="plan Backups are restored.",
+    ),
     "task-kinds.md": Piece(
         start=f"import sys\nsys.path.insert(0, {str(PLUGIN)!r})\n"
         "from stationmaster_server.tasks.kinds.rehearsal import Rehearsal\n"

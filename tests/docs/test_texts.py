@@ -94,5 +94,5 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_index_names_every_guide() -> None:
     index = ROOT / "docs" / "guides" / "README.md"
-    named = set(_LINK.findall(index.read_text()))
+    named = {link for link in _LINK.findall(index.read_text()) if "/" not in link}
     assert {guide.name for guide in GUIDES} - {index.name} == named

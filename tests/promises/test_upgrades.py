@@ -11,12 +11,14 @@ import asyncpg
 import pytest
 from stationmaster.v1 import agent_pb2
 from stationmaster_client import Client
+from stationmaster_server.db.embedded.binaries import find_binaries
 from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
 
 from tests.client.cli.program import Program
 from tests.fixtures import forks
 from tests.fixtures.server import ServerProcess, StartServer
 
+ROOT = Path(__file__).parents[2]
 WORK = (
     ("agents", "create", "{n}-agent", "--model", "demo", "--tool", "math.*"),
     ("chat", "-a", "{n}-agent", "-m", "what is 6*7"),
@@ -127,16 +129,47 @@ async def test_a_server_that_leaves_migrating_to_a_job_does_not_start_before_it_
     await work(server, tmp_path / "work", "first")
 
 
-async def test_a_copy_of_the_data_folder_of_a_stopped_server_is_a_backup_of_it(
-    server_process: StartServer, data_folder: Path, tmp_path: Path
+async def shell(script: str, folder: Path, **more: str) -> str:
+    """Run a script with the programs of PostgreSQL; what it printed."""
+    environment = {**os.environ, "PATH": f"{find_binaries()}{os.pathsep}{os.environ['PATH']}", **more}
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euc", script), env=environment, cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode().strip()
+
+
+async def finds_what_was_said(server: ServerProcess, folder: Path, key: str) -> bool:
+    """Whether the conversation is there."""
+    (found,) = await Program(folder, server.target, key).many([("sessions", "search", "6*7")])
+    return found.code == 0 and "what is" in found.out
+
+
+async def test_what_is_in_a_servers_own_database_can_be_copied_and_moved(
+    server_process: StartServer, data_folder: Path, empty_url: str, tmp_path: Path
 ) -> None:
     server = await server_process()
     await work(server, tmp_path, "kept")
+    key = server.admin_key
+    guide = (ROOT / "docs" / "guides" / "deployment.md").read_text()
+    moving = guide.partition("### From the server's own PostgreSQL")[2].partition("```\n")[2].partition("```")[0]
+    moving = moving.replace("/var/lib/stationmaster", str(data_folder)).replace(
+        "/srv/backups", str(tmp_path / "backups")
+    )
+    backup = await shell(moving, ROOT)
     assert await server.stop() == 0
+
     copy = data_folder.with_name("copy")
-    # As the guide has it: the files keep their owner, who need not be the server's.
-    copying = await asyncio.create_subprocess_exec("cp", "-a", str(data_folder), str(copy))
-    assert await copying.wait() == 0
+    await shell(f"cp -a {data_folder} {copy}", tmp_path)
     again = await server_process(folder=copy)
-    (found,) = await Program(tmp_path, again.target, again.admin_key).many([("sessions", "search", "6*7")])
-    assert (found.code, "what is" in found.out) == (0, True), found
+    assert await finds_what_was_said(again, tmp_path, key)
+    assert await again.stop() == 0
+
+    moved = data_folder.with_name("moved")
+    variables = {"DATABASE_URL": empty_url, "STATIONMASTER_DATA_FOLDER": str(moved)}
+    await shell(f"deploy/backup/restore.sh {backup}; cp -p {data_folder}/*.keys {moved}", ROOT, **variables)
+    elsewhere = await server_process(database_url=empty_url, folder=moved)
+    assert await finds_what_was_said(elsewhere, tmp_path, key)
+    code, told, _ = await run("doctor", empty_url, moved, STATIONMASTER_SERVER__PORT="0", STATIONMASTER_ADMIN__PORT="0")
+    assert code == 0, told
