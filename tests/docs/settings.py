@@ -156,6 +156,10 @@ SETTINGS: dict[str, Setting] = {
         values={"EXPERIMENT": First("stationmaster experiments list")},
     ),
     "files.md": Setting(before=(_HELPER,), files={"notes.txt": "hello"}),
+    "identity.md": Setting(
+        before=("stationmaster keys create ci-2026 --scope 'sessions.*'",),
+        values={"91be04": First("stationmaster keys list -f 'display_name = \"ci-2026\"'")},
+    ),
     "mcp-server.md": Setting(
         endless=("stationmaster mcp --http$",),
         elsewhere={"stationmaster mcp --http --host": "tests/client/mcp_server do, on a port of theirs"},
