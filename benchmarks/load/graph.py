@@ -19,6 +19,7 @@ from stationmaster_server.db.partitions import ensure_every_partition
 from stationmaster_server.tasks import dependency_store, store
 from stationmaster_server.tasks.dependencies import Dependencies
 from stationmaster_server.tasks.model import FailurePolicy, Task
+from stationmaster_server.tasks.sync.changed import nobody
 
 from benchmarks.stats import percentile
 
@@ -81,7 +82,7 @@ async def add_edges(*, url: str, tenant: list[str], width: int, count: int, seed
     database = await _connect(url)
     who = Tenant(*map(uuid.UUID, tenant))
     caller = Caller(who, Role.OWNER, frozenset(), None, "bench", "bench", "", "")
-    services: Any = SimpleNamespace(database=database, audit=AuditLog(database))
+    services: Any = SimpleNamespace(database=database, audit=AuditLog(database), changed=nobody)
     dependencies = Dependencies(services)
     try:
         took = []

@@ -17,7 +17,7 @@ from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.tasks import dependency_store, levels, store
 from stationmaster_server.tasks.graph import Verdict, cycle_refused, find_cycle, verdict
 from stationmaster_server.tasks.model import MAX_DEPTH, Dependency, DependencyState, FailurePolicy, task_name
-from stationmaster_server.tasks.service import require_owner
+from stationmaster_server.tasks.service import require_owner, require_to_own
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again
 from stationmaster_server.tasks.sync.changed import tell
@@ -64,8 +64,8 @@ class Dependencies:
                 return again
             if not validate_only:
                 await dependency_store.lock_graph(tx, organization_id)
-            task, _ = await store.get_each(tx, organization_id, [task_id, depends_on])
-            require_owner(caller, task)
+            user_id, _ = await store.owners(tx, organization_id, [task_id, depends_on])
+            require_to_own(caller, task_id, user_id)
             if validate_only:
                 cycle = await find_cycle(tx, organization_id, task_id, depends_on)
                 if cycle:

@@ -220,8 +220,13 @@ class Tasks:
 
 def require_owner(caller: Caller, task: Task) -> None:
     """A task is changed by its owner and by administrators. Raises PermissionDenied(ROLE_INSUFFICIENT)."""
-    if task.user_id != caller.tenant.user_id and not administers(caller):
-        require_administrator(caller, f"change {task_name(task.task_id)} of users/{task.user_id}")
+    require_to_own(caller, task.task_id, task.user_id)
+
+
+def require_to_own(caller: Caller, task_id: str, user_id: UUID) -> None:
+    """As `require_owner`, of a task of that user."""
+    if user_id != caller.tenant.user_id and not administers(caller):
+        require_administrator(caller, f"change {task_name(task_id)} of users/{user_id}")
 
 
 def _in_use(task_id: str, by: list[str]) -> FailedPrecondition:

@@ -77,9 +77,10 @@ async def get_many(tx: Transaction, organization_id: UUID, task_ids: Sequence[st
     return [_task(row) for row in await tx.fetch(sql, organization_id, list(task_ids))]
 
 
-async def get_each(tx: Transaction, organization_id: UUID, task_ids: Sequence[str]) -> list[Task]:
-    """Tasks, in this order. Raises NotFound for the first that is not there."""
-    found = {task.task_id: task for task in await get_many(tx, organization_id, task_ids)}
+async def owners(tx: Transaction, organization_id: UUID, task_ids: Sequence[str]) -> list[UUID]:
+    """Whose the tasks are, in this order, without reading what they are. Raises NotFound for the first missing."""
+    sql = "SELECT task_id, user_id FROM tasks WHERE organization_id = $1 AND task_id = ANY($2)"
+    found = {row[0]: row[1] for row in await tx.fetch(sql, organization_id, list(task_ids))}
     for task_id in task_ids:
         if task_id not in found:
             raise NotFound("Task", task_name(task_id))

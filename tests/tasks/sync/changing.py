@@ -81,7 +81,7 @@ class Changer:
             await levels.settle(tx, organization_id, task_id)
             return
         other = self._any()
-        await store.get_each(tx, organization_id, [task_id, other])
+        await store.owners(tx, organization_id, [task_id, other])
         await levels.admit(tx, organization_id, task_id, other)
         policy = self._chance.choice(list(FailurePolicy))
         await dependency_store.insert(tx, organization_id, task_id, other, policy)
