@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+_NOT_RUN = re.compile(r"^ *<!-- not run: (.+?) \| (.+) -->$", re.MULTILINE)
 _LANGUAGES = {"", "console", "sh", "bash", "shell"}
 PROGRAMS = (
     *("stationmaster", "stationmaster-server", ".venv/bin/stationmaster", "make", "git", "pip", "buf", "printf"),
@@ -44,6 +45,14 @@ def commands_of(file: Path) -> list[Command]:
         if block[2] in _LANGUAGES and shows_commands(block[3]):
             found += _commands(block[3], text[: block.start(3)].count("\n") + 1)
     return found
+
+
+def not_run_in(file: Path) -> dict[str, str]:
+    """Beginnings of the commands that a text marks as those that no test of guides can run, with the reason.
+
+    `<!-- not run: stationmaster permissions watch | at a terminal -->`; with a `$` at its end the whole command.
+    """
+    return {found[1]: found[2] for found in _NOT_RUN.finditer(file.read_text())}
 
 
 def shows_commands(block: str) -> bool:

@@ -24,11 +24,6 @@ _TYPED_TWICE = ("(not shown): ", "a secret of ours", "again: ", "a secret of our
 _TASK = "stationmaster tasks create {} -k prompt -p model=demo -p prompt='what is 6*7' -p 'tools[]=math.*'"
 _ASKING = "stationmaster agents create asking --model demo --tool 'files.*' --ask files.write"
 _ASKED = "stationmaster chat -a asking -m 'write hello to {}.txt'; test $? -eq 5"  # a permission is needed
-_DEPLOYED = "tests/docs/test_deploy.py does, on a database of its own"
-_NO_CLUSTER = "no containers and no cluster are here; tests/docs/test_deploy.py reads the files"
-_DOCTOR = "tests/app/test_process.py does, in an installation of its own"
-_OTHER_TESTS = "other tests do"
-_AT_A_TERMINAL = "tests/client/cli do, at a terminal"
 _SIGNING = ("not shown): ", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 _AGENT = """
 id = "from-file"
@@ -39,9 +34,6 @@ mcp_servers = ["board"]
 tool_policies = [{ pattern = "files.write", effect = "ask" }]
 """
 _TASK_FILE = '{"id": "from-file", "kind": "prompt", "payload": {"model": "demo", "prompt": "what is 6*7"}}'
-_WITH_A_SITE = "tests/client/cli/test_every_kind.py does, of a site of its own"
-_WITH_A_SERVER = "tests/client/cli/test_mcp_servers.py does, of a server that has such"
-
 _FAILS = "stationmaster executions submit -k prompt -p model=demo -p 'prompt=/fail auth' --attempts 1 --watch || true"
 
 SETTINGS: dict[str, Setting] = {
@@ -54,19 +46,11 @@ SETTINGS: dict[str, Setting] = {
             "sessions/…": First("stationmaster sessions list -f 'state = ACTIVE'"),
         },
         endless=("stationmaster sessions watch", "stationmaster audit tail", "stationmaster queue --watch"),
-        elsewhere={
-            "git clone": "the repository is here",
-            "make ": _OTHER_TESTS,
-            ".venv/bin/stationmaster chat": _AT_A_TERMINAL,
-            "stationmaster permissions watch": _AT_A_TERMINAL,
-            "stationmaster-server doctor": _DOCTOR,
-        },
     ),
     "approvals.md": Setting(
         before=(_ASKING, *[_ASKED.format(name) for name in "abcd"]),
         values={"0054279b3327": First("stationmaster permissions list")},
         typed={"stationmaster organizations webhook": _SIGNING},
-        elsewhere={"stationmaster permissions watch": _AT_A_TERMINAL},
     ),
     "archives.md": Setting(before=(_HELPER,), files={"notes.txt": "hello"}),
     "audit.md": Setting(
@@ -77,13 +61,6 @@ SETTINGS: dict[str, Setting] = {
     "background-services.md": Setting(
         before=(_TASK.format("nightly"),),
         values={"task-graph-store-sync": "task-graph-sync"},  # the stores are optional
-    ),
-    "claude.md": Setting(
-        elsewhere={
-            "pip install": "it is installed",
-            "export ": "no key is at hand",
-            "stationmaster-server": "tests/agents/claude do, with a provider of their own",
-        }
     ),
     "command-line.md": Setting(
         before=(
@@ -110,17 +87,6 @@ SETTINGS: dict[str, Setting] = {
         endless=("stationmaster sessions watch", "stationmaster queue --watch", "stationmaster audit tail"),
         environment={"APP_TOKEN": "x", "DOCS_TOKEN": "x", "GIT_TOKEN": "x"},
         files={"letter.txt": "what is 6*7", "helper.toml": _AGENT, "nightly.yaml": _TASK_FILE},
-        elsewhere={
-            "stationmaster chat$": _AT_A_TERMINAL,
-            "stationmaster chat -a helper$": _AT_A_TERMINAL,
-            "stationmaster chat -$": _AT_A_TERMINAL,
-            "stationmaster permissions watch": _AT_A_TERMINAL,
-            "stationmaster mcp$": "tests/client/mcp_server do",
-            "stationmaster mcp-servers read": _WITH_A_SERVER,
-            "stationmaster mcp-servers prompt": _WITH_A_SERVER,
-            "stationmaster executions submit -k crawl": _WITH_A_SITE,
-            "stationmaster-server doctor": _DOCTOR,
-        },
     ),
     "credentials.md": Setting(
         before=tuple(
@@ -133,20 +99,10 @@ SETTINGS: dict[str, Setting] = {
             "stationmaster credentials rotate db --step begin": _TYPED_TWICE,
         },
         endless=("stationmaster audit tail",),
-        elsewhere={"stationmaster credentials rotate-key": "tests/credentials do, with keys of their own"},
     ),
     "deployment.md": Setting(
         before=(f"ln -s {ROOT}/deploy deploy; mkdir -p root/etc/systemd/system root/usr/lib/sysusers.d",),
         values={" /etc": " root/etc", " /usr/lib": " root/usr/lib"},
-        elsewhere={
-            "STATIONMASTER_DB_PASSWORD": _DEPLOYED,
-            "deploy/backup": _DEPLOYED,
-            "stationmaster-server doctor": _DOCTOR,
-            **dict.fromkeys(("systemctl", "systemd-sysusers", "python3 -m venv"), "it changes the machine"),
-            "export ": "tests/promises/test_upgrades.py does",
-            "/opt/stationmaster/bin/pip": "it takes minutes and an index of packages",
-            **dict.fromkeys(("podman", "kubectl"), _NO_CLUSTER),
-        },
     ),
     "experiments.md": Setting(
         before=(
@@ -156,9 +112,12 @@ SETTINGS: dict[str, Setting] = {
         values={"EXPERIMENT": First("stationmaster experiments list")},
     ),
     "files.md": Setting(before=(_HELPER,), files={"notes.txt": "hello"}),
+    "identity.md": Setting(
+        before=("stationmaster keys create ci-2026 --scope 'sessions.*'",),
+        values={"91be04": First("stationmaster keys list -f 'display_name = \"ci-2026\"'")},
+    ),
     "mcp-server.md": Setting(
         endless=("stationmaster mcp --http$",),
-        elsewhere={"stationmaster mcp --http --host": "tests/client/mcp_server do, on a port of theirs"},
     ),
     "mcp.md": Setting(values=_MCP_VALUES, environment={"GIT_TOKEN": "x"}),
     "prompts.md": Setting(before=("stationmaster prompts create question -t '/say {{ topic }}'",)),
@@ -169,20 +128,6 @@ SETTINGS: dict[str, Setting] = {
             "3f2a91": First("stationmaster reports list"),
             "| less": "| cat",
         },
-        elsewhere={"stationmaster reports open": "it opens a window"},
-    ),
-    "upgrading.md": Setting(
-        elsewhere={
-            "kubectl": _NO_CLUSTER,
-            "deploy/backup": _DEPLOYED,
-            "stationmaster-server doctor": _DOCTOR,
-        },
-    ),
-    "search.md": Setting(
-        elsewhere={
-            "stationmaster-server models fetch": "tests/embedding/test_fetching.py does, from an index",
-            "stationmaster-server doctor": _DOCTOR,
-        }
     ),
     "sessions.md": Setting(endless=("stationmaster sessions watch",)),
     "tasks.md": Setting(
@@ -197,6 +142,5 @@ SETTINGS: dict[str, Setting] = {
             "3f2a91": First("stationmaster executions list"),
             "retry -$": First("stationmaster executions list -f 'state = FAILED'", before="retry "),
         },
-        elsewhere={"stationmaster executions submit -k crawl": _WITH_A_SITE},
     ),
 }

@@ -45,8 +45,6 @@ class Setting:
     """Beginnings of commands that go on until they are interrupted."""
     codes: Mapping[str, int] = field(default_factory=dict)
     """Exit codes that are not 0, by the beginning of the command."""
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-    """Beginnings of commands that no test can run, and why."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files that are there."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -74,18 +72,15 @@ class Stage:
             code, out, err = await self._run(Command(await self._filled(text), 0))
             assert code == 0, (text, out, err)
 
-    async def play(self, command: Command) -> str:
-        """Run a command of the guide; returns why not, if it is not for here."""
-        if why := value_of(self._setting.elsewhere, command.text, ""):
-            return str(why)
+    async def play(self, command: Command) -> None:
+        """Run a command of the guide."""
         filled = Command(await self._filled(command.text), command.line)
         if any(_begins(command.text, beginning) for beginning in self._setting.endless):
             await self._interrupt(filled)
-            return ""
+            return
         typed = value_of(self._setting.typed, command.text, ())
         code, out, err = await (self._type(filled, typed) if typed else self._run(filled))
         assert code == value_of(self._setting.codes, command.text, 0), f"line {command.line}: {filled.text}\n{out}{err}"
-        return ""
 
     async def _filled(self, text: str) -> str:
         for placeholder, value in self._setting.values.items():
