@@ -123,11 +123,18 @@ ATTACKS: dict[str, Attack] = {
     "another size": ("good", "another size", lambda: in_front_of([("good", b"longer")])),
     "another order": ("good", "where the manifest has", lambda: in_front_of([("b", b"good"), GOOD])),
     "not in the manifest": ("good", "not in the manifest", lambda: in_front_of([])),
+    "a manifest of much more than the files": (
+        "manifest.json",
+        "lists more than the 1 files",
+        lambda: packed(
+            [file("workspace/good", b"good"), file("manifest.json", b'{"files": [' + b"{}," * 500 + b"{}]}")]
+        ),
+    ),
     "only in the manifest": ("b", "in the manifest only", lambda: in_front_of([GOOD, ("b", b"")])),
     "another manifest": ("manifest.json", "of another version", lambda: in_front_of([GOOD], version=2)),
     "another format": ("manifest.json", "of a workspace", lambda: in_front_of([GOOD], format="zip")),
     "no list": ("manifest.json", "no list", lambda: in_front_of([GOOD], files={"good": 1})),
-    "no JSON": ("manifest.json", "no JSON", lambda: packed([file("manifest.json", b"[" * 2000)])),
+    "no JSON": ("manifest.json", "no JSON", lambda: packed([file("manifest.json", b"[" * 40)])),
     "a huge manifest": ("manifest.json", "too many", lambda: packed([file("manifest.json", bytes(100_000))])),
     "no manifest": ("", "cut off", lambda: packed([file("workspace/good", b"good")])),
     "a number in another form": ("workspace/good", "damaged", changed_number),

@@ -52,6 +52,7 @@ async def test_deltas_and_workspaces_of_ended_sessions_go_and_their_messages_sta
                 async for _ in sent:
                     pass
             sessions.append(session.name)
+        await client.files.upload(sessions[0], "counted.txt", b"12345")
         await client.sessions.terminate(sessions[0])
         await sql.execute("UPDATE sessions SET updated_at = updated_at - interval '40 days'")
         folders = [station.settings.data_folder / "workspaces" / name.partition("/")[2] for name in sessions]
@@ -65,6 +66,12 @@ async def test_deltas_and_workspaces_of_ended_sessions_go_and_their_messages_sta
         assert await cleaned(tasks, "deltas", "workspaces") == would
         assert [folder.exists() for folder in folders] == [False, True]
         assert outside.exists()
+        me = (await client.whoami()).user.name
+
+        async def free() -> bool:
+            return (await client.files.usage(me)).used_bytes == 0
+
+        await until(free)
         assert len([message async for message in client.sessions.messages(sessions[0])]) == 2
     deltas = "SELECT count(*) FROM events WHERE stream_id = $1 AND kind LIKE '%_delta'"
     assert await sql.fetchval(deltas, sessions[0].partition("/")[2]) == 0

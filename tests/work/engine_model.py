@@ -214,6 +214,7 @@ class Model:
         due.sort(key=lambda twin: (twin.work.strategy is not Strategy.GROUP_ROUND_ROBIN, twin.run_at, twin.id))
         for twin in due:
             twin.deferred = twin.work.strategy is not Strategy.GROUP_ROUND_ROBIN
+            twin.created_at = twin.created_at if twin.deferred else self.now
         self.admit([twin.work.concurrency_key for twin in due])
         for twin in due:
             key = twin.work.concurrency_key or ""
@@ -222,7 +223,8 @@ class Model:
             elif twin.deferred and self._taken(key) >= twin.work.max_running:
                 self._cancel(twin, "CONCURRENCY_LIMIT")
                 continue
-            twin.deferred = False
+            if twin.deferred:
+                twin.deferred, twin.created_at = False, self.now
             self.admit([key])
 
     def slots_unused(self) -> bool:

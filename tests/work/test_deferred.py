@@ -133,3 +133,13 @@ async def test_a_time_that_is_past_is_now(idle: Server) -> None:
     before = await idle.submit()
     late = await idle.submit(run_at=datetime(1980, 1, 1, tzinfo=UTC))
     assert before.run_at <= late.run_at <= datetime.now(UTC) + timedelta(hours=1)
+
+
+async def test_who_came_by_its_time_is_as_new_as_then(idle: Server) -> None:
+    options: dict[str, Any] = {"concurrency_key": "k", "max_running": 2, "strategy": Strategy.CANCEL_RUNNING}
+    later = await idle.submit(**options, run_at=tomorrow())
+    old = await idle.submit(**options)
+    await its_time_comes(idle, later)
+    await look(idle)
+    newest = await idle.submit(**options)
+    assert await states(idle, old, later, newest) == [State.CANCELLED, State.QUEUED, State.QUEUED]

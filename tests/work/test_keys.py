@@ -161,3 +161,29 @@ async def test_a_slot_that_was_left_unused_is_given_by_the_reaper(start_server: 
         assert await key_store.with_unused_slots(tx) == [Key(idle.tenant.organization_id, "k")]
     server = await start_server({"noop": Gate()})
     await server.reaches(second.item_id, State.RUNNING)
+
+
+async def test_slots_are_given_to_who_waits_and_to_nobody_of_the_same_id_elsewhere(idle: Server) -> None:
+    """Ids are of an organization: a copied one may have them, too."""
+    other = idle.tenant.user_id
+    waiting = {}
+    async with idle.database.system() as tx:
+        for organization_id in (idle.tenant.organization_id, other):
+            new = [idle.new(concurrency_key="k", organization_id=organization_id) for _ in range(2)]
+            waiting[organization_id] = (await idle.queue.submit_many(tx, new))[1]
+        await tx.execute(
+            "INSERT INTO work_items SELECT (r).* FROM (SELECT jsonb_populate_record(i, jsonb_build_object("
+            "'organization_id', $1::uuid, 'state', 'CANCELLED', 'finished_at', now())) AS r"
+            " FROM work_items i WHERE i.item_id = $2) copy",
+            other,
+            waiting[idle.tenant.organization_id].item_id,
+        )
+        await tx.execute("UPDATE work_items SET state = 'CANCELLED' WHERE state = 'QUEUED'")
+        keys = [Key(organization_id, "k") for organization_id in waiting]
+        assert await key_store.admit(tx, keys) == 2
+        ended = await tx.fetchval(
+            "SELECT state FROM work_items WHERE organization_id = $1 AND item_id = $2",
+            other,
+            waiting[idle.tenant.organization_id].item_id,
+        )
+    assert ended == "CANCELLED"

@@ -24,6 +24,7 @@ from stationmaster_server.identity.model import AuditEntry, Outcome
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.identity.system import system_caller
 from stationmaster_server.storage import file_store, upload_store
+from stationmaster_server.storage.beating import beating
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Change, ChangeKind, StoredFile, file_name, stored
 from stationmaster_server.storage.places.place import Home, Place, Published
@@ -256,17 +257,11 @@ class Changes:
         """Says again and again that changes are being made, while they are."""
 
         async def extend() -> None:
-            while True:
-                await asyncio.sleep(_HEARTBEAT)
-                async with self._database.system(autocommit=True) as tx:
-                    await file_store.extend(tx, home, change_ids)
+            async with self._database.system(autocommit=True) as tx:
+                await file_store.extend(tx, home, change_ids)
 
-        task = asyncio.create_task(extend(), name="lease of file changes")
-        try:
+        async with beating("the lease of file changes", _HEARTBEAT, extend):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 def _upload_of(change: Change) -> UUID:

@@ -138,6 +138,15 @@ async def changed_otherwise(tx: Transaction, home: Home, user_id: UUID) -> None:
     await measure_later(tx, home, user_id, timedelta(0))
 
 
+async def emptied(tx: Transaction, organization_id: UUID, session_ids: Sequence[UUID]) -> None:
+    """Have workspaces counted whose files were deleted otherwise than one by one."""
+    await tx.execute(
+        "UPDATE workspaces SET measure_at = now() WHERE organization_id = $1 AND session_id = ANY($2::uuid[])",
+        organization_id,
+        list(session_ids),
+    )
+
+
 async def to_measure(tx: Transaction, limit: int) -> list[tuple[Home, UUID]]:
     """Workspaces that are to be counted, of all organizations, and whose they are; taken for a minute."""
     rows = await tx.fetch(

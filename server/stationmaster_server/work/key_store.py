@@ -120,8 +120,11 @@ _ADMIT = f"""
 WITH k AS (SELECT DISTINCT * FROM unnest($1::uuid[], $2::text[]) AS k(organization_id, concurrency_key)),
 admitted AS MATERIALIZED (SELECT k.organization_id, waiting.item_id FROM k {_ADMISSIBLE})
 UPDATE work_items i SET state = 'QUEUED', run_at = greatest(i.run_at, now())
-WHERE i.organization_id = ANY (ARRAY(SELECT DISTINCT a.organization_id FROM admitted a))
-  AND i.item_id = ANY (ARRAY(SELECT a.item_id FROM admitted a))
+FROM admitted a
+WHERE i.organization_id = a.organization_id AND i.item_id = a.item_id AND {_WAITS}
+  -- The same once more, for the planner, which else reads the whole table when it expects many.
+  AND i.organization_id = ANY (ARRAY(SELECT DISTINCT organization_id FROM admitted))
+  AND i.item_id = ANY (ARRAY(SELECT item_id FROM admitted))
 RETURNING i.item_id
 """
 
@@ -182,9 +185,10 @@ async def due_items(tx: Transaction, key: Key, limit: int) -> list[Arrival]:
 
 
 async def let_wait(tx: Transaction, key: Key, item_ids: Sequence[UUID]) -> None:
-    """From now on, these items of a locked key, whose time has come, wait for its slots."""
+    """From now on, these items of a locked key, whose time has come, wait for its slots, as if they had come now."""
     await tx.execute(
-        "UPDATE work_items SET deferred = NULL WHERE organization_id = $1 AND item_id = ANY($2::uuid[])",
+        "UPDATE work_items SET deferred = NULL, created_at = now()"
+        " WHERE organization_id = $1 AND item_id = ANY($2::uuid[])",
         key.organization_id,
         list(item_ids),
     )

@@ -146,6 +146,12 @@ async def give_up(tx: Transaction, organization_id: UUID, archive_ids: Sequence[
     return [_left(row) for row in rows]
 
 
+async def is_ready(tx: Transaction, organization_id: UUID, archive_id: UUID) -> bool:
+    """Whether it is there for good."""
+    sql = "SELECT state = 'READY' FROM archives WHERE organization_id = $1 AND id = $2"
+    return bool(await tx.fetchval(sql, organization_id, archive_id))
+
+
 async def abandon(tx: Transaction, organization_id: UUID, archive_id: UUID) -> list[Left]:
     """It will not be made; what is to be removed. Nothing when it is there already."""
     rows = await tx.fetch(

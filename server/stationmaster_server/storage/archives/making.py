@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from stationmaster_server.storage.archives.filling import Filling, Room
 from stationmaster_server.storage.archives.model import Archive, ArchiveFormat, Rules, archive_name
 from stationmaster_server.storage.archives.packing import Packer
 from stationmaster_server.storage.archives.removing import Removing
+from stationmaster_server.storage.beating import beating
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Owner, workspace_name
 from stationmaster_server.storage.files import entry_of
@@ -155,24 +155,21 @@ class Making:
     async def _give_up(self, task: _Task) -> None:
         async with self._database.system(autocommit=True) as tx:
             left = await archive_store.abandon(tx, task.home.organization_id, task.home.session_id)
+            kept = not left and await archive_store.is_ready(tx, task.home.organization_id, task.home.session_id)
         await self._removing.remove(left)
+        if not left and not kept:  # somebody else gave it up, and may have removed it before the last of it was written
+            await self._place.clear(task.home)
 
     @asynccontextmanager
     async def _leased(self, task: _Task) -> AsyncIterator[None]:
         """Says again and again that the archive is being made, while it is."""
 
         async def extend() -> None:
-            while True:
-                await asyncio.sleep(_HEARTBEAT)
-                async with self._database.system(autocommit=True) as tx:
-                    await archive_store.touch(tx, task.home.organization_id, task.home.session_id)
+            async with self._database.system(autocommit=True) as tx:
+                await archive_store.touch(tx, task.home.organization_id, task.home.session_id)
 
-        beating = asyncio.create_task(extend(), name=f"lease of archive {task.home.session_id}")
-        try:
+        async with beating(f"the lease of archive {task.home.session_id}", _HEARTBEAT, extend):
             yield
-        finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
 
 
 def names_of(form: ArchiveFormat) -> tuple[str, ...]:

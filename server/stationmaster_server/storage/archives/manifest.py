@@ -17,6 +17,7 @@ from stationmaster_server.storage.archives.model import (
 _BESIDE_PATH = 320
 """Bytes that a file may take in the manifest beside its path, which JSON may make longer."""
 _BESIDE_FILES = 2048
+_SIGNS_BESIDE_FILES = 64
 
 
 def most_bytes(members: Sequence[Member]) -> int:
@@ -39,6 +40,7 @@ def write(members: Sequence[Member], workspace: str) -> bytes:
 
 def check(data: bytes, found: Sequence[Member]) -> None:
     """Compare what was found with the manifest. Raises ArchiveRefused, which names the first difference."""
+    _check_shape(data, found)
     listed = _files(data)
     for member, entry in zip(found, listed, strict=False):
         if entry.get("path") != member.path:
@@ -51,6 +53,15 @@ def check(data: bytes, found: Sequence[Member]) -> None:
         raise ArchiveRefused(found[len(listed)].path, "is not in the manifest")
     if len(listed) > len(found):
         raise ArchiveRefused(str(listed[len(found)].get("path"))[:200], "is in the manifest only")
+
+
+def _check_shape(data: bytes, found: Sequence[Member]) -> None:
+    """Refuse, without reading it, what has far more in it than these files need: read, it would take much memory."""
+    paths = [member.path.encode() for member in found]
+    for sign, each in ((b"{", 1), (b"[", 0), (b",", 3)):
+        most = each * len(found) + _SIGNS_BESIDE_FILES + sum(path.count(sign) for path in paths)
+        if data.count(sign) > most:
+            raise ArchiveRefused(MANIFEST, f"lists more than the {len(found):,} files of the archive")
 
 
 def _files(data: bytes) -> list[dict[str, Any]]:

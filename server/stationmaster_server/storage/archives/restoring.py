@@ -23,6 +23,7 @@ from stationmaster_server.storage.archives import restore_store, sources
 from stationmaster_server.storage.archives.model import Member, Rules
 from stationmaster_server.storage.archives.receiving import receive_all
 from stationmaster_server.storage.archives.sources import Asked, Source
+from stationmaster_server.storage.beating import beating
 from stationmaster_server.storage.changes import Changes
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Change, ChangeKind, Owner, file_name, workspace_name
@@ -189,17 +190,11 @@ class Restoring:
         """Says again and again that what has come is still wanted, while it is."""
 
         async def touch() -> None:
-            while True:
-                await asyncio.sleep(self._keep.total_seconds() / 4)
-                async with self._database.system(autocommit=True) as tx:
-                    await restore_store.touch(tx, restore.home, restore.writer, self._keep)
+            async with self._database.system(autocommit=True) as tx:
+                await restore_store.touch(tx, restore.home, restore.writer, self._keep)
 
-        task = asyncio.create_task(touch(), name=f"lease of restore {restore.writer}")
-        try:
+        async with beating(f"the lease of restore {restore.writer}", self._keep.total_seconds() / 4, touch):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 def _busy(restore: _Restore) -> Aborted:

@@ -50,8 +50,8 @@ class S3Receiver:
         self._upload = upload
         self._digest = hashlib.sha256()
         self._parts: list[str] = []
-        self._buffer = bytearray(part_bytes)
-        self._filled = 0
+        self._part_bytes = part_bytes
+        self._buffer = bytearray()
         self._hashed = 0
         self._offset = 0
         self._sending: asyncio.Task[None] | None = None
@@ -80,17 +80,16 @@ class S3Receiver:
         """See `Receiver`."""
         rest = memoryview(data)
         while rest:
-            taken = min(len(rest), len(self._buffer) - self._filled)
-            self._buffer[self._filled : self._filled + taken] = rest[:taken]
-            self._filled += taken
+            taken = min(len(rest), self._part_bytes - len(self._buffer))
+            self._buffer += rest[:taken]
             self._offset += taken
             rest = rest[taken:]
-            if self._filled == len(self._buffer):
+            if len(self._buffer) == self._part_bytes:
                 await self._send()
 
     async def seal(self) -> Sealed:
         """See `Receiver`."""
-        if self._filled or not (self._parts or self._sending):
+        if self._buffer or not (self._parts or self._sending):
             await self._send()
         await self._sent()
         size, sha256 = self._offset, self._digest.hexdigest()
@@ -106,7 +105,7 @@ class S3Receiver:
     async def _keep(self) -> None:
         try:
             await self._sent()
-            if self._filled:
+            if self._buffer:
                 await self._send()
                 await self._sent()
         except Exception:  # noqa: BLE001 - whoever closes has another error, or comes again and is told where to go on
@@ -126,8 +125,7 @@ class S3Receiver:
 
     async def _send(self) -> None:
         await self._sent()
-        data, self._buffer = memoryview(self._buffer)[: self._filled], bytearray(len(self._buffer))
-        self._filled = 0
+        data, self._buffer = memoryview(self._buffer), bytearray()
         self._sending = asyncio.create_task(self._put(data), name=f"part of upload {self._upload}")
 
     async def _sent(self) -> None:

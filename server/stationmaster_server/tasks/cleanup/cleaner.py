@@ -16,6 +16,7 @@ from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions import store as session_store
 from stationmaster_server.sessions.events import DELTAS
 from stationmaster_server.sessions.model import session_name
+from stationmaster_server.storage import file_store
 from stationmaster_server.storage.places.place import Home
 from stationmaster_server.tasks.cleanup import store
 from stationmaster_server.tasks.cleanup.forgetting import Forgetting, Tools
@@ -118,6 +119,8 @@ class Cleaner:
         async for sessions in self._ended_sessions():
             removed = [session_id for session_id in sessions if await self._remove_files(session_id)]
             if removed:
+                async with self._tools.database.system() as tx:
+                    await file_store.emptied(tx, self._organization_id, removed)
                 await self._audit("workspace.delete", removed)
             self._add("workspaces", len(removed))
             yield

@@ -1,0 +1,32 @@
+"""Says again and again that something is being done, while it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from stationmaster_server.errors import StationmasterError
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def beating(what: str, every_seconds: float, say: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Call `say` again and again while the body runs; what the database could not take is said again the next time."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                await say()
+            except StationmasterError as error:
+                logger.warning("%s could not be extended: %s", what, error)
+
+    task = asyncio.create_task(beat(), name=what)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
