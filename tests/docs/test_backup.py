@@ -1,4 +1,4 @@
-"""A database that an administrator prepared, a backup of a server at work, and its restore: the scripts of `deploy/`."""
+"""A backup of a server at work, restored into a database that an administrator prepared: scripts of `deploy/`."""
 
 from __future__ import annotations
 
