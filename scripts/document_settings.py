@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -116,8 +117,10 @@ def _default(field: ast.AnnAssign) -> str:
     if text.startswith("timedelta("):
         unit, _, amount = text.removeprefix("timedelta(").rstrip(")").partition("=")
         return f"`{amount} {unit}`" if amount else f"`{text}`"
-    if text.startswith(("Field(", "Profile.")):
-        return f"`{text.rpartition('.')[2].lower().rstrip(')')}`" if text.startswith("Profile.") else "computed"
+    if text.startswith("Field("):
+        return "computed"
+    if member := re.fullmatch(r"[A-Z][A-Za-z]+\.([A-Z_0-9]+)", text):  # values are as their members are called
+        return f"`{member[1].lower()}`"
     return _shown(text)
 
 

@@ -72,8 +72,10 @@ async def test_a_bucket_that_is_away_is_tried_again(server: Server, caller: Call
         assert due == left
 
 
-def test_a_store_that_cannot_be_is_refused() -> None:
+def test_a_store_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         ObjectStore("nowhere://x")
+    with pytest.raises(ValueError, match=rf"^there is no folder {tmp_path}/not there: make it, [^\n]+$"):
+        ObjectStore(f"{tmp_path.as_uri()}/not%20there")
     with pytest.raises(SettingsError, match="needs storage"):
         load(None, {"audit": {"copies": "storage"}}, environ={})

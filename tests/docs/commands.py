@@ -16,7 +16,7 @@ _LANGUAGES = {"", "console", "sh", "bash", "shell"}
 PROGRAMS = (
     *("stationmaster", "stationmaster-server", ".venv/bin/stationmaster", "make", "git", "pip", "buf", "printf"),
     *("export", "podman", "docker", "kubectl", "systemctl", "systemd-sysusers", "psql", "install", "openssl", "curl"),
-    *("python3", "/opt/stationmaster/bin/pip"),
+    *("python3", "/opt/stationmaster/bin/pip", "/opt/stationmaster/bin/uv"),
     *("deploy/backup/backup.sh", "deploy/backup/restore.sh", "STATIONMASTER_DB_PASSWORD=…"),
 )
 _ASSIGNMENT = re.compile(r"""^[A-Za-z_]+=("[^"]*"|\S*|\$\(.*\))$""")

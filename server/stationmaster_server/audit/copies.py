@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
@@ -14,7 +18,7 @@ class ObjectStore:
         try:
             self._store = from_url(url)
         except BaseError as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(_refusal(url, error)) from None
 
     async def write(self, name: str, note: str) -> str | None:
         """See `Copies.write`. Raises OSError."""
@@ -28,3 +32,10 @@ class ObjectStore:
         except BaseError as error:
             raise OSError(str(error)) from None
         return None
+
+
+def _refusal(url: str, error: BaseError) -> str:
+    folder = url2pathname(urlsplit(url).path)
+    if url.startswith("file:") and not Path(folder).is_dir():
+        return f"there is no folder {folder}: make it, for the server's account to write in"
+    return str(error).partition("\n")[0]
