@@ -18,6 +18,7 @@ from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
 from tests.tasks.aged import age, cleaned, ended, names, ran
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
