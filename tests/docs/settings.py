@@ -118,6 +118,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "mcp-server.md": Setting(
         endless=("stationmaster mcp --http$",),
+        values={"mcp --http$": "mcp --http --port 0"},  # the port of the guide may be somebody else's here
     ),
     "mcp.md": Setting(values=_MCP_VALUES, environment={"GIT_TOKEN": "x"}),
     "prompts.md": Setting(before=("stationmaster prompts create question -t '/say {{ topic }}'",)),

@@ -122,7 +122,7 @@ class Stage:
             async with asyncio.timeout(3):
                 await process.stdout.read(1)
         assert process.returncode in (None, 0), f"line {command.line}: {command.text} ended with {process.returncode}"
-        if process.returncode is None:
+        with suppress(ProcessLookupError):  # it has ended by itself: what with is looked at below
             os.killpg(process.pid, signal.SIGINT)
         async with asyncio.timeout(_LIMIT_SECONDS):
             _, err = await process.communicate()
