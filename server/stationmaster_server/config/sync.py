@@ -45,7 +45,7 @@ class TextTargetSettings(_StoreSettings):
     """A store of the texts of tasks, beside PostgreSQL."""
 
     store: Literal["sqlite-fts5"] = "sqlite-fts5"
-    """SQLite with FTS5, which Python brings along."""
+    """SQLite with FTS5 (the extra `sync`)."""
     path: Path | None = None
     """Its file, on a disk of this host. Absent: there is none."""
 

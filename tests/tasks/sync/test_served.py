@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 import pytest_asyncio
 import sqlite_vec
@@ -39,7 +39,7 @@ async def station(database_url: str, tmp_path: Path) -> AsyncIterator[RunningSer
 
 def found(path: Path, query: str, *args: object) -> list[str]:
     """What an own query of the file finds."""
-    with closing(sqlite3.connect(path)) as file:
+    with closing(apsw.Connection(str(path))) as file:
         file.enable_load_extension(True)
         sqlite_vec.load(file)
         return [row[0] for row in file.execute(query, args)]

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import sqlite3
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from uuid import UUID
+
+import apsw
 
 from stationmaster_server.tasks.sync.model import Cursor, Key, Position, TaskState
 from stationmaster_server.tasks.sync.stores.base import StoreTarget
 
 _CURSOR = "CREATE TABLE IF NOT EXISTS sync_cursor (source TEXT, transaction_id INTEGER, number INTEGER)"
-_WAIT = 10.0
-"""Seconds, for readers of the file."""
+_WAIT_MS = 10_000
+"""For readers of the file."""
 
 
 class SqliteTarget(StoreTarget):
     """A file of SQLite; `tables` make what is in it, `names` are those that a reset drops."""
 
-    errors = (OSError, sqlite3.Error)
+    errors = (OSError, apsw.Error)
     tables: tuple[str, ...]
     names: tuple[str, ...]
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._connection: sqlite3.Connection | None = None
+        self._connection: apsw.Connection | None = None
 
     @property
-    def _file(self) -> sqlite3.Connection:
+    def _file(self) -> apsw.Connection:
         if self._connection is None:
             raise OSError("it is closed")
         return self._connection
@@ -38,8 +38,10 @@ class SqliteTarget(StoreTarget):
         if self._connection is not None and self.path.exists():
             return
         self._stop()
-        connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        connection = apsw.Connection(str(self.path))
         try:
+            connection.set_busy_timeout(_WAIT_MS)
+            connection.transaction_mode = "IMMEDIATE"
             self._prepare(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             for table in (_CURSOR, *self.tables):
@@ -49,7 +51,7 @@ class SqliteTarget(StoreTarget):
             raise
         self._connection = connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: apsw.Connection) -> None:
         """Load what the tables need."""
 
     def _stop(self) -> None:
@@ -62,35 +64,23 @@ class SqliteTarget(StoreTarget):
         return None if row is None else Cursor(row[0], Position(row[1], row[2]))
 
     def _apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
-        with closing(self._file.cursor()) as file:
-            file.execute("BEGIN IMMEDIATE")
-            try:
-                for state in states:
-                    self._put(file, state)
-                if cursor is not None:
-                    file.execute("DELETE FROM sync_cursor")
-                    file.execute("INSERT INTO sync_cursor VALUES (?, ?, ?)", (cursor.source, *cursor.position))
-            except BaseException:
-                file.execute("ROLLBACK")
-                raise
-            file.execute("COMMIT")
+        with self._file as file:
+            for state in states:
+                self._put(file, state)
+            if cursor is not None:
+                file.execute("DELETE FROM sync_cursor")
+                file.execute("INSERT INTO sync_cursor VALUES (?, ?, ?)", (cursor.source, *cursor.position))
 
     @abstractmethod
-    def _put(self, file: sqlite3.Cursor, state: TaskState) -> None: ...
+    def _put(self, file: apsw.Connection, state: TaskState) -> None: ...
 
     def _reset(self) -> None:
-        with closing(self._file.cursor()) as file:
-            file.execute("BEGIN IMMEDIATE")
-            try:
-                file.execute("DELETE FROM sync_cursor")
-                for name in self.names:
-                    file.execute(f"DROP TABLE {name}")
-                for table in self.tables:
-                    file.execute(table)
-            except BaseException:
-                file.execute("ROLLBACK")
-                raise
-            file.execute("COMMIT")
+        with self._file as file:
+            file.execute("DELETE FROM sync_cursor")
+            for name in self.names:
+                file.execute(f"DROP TABLE {name}")
+            for table in self.tables:
+                file.execute(table)
 
 
 def key_of(organization_id: str, task_id: str) -> Key:

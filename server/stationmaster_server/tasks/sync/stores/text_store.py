@@ -1,9 +1,10 @@
-"""Texts of tasks in a file of SQLite, searched by its own FTS5."""
+"""Texts of tasks in a file of SQLite, searched by FTS5."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
+
+import apsw
 
 from stationmaster_server.tasks.sync.model import About, Key, TaskState
 from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget, key_of
@@ -21,7 +22,7 @@ class TextStore(SqliteTarget):
         "CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (body)",
     )
 
-    def _put(self, file: sqlite3.Cursor, state: TaskState) -> None:
+    def _put(self, file: apsw.Connection, state: TaskState) -> None:
         named = (str(state.key.organization_id), state.key.task_id)
         old = file.execute("DELETE FROM tasks WHERE organization_id = ? AND task_id = ? RETURNING id", named).fetchone()
         if old is not None:
@@ -34,7 +35,7 @@ class TextStore(SqliteTarget):
                VALUES (?, ?, ?, ?, ?, ?)""",
             (*named, text.kind, text.display_name, text.state, text.etag),
         )
-        file.execute("INSERT INTO texts (rowid, body) VALUES (?, ?)", (file.lastrowid, text.body))
+        file.execute("INSERT INTO texts (rowid, body) VALUES (?, ?)", (file.last_insert_rowid(), text.body))
 
     def _contents(self) -> Mapping[Key, object]:
         rows = self._file.execute(

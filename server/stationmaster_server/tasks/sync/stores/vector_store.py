@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 
+import apsw
 import sqlite_vec
 
 from stationmaster_server.embedding.encoder import DIMENSIONS
@@ -24,14 +24,12 @@ class VectorStore(SqliteTarget):
             organization_id TEXT PARTITION KEY, vector FLOAT[{DIMENSIONS}] DISTANCE_METRIC=cosine)""",
     )
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        if not hasattr(connection, "enable_load_extension"):
-            raise OSError("this Python cannot load extensions of SQLite: use one that was built with them")
+    def _prepare(self, connection: apsw.Connection) -> None:
         connection.enable_load_extension(True)
         sqlite_vec.load(connection)
         connection.enable_load_extension(False)
 
-    def _put(self, file: sqlite3.Cursor, state: TaskState) -> None:
+    def _put(self, file: apsw.Connection, state: TaskState) -> None:
         named = (str(state.key.organization_id), state.key.task_id)
         old = file.execute("DELETE FROM tasks WHERE organization_id = ? AND task_id = ? RETURNING id", named).fetchone()
         if old is not None:
@@ -43,7 +41,7 @@ class VectorStore(SqliteTarget):
             "INSERT INTO tasks (organization_id, task_id, etag, encoder) VALUES (?, ?, ?, ?)",
             (*named, vector.etag, vector.encoder),
         )
-        file.execute("INSERT INTO vectors VALUES (?, ?, ?)", (file.lastrowid, named[0], vector.values))
+        file.execute("INSERT INTO vectors VALUES (?, ?, ?)", (file.last_insert_rowid(), named[0], vector.values))
 
     def _contents(self) -> Mapping[Key, object]:
         rows = self._file.execute(
