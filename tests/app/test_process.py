@@ -122,6 +122,11 @@ async def test_several_processes_share_the_port_and_a_dead_one_is_replaced(
     assert len(before) == 2
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
+
+    async def dead() -> bool:
+        return not live({victim})
+
+    await until(dead)  # until then it may still accept a connection, and break it
     for _ in range(20):
         assert await who_am_i(server)  # the other one serves meanwhile
 

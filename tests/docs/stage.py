@@ -58,7 +58,7 @@ class Stage:
         self._program = program
         self._folder = folder
         self._setting = setting
-        path = f"{_programs(folder)}{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join([str(_programs(folder)), str(Path(sys.executable).parent), os.environ["PATH"]])
         self._environment = program.environment(
             **{"PATH": path, "PAGER": "cat", "DATABASE_URL": database_url, **setting.environment}
         )
@@ -95,6 +95,7 @@ class Stage:
         assert code == 0, (wanted, out, err)
         listed: dict[str, Any] = json.loads(out)
         (rows,) = [rows for rows in listed.values() if isinstance(rows, list)]
+        assert rows, f"{wanted.command} lists nothing"
         return f"{wanted.before}{rows[0]['name']}{wanted.more}"
 
     async def _type(self, command: Command, typed: tuple[str, ...]) -> tuple[int, str, str]:
