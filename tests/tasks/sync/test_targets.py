@@ -21,6 +21,7 @@ from stationmaster_server.tasks.sync.model import Key, TaskState
 from stationmaster_server.tasks.sync.stores.graph_store import GraphStore
 from stationmaster_server.tasks.sync.stores.text_store import TextStore
 
+from tests.fixtures.database import make_tenant
 from tests.maintenance.conftest import Host, NotedAlarms, Start, host
 from tests.tasks.sync.changing import Changer
 from tests.tasks.sync.doomed import syncs
@@ -196,6 +197,33 @@ async def test_levels_that_are_off_are_found_and_made_anew(
     await graph.run()
     assert await graph.differences() == []
     assert set((await graph.target.contents()).values()) == {1, 2}
+
+
+async def test_a_cycle_that_somebody_planted_is_told_and_holds_up_no_other_organization(
+    database: Database, tenant: Tenant, made: Mapping[str, Sync]
+) -> None:
+    graph, other = made["task-graph-sync"], await make_tenant(database)
+    edges = """INSERT INTO task_dependencies (organization_id, task_id, depends_on, on_failure)
+               VALUES ($1, 'task-1', 'task-0', 'BLOCK'), ($1, $2, 'task-1', 'BLOCK')"""
+    for number, owner in enumerate((tenant, other)):
+        await write(database, owner)
+        async with database.system() as tx:
+            await tx.execute(edges, owner.organization_id, f"task-{2 * number}")  # of the first: task-0
+    await graph.run()
+    off = await graph.differences()
+    assert {key.organization_id for key in off} <= {tenant.organization_id}
+    levels = await graph.target.contents()
+    assert {key.task_id: levels[key] for key in levels if key.organization_id == other.organization_id} == {
+        "task-1": 1,
+        "task-2": 2,
+    }
+    assert await graph.run() == 0  # the cursor went on
+    async with database.system() as tx:
+        await tx.execute(
+            "DELETE FROM task_dependencies WHERE organization_id = $1 AND task_id = 'task-0'", tenant.organization_id
+        )
+    await graph.run()
+    assert await graph.differences() == []
 
 
 async def test_differences_are_found(database: Database, tenant: Tenant, made: Mapping[str, Sync]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 import structlog
 
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.tasks import dependency_store
+from stationmaster_server.tasks.model import MAX_DEPTH
 from stationmaster_server.tasks.sync import index_store, store
 from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
 
@@ -46,8 +49,7 @@ class GraphIndex:
                 await dependency_store.lock_graph(tx, organization_id)  # one under way may have been seen half
                 here = [key for key in keys if key.organization_id == organization_id]
                 if await index_store.off_level(tx, here):
-                    _log.warning("levels of tasks were off, and are made anew", organization=str(organization_id))
-                    await index_store.rebuild_levels(tx, organization_id)
+                    await _rebuild(tx, organization_id)
             if cursor is not None:
                 await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
@@ -58,7 +60,7 @@ class GraphIndex:
         for organization_id in organizations:
             async with self._database.system() as tx:
                 await dependency_store.lock_graph(tx, organization_id)
-                await index_store.rebuild_levels(tx, organization_id)
+                await _rebuild(tx, organization_id)
         async with self._database.system(autocommit=True) as tx:
             await index_store.drop_cursor(tx, self._service_id, self.place)
 
@@ -68,13 +70,23 @@ class GraphIndex:
             return await index_store.levels(tx)
 
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """The longest chain that each task depends on, where there is one."""
+        """The longest chain that each task depends on, where there is one; of what depends on a cycle, some number."""
         edges = {state.key: [Key(state.key.organization_id, edge[0]) for edge in state.edges] for state in states}
         found: dict[Key, int] = dict.fromkeys(edges, 0)
-        changed = True
-        while changed:  # at most as often as the longest chain is long
-            changed = False
+        for _ in range(MAX_DEPTH + 2):  # no chain is longer, unless it bites its tail
+            before = dict(found)
             for key, others in edges.items():
-                level = max((found.get(other, 0) + 1 for other in others), default=0)
-                changed, found[key] = changed or level != found[key], level
+                found[key] = max((found.get(other, 0) + 1 for other in others), default=0)
+            if found == before:
+                break
         return {key: level for key, level in found.items() if level}
+
+
+async def _rebuild(tx: Transaction, organization_id: UUID) -> None:
+    """Of one organization with a cycle nothing can be proven, which must not hold up the others."""
+    organization = str(organization_id)
+    _log.warning("levels of tasks are made anew", organization=organization)
+    if not await index_store.rebuild_levels(tx, organization_id):
+        _log.error(
+            "dependencies of tasks have a cycle, which dependency-cycles names", organization=organization
+        )
