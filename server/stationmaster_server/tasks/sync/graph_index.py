@@ -87,6 +87,4 @@ async def _rebuild(tx: Transaction, organization_id: UUID) -> None:
     organization = str(organization_id)
     _log.warning("levels of tasks are made anew", organization=organization)
     if not await index_store.rebuild_levels(tx, organization_id):
-        _log.error(
-            "dependencies of tasks have a cycle, which dependency-cycles names", organization=organization
-        )
+        _log.error("dependencies of tasks have a cycle, which dependency-cycles names", organization=organization)
