@@ -101,6 +101,17 @@ async def test_a_database_newer_than_the_program_is_refused(database_url: str) -
             await look(database_url)
 
 
+async def test_a_database_of_another_checkout_is_refused(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("COMMENT ON TABLE alembic_version IS 'first schema 0123456789abcdef'")
+    for look in (pending, migrate):
+        with pytest.raises(NotMigrated, match="begin with an empty database"):
+            await look(database_url)
+    await connection.execute("COMMENT ON TABLE alembic_version IS NULL")  # as copied by `pg_dump --no-comments`
+    assert await pending(database_url) == []
+    await connection.close()
+
+
 async def test_a_login_that_may_not_migrate_is_told_what_it_needs(postgres: Cluster, empty_url: str) -> None:
     administrator = await asyncpg.connect(postgres.url(user=SUPERUSER, database="postgres"))
     await administrator.execute("DROP ROLE IF EXISTS plain")

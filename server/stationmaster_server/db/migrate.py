@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -67,9 +68,12 @@ def _at_least() -> str:
 
 
 async def pending(url: str) -> list[str]:
-    """The revisions that the database lacks, oldest first; Unavailable if it is away, NotMigrated if it is newer."""
+    """The revisions that the database lacks, oldest first.
+
+    Unavailable if it is away, NotMigrated if it is newer or was made by a checkout with another first schema.
+    """
     try:
-        applied = await _applied(url)
+        applied, first = await _applied(url)
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         ours = translate(error)
         if ours is None:
@@ -78,6 +82,11 @@ async def pending(url: str) -> list[str]:
     known = revisions()
     if applied is not None and applied not in known:
         raise NotMigrated(f"the database has revision {applied}, which is newer than this program: update it")
+    if first not in (first_schema(), None):  # a copy may be without comments
+        raise NotMigrated(
+            "the database was made by another checkout from before the first release, and its schema is not brought up"
+            " to this one: begin with an empty database or data folder, or go on with the checkout that made it"
+        )
     return known if applied is None else known[known.index(applied) + 1 :]
 
 
@@ -87,12 +96,20 @@ def revisions() -> list[str]:
     return sorted(name.group(1) for name in names if name)
 
 
-async def _applied(url: str) -> str | None:
+def first_schema() -> str:
+    """What tells the first schema of this program from others, which is rewritten until there is a release."""
+    digest = hashlib.sha256((_REVISIONS / "0001_first.sql").read_bytes()).hexdigest()
+    return f"first schema {digest[:16]}"
+
+
+async def _applied(url: str) -> tuple[str | None, str | None]:
+    """The newest revision that the database has, and which first schema it began with."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
         if await connection.fetchval("SELECT to_regclass('public.alembic_version')") is None:
-            return None
+            return None, None
         applied: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
-        return applied
+        first: str | None = await connection.fetchval("SELECT obj_description('alembic_version'::regclass)")
+        return applied, first
     finally:
         await connection.close()
