@@ -85,5 +85,6 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def write(folder: Path, found: Mapping[str, Any]) -> None:
     """results.json and results.md."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     (folder / "results.md").write_text(markdown(found))

@@ -12,7 +12,7 @@ import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import RequestKey, Tenant
-from stationmaster_server.db.requests import forget_old, recall, remember
+from stationmaster_server.db.requests import claim_many, forget_old, recall, remember, remember_many
 from stationmaster_server.errors import InvalidArgument, Reason, Unavailable
 
 
@@ -149,3 +149,19 @@ async def test_an_id_is_forgotten_after_a_day(database: Database, counter: Count
     await age(25)
     async with database.system() as tx:
         assert await forget_old(tx) == 1
+
+
+async def test_many_ids_are_taken_at_once_each_for_one_request(database: Database, tenant: Tenant) -> None:
+    used, new, twice = a_key(), a_key(), a_key()
+    await Counter(database).change(tenant, used)
+    other = RequestKey(twice.request_id, "Create", b"another body")
+    keys = [used, new, None, twice, other]
+    answers = [Answer(new_id(), datetime.now(UTC), parts=[Part("ü")]) for _ in range(3)]
+    async with database.tenant(tenant) as tx:
+        assert await claim_many(tx, tenant, keys) == [False, True, True, True, False]
+        await remember_many(tx, tenant, [new, None, twice], answers)
+        tx.audited = True
+    async with database.tenant(tenant) as tx:
+        assert await recall(tx, tenant, new, Answer) == answers[0]
+        assert await recall(tx, tenant, twice, Answer) == answers[2]
+        assert await claim_many(tx, tenant, keys) == [False, False, True, False, False]

@@ -6,6 +6,7 @@ In the transaction of the change: `recall` first, the change, `remember` last. W
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -17,7 +18,18 @@ from stationmaster_server.db.model import RequestKey, Tenant
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument, Reason
 
-__all__ = ["RequestKey", "first_answer", "forget", "forget_old", "known_fingerprint", "look", "recall", "remember"]
+__all__ = [
+    "RequestKey",
+    "claim_many",
+    "first_answer",
+    "forget",
+    "forget_old",
+    "known_fingerprint",
+    "look",
+    "recall",
+    "remember",
+    "remember_many",
+]
 
 T = TypeVar("T")
 
@@ -31,6 +43,13 @@ ON CONFLICT (organization_id, user_id, request_id) DO UPDATE
 RETURNING true
 """
 
+_CLAIM_MANY = """
+INSERT INTO request_ids (organization_id, user_id, request_id, method, fingerprint)
+SELECT $1, $2, k.* FROM unnest($3::uuid[], $4::text[], $5::bytea[]) AS k(request_id, method, fingerprint)
+ON CONFLICT (organization_id, user_id, request_id) DO NOTHING
+RETURNING request_id
+"""
+
 _ANSWER = """
 SELECT method, fingerprint, answer FROM request_ids
 WHERE organization_id = $1 AND user_id = $2 AND request_id = $3 AND created_at >= now() - interval '24 hours'
@@ -38,6 +57,11 @@ WHERE organization_id = $1 AND user_id = $2 AND request_id = $3 AND created_at >
 
 _REMEMBER = """
 UPDATE request_ids SET answer = $4 WHERE organization_id = $1 AND user_id = $2 AND request_id = $3
+"""
+
+_REMEMBER_MANY = """
+UPDATE request_ids r SET answer = a.answer::json FROM unnest($3::uuid[], $4::text[]) AS a(request_id, answer)
+WHERE r.organization_id = $1 AND r.user_id = $2 AND r.request_id = a.request_id
 """
 
 
@@ -57,6 +81,27 @@ async def recall(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer
     answer = _first_answer(row, key, answer_type)
     tx.audited = True  # with the first answer
     return answer
+
+
+async def claim_many(tx: Transaction, tenant: Tenant, keys: Sequence[RequestKey | None]) -> list[bool]:
+    """Take those of the ids that nobody has used, each once; tells of each request whether it may go on.
+
+    The others are for `recall`, in a transaction of their own. To be the first statement of the transaction.
+    """
+    named = {key.request_id: key for key in reversed(keys) if key is not None}
+    wanted = [named[request_id] for request_id in sorted(named)]  # in one order, or two servers wait for each other
+    rows = await tx.fetch(
+        _CLAIM_MANY,
+        tenant.organization_id,
+        tenant.user_id,
+        [key.request_id for key in wanted],
+        [key.method for key in wanted],
+        [key.fingerprint for key in wanted],
+    )
+    taken = {row["request_id"] for row in rows}
+    if not taken:
+        tx.audited = True  # nothing was changed
+    return [key is None or (key.request_id in taken and named[key.request_id] is key) for key in keys]
 
 
 async def look(tx: Transaction, tenant: Tenant, key: RequestKey | None, answer_type: type[T]) -> T | None:
@@ -91,6 +136,19 @@ async def remember(tx: Transaction, tenant: Tenant, key: RequestKey | None, answ
         return
     document = _adapter(type(answer)).dump_python(answer, mode="json")
     await tx.execute(_REMEMBER, tenant.organization_id, tenant.user_id, key.request_id, document)
+
+
+async def remember_many(
+    tx: Transaction, tenant: Tenant, keys: Sequence[RequestKey | None], answers: Sequence[object]
+) -> None:
+    """As `remember`, of requests whose ids are claimed."""
+    kept = [
+        (key.request_id, _adapter(type(answer)).dump_json(answer).decode())
+        for key, answer in zip(keys, answers, strict=True)
+        if key is not None
+    ]
+    ids, documents = [request_id for request_id, _ in kept], [document for _, document in kept]
+    await tx.execute(_REMEMBER_MANY, tenant.organization_id, tenant.user_id, ids, documents)
 
 
 async def forget(tx: Transaction, tenant: Tenant, key: RequestKey | None) -> None:

@@ -54,6 +54,7 @@ from stationmaster_server.tasks.model import (
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again
+from stationmaster_server.tasks.submitting import Submitting, new_row
 from stationmaster_server.tasks.work import new_work
 
 MOST_RETRIED = 1000
@@ -88,6 +89,7 @@ class Executions:
 
     def __init__(self, services: TaskServices) -> None:
         self._services = services
+        self._submitting = Submitting(services, self._submit_alone)
 
     async def execute(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution:
         """Submit an execution of a task, as it is when that commits.
@@ -134,7 +136,7 @@ class Executions:
             if (now.uid, now.etag) != (task.uid, task.etag):  # changed while its templates were filled in
                 return None
             blocked_by = await self._held_back(tx, caller, task) if waits else ""
-            row = _row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
+            row = new_row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
             execution = await self._submit(tx, caller, spec, row, Trigger.MANUAL, task=task)
             await remember(tx, tenant, caller.request_key, execution)
             return execution
@@ -144,6 +146,14 @@ class Executions:
     ) -> Execution:
         """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
         spec = self._checked(spec, "execution.payload")
+        if execution_id is None and not spec.idempotency_key and spec.options.concurrency is None:
+            self._services.kinds.admit(caller, spec.kind, spec.payload)
+            return await self._submitting.submit(caller, spec)
+        return await self._submit_alone(caller, spec, execution_id, on_conflict)
+
+    async def _submit_alone(
+        self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL
+    ) -> Execution:
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Execution)
@@ -152,7 +162,7 @@ class Executions:
             self._services.kinds.admit(caller, spec.kind, spec.payload)
             if execution_id is not None:
                 await self._require_free(tx, caller, execution_id, on_conflict)
-            row = _row(execution_id or new_id(), spec)
+            row = new_row(execution_id or new_id(), spec)
             execution = await self._submit(tx, caller, spec, row, Trigger.AD_HOC, on_conflict=on_conflict)
             await remember(tx, tenant, caller.request_key, execution)
             return execution
@@ -167,7 +177,7 @@ class Executions:
                 return again.ids
             for spec in specs:
                 self._services.kinds.admit(caller, spec.kind, spec.payload)
-            rows = [_row(new_id(), spec) for spec in specs]
+            rows = [new_row(new_id(), spec) for spec in specs]
             works = [new_work(tenant, spec, row.id, caller.request_id) for spec, row in zip(specs, rows, strict=True)]
             items = await self._services.queue.submit_many(tx, works)
             ids = [item.item_id for item in items]
@@ -377,25 +387,3 @@ class Executions:
         if replaced:
             details["replaced"] = True
         await self._services.audit.write(tx, caller, AuditEntry(action, resource, details=details))
-
-
-def _row(
-    execution_id: UUID,
-    spec: Spec,
-    *,
-    task: Task | None = None,
-    variables: Mapping[str, Any] | None = None,
-    blocked_by: str = "",
-) -> NewRow:
-    return NewRow(
-        id=execution_id,
-        payload=dict(spec.payload),
-        secrets=spec.secrets,
-        variables=dict(variables or {}),
-        labels=dict(spec.labels),
-        report_formats=spec.options.report_formats,
-        kind=spec.kind,
-        task_id=task.task_id if task else None,
-        task_uid=task.uid if task else None,
-        blocked_by=blocked_by,
-    )
