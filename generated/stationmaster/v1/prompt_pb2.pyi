@@ -222,9 +222,9 @@ class PromptRule(_message.Message):
     condition: _builtins.str
     """A condition in CEL over the prompt's context attributes, for example `language == "python" && tier in ["pro"]`. On one line; an attribute that
     is not given is null. A condition that fails (compares a number with null) does not match. There are comparisons, arithmetic (16 `+` at most),
-    `in`, `? :`, `has`, `size`, `contains`, `startsWith`, `endsWith`, `lowerAscii`, `upperAscii`, conversions, timestamps and durations, but no regular
-    expressions; lists in brackets hold constants. It may go through one list at most (`topics.exists(t, t == "law")`): in 200 characters and without
-    `+`, and 10 rules of a prompt at most do.
+    `in`, `? :`, `has`, `size`, `contains`, `startsWith`, `endsWith`, conversions, timestamps and durations, but no regular
+    expressions; lists in brackets hold constants. It may go through one list at most (`topics.exists(t, t == "law")`), by `all`, `exists` or
+    `exists_one`: in 200 characters, without `+`, naming one attribute at most beside the item, and 10 rules of a prompt at most do.
     """
     priority: _builtins.int
     """Rules are tried from the smallest number on; those of the same number in their order."""

@@ -15,11 +15,13 @@ from stationmaster_server.templating.filters import words
 
 # Everything else is refused: what is here takes time in proportion to the condition and the context.
 _FUNCTIONS = words(
-    "size contains startsWith endsWith lowerAscii upperAscii int uint double string bool has"
+    "size contains startsWith endsWith int uint double string has"
     " timestamp duration getFullYear getMonth getDayOfMonth getDate getDayOfWeek getHours getMinutes getSeconds"
     " @not_strictly_false @in in"
 )
-_MACRO = re.compile(r"\b(?:all|exists|exists_one|existsOne|map|filter|sortBy|transform\w*)\s*\(")
+_MACRO = re.compile(r"\b(?:all|exists|exists_one|existsOne)\s*\(")
+_COPYING = re.compile(r"\b(?:map|filter|sortBy|transform\w*)\s*\(")
+"""Copy what they have made so far for every item."""
 _MOST_MACROS = 10
 """In all rules of a prompt: conditions are tried in the event loop."""
 MOST_VALUES = 200
@@ -31,6 +33,8 @@ _MOST_SUMS = 16
 _LONGEST_WITH_MACRO = 200
 """Characters: all of them are tried for every item of a list."""
 _QUOTED = re.compile(r"\"[^\"\\]*\"|'[^'\\]*'")
+_NAME = re.compile(r"(?<![.\w])[a-zA-Z_]\w*(?!\w|\s*\()")
+_WORDS = words("true false null in")
 _TOKEN = re.compile(r"[\[{}\]]|[a-zA-Z_]\w*")
 _OPERATOR = re.compile(r"[^a-zA-Z@]+|_?\[?_?\??:?_?\]?")
 
@@ -59,13 +63,39 @@ def fault_of(condition: str, attributes: Sequence[str]) -> str:
 def _costly(condition: str) -> str:
     """Why a condition would take long; empty if it would not."""
     macros, sums = len(_MACRO.findall(condition)), condition.count("+")
+    if _COPYING.search(condition):
+        return "a list is gone through by all, exists or exists_one: map and filter copy it for every item"
     if macros > 1:
         return "a condition may go through one list only: write two rules"
     if sums > (0 if macros else _MOST_SUMS):
         return "nothing is added up beside what goes through a list" if macros else f"more than {_MOST_SUMS} sums"
     if macros and len(condition) > _LONGEST_WITH_MACRO:
         return f"a condition that goes through a list has at most {_LONGEST_WITH_MACRO} characters: write two rules"
+    if macros and re.search(r"\\|\"{3}|'{3}", condition):
+        return "beside a list, texts stand in plain quotes, without backslashes"
+    if macros and len(_attributes_in(_body(condition))) > 1:
+        return "what goes through a list names one attribute at most beside the item, and once"
     return _literal_fault(condition)
+
+
+def _body(condition: str) -> str:
+    """What is evaluated for each item of a list: from the macro's parenthesis to the one that closes it."""
+    text = _QUOTED.sub("", condition)
+    opened = _MACRO.search(text)
+    if opened is None:  # it was in a text
+        return ""
+    depth = 1
+    for place in range(opened.end(), len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if not depth:
+            return text[opened.end() : place]
+    return text[opened.end() :]
+
+
+def _attributes_in(body: str) -> list[str]:
+    """Each mention of something that is neither the item nor a constant."""
+    names: list[str] = _NAME.findall(body)
+    return [name for name in names[1:] if name != names[0] and name not in _WORDS]
 
 
 def _literal_fault(condition: str) -> str:

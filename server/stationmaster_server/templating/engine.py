@@ -34,7 +34,7 @@ _LINEAR = (
     nodes.List, nodes.Tuple,
 )  # fmt: skip
 _LINEAR_FILTERS = words(
-    "capitalize count d default e escape first float int last length lower string title tojson trim upper"
+    "capitalize count d default e escape first float int last length lower string tojson trim upper"
 )
 _QUOTING = "tojson"
 """Of what it made itself, it doubles each backslash: in each other it grows without bound."""

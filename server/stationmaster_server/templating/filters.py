@@ -16,7 +16,7 @@ from jinja2.sandbox import safe_range
 MOST_CHARACTERS = 1024 * 1024
 """Of a text that a template makes."""
 _MOST_COLUMNS = 1000
-_WIDTH = re.compile(r"%[^a-zA-Z%]*?(\*|\d{4,})")
+_WIDTH = re.compile(r"%(?:\([^)]*\))?[^a-zA-Z%]*?(\*|\d{4,})")
 
 
 def words(text: str) -> frozenset[str]:
