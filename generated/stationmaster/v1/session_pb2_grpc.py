@@ -163,7 +163,8 @@ class SessionServiceServicer:
     def UpdateSession(self, request, context):
         """Changes a session. A turn that runs goes on with what it started with.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED).
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED),
+        PERMISSION_DENIED (ACCESS_NOT_GRANTED: a credential in a session of somebody else).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,7 +53,8 @@ class SessionServiceStub:
     UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.UpdateSessionRequest, _session_pb2.Session]
     """Changes a session. A turn that runs goes on with what it started with.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED),
+    PERMISSION_DENIED (ACCESS_NOT_GRANTED: a credential in a session of somebody else).
     """
     PauseSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.PauseSessionRequest, _session_pb2.Session]
     """Pauses a session: it takes no message until it is resumed. A turn that runs is cancelled, with its partial text kept.
@@ -158,7 +159,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     UpdateSession: _aio.UnaryUnaryMultiCallable[_session_pb2.UpdateSessionRequest, _session_pb2.Session]  # type: ignore[assignment]
     """Changes a session. A turn that runs goes on with what it started with.
 
-    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED).
+    Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED),
+    PERMISSION_DENIED (ACCESS_NOT_GRANTED: a credential in a session of somebody else).
     """
     PauseSession: _aio.UnaryUnaryMultiCallable[_session_pb2.PauseSessionRequest, _session_pb2.Session]  # type: ignore[assignment]
     """Pauses a session: it takes no message until it is resumed. A turn that runs is cancelled, with its partial text kept.
@@ -284,7 +286,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.Session, _abc.Awaitable[_session_pb2.Session]]:
         """Changes a session. A turn that runs goes on with what it started with.
 
-        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED).
+        Errors: NOT_FOUND, ABORTED (ETAG_MISMATCH), INVALID_ARGUMENT (INVALID_UPDATE_MASK), FAILED_PRECONDITION (SESSION_CLOSED),
+        PERMISSION_DENIED (ACCESS_NOT_GRANTED: a credential in a session of somebody else).
         """
 
     @_abc_1.abstractmethod

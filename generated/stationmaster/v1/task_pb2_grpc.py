@@ -194,7 +194,7 @@ class TaskServiceServicer:
     def UpdateTask(self, request, context):
         """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING; ACCESS_NOT_GRANTED: what sends secrets of somebody else), INVALID_ARGUMENT
         (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -376,7 +376,7 @@ class TaskServiceServicer:
     def BackfillTask(self, request, context):
         """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
+        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT; ACCESS_NOT_GRANTED: variables of what sends secrets of somebody else), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
         1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

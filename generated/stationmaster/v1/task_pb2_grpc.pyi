@@ -54,7 +54,7 @@ class TaskServiceStub:
     UpdateTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.UpdateTaskRequest, _task_pb2.Task]
     """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING; ACCESS_NOT_GRANTED: what sends secrets of somebody else), INVALID_ARGUMENT
     (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
     """
     DeleteTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.DeleteTaskRequest, _empty_pb2.Empty]
@@ -160,7 +160,7 @@ class TaskServiceStub:
     BackfillTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.BackfillTaskRequest, _task_pb2.BackfillTaskResponse]
     """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
+    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT; ACCESS_NOT_GRANTED: variables of what sends secrets of somebody else), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
     1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_task_pb2.GetQueueStatsRequest, _task_pb2.GetQueueStatsResponse]
@@ -194,7 +194,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     UpdateTask: _aio.UnaryUnaryMultiCallable[_task_pb2.UpdateTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+    Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING; ACCESS_NOT_GRANTED: what sends secrets of somebody else), INVALID_ARGUMENT
     (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
     """
     DeleteTask: _aio.UnaryUnaryMultiCallable[_task_pb2.DeleteTaskRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -300,7 +300,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     BackfillTask: _aio.UnaryUnaryMultiCallable[_task_pb2.BackfillTaskRequest, _task_pb2.BackfillTaskResponse]  # type: ignore[assignment]
     """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
+    Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT; ACCESS_NOT_GRANTED: variables of what sends secrets of somebody else), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
     1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
     """
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_task_pb2.GetQueueStatsRequest, _task_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
@@ -355,7 +355,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
         """Changes a task; only its owner and administrators may. Executions that exist keep what they were submitted with.
 
-        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING), INVALID_ARGUMENT
+        Errors: NOT_FOUND (RESOURCE_NOT_FOUND), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED (ROLE_INSUFFICIENT, SCOPE_MISSING; ACCESS_NOT_GRANTED: what sends secrets of somebody else), INVALID_ARGUMENT
         (INVALID_UPDATE_MASK, INVALID_FIELD), FAILED_PRECONDITION (MODEL_UNAVAILABLE), RESOURCE_EXHAUSTED (SERVER_OVERLOADED).
         """
 
@@ -575,7 +575,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_pb2.BackfillTaskResponse, _abc.Awaitable[_task_pb2.BackfillTaskResponse]]:
         """Submits an execution for each time that a task's schedule was due in a range of time, except those that it was executed for already.
 
-        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
+        Errors: NOT_FOUND, PERMISSION_DENIED (ROLE_INSUFFICIENT; ACCESS_NOT_GRANTED: variables of what sends secrets of somebody else), FAILED_PRECONDITION (NO_SCHEDULE), INVALID_ARGUMENT (more than
         1,000 times), RESOURCE_EXHAUSTED (QUEUE_FULL).
         """
 

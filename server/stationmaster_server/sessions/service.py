@@ -15,7 +15,13 @@ from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason, require_etag
+from stationmaster_server.errors import (
+    FailedPrecondition,
+    PermissionDenied,
+    PreconditionViolation,
+    Reason,
+    require_etag,
+)
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.sessions import events, store, store_messages
 from stationmaster_server.sessions.model import (
@@ -143,6 +149,7 @@ class SessionService:
             _check_open(session)
             require_etag(session_name(session.id), session.etag, etag)
             if "spec" in changes:
+                _check_credential(caller, session, changes["spec"].credential)
                 await self._agents.check_servers(tx, Tenant(organization_id, session.user_id), changes["spec"])
                 await self._agents.check_prompt(tx, organization_id, changes["spec"])
             session = await store.update_session(tx, organization_id, replace(session, **changes))
@@ -276,6 +283,16 @@ async def change_state(
     await store.set_state(tx, organization_id, session.id, wanted, reason=kept, current_turn_id=session.current_turn_id)
     changed = events.session_state_changed(session.state, wanted, reason)
     await services.log.append(tx, organization_id, session.id, [changed])
+
+
+def _check_credential(caller: Caller, session: Session, named: str) -> None:
+    """A session uses credentials with the right of its user, who alone names them (ADR 122)."""
+    if named and session.user_id != caller.tenant.user_id:
+        raise PermissionDenied(
+            Reason.ACCESS_NOT_GRANTED,
+            f"{session_name(session.id)} uses {named} with the rights of users/{session.user_id}: that user alone names"
+            " credentials there; leave spec.credential out, or start a session of your own",
+        )
 
 
 def _check_open(session: Session) -> None:

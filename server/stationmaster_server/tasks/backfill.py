@@ -14,6 +14,7 @@ from stationmaster_server.errors import FailedPrecondition, InvalidArgument, Pre
 from stationmaster_server.tasks import execution_store, store
 from stationmaster_server.tasks.model import Schedule, Task, Trigger, task_name
 from stationmaster_server.tasks.overlap import of_backfill
+from stationmaster_server.tasks.owners import require_own_secrets
 from stationmaster_server.tasks.schedules import due_between
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
@@ -55,6 +56,8 @@ async def backfill(
             return again
         task = await store.get(tx, tenant.organization_id, task_id)
     require_owner(caller, task)
+    if variables:
+        require_own_secrets(services.kinds, caller, task)
     times = _due(schedule_of(task), since, until)
     of_backfill(task, max_running or 1)
     await services.filling.fill(task, variables)  # what is wrong is told now, not a thousand times later

@@ -20,6 +20,7 @@ from stationmaster_server.errors import (
     FieldViolation,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     PreconditionViolation,
     Reason,
 )
@@ -51,6 +52,7 @@ from stationmaster_server.tasks.model import (
     illegal_state,
     task_name,
 )
+from stationmaster_server.tasks.owners import require_own_secrets
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again
@@ -111,6 +113,8 @@ class Executions:
             task = await store.get(tx, tenant.organization_id, task_id)
         if task.secrets:  # variables may send them anywhere
             require_owner(caller, task)
+            if request.variables:
+                require_own_secrets(self._services.kinds, caller, task)
         payload, variables = await self._services.filling.fill(task, request.variables)
         self._services.kinds.admit(caller, task.kind, payload)
         spec = Spec(
@@ -146,10 +150,19 @@ class Executions:
     ) -> Execution:
         """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
         spec = self._checked(spec, "execution.payload")
-        if execution_id is None and not spec.idempotency_key and spec.options.concurrency is None:
-            self._services.kinds.admit(caller, spec.kind, spec.payload)
+        if execution_id is None and self._is_plain(caller, spec):
             return await self._submitting.submit(caller, spec)
         return await self._submit_alone(caller, spec, execution_id, on_conflict)
+
+    def _is_plain(self, caller: Caller, spec: Spec) -> bool:
+        """Whether nothing is to be looked up for it, and nothing refused unless it is a repeat."""
+        if spec.idempotency_key or spec.options.concurrency is not None:
+            return False
+        try:
+            self._services.kinds.admit(caller, spec.kind, spec.payload)
+        except PermissionDenied:
+            return False
+        return True
 
     async def _submit_alone(
         self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL

@@ -26,6 +26,7 @@ from stationmaster_server.identity.roles import administers, require_administrat
 from stationmaster_server.tasks import dependency_store, embeddings, execution_store, level_store, schedule_store, store
 from stationmaster_server.tasks.model import Task, TaskState, illegal_state, task_name
 from stationmaster_server.tasks.overlap import check_overlap
+from stationmaster_server.tasks.owners import require_own_secrets
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.sync.changed import tell
@@ -34,6 +35,9 @@ from stationmaster_server.tasks.timing import rescheduled, resumed, scheduled
 UPDATABLE = frozenset(
     {"display_name", "description", "payload", "variables", "schedule", "options", "dependency_mode", "labels"}
 )
+
+
+_SAYS_WHAT_IT_DOES = frozenset({"payload", "variables"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Tasks:
         if "payload" in changes:
             parted = self._services.kinds.part(before.kind, changed.payload, "task.payload", before.secrets)
             changed = replace(changed, payload=parted[0], secrets=parted[1])
+        if changes.keys() & _SAYS_WHAT_IT_DOES:
+            require_own_secrets(self._services.kinds, caller, before, changed)
         await self._check(caller, changed)  # before the transaction: a template may take its time
         anew = changed.schedule != before.schedule
         if anew:

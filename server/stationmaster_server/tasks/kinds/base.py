@@ -204,6 +204,15 @@ class Guarded(Protocol):
 
 
 @runtime_checkable
+class SendsCredentials(Protocol):
+    """A kind that has credentials of its owner sent somewhere."""
+
+    def sends_credentials(self, payload: Mapping[str, Any]) -> bool:
+        """Whether this payload does; its texts may be templates. Then a task is its owner's to change."""
+        ...
+
+
+@runtime_checkable
 class ReportsItself(Protocol):
     """A kind that knows better than a table of its result what a report should tell."""
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.tasks import secrets
-from stationmaster_server.tasks.kinds.base import Guarded, Kind
+from stationmaster_server.tasks.kinds.base import Guarded, Kind, SendsCredentials
 from stationmaster_server.templating.templates import is_template
 
 MAX_PAYLOAD_BYTES = 256 * 1024
@@ -51,6 +51,11 @@ class Kinds:
         self.get(name)
         if kind := self._guarded.get(name):
             kind.admit(caller, payload)
+
+    def sends_credentials(self, name: str, payload: Mapping[str, Any]) -> bool:
+        """Whether credentials of its owner are sent somewhere; templates in the payload may stand."""
+        kind = self.get(name)
+        return isinstance(kind, SendsCredentials) and kind.sends_credentials(payload)
 
     def is_guarded(self, name: str) -> bool:
         """Whether not every caller may have this done."""

@@ -148,6 +148,10 @@ class WebhookKind:
         """Who has a credential sent needs the scope to read it. Raises PermissionDenied(SCOPE_MISSING)."""
         require_naming(caller, payload.get("credential_headers"), payload.get("secret_credential"))
 
+    def sends_credentials(self, payload: Mapping[str, Any]) -> bool:
+        """Whether a header or the signature needs one."""
+        return bool(payload.get("credential_headers") or payload.get("secret_credential"))
+
     async def run(self, job: Job[WebhookPayload]) -> Done:
         """Send. Raises KindFailed unless the answer is a 2xx, Later while the receiver is left alone."""
         payload, secrets = await self._with_secrets(job)
