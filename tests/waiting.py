@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], Awaitable[T]], *, seconds: float = 15.0) -> T:
+async def until(condition: Callable[[], Awaitable[T]], *, seconds: float = 30.0) -> T:
     """The first answer that is true; TimeoutError with the last one when none comes in time."""
     give_up = asyncio.get_running_loop().time() + seconds
     while True:
