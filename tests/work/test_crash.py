@@ -110,7 +110,7 @@ async def test_a_stalled_worker_cannot_complete_after_its_lease_was_taken_over(s
     await server.reaches(item.item_id, State.RUNNING)
     async with asyncio.timeout(LIMIT):
         # The lease expires by the database's clock; the reaper's own first round may come before ours.
-        while not await server.worker._reaper.reap() and (await server.get(item.item_id)).attempt < 2:
+        while not await server.worker._reaper.reap() and (await server.get(item.item_id)).attempt < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     item = await server.reaches(item.item_id, State.SUCCEEDED)
     replaced.set()
