@@ -26,6 +26,7 @@ from stationmaster_server.resilience.aws_signing import AwsIdentity, signed
 
 from tests.credentials.room import Room, file_keys, make_room
 from tests.fixtures import moto
+from tests.resilience.site import answer, serve
 from tests.waiting import until
 
 REGION = "eu-central-1"
@@ -165,6 +166,24 @@ async def test_a_key_service_that_is_away_is_told_and_tried_again(database: Data
     room = await make_room(database, [keys_of("http://127.0.0.1:9", "alias/none")])
     assert "does not work" in room.keyring.problem
     await room.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "{}",
+        "[]",
+        "captive portal",
+        '{"Plaintext": 5}',
+        '{"Plaintext": "!"}',
+        '{"Plaintext": "c2hvcnQ=", "CiphertextBlob": ""}',
+    ],
+)
+async def test_what_answers_oddly_is_told_and_ends_nothing(database: Database, odd: str) -> None:
+    async with serve({"/": answer(odd.encode())}) as site:
+        room = await make_room(database, [keys_of(f"http://127.0.0.1:{site.port}", "alias/none")])
+        assert "AWS KMS" in room.keyring.problem
+        await room.close()
 
 
 def test_requests_are_signed_as_awss_test_suite_has_it() -> None:

@@ -12,6 +12,7 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.prompts import heads
 from stationmaster_server.prompts.heads import Head, Heads
 
+from tests.fixtures.database import make_tenant
 from tests.prompts.making import create, render, revise
 
 if TYPE_CHECKING:
@@ -22,24 +23,26 @@ VERSIONS = 30
 VERSION_BYTES = 20_000
 
 
+INSERT = (
+    "INSERT INTO prompts (organization_id, prompt_id, uid, display_name, description, tags, protected_labels,"
+    " default_label, attributes, rules, latest_version, etag)"
+    " VALUES ($1, $2, gen_random_uuid(), '', '', '[]', '{}', '', '[]', '[]', 1, 'e')"
+)
+VERSION = (
+    "INSERT INTO prompt_versions (organization_id, prompt_id, version, template, variables, includes, included_ids,"
+    " message, author_id) SELECT $1, $2, n, repeat('x', $4), '[]', '{}', '{}', '', $3"
+    " FROM generate_series(1, $5::int) AS n"
+)
+
+
 @pytest.fixture
 async def known(database: Database, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> Heads:
     """What may be known of three prompts with long versions: ten of them at most."""
     monkeypatch.setattr(heads, "_MOST_BYTES", BOUND)
-    insert = (
-        "INSERT INTO prompts (organization_id, prompt_id, uid, display_name, description, tags, protected_labels,"
-        " default_label, attributes, rules, latest_version, etag)"
-        " VALUES ($1, $2, gen_random_uuid(), '', '', '[]', '{}', '', '[]', '[]', 1, 'e')"
-    )
-    version = (
-        "INSERT INTO prompt_versions (organization_id, prompt_id, version, template, variables, includes, included_ids,"
-        " message, author_id) SELECT $1, $2, n, repeat('x', $4), '[]', '{}', '{}', '', $3"
-        " FROM generate_series(1, $5::int) AS n"
-    )
     async with database.system() as tx:
         for prompt_id in ("a", "b", "c"):
-            await tx.execute(insert, tenant.organization_id, prompt_id)
-            await tx.execute(version, tenant.organization_id, prompt_id, tenant.user_id, VERSION_BYTES, VERSIONS)
+            await tx.execute(INSERT, tenant.organization_id, prompt_id)
+            await tx.execute(VERSION, tenant.organization_id, prompt_id, tenant.user_id, VERSION_BYTES, VERSIONS)
     return Heads(database, Listener(database))
 
 
@@ -53,6 +56,20 @@ async def test_the_versions_that_are_kept_are_bounded_by_their_bytes(known: Head
             assert version.version == number
             assert sum(map(held, known._kept.get(tenant.organization_id, {}).values())) < BOUND
     assert known._size < BOUND
+
+
+async def test_who_has_much_takes_nothing_from_others(database: Database, known: Heads, tenant: Tenant) -> None:
+    other = await make_tenant(database)
+    async with database.system() as tx:
+        await tx.execute(INSERT, other.organization_id, "a")
+        await tx.execute(VERSION, other.organization_id, "a", other.user_id, VERSION_BYTES, VERSIONS)
+    theirs = await known.get(other, "a")
+    for number in range(1, VERSIONS + 1):
+        for prompt_id in ("a", "b", "c"):
+            head = await known.get(tenant, prompt_id)
+            assert head is not None
+            await known.version(tenant, head, number)
+    assert known._kept[other.organization_id] == {"a": theirs}
 
 
 async def test_what_is_forgotten_is_not_counted_any_more(known: Heads, tenant: Tenant) -> None:

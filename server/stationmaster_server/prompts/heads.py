@@ -189,8 +189,12 @@ class Heads:
         self._bound()
 
     def _bound(self) -> None:
-        if self._size > _MOST_BYTES:  # what is still needed is read again
-            self._clear()
+        """Whoever has most makes room: nobody's prompts are read anew because of somebody else's."""
+        if self._size > _MOST_BYTES and self._kept:
+            sizes = {one: sum(head.size for head in heads.values()) for one, heads in self._kept.items()}
+            largest = max(sizes, key=sizes.__getitem__)
+            del self._kept[largest]
+            self._size = sum(sizes.values()) - sizes[largest]
 
     def _clear(self) -> None:
         self._kept.clear()

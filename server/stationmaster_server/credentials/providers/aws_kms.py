@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from stationmaster_server.credentials.envelope import KEY_BYTES
 from stationmaster_server.credentials.model import StoredKey
 from stationmaster_server.credentials.providers.base import KeysUnreadable, NewKey
 from stationmaster_server.resilience.aws_identity import AwsIdentities, NoIdentity
@@ -54,7 +55,7 @@ class AwsKmsKeys:
         chosen = key_id or f"kms-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         wanted = {"KeyId": self._kms_key, "KeySpec": "AES_256", "EncryptionContext": _context(chosen)}
         answer = await self._ask("GenerateDataKey", wanted)
-        key, stored = b64decode(answer["Plaintext"]), b64decode(answer["CiphertextBlob"])
+        key, stored = self._key_in(answer), self._bytes_in(answer, "CiphertextBlob")
         self._known[stored] = key
         return NewKey(self.name, chosen, key, stored)
 
@@ -74,9 +75,23 @@ class AwsKmsKeys:
             except _Refused as refusal:
                 refusals.append(str(refusal))
             else:
-                return b64decode(answer["Plaintext"])
+                return self._key_in(answer)
         advice = f"if another key of KMS encrypted {key.key_id!r}, name it in credentials.kms_former_keys"
         raise KeysUnreadable(f"{'; '.join(refusals)}; {advice}")
+
+    def _key_in(self, answer: Mapping[str, Any]) -> bytes:
+        key = self._bytes_in(answer, "Plaintext")
+        if len(key) != KEY_BYTES:
+            raise KeysUnreadable(
+                f"AWS KMS at {self._url} answers with a key of {len(key)} bytes instead of {KEY_BYTES}"
+            )
+        return key
+
+    def _bytes_in(self, answer: Mapping[str, Any], name: str) -> bytes:
+        try:
+            return b64decode(answer[name], validate=True)
+        except (KeyError, TypeError, ValueError):
+            raise KeysUnreadable(f"what answers at {self._url} is not AWS KMS: its answer has no {name}") from None
 
     async def _ask(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
         retrying = AsyncRetrying(
@@ -108,9 +123,11 @@ class AwsKmsKeys:
         if response.status_code >= 500 or response.status_code == 429:
             raise _Unwell(f"status {response.status_code}")
         try:
-            answer: dict[str, Any] = response.json()
+            answer = response.json()
         except ValueError:
             raise _Unwell("it answers what is no JSON") from None
+        if not isinstance(answer, dict):
+            raise _Unwell("its answer is no JSON object")
         if response.status_code != 200:
             kind = str(answer.get("__type", response.status_code)).rpartition("#")[2]
             why = str(answer.get("message") or answer.get("Message") or "")[:300]
