@@ -72,3 +72,21 @@ async def test_an_administrator_brings_no_credential_into_a_task_or_session_of_s
         session.spec.credential = "credentials/private"
         with pytest.raises(PermissionDenied, match="that user alone"):
             await admin.sessions.update(session, ["spec"])
+
+
+async def test_an_agent_that_is_pointed_at_another_provider_loses_what_it_was_granted(station: RunningServer) -> None:
+    spec = agent_pb2.AgentSpec(model="openai:gpt-4o", credential="credentials/openai")
+    async with client_of(station) as admin:
+        await admin.credentials.create("openai", SECRET)
+        agent = await admin.agents.create("writer", spec)
+        await admin.credentials.grant("openai", "agents/writer", purposes=["model"])
+        _, key = await member_of(admin)
+        async with client_of(station, key) as member:
+            agent.spec.model = "openai:gpt-5"
+            agent = await member.agents.update(agent, ["spec"])
+            assert [grant.principal async for grant in admin.credentials.grants("openai")] == ["agents/writer"]
+            agent.spec.model, agent.spec.credential = "demo", ""
+            await member.agents.update(agent, ["spec"])
+        assert [grant async for grant in admin.credentials.grants("openai")] == []
+        taken = [event async for event in admin.audit.list(filter='action = "credential.revoke"')]
+        assert [dict(event.details) for event in taken] == [{"principal": "agents/writer"}]

@@ -151,10 +151,12 @@ class AgentService:
             if again is not None:
                 return again
             self._check_change(caller, changes)
-            agent = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
-            agent = _changed(agent, changes, etag)
+            before = _found(await store.lock(tx, tenant.organization_id, agent_id), agent_id)
+            agent = _changed(before, changes, etag)
             if "spec" in changes:
                 await self.check_prompt(tx, tenant.organization_id, agent.spec)
+            if _asks(agent) != _asks(before):  # what was granted to it was granted for where it went
+                await revoke_all(tx, self._audit, caller, f"agents/{agent_id}")
             agent = await store.update(tx, tenant.organization_id, agent)
             details = {"paths": sorted(changes), "model": agent.spec.model}
             await self._write_audit(tx, caller, "agent.update", agent_id, details)
@@ -296,6 +298,11 @@ def _of_a_server(pattern: str, spec: AgentSpec) -> bool:
     server, dot, _ = pattern.partition(".")
     named = {name.removeprefix("mcpServers/") for name in spec.mcp_servers}
     return bool(dot) and (server in named or "*" in named)
+
+
+def _asks(agent: Agent) -> tuple[str, str]:
+    """Whom the agent's key goes to."""
+    return agent.spec.runtime.value, agent.spec.model.partition(":")[0]
 
 
 def _key(model: ModelInfo) -> tuple[str, str]:
