@@ -16,12 +16,13 @@ from stationmaster.v1 import session_pb2
 from stationmaster_server.app.doctor import examine
 from stationmaster_server.app.storage import bucket_of
 from stationmaster_server.config import SettingsError, load
-from stationmaster_server.errors import Aborted, Unavailable
+from stationmaster_server.errors import Aborted, Reason, Unavailable
 from stationmaster_server.resilience.aws_identity import AwsIdentities
 from stationmaster_server.storage.paths import PathRefused
-from stationmaster_server.storage.places.place import Home
+from stationmaster_server.storage.places.place import Gone, Home
 from stationmaster_server.storage.places.s3 import S3Place
 from stationmaster_server.storage.places.s3_compose import compose
+from stationmaster_server.storage.places.s3_requests import Requests
 from stationmaster_server.storage.places.s3_store import Bucket, Objects
 
 from tests.contract.world import code_of, reason_of
@@ -79,8 +80,8 @@ async def test_what_a_server_that_died_had_begun_to_make_is_forgotten_when_anoth
         await asyncio.Event().wait()
 
     with monkeypatch.context() as patched:
-        patched.setattr("stationmaster_server.storage.places.s3_compose._Requests.complete", die)
-        patched.setattr("stationmaster_server.storage.places.s3_compose._Requests.abort", die)
+        patched.setattr(Requests, "complete", die)
+        patched.setattr(Requests, "abort", die)
         making = asyncio.create_task(there.publish(HOME, upload_id, ["a"]))
         await died.wait()
         assert "<UploadId>" in await bucket.uploads()
@@ -99,8 +100,9 @@ async def test_a_file_of_which_a_part_is_missing_is_not_made(there: S3Place, obj
         await receiver.seal()
     parts = [each.key async for each in objects.below(f"uploads/{HOME.session_id}/{upload_id}")]
     await objects.delete(parts[1:2])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Gone):
         await there.publish(HOME, upload_id, ["a"])
+    await there.discard(HOME, upload_id)
     assert await get(there, "a") == b"before"
     assert await bucket.everything() == {"a"}
     assert "<UploadId>" not in await bucket.uploads()
@@ -190,7 +192,7 @@ async def test_a_store_that_refuses_or_does_not_answer_is_told_from_one_without_
             with pytest.raises(Unavailable, match="bucket 'bucket'"):
                 await call
         with pytest.raises(Unavailable, match="bucket 'bucket'"):
-            await compose(away, ["a", "b"], "c")
+            await compose(Requests(away), ["a", "b"], "c", "mark")
         await away.close()
 
 
@@ -198,15 +200,15 @@ async def test_a_change_that_was_decided_is_made_when_the_store_is_back(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Site
 ) -> None:
     monkeypatch.setattr("stationmaster_server.storage.file_store.LEASE", timedelta(seconds=1))
-    original: Callable[..., Any] = Objects.copy
+    original: Callable[..., Any] = Requests.copy
     away = [True]
 
-    async def copy(self: Objects, key: str, target: str) -> None:
+    async def copy(self: Requests, *args: str) -> None:
         if away[0]:
-            raise self.away("it is away")
-        await original(self, key, target)
+            raise Unavailable(Reason.STORAGE_UNAVAILABLE, "it is away")
+        await original(self, *args)
 
-    monkeypatch.setattr(Objects, "copy", copy)
+    monkeypatch.setattr(Requests, "copy", copy)
     settings = server_settings(tmp_path, database_url, storage=bucket.settings())
     async with running(settings) as server, server.channel() as channel:
         desk = await Desk.open(channel)

@@ -27,7 +27,7 @@ from stationmaster_server.storage import file_store, upload_store
 from stationmaster_server.storage.beating import beating
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Change, ChangeKind, StoredFile, file_name, stored
-from stationmaster_server.storage.places.place import Home, Place, Published
+from stationmaster_server.storage.places.place import Gone, Home, Place, Published
 from stationmaster_server.storage.places.threads import AT_ONCE, to_the_end, together
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Changes:
             if not await file_store.end(tx, change):
                 return None  # another server has come before us
             file = await self._count(tx, change, published, removed)
-            if again:  # what was there before is not known any more
+            if again or not (published is None or published.known):
                 await file_store.measure_later(tx, change.home, change.user_id, timedelta(0))
             return file
 
@@ -162,6 +162,8 @@ class Changes:
                     for change, result in zip(some, made, strict=True):
                         if isinstance(result, Published) and await file_store.end(tx, change):
                             await self._count(tx, change, result, None)
+                            if not result.known:
+                                await file_store.measure_later(tx, change.home, change.user_id, timedelta(0))
         return errors
 
     async def _make_one(
@@ -194,6 +196,8 @@ class Changes:
             if change.kind is ChangeKind.MOVE:
                 return await self._place.move(home, names, change.target.split("/")), None
             return await self._place.publish(home, _upload_of(change), names), None
+        except Gone:
+            raise
         except FileNotFoundError:
             found = await self._place.find(home, (change.target or change.path).split("/")) if again else None
             if found is None:
