@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -119,6 +120,24 @@ async def test_a_stream_that_does_not_know_that_it_was_taken_over_hurts_no_file(
         await old.write(other[PART + 100 :])
     await there.publish(HOME, upload_id, ["a"])
     assert sealed.size_bytes == len(DATA)
+    assert await get(there, "a") == DATA
+
+
+async def test_only_the_last_part_of_an_upload_that_broke_off_and_went_on_is_short(
+    there: S3Place, objects: Objects
+) -> None:
+    upload_id = uuid4()
+    for start, end in ((0, PART + 100), (PART + 100, PART + 200), (PART + 200, len(DATA))):
+        async with there.receive(HOME, upload_id, start) as receiver:
+            assert receiver.offset == start
+            await receiver.write(DATA[start:end])
+            if end == len(DATA):
+                await receiver.seal()
+    upload = f"uploads/{HOME.session_id}/{upload_id}"
+    used = json.loads(await objects.get(f"{upload}/sealed"))
+    sizes = {each.key: each.size async for each in objects.below(upload)}
+    assert min(sizes[key] for key in used[:-1]) >= PART
+    await there.publish(HOME, upload_id, ["a"])
     assert await get(there, "a") == DATA
 
 
