@@ -27,6 +27,7 @@ LEFT = {
     "archives": "SELECT count(*) FROM archives WHERE state <> 'READY'",
     "uploads": "SELECT count(*) FROM uploads",
     "changes": "SELECT count(*) FROM file_changes",
+    "batches": "SELECT count(*) FROM file_batches WHERE leased_until IS NOT NULL",
 }
 
 
