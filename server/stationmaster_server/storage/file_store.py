@@ -147,6 +147,17 @@ async def emptied(tx: Transaction, organization_id: UUID, session_ids: Sequence[
     )
 
 
+async def may_have_files(tx: Transaction, organization_id: UUID, session_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of some workspaces in which there are files as far as is known, or that are to be counted again."""
+    rows = await tx.fetch(
+        """SELECT session_id FROM workspaces WHERE organization_id = $1 AND session_id = ANY($2::uuid[])
+               AND (file_count > 0 OR used_bytes > 0 OR measure_at IS NOT NULL)""",
+        organization_id,
+        list(session_ids),
+    )
+    return {row["session_id"] for row in rows}
+
+
 async def to_measure(tx: Transaction, limit: int) -> list[tuple[Home, UUID]]:
     """Workspaces that are to be counted, of all organizations, and whose they are; taken for a minute."""
     rows = await tx.fetch(
