@@ -123,7 +123,8 @@ class StorageServiceStub:
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace, archive or file), INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: a
     file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
     or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
-    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL, LIMIT_REACHED: too many restores of the organization wait
+    already), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
     """
     GetArchive: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetArchiveRequest, _storage_pb2.Archive]
     """Returns what is known of one archive; DownloadArchive gives its contents.
@@ -270,7 +271,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace, archive or file), INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: a
     file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
     or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
-    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL, LIMIT_REACHED: too many restores of the organization wait
+    already), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
     """
     GetArchive: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetArchiveRequest, _storage_pb2.Archive]  # type: ignore[assignment]
     """Returns what is known of one archive; DownloadArchive gives its contents.
@@ -480,7 +482,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace, archive or file), INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: a
         file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
         or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
-        workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL, LIMIT_REACHED: too many restores of the organization wait
+        already), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
         """
 
     @_abc_1.abstractmethod

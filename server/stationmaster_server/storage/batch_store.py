@@ -47,10 +47,11 @@ async def begin(tx: Transaction, batch: Batch, lease: timedelta) -> None:
 
 
 async def extend(tx: Transaction, batch: Batch, lease: timedelta, *, decided: bool) -> bool:
-    """It goes on; False when it was given up, or is decided by now, or not yet."""
+    """It goes on; False when it was given up, has ended, or is decided by now, or not yet."""
     tag = await tx.execute(
         """UPDATE file_batches SET leased_until = clock_timestamp() + $4::interval
-           WHERE organization_id = $1 AND session_id = $2 AND id = $3 AND decided = $5""",
+           WHERE organization_id = $1 AND session_id = $2 AND id = $3 AND decided = $5
+               AND leased_until IS NOT NULL""",
         *_key(batch),
         lease,
         decided,

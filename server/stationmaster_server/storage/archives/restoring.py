@@ -30,6 +30,7 @@ from stationmaster_server.storage.archives import restore_store, sources
 from stationmaster_server.storage.archives.model import Member, Rules
 from stationmaster_server.storage.archives.receiving import receive_all
 from stationmaster_server.storage.archives.sources import Asked, Source
+from stationmaster_server.storage.archives.turns import Turns
 from stationmaster_server.storage.batch_store import Batch, Outcome
 from stationmaster_server.storage.batches import Batches
 from stationmaster_server.storage.faults import told
@@ -43,6 +44,10 @@ _KEEP = timedelta(minutes=1)
 """What a server that died has left aside is thrown away so much later, at the latest."""
 _AT_A_TIME = 4
 """What archives claim to hold is in memory while they are read for the first time."""
+_OF_ONE = 2
+"""So many of these are of one organization."""
+_WAITING = 32
+"""So many more of it may wait."""
 _PATIENCE = file_store.LEASE + timedelta(seconds=5)
 """How long to wait for other changes of the files, also for those of a server that died."""
 _PAUSE = timedelta(milliseconds=100)
@@ -110,7 +115,7 @@ class Restoring:
         self._threads = threads
         self._rules = rules
         self._keep = min(keep, _KEEP)
-        self._reading = asyncio.Semaphore(_AT_A_TIME)
+        self._turns = Turns(_AT_A_TIME, each=_OF_ONE, waiting=_WAITING)
 
     async def restore(self, caller: Caller, session_id: UUID, asked: Asked, *, overwrite: bool) -> None:
         """Restore an archive into a session's workspace. Raises as RestoreWorkspace in the contract says."""
@@ -121,7 +126,7 @@ class Restoring:
         owner = await owner_of(self._database, caller, session_id)
         require_open(owner, session_id)
         source = await sources.find(self._database, caller, asked, self._rules)
-        async with self._reading:
+        async with self._turns.one(caller.tenant.organization_id):
             plan = await sources.verify(self._place, self._threads, source)
         ids = [new_id() for _ in plan]
         batch = Batch(home_of(caller, session_id), new_id(), owner.user_id)
