@@ -288,6 +288,9 @@ async def said(folder: Path, site: S3Site) -> str:
         ({"s3": {"prefix": "a/../b"}}, "storage.s3.prefix"),
         ({"s3": {"access_key_id": "a"}}, "belong together"),
         ({"s3": {"part_bytes": 65536}}, "5242880"),
+        ({"s3": {"endpoint": "https://minio.example.com", "part_bytes": 5242879}}, "5242880"),
+        ({"s3": {"endpoint": "http://127.0.0.1.example.com", "part_bytes": 65536}}, "5242880"),
+        ({"place": "s3", "s3": {"bucket": "one", "region": "x"}, "max_archive_bytes": 90 * 1000**3}, "9000000 or more"),
         ({"place": "s3", "s3": {"bucket": "one", "region": "x"}, "max_file_bytes": 6 * 1024**3}, "max_file_bytes"),
     ],
 )
