@@ -179,6 +179,5 @@ def names_of(form: ArchiveFormat) -> tuple[str, ...]:
 
 def _lost(task: _Task) -> Aborted:
     name = workspace_name(task.source.session_id)
-    return Aborted(
-        Reason.CONCURRENT_CHANGE, f"another call has archived {name!r}, or this one took too long; try again"
-    )
+    text = f"{name!r} was not archived: another call does it, or this server could not say in time that it goes on"
+    return Aborted(Reason.CONCURRENT_CHANGE, f"{text}; try again")
