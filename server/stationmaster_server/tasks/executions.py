@@ -33,7 +33,7 @@ from stationmaster_server.tasks import (
     stats_store,
     store,
 )
-from stationmaster_server.tasks.execution_store import NewRow
+from stationmaster_server.tasks.execution_store import NewRow, new_row
 from stationmaster_server.tasks.graph import Verdict, verdict, why_waiting
 from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (
@@ -134,7 +134,7 @@ class Executions:
             if (now.uid, now.etag) != (task.uid, task.etag):  # changed while its templates were filled in
                 return None
             blocked_by = await self._held_back(tx, caller, task) if waits else ""
-            row = _row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
+            row = new_row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
             execution = await self._submit(tx, caller, spec, row, Trigger.MANUAL, task=task)
             await remember(tx, tenant, caller.request_key, execution)
             return execution
@@ -152,7 +152,7 @@ class Executions:
             self._services.kinds.admit(caller, spec.kind, spec.payload)
             if execution_id is not None:
                 await self._require_free(tx, caller, execution_id, on_conflict)
-            row = _row(execution_id or new_id(), spec)
+            row = new_row(execution_id or new_id(), spec)
             execution = await self._submit(tx, caller, spec, row, Trigger.AD_HOC, on_conflict=on_conflict)
             await remember(tx, tenant, caller.request_key, execution)
             return execution
@@ -167,7 +167,7 @@ class Executions:
                 return again.ids
             for spec in specs:
                 self._services.kinds.admit(caller, spec.kind, spec.payload)
-            rows = [_row(new_id(), spec) for spec in specs]
+            rows = [new_row(new_id(), spec) for spec in specs]
             works = [new_work(tenant, spec, row.id, caller.request_id) for spec, row in zip(specs, rows, strict=True)]
             items = await self._services.queue.submit_many(tx, works)
             ids = [item.item_id for item in items]
@@ -377,25 +377,3 @@ class Executions:
         if replaced:
             details["replaced"] = True
         await self._services.audit.write(tx, caller, AuditEntry(action, resource, details=details))
-
-
-def _row(
-    execution_id: UUID,
-    spec: Spec,
-    *,
-    task: Task | None = None,
-    variables: Mapping[str, Any] | None = None,
-    blocked_by: str = "",
-) -> NewRow:
-    return NewRow(
-        id=execution_id,
-        payload=dict(spec.payload),
-        secrets=spec.secrets,
-        variables=dict(variables or {}),
-        labels=dict(spec.labels),
-        report_formats=spec.options.report_formats,
-        kind=spec.kind,
-        task_id=task.task_id if task else None,
-        task_uid=task.uid if task else None,
-        blocked_by=blocked_by,
-    )

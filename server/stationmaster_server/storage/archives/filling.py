@@ -9,7 +9,7 @@ from stationmaster_server.errors import Aborted, FailedPrecondition, Preconditio
 from stationmaster_server.identity.excess import QuotaExceeded
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.storage.archives.model import ArchiveRefused, Rules
-from stationmaster_server.storage.archives.names import Names, Twice
+from stationmaster_server.storage.archives.names import Tree, Twice
 from stationmaster_server.storage.archives.packing import Packer
 from stationmaster_server.storage.file_model import file_name
 from stationmaster_server.storage.paths import PathRefused
@@ -62,7 +62,7 @@ class Filling:
 
     async def fill(self, source: Home, packer: Packer, room: Room) -> None:
         """Raises FailedPrecondition(LIMIT_REACHED), Aborted where a large file was changed while it was read."""
-        after, seen = "", Names(self._rules.most_files, distinct_in_case=False)
+        after, seen = "", Tree(self._rules.most_files, distinct_in_case=False)
         while True:
             listed = await self._place.list(source, (), recursive=True, after=after, limit=_PAGE)
             for found in listed.found:
@@ -71,7 +71,7 @@ class Filling:
             if not after:
                 return
 
-    async def _pack_file(self, source: Home, packer: Packer, room: Room, seen: Names, path: str) -> None:
+    async def _pack_file(self, source: Home, packer: Packer, room: Room, seen: Tree, path: str) -> None:
         """One that is small is read whole before it is packed, and again when it was changed meanwhile."""
         names, entered = path.split("/"), False
         for attempt in range(_ATTEMPTS):
@@ -120,7 +120,7 @@ class Filling:
             what = f"more than {rules.most_bytes:,} bytes: delete some files, or raise storage.max_archive_bytes"
             raise _too_much(source, found.path, what)
 
-    def _enter(self, source: Home, seen: Names, names: Sequence[str]) -> None:
+    def _enter(self, source: Home, seen: Tree, names: Sequence[str]) -> None:
         try:
             seen.add(names)
         except Twice:

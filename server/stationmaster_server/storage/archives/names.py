@@ -16,7 +16,7 @@ class Twice(ArchiveRefused):
     """A file is there already, or a file in place of its folder."""
 
 
-class Names:
+class Tree:
     """A tree of names. `distinct_in_case`: two must differ in more than that, as they would be one on some disks."""
 
     def __init__(self, most_files: int, *, distinct_in_case: bool) -> None:
