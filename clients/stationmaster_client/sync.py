@@ -5,10 +5,9 @@ There is no second implementation: each line below takes a method, with its type
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Self
 
 from stationmaster_client.agents import Agents
 from stationmaster_client.archives import Archives
@@ -20,49 +19,18 @@ from stationmaster_client.connection import Connection, Tls, resolve
 from stationmaster_client.credentials import Credentials
 from stationmaster_client.executions import Executions
 from stationmaster_client.experiments import Experiments
+from stationmaster_client.face import Face, blocking, iterating
 from stationmaster_client.files import Files
 from stationmaster_client.health import Health
 from stationmaster_client.identity import Keys, Organizations, Quotas, Users
 from stationmaster_client.maintenance import Maintenance
 from stationmaster_client.mcp import Mcp
 from stationmaster_client.permissions import Permissions
-from stationmaster_client.portal import Portal, Stream
+from stationmaster_client.portal import Portal
 from stationmaster_client.prompts import Prompts
 from stationmaster_client.reports import Reports
 from stationmaster_client.sessions import Sessions
 from stationmaster_client.tasks import Tasks
-
-F = TypeVar("F")
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Face(Generic[F]):
-    """A part of the client, seen from blocking code."""
-
-    def __init__(self, portal: Portal, part: F) -> None:
-        self._portal = portal
-        self._part = part
-
-
-def blocking(method: Callable[Concatenate[F, P], Awaitable[T]]) -> Callable[Concatenate[Face[F], P], T]:
-    """The method, waiting for its answer."""
-
-    def call(self: Face[F], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._portal.call(lambda: method(self._part, *args, **kwargs))
-
-    call.__doc__ = method.__doc__
-    return call
-
-
-def iterating(method: Callable[Concatenate[F, P], AsyncIterable[T]]) -> Callable[Concatenate[Face[F], P], Stream[T]]:
-    """The method, giving a stream for `for`, and for `with` when not all of it is wanted."""
-
-    def iterate(self: Face[F], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
-        return self._portal.iterate(lambda: aiter(method(self._part, *args, **kwargs)))
-
-    iterate.__doc__ = method.__doc__
-    return iterate
 
 
 class SyncSessions(Face[Sessions]):

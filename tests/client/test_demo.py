@@ -14,7 +14,7 @@ from rich.console import Console
 from stationmaster_client.client import Client
 from stationmaster_client.connection import Connection
 from stationmaster_client.demo.__main__ import main
-from stationmaster_client.demo.acts import audit
+from stationmaster_client.demo.acts import audit, credentials
 from stationmaster_client.demo.server import DemoFailure, Server
 from stationmaster_client.demo.stage import Stage
 from stationmaster_client.demo.story import Story
@@ -115,6 +115,9 @@ async def test_an_act_that_breaks_off_is_a_row_that_was_not_kept(capsys: pytest.
     async def broken(stage: Stage) -> None:
         raise DemoFailure("the report did not come within 60 s")
 
+    async def surprised(stage: Stage) -> None:
+        raise IndexError("list index out of range")
+
     async def whole(stage: Stage) -> None:
         stage.programme.check("Audit", "the trail verifies", True, "9 events")
 
@@ -122,13 +125,29 @@ async def test_an_act_that_breaks_off_is_a_row_that_was_not_kept(capsys: pytest.
     story = Story(console, Server(Path(), None))
     async with Client(Connection("127.0.0.1:1")) as client:
         stage = Stage(client, Path(), "sessions/1", "agents/a", False, story._programme)
-        for service, play in (("Task", broken), ("Audit", whole)):
+        for service, play in (("Task", broken), ("Storage", surprised), ("Audit", whole)):
             await story._play(stage, service, play)
     assert story._close(1.0) is False
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     table = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert ["✗", "Task", "what belongs to it can be shown", "the report did not come within 60 s"] in table
+    assert ["✗", "Storage", "what belongs to it can be shown", "IndexError: list index out of range"] in table
     assert ["✓", "Audit", "the trail verifies", "9 events"] in table
+
+
+def test_a_search_for_a_secret_that_looked_at_nothing_shows_nothing(tmp_path: Path) -> None:
+    name, secret = credentials.NAME.encode(), b"s3cret"
+
+    def kept() -> bool:
+        return credentials._judged(*credentials._search(tmp_path, [name, secret]), [secret])[0]
+
+    assert not kept()
+    (tmp_path / "other").write_bytes(b"x" * 100)
+    assert not kept()
+    (tmp_path / "database").write_bytes(b"a row of " + name)
+    assert kept()
+    (tmp_path / "log").write_bytes(b"it is " + secret)
+    assert not kept()
 
 
 def test_a_bundle_that_was_tampered_with_is_not_called_signed() -> None:

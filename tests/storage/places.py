@@ -106,7 +106,9 @@ class S3Site:
     def settings(self) -> dict[str, Any]:
         """See `Site`."""
         values = {"bucket": self.bucket, "endpoint": self.endpoint, "region": "eu-central-1", "prefix": "ours/files"}
-        return {"place": "s3", "s3": {**values, "access_key_id": "a", "access_key": "b", "part_bytes": PART}}
+        # A file has 10,000 parts at most.
+        most = {"max_file_bytes": 10_000 * PART, "max_archive_bytes": 10_000 * PART}
+        return {"place": "s3", **most, "s3": {**values, "access_key_id": "a", "access_key": "b", "part_bytes": PART}}
 
     async def everything(self) -> set[str]:
         """See `Site`."""
@@ -116,8 +118,9 @@ class S3Site:
     def environment(self) -> dict[str, str]:
         """See `Site`."""
         values = self.settings()
-        inner = {f"STATIONMASTER_STORAGE__S3__{name.upper()}": str(value) for name, value in values["s3"].items()}
-        return {"STATIONMASTER_STORAGE__PLACE": "s3", **inner}
+        inner = {f"S3__{name.upper()}": value for name, value in values.pop("s3").items()}
+        outer = {name.upper(): value for name, value in values.items()}
+        return {f"STATIONMASTER_STORAGE__{name}": str(value) for name, value in (outer | inner).items()}
 
     async def surround(self, workspace: str) -> None:
         """See `Site`."""

@@ -16,6 +16,7 @@ import pytest
 
 from tests.fixtures.server import ServerProcess, StartServer
 from tests.storage.desk import Desk
+from tests.storage.halting import Halt, halting
 from tests.storage.places import Site
 from tests.storage.test_archives import contents
 from tests.storage.vault import Vault
@@ -23,10 +24,13 @@ from tests.waiting import until
 
 LARGE = os.urandom(40 * 1024 * 1024)
 SMALL = {f"small/{number}": os.urandom(100) for number in range(300)}
+HALF = "NEW.state = 'MAKING' AND NEW.reserved_bytes > 20000000"
+BEGUN = "NEW.state = 'MAKING' AND NEW.reserved_bytes > 0"
 LEFT = {
     "archives": "SELECT count(*) FROM archives WHERE state <> 'READY'",
     "uploads": "SELECT count(*) FROM uploads",
     "changes": "SELECT count(*) FROM file_changes",
+    "batches": "SELECT count(*) FROM file_batches WHERE leased_until IS NOT NULL",
 }
 
 
@@ -44,12 +48,11 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def kill_when(server: ServerProcess, url: str, condition: str, call: Any) -> None:
-    """Kill a server in the middle of a call, as soon as its tables say so."""
+async def kill_in(server: ServerProcess, halt: Halt, call: Any) -> None:
+    """Kill a server in the middle of a call."""
     task = asyncio.ensure_future(call)
-    async with connected(url) as connection:
-        while not task.done() and not await connection.fetchval(condition):
-            pass
+    await halt.reached()
+    assert not task.done()
     await server.kill()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -88,9 +91,9 @@ async def test_an_archive_whose_server_is_killed_leaves_nothing(
     async with server.channel() as channel:
         desk = await Desk.open(channel)
         files = await fill(data_folder, desk)
-        half = "SELECT count(*) FROM archives WHERE reserved_bytes > 20000000"
         request = str(uuid4())
-        await kill_when(server, database_url, half, Vault(desk).make(request_id=request))
+        async with halting(database_url, "UPDATE ON archives", HALF) as halt:
+            await kill_in(server, halt, Vault(desk).make(request_id=request))
     server = await start(server_process, database_url, process_site)
     async with server.channel() as channel:
         desk = Desk(channel, desk.session)
@@ -105,16 +108,17 @@ async def test_an_archive_whose_server_is_killed_leaves_nothing(
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
 @pytest.mark.parametrize(
-    "moment",
+    ("change", "row"),
     [
-        "SELECT count(*) FROM uploads WHERE state = 'RECEIVING'",
-        "SELECT count(*) FROM file_changes WHERE decided",
-        pytest.param("SELECT count(*) FROM workspace_files", marks=pytest.mark.long),
+        ("UPDATE ON uploads", "NEW.state = 'FINISHING'"),
+        ("DELETE ON file_changes", "OLD.decided"),
+        ("DELETE ON file_changes", "OLD.path = 'small/250'"),
+        pytest.param("DELETE ON file_changes", "OLD.path = 'z'", marks=pytest.mark.long),
     ],
-    ids=["while files come aside", "when it is decided", "while files take their places"],
+    ids=["when all files are aside", "before any is counted", "while some are counted", "before the last is counted"],
 )
 async def test_a_restore_whose_server_is_killed_comes_whole_or_not_at_all(
-    server_process: StartServer, database_url: str, process_site: Site, data_folder: Path, moment: str
+    server_process: StartServer, database_url: str, process_site: Site, data_folder: Path, change: str, row: str
 ) -> None:
     server = await start(server_process, database_url, process_site)
     async with server.channel() as channel:
@@ -122,14 +126,14 @@ async def test_a_restore_whose_server_is_killed_comes_whole_or_not_at_all(
         files = await fill(data_folder, first)
         await Vault(first).make()
         second = await Desk.open(channel)
-        await kill_when(server, database_url, moment, Vault(second).restore(Vault(first)))
+        async with halting(database_url, change, row) as halt:
+            await kill_in(server, halt, Vault(second).restore(Vault(first)))
     server = await start(server_process, database_url, process_site)
     async with server.channel() as channel:
         await settled(database_url)
         first, second = Desk(channel, first.session), Desk(channel, second.session)
         there = await contents(second)
-        assert there in ({}, files)
-        assert there or "RECEIVING" in moment
+        assert there == ({} if "uploads" in change else files)
         assert await reserved(second) == 0
         if not there:
             await Vault(second).restore(Vault(first))
@@ -150,13 +154,12 @@ async def test_a_caller_that_goes_away_leaves_nothing(
     async with server.channel() as channel:
         desk = await Desk.open(channel)
         files = await fill(data_folder, desk)
-        task = asyncio.create_task(Vault(desk).make())
-        async with connected(database_url) as connection:
-            while not await connection.fetchval("SELECT count(*) FROM archives WHERE reserved_bytes > 0"):
-                pass
-        task.cancel()
-        with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
-            await task
+        async with halting(database_url, "UPDATE ON archives", BEGUN) as halt:
+            task = asyncio.create_task(Vault(desk).make())
+            await halt.reached()
+            task.cancel()
+            with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
+                await task
         await settled(database_url)
         assert await Vault(desk).list() == []
         assert await process_site.everything() == set(files)
@@ -172,13 +175,13 @@ async def test_a_server_that_stops_leaves_no_half_archive(
     async with server.channel() as channel:
         desk = await Desk.open(channel)
         files = await fill(data_folder, desk)
-        task = asyncio.create_task(Vault(desk).make())
-        async with connected(database_url) as connection:
-            while not await connection.fetchval("SELECT count(*) FROM archives WHERE reserved_bytes > 0"):
-                pass
+        async with halting(database_url, "UPDATE ON archives", BEGUN) as halt:
+            task = asyncio.create_task(Vault(desk).make())
+            await halt.reached()
             assert await server.stop() == 0
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await task
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with connected(database_url) as connection:
             assert await connection.fetchval("SELECT count(*) FROM archives") == 0
         assert await process_site.everything() == set(files)

@@ -115,6 +115,22 @@ async def test_a_file_that_was_decided_comes_to_its_place(
     assert len(await audit(database_url, "file.put")) == 2
 
 
+async def test_a_file_that_another_server_has_brought_to_its_place_meanwhile_is_there(
+    desk: Desk, database_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.put("a", b"before")
+    original: Callable[..., Awaitable[Published]] = getattr(PLACES[place], "publish")  # noqa: B009
+
+    async def after_another(self: Place, *args: Any) -> Published:
+        await original(self, *args)
+        return await original(self, *args)
+
+    monkeypatch.setattr(PLACES[place], "publish", after_another)
+    assert (await desk.put("a", b"12345678")).size_bytes == 8
+    await counted(desk, 8, 1, 0)
+    assert [each["outcome"] for each in await audit(database_url, "file.put")] == ["allowed", "allowed"]
+
+
 async def test_a_file_that_was_to_be_deleted_goes(desk: Desk, database_url: str, dying: Callable[[str], None]) -> None:
     await desk.put("a", b"before")
     dying("remove")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,12 +17,13 @@ from stationmaster.v1 import session_pb2
 from stationmaster_server.app.doctor import examine
 from stationmaster_server.app.storage import bucket_of
 from stationmaster_server.config import SettingsError, load
-from stationmaster_server.errors import Aborted, Unavailable
+from stationmaster_server.errors import Aborted, Reason, Unavailable
 from stationmaster_server.resilience.aws_identity import AwsIdentities
 from stationmaster_server.storage.paths import PathRefused
-from stationmaster_server.storage.places.place import Home
+from stationmaster_server.storage.places.place import Gone, Home
 from stationmaster_server.storage.places.s3 import S3Place
 from stationmaster_server.storage.places.s3_compose import compose
+from stationmaster_server.storage.places.s3_requests import Requests
 from stationmaster_server.storage.places.s3_store import Bucket, Objects
 
 from tests.contract.world import code_of, reason_of
@@ -79,8 +81,8 @@ async def test_what_a_server_that_died_had_begun_to_make_is_forgotten_when_anoth
         await asyncio.Event().wait()
 
     with monkeypatch.context() as patched:
-        patched.setattr("stationmaster_server.storage.places.s3_compose._Requests.complete", die)
-        patched.setattr("stationmaster_server.storage.places.s3_compose._Requests.abort", die)
+        patched.setattr(Requests, "complete", die)
+        patched.setattr(Requests, "abort", die)
         making = asyncio.create_task(there.publish(HOME, upload_id, ["a"]))
         await died.wait()
         assert "<UploadId>" in await bucket.uploads()
@@ -99,8 +101,9 @@ async def test_a_file_of_which_a_part_is_missing_is_not_made(there: S3Place, obj
         await receiver.seal()
     parts = [each.key async for each in objects.below(f"uploads/{HOME.session_id}/{upload_id}")]
     await objects.delete(parts[1:2])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Gone):
         await there.publish(HOME, upload_id, ["a"])
+    await there.discard(HOME, upload_id)
     assert await get(there, "a") == b"before"
     assert await bucket.everything() == {"a"}
     assert "<UploadId>" not in await bucket.uploads()
@@ -117,6 +120,24 @@ async def test_a_stream_that_does_not_know_that_it_was_taken_over_hurts_no_file(
         await old.write(other[PART + 100 :])
     await there.publish(HOME, upload_id, ["a"])
     assert sealed.size_bytes == len(DATA)
+    assert await get(there, "a") == DATA
+
+
+async def test_only_the_last_part_of_an_upload_that_broke_off_and_went_on_is_short(
+    there: S3Place, objects: Objects
+) -> None:
+    upload_id = uuid4()
+    for start, end in ((0, PART + 100), (PART + 100, PART + 200), (PART + 200, len(DATA))):
+        async with there.receive(HOME, upload_id, start) as receiver:
+            assert receiver.offset == start
+            await receiver.write(DATA[start:end])
+            if end == len(DATA):
+                await receiver.seal()
+    upload = f"uploads/{HOME.session_id}/{upload_id}"
+    used = json.loads(await objects.get(f"{upload}/sealed"))
+    sizes = {each.key: each.size async for each in objects.below(upload)}
+    assert min(sizes[key] for key in used[:-1]) >= PART
+    await there.publish(HOME, upload_id, ["a"])
     assert await get(there, "a") == DATA
 
 
@@ -190,7 +211,7 @@ async def test_a_store_that_refuses_or_does_not_answer_is_told_from_one_without_
             with pytest.raises(Unavailable, match="bucket 'bucket'"):
                 await call
         with pytest.raises(Unavailable, match="bucket 'bucket'"):
-            await compose(away, ["a", "b"], "c")
+            await compose(Requests(away), ["a", "b"], "c", "mark")
         await away.close()
 
 
@@ -198,15 +219,15 @@ async def test_a_change_that_was_decided_is_made_when_the_store_is_back(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Site
 ) -> None:
     monkeypatch.setattr("stationmaster_server.storage.file_store.LEASE", timedelta(seconds=1))
-    original: Callable[..., Any] = Objects.copy
+    original: Callable[..., Any] = Requests.copy
     away = [True]
 
-    async def copy(self: Objects, key: str, target: str) -> None:
+    async def copy(self: Requests, *args: str) -> None:
         if away[0]:
-            raise self.away("it is away")
-        await original(self, key, target)
+            raise Unavailable(Reason.STORAGE_UNAVAILABLE, "it is away")
+        await original(self, *args)
 
-    monkeypatch.setattr(Objects, "copy", copy)
+    monkeypatch.setattr(Requests, "copy", copy)
     settings = server_settings(tmp_path, database_url, storage=bucket.settings())
     async with running(settings) as server, server.channel() as channel:
         desk = await Desk.open(channel)
@@ -267,6 +288,9 @@ async def said(folder: Path, site: S3Site) -> str:
         ({"s3": {"prefix": "a/../b"}}, "storage.s3.prefix"),
         ({"s3": {"access_key_id": "a"}}, "belong together"),
         ({"s3": {"part_bytes": 65536}}, "5242880"),
+        ({"s3": {"endpoint": "https://minio.example.com", "part_bytes": 5242879}}, "5242880"),
+        ({"s3": {"endpoint": "http://127.0.0.1.example.com", "part_bytes": 65536}}, "5242880"),
+        ({"place": "s3", "s3": {"bucket": "one", "region": "x"}, "max_archive_bytes": 90 * 1000**3}, "9000000 or more"),
         ({"place": "s3", "s3": {"bucket": "one", "region": "x"}, "max_file_bytes": 6 * 1024**3}, "max_file_bytes"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 from uuid import uuid4
@@ -18,6 +19,7 @@ from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, Session, query
 from stationmaster_client.cli.output import age, moment, plain, size
 from stationmaster_client.cli.transfer import bar
+from stationmaster_client.errors import StationmasterError
 
 if TYPE_CHECKING:
     from stationmaster.v1 import storage_pb2
@@ -194,8 +196,11 @@ async def _restore_file(run: Run, session: str, file: Path, *, force: bool) -> s
         raise CommandError(f"{file} cannot be read: {error.strerror}") from None
     try:
         await run.client.archives.restore(session, path=path, overwrite=force)
-    finally:
-        await run.client.files.delete(session, path)
+    except BaseException:
+        with suppress(StationmasterError):  # it would hide why nothing was restored
+            await run.client.files.delete(session, path)
+        raise
+    await run.client.files.delete(session, path)
     return await run.client.files.workspace(session)
 
 

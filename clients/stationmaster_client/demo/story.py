@@ -89,6 +89,9 @@ class Story:
             await play(stage)
         except (DemoFailure, StationmasterError) as error:
             self._programme.check(service, "what belongs to it can be shown", False, str(error))
+        except Exception as error:  # noqa: BLE001 - an answer that no act expects is not what was promised either
+            detail = f"{type(error).__name__}: {error}"
+            self._programme.check(service, "what belongs to it can be shown", False, detail)
 
     async def _compare(self, client: Client, session: str) -> None:
         evidence = await self._evidence(client, session)

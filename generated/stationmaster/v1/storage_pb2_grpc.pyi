@@ -117,11 +117,14 @@ class StorageServiceStub:
     """Puts the files of an archive into a workspace, and returns that. The archive is read to its end and every file compared with the manifest
     before anything is written; an archive that is refused leaves the workspace as it was, and the error names the member. Then all its files
     wait aside until the last one is there; from then on they take their places, whatever becomes of the server. Other files of the workspace stay.
+    Should something come in the way of a file in that moment, the others are there, and the error says so. The same request with the same id is
+    answered when nothing is left to be done, and as the first was.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace, archive or file), INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: a
     file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
     or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
-    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL, LIMIT_REACHED: too many restores of the organization wait
+    already), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
     """
     GetArchive: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetArchiveRequest, _storage_pb2.Archive]
     """Returns what is known of one archive; DownloadArchive gives its contents.
@@ -262,11 +265,14 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Puts the files of an archive into a workspace, and returns that. The archive is read to its end and every file compared with the manifest
     before anything is written; an archive that is refused leaves the workspace as it was, and the error names the member. Then all its files
     wait aside until the last one is there; from then on they take their places, whatever becomes of the server. Other files of the workspace stay.
+    Should something come in the way of a file in that moment, the others are there, and the error says so. The same request with the same id is
+    answered when nothing is left to be done, and as the first was.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace, archive or file), INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: a
     file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
     or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
-    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+    workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL, LIMIT_REACHED: too many restores of the organization wait
+    already), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
     """
     GetArchive: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetArchiveRequest, _storage_pb2.Archive]  # type: ignore[assignment]
     """Returns what is known of one archive; DownloadArchive gives its contents.
@@ -470,11 +476,14 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Puts the files of an archive into a workspace, and returns that. The archive is read to its end and every file compared with the manifest
         before anything is written; an archive that is refused leaves the workspace as it was, and the error names the member. Then all its files
         wait aside until the last one is there; from then on they take their places, whatever becomes of the server. Other files of the workspace stay.
+        Should something come in the way of a file in that moment, the others are there, and the error says so. The same request with the same id is
+        answered when nothing is left to be done, and as the first was.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND: the workspace, archive or file), INVALID_ARGUMENT (INVALID_FIELD), ALREADY_EXISTS (RESOURCE_EXISTS: a
         file of the archive is there already) unless `overwrite`, FAILED_PRECONDITION (ARCHIVE_REFUSED: it is damaged, has a member that may not be,
         or more than is allowed; SESSION_CLOSED, FILE_REFUSED: a folder, link or device is in the way), ABORTED (CONCURRENT_CHANGE: files of the
-        workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
+        workspace are just being changed), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED, STORAGE_FULL, LIMIT_REACHED: too many restores of the organization wait
+        already), UNAVAILABLE (STORAGE_UNAVAILABLE, SERVER_STOPPING).
         """
 
     @_abc_1.abstractmethod

@@ -14,13 +14,13 @@ from stationmaster_server.storage.archives.removing import Removing
 from stationmaster_server.storage.archives.restoring import Restoring
 from stationmaster_server.storage.archives.running import Running
 from stationmaster_server.storage.archives.service import Archives
-from stationmaster_server.storage.changes import Changes
+from stationmaster_server.storage.batches import Batches
 from stationmaster_server.storage.places.place import Place
 from stationmaster_server.storage.places.threads import Threads
 from stationmaster_server.storage.servicer import ArchiveServices
 
 
-def build_archives(stack: AsyncExitStack, on: Ground, place: Place, changes: Changes) -> ArchiveServices:
+def build_archives(stack: AsyncExitStack, on: Ground, place: Place, batches: Batches) -> ArchiveServices:
     """Build everything about archives, which are kept where the files of workspaces are."""
     settings, database, audit, quotas = on.settings.storage, on.database, on.gate.audit, on.gate.quotas
     rules = Rules(
@@ -33,7 +33,7 @@ def build_archives(stack: AsyncExitStack, on: Ground, place: Place, changes: Cha
     stack.callback(threads.close)
     removing = Removing(database, audit, quotas, place, retention=rules.retention)
     making = Making(database, audit, quotas, place, removing, threads, rules)
-    restoring = Restoring(database, audit, quotas, place, changes, threads, rules, keep=settings.upload_retention)
+    restoring = Restoring(database, audit, quotas, place, batches, threads, rules, keep=settings.upload_retention)
     running = Running()
     stack.push_async_callback(running.close)
     what = "Deletes archives that are older than `storage.archive_retention`."

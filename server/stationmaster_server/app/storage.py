@@ -17,6 +17,7 @@ from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.model import Scope
 from stationmaster_server.resilience.aws_identity import AwsIdentities
 from stationmaster_server.resilience.aws_signing import AwsIdentity
+from stationmaster_server.storage.batches import Batches
 from stationmaster_server.storage.changes import Changes
 from stationmaster_server.storage.files import Files
 from stationmaster_server.storage.places.local import LocalPlace
@@ -51,6 +52,7 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     place = build_place(on.settings)
     stack.push_async_callback(place.close)
     changes = Changes(database, audit, quotas, place, keep_uploads=settings.upload_retention)
+    batches = Batches(database, changes)
     stack.push_async_callback(changes.close, on.settings.server.shutdown_grace)
     uploads = Uploads(
         database,
@@ -63,10 +65,10 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
     )
     bucket = None if settings.place is PlaceKind.LOCAL else place
     usage = Usage(database, quotas, place)
-    for routine in _routines(on, reports, changes, uploads, usage):
+    for routine in _routines(on, reports, changes, batches, uploads, usage):
         on.background.add(routine)
     services = FileServices(Files(database, place, changes), uploads, usage)
-    archives = build_archives(stack, on, place, changes)
+    archives = build_archives(stack, on, place, batches)
     return Storage(StorageServicer(StorageService(database), services, archives, on.tokens), reports, bucket)
 
 
@@ -91,12 +93,16 @@ def bucket_of(settings: Settings) -> Objects:
     return Objects(Bucket(s3.bucket, s3.region, s3.endpoint, s3.prefix, s3.timeout), identities)
 
 
-def _routines(on: Ground, reports: Reports, changes: Changes, uploads: Uploads, usage: Usage) -> Iterator[Routine]:
+def _routines(
+    on: Ground, reports: Reports, changes: Changes, batches: Batches, uploads: Uploads, usage: Usage
+) -> Iterator[Routine]:
     one = Scope.ONE_SERVER
     what = "Deletes reports that are older than `storage.report_retention`."
     yield Routine("report-cleanup", what, timedelta(hours=1), reports.remove_old, scope=one)
     what = "Makes changes of files that a server which died had decided about."
     yield Routine("file-changes", what, timedelta(seconds=2), changes.make_left)
+    what = "Makes restores of archives that a server which died had decided about, and gives up those it had not."
+    yield Routine("restores", what, timedelta(seconds=2), batches.make_left)
     often = max(min(timedelta(seconds=30), on.settings.storage.upload_retention / 4), timedelta(milliseconds=50))
     what = "Gives up uploads that nobody went on with for `storage.upload_retention`, and the room that they held."
     yield Routine("upload-cleanup", what, often, uploads.give_up_expired)

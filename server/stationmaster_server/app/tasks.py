@@ -105,11 +105,7 @@ def build_tasks(
     follow_up = FollowUp(services)
     follow_up.start()
     stack.push_async_callback(follow_up.close)
-    for routine in _routines(on, services, tools):
-        on.background.add(routine)
-    on.background.add(TaskEmbedding(services))
-    on.background.add(DocumentEmbedding(Renewing(database, embedder), database))
-    on.background.add(DependencyCycles(database, on.pools.cpu))
+    _look_after(on, services, tools)
     _fire_schedules(on, services)
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
@@ -117,6 +113,15 @@ def build_tasks(
     reports = {reporting.KIND: reporting.Reporting(services, on.pools)}
     embedding: dict[str, Handler] = {embeddings.KIND: embeddings.TaskEmbedding(services)}
     return Tasks(TaskServicer(services, on.tokens), runners | reports | embedding)
+
+
+def _look_after(on: Ground, services: TaskServices, tools: Tools) -> None:
+    """What servers do in the background about tasks."""
+    for routine in _routines(on, services, tools):
+        on.background.add(routine)
+    on.background.add(TaskEmbedding(services))
+    on.background.add(DocumentEmbedding(Renewing(on.database, on.embedder), on.database))
+    on.background.add(DependencyCycles(on.database, on.pools.cpu))
 
 
 def _prompt_kind(on: Ground, sessions: Sessions, prompts: Prompts, agents: AgentService) -> PromptKind:

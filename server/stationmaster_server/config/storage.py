@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Self
@@ -13,7 +14,10 @@ from stationmaster_server.config.types import Duration, Group, Positive
 _LARGEST_COPY = 5 * 1024**3
 """What object storage copies in one request."""
 _LEAST_PART = 5 * 1024**2
-"""What AWS takes as a part that is not the last."""
+"""What object storage takes as a part that is not the last."""
+_MOST_PARTS = 10_000
+"""Of so many parts object storage makes a file."""
+_SIMULATOR = re.compile(r"https?://(127\.0\.0\.1|localhost)(:\d+)?")
 
 
 class PlaceKind(StrEnum):
@@ -43,7 +47,9 @@ class S3Settings(Group):
     session_token: SecretStr | None = None
     """And what comes with it, when it is lent for a while."""
     part_bytes: Annotated[int, Field(ge=64 * 1024, le=256 * 1024**2)] = 8 * 1024**2
-    """What is sent at once of a file, and lost at most when a server dies; two are in memory for each upload."""
+    """What is sent at once of a file, and lost at most when a server dies; two are in memory for each upload. 5 MiB or
+    more, as no store takes less; a simulator on this machine may. A file has 10,000 parts at most.
+    """
     timeout: Duration = timedelta(seconds=60)
     """How long one request may take. It is tried again a few times."""
 
@@ -53,8 +59,8 @@ class S3Settings(Group):
             raise ValueError("storage.s3.access_key_id and storage.s3.access_key belong together")
         if self.bucket and not (self.region or self.endpoint):
             raise ValueError("storage.s3.bucket needs storage.s3.region, or the storage.s3.endpoint of your own")
-        if not self.endpoint and self.part_bytes < _LEAST_PART:
-            raise ValueError("storage.s3.part_bytes must be 5242880 or more: AWS takes no smaller parts")
+        if self.part_bytes < _LEAST_PART and not _SIMULATOR.fullmatch(self.endpoint):
+            raise ValueError("storage.s3.part_bytes must be 5242880 or more: object storage takes no smaller parts")
         return self
 
 
@@ -93,4 +99,10 @@ class StorageSettings(Group):
                 raise ValueError('storage.place = "s3" needs storage.s3.bucket')
             if self.max_file_bytes > _LARGEST_COPY:
                 raise ValueError(f"storage.max_file_bytes must not be more than {_LARGEST_COPY} in object storage")
+            needed = -(-max(self.max_file_bytes, self.max_archive_bytes) // _MOST_PARTS)
+            if self.s3.part_bytes < needed:
+                raise ValueError(
+                    f"storage.s3.part_bytes must be {needed} or more for storage.max_file_bytes and"
+                    f" storage.max_archive_bytes: a file has {_MOST_PARTS} parts at most"
+                )
         return self

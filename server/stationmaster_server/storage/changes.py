@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -23,12 +23,12 @@ from stationmaster_server.errors import Aborted, Reason, StationmasterError
 from stationmaster_server.identity.model import AuditEntry, Outcome
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.identity.system import system_caller
-from stationmaster_server.storage import file_store, upload_store
+from stationmaster_server.storage import batch_store, file_store, upload_store
 from stationmaster_server.storage.beating import beating
 from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import Change, ChangeKind, StoredFile, file_name, stored
-from stationmaster_server.storage.places.place import Home, Place, Published
-from stationmaster_server.storage.places.threads import AT_ONCE, to_the_end, together
+from stationmaster_server.storage.places.place import Gone, Place, Published
+from stationmaster_server.storage.places.threads import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +84,7 @@ class Changes:
                 raise Aborted(Reason.CONCURRENT_CHANGE, "this server was too slow, and another took over; try again")
             await self._audit.write(tx, caller, entry)
         task = asyncio.create_task(self._carry_out(caller, change, entry), name=f"file change {change.id}")
-        self._making.add(task)
-        task.add_done_callback(self._made)
+        self.keep(task)
         return await asyncio.shield(task)
 
     async def make_left(self) -> None:
@@ -105,17 +104,14 @@ class Changes:
         if self._making:
             await asyncio.wait(self._making, timeout=grace.total_seconds())
 
-    async def make_all(
-        self, caller: Caller, changes: Sequence[Change], entry: AuditEntry
-    ) -> list[StationmasterError | OSError]:
-        """Make many changes of one workspace that are decided; what of them could not be made. One event tells of all.
-
-        They are made whether or not the caller waits.
-        """
-        task = asyncio.create_task(self._carry_out_all(caller, changes, entry), name=f"{len(changes)} file changes")
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Have a task end in its own time: whoever began it may be gone."""
         self._making.add(task)
         task.add_done_callback(self._made)
-        return await asyncio.shield(task)
+
+    async def make_one(self, caller: Caller, change: Change, entry: AuditEntry, *, again: bool) -> Published | None:
+        """Make a change that is decided, for somebody who then counts it. Raises as `make`, and OSError."""
+        return (await self._try(caller, change, entry, again=again))[0]
 
     async def _make_left(self, change: Change) -> None:
         caller = system_caller(change.home.organization_id, change.user_id, request_id="recovery")
@@ -133,54 +129,34 @@ class Changes:
     async def _carry_out(
         self, caller: Caller, change: Change, entry: AuditEntry, *, again: bool = False
     ) -> StoredFile | None:
-        name = file_name(change.home.session_id, change.path)
-        try:
-            async with self.leased(change.home, [change.id]):
-                with told(name):
-                    published, removed = await self._touch_place(change, again=again)
-        except (StationmasterError, OSError) as error:
-            await self._failed(caller, change, entry, error)
-            raise
+        async with self._leased(change):
+            published, removed = await self._try(caller, change, entry, again=again)
         async with self._database.system() as tx:
             if not await file_store.end(tx, change):
                 return None  # another server has come before us
-            file = await self._count(tx, change, published, removed)
-            if again:  # what was there before is not known any more
+            file = await self.count(tx, change, published, removed)
+            if again or not (published is None or published.known):
                 await file_store.measure_later(tx, change.home, change.user_id, timedelta(0))
             return file
 
-    async def _carry_out_all(
-        self, caller: Caller, changes: Sequence[Change], entry: AuditEntry
-    ) -> list[StationmasterError | OSError]:
-        errors: list[StationmasterError | OSError] = []
-        async with self.leased(changes[0].home, [change.id for change in changes]):
-            for start in range(0, len(changes), AT_ONCE):
-                some = changes[start : start + AT_ONCE]
-                made = await together(self._make_one(caller, change, entry) for change in some)
-                errors += [result for result in made if isinstance(result, StationmasterError | OSError)]
-                async with self._database.system() as tx:
-                    for change, result in zip(some, made, strict=True):
-                        if isinstance(result, Published) and await file_store.end(tx, change):
-                            await self._count(tx, change, result, None)
-        return errors
-
-    async def _make_one(
-        self, caller: Caller, change: Change, entry: AuditEntry
-    ) -> Published | StationmasterError | OSError | None:
-        name = file_name(change.home.session_id, change.path)
+    async def _try(
+        self, caller: Caller, change: Change, entry: AuditEntry, *, again: bool
+    ) -> tuple[Published | None, int | None]:
+        """As `_touch_place`. What cannot be made is not tried again, and the audit trail is told."""
         try:
-            with told(name):
-                return (await self._touch_place(change, again=False))[0]
+            with told(file_name(change.home.session_id, change.path)):
+                return await self._touch_place(change, again=again)
         except (StationmasterError, OSError) as error:
-            await self._failed(caller, change, replace(entry, resource=name), error)
-            return error
+            await self._failed(caller, change, entry, error)
+            raise
 
     async def _failed(
         self, caller: Caller, change: Change, entry: AuditEntry, error: StationmasterError | OSError
     ) -> None:
         reason = error.reason if isinstance(error, StationmasterError) else Reason.INTERNAL
         if reason is not Reason.STORAGE_UNAVAILABLE:  # else it is made when the place is back
-            await self._undo(caller, change, replace(entry, outcome=Outcome.FAILED, reason=reason.value))
+            failed = replace(entry, outcome=Outcome.FAILED, reason=reason.value)
+            await self._undo(caller, change, failed, str(error))
 
     async def _touch_place(self, change: Change, *, again: bool) -> tuple[Published | None, int | None]:
         """What came to its place, or how many bytes were removed. `again`: a server may have done it, and then died."""
@@ -194,13 +170,16 @@ class Changes:
             if change.kind is ChangeKind.MOVE:
                 return await self._place.move(home, names, change.target.split("/")), None
             return await self._place.publish(home, _upload_of(change), names), None
+        except Gone:
+            raise
         except FileNotFoundError:
-            found = await self._place.find(home, (change.target or change.path).split("/")) if again else None
+            come = again or change.kind is ChangeKind.PUT  # by another server, while this one was taken for dead
+            found = await self._place.find(home, (change.target or change.path).split("/")) if come else None
             if found is None:
                 raise
-            return Published(found, None), None
+            return Published(found, None, known=False), None
 
-    async def _count(
+    async def count(
         self, tx: Transaction, change: Change, published: Published | None, removed: int | None
     ) -> StoredFile | None:
         """Count what was done, and keep the checksum of what came to its place."""
@@ -234,7 +213,7 @@ class Changes:
             await upload_store.delete(tx, change.home, upload.id)
         return file, upload.reserved_bytes
 
-    async def _undo(self, caller: Caller, change: Change, failed: AuditEntry) -> None:
+    async def _undo(self, caller: Caller, change: Change, failed: AuditEntry, why: str) -> None:
         if change.upload_id is not None:
             await self._place.discard(change.home, change.upload_id)
         async with self._database.system() as tx:
@@ -246,6 +225,8 @@ class Changes:
                     await self._quotas.count_storage(
                         tx, change.home.organization_id, upload.user_id, reserved=-upload.reserved_bytes
                     )
+            if change.batch_id is not None:
+                await batch_store.failed(tx, change, failed.reason, why)
             await self._audit.write(tx, caller, failed, organization_id=change.home.organization_id)
 
     async def _release(self, change: Change) -> None:
@@ -253,14 +234,14 @@ class Changes:
             await file_store.release(tx, change)
 
     @asynccontextmanager
-    async def leased(self, home: Home, change_ids: Sequence[UUID]) -> AsyncIterator[None]:
-        """Says again and again that changes are being made, while they are."""
+    async def _leased(self, change: Change) -> AsyncIterator[None]:
+        """Says again and again that a change is being made, while it is."""
 
         async def extend() -> None:
             async with self._database.system(autocommit=True) as tx:
-                await file_store.extend(tx, home, change_ids)
+                await file_store.extend(tx, change)
 
-        async with beating("the lease of file changes", _HEARTBEAT, extend):
+        async with beating(f"the lease of file change {change.id}", _HEARTBEAT, extend):
             yield
 
 

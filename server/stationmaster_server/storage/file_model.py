@@ -112,7 +112,10 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a file that holds its paths until it is made. `decided`: it is audited, and must be made."""
+    """A change of a file that holds its paths until it is made. `decided`: it is audited, and must be made.
+
+    One of a batch is made with all others of that.
+    """
 
     home: Home
     id: UUID
@@ -123,6 +126,7 @@ class Change:
     upload_id: UUID | None = None
     etag: str = ""
     decided: bool = False
+    batch_id: UUID | None = None
 
 
 def stored(home: Home, found: Found, sha256: str = "") -> StoredFile:

@@ -147,6 +147,17 @@ async def emptied(tx: Transaction, organization_id: UUID, session_ids: Sequence[
     )
 
 
+async def may_have_files(tx: Transaction, organization_id: UUID, session_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of some workspaces in which there are files as far as is known, or that are to be counted again."""
+    rows = await tx.fetch(
+        """SELECT session_id FROM workspaces WHERE organization_id = $1 AND session_id = ANY($2::uuid[])
+               AND (file_count > 0 OR used_bytes > 0 OR measure_at IS NOT NULL)""",
+        organization_id,
+        list(session_ids),
+    )
+    return {row["session_id"] for row in rows}
+
+
 async def to_measure(tx: Transaction, limit: int) -> list[tuple[Home, UUID]]:
     """Workspaces that are to be counted, of all organizations, and whose they are; taken for a minute."""
     rows = await tx.fetch(
@@ -205,14 +216,12 @@ async def decide(tx: Transaction, change: Change) -> bool:
     return tag == "UPDATE 1"
 
 
-async def extend(tx: Transaction, home: Home, change_ids: Sequence[UUID]) -> None:
-    """Say that they are being made."""
+async def extend(tx: Transaction, change: Change) -> None:
+    """Say that it is being made."""
     await tx.execute(
         """UPDATE file_changes SET leased_until = now() + $4::interval
-           WHERE organization_id = $1 AND session_id = $2 AND id = ANY($3::uuid[])""",
-        home.organization_id,
-        home.session_id,
-        list(change_ids),
+           WHERE organization_id = $1 AND session_id = $2 AND id = $3""",
+        *_key(change),
         LEASE,
     )
 
@@ -235,21 +244,25 @@ async def release(tx: Transaction, change: Change) -> None:
 
 async def release_left(tx: Transaction) -> None:
     """Give the paths free of changes that nobody has decided, nor will."""
-    await tx.execute("DELETE FROM file_changes WHERE leased_until < now() AND NOT decided")
+    await tx.execute("DELETE FROM file_changes WHERE leased_until < now() AND NOT decided AND batch_id IS NULL")
 
 
 async def take_left(tx: Transaction, limit: int) -> list[Change]:
-    """Changes of all organizations that are decided and that nobody makes any more; now the caller's to make."""
+    """Changes of all organizations that are decided and that nobody makes any more; now the caller's to make.
+
+    Those of batches are left with these.
+    """
     rows = await tx.fetch(
         """UPDATE file_changes SET leased_until = now() + $2::interval
            WHERE (organization_id, session_id, id) IN (
-               SELECT organization_id, session_id, id FROM file_changes WHERE leased_until < now() AND decided
+               SELECT organization_id, session_id, id FROM file_changes
+               WHERE leased_until < now() AND decided AND batch_id IS NULL
                ORDER BY leased_until LIMIT $1 FOR UPDATE SKIP LOCKED)
            RETURNING *""",
         limit,
         LEASE,
     )
-    return [_change(row) for row in rows]
+    return [change_of(row) for row in rows]
 
 
 async def checksums(tx: Transaction, home: Home, paths: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -301,7 +314,8 @@ def _key(change: Change) -> tuple[UUID, UUID, UUID]:
     return change.home.organization_id, change.home.session_id, change.id
 
 
-def _change(row: Record) -> Change:
+def change_of(row: Record) -> Change:
+    """A row of changes."""
     return Change(
         home=Home(row["organization_id"], row["session_id"]),
         id=row["id"],
@@ -312,4 +326,5 @@ def _change(row: Record) -> Change:
         upload_id=row["upload_id"],
         etag=row["etag"],
         decided=row["decided"],
+        batch_id=row["batch_id"],
     )

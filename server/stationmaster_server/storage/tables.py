@@ -101,10 +101,41 @@ file_changes = tenant_table(
     Column("etag", Text, nullable=False, server_default=""),
     Column("user_id", Uuid, nullable=False),
     Column("decided", Boolean, nullable=False, server_default=text("false")),
+    # Of many changes that are made together: the lease of these is that of their batch.
+    Column("batch_id", Uuid),
     timestamp("leased_until"),
 )
 # What a server that died has left.
-Index("file_changes_leased_until_idx", file_changes.c.leased_until)
+Index("file_changes_leased_until_idx", file_changes.c.leased_until, postgresql_where=file_changes.c.batch_id.is_(None))
+# What is left of a batch.
+Index(
+    "file_changes_batch_idx",
+    file_changes.c.organization_id,
+    file_changes.c.batch_id,
+    file_changes.c.id,
+    postgresql_where=file_changes.c.batch_id.isnot(None),
+)
+
+# Changes of one workspace that are decided at once. Known for a day longer than they take: a repeat of the call asks
+# what has become of them.
+file_batches = tenant_table(
+    "file_batches",
+    Column("session_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    Column("decided", Boolean, nullable=False, server_default=text("false")),
+    # How many changes could not be made, and why the first could not.
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("error", Text, nullable=False, server_default=""),
+    timestamp("created_at", default_now=True),
+    # Until when a server prepares or makes it; absent: it is done.
+    timestamp("leased_until", nullable=True),
+)
+# What a server that died has left.
+Index("file_batches_leased_until_idx", file_batches.c.leased_until)
+# The sweep of those that nobody asks for any more.
+Index("file_batches_created_at_idx", file_batches.c.created_at)
 
 # Archives of workspaces: being made, there, or about to be removed (`state` MAKING, READY, GONE). The bytes of each are
 # in a home of its own, of its `id`, where files are kept.

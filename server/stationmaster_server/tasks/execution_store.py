@@ -16,7 +16,16 @@ from stationmaster_server.errors import NotFound
 from stationmaster_server.events.store import begin_streams, encode_body
 from stationmaster_server.tasks import events
 from stationmaster_server.tasks.execution_row_store import JOINED, STATE, WHOLE, to_execution
-from stationmaster_server.tasks.model import Execution, ExecutionState, RanIn, ReportFormat, Trigger, execution_name
+from stationmaster_server.tasks.model import (
+    Execution,
+    ExecutionState,
+    RanIn,
+    ReportFormat,
+    Spec,
+    Task,
+    Trigger,
+    execution_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,29 @@ class NewRow:
     def blocked(self) -> bool:
         """Whether it waits for other tasks."""
         return bool(self.blocked_by)
+
+
+def new_row(
+    execution_id: UUID,
+    spec: Spec,
+    *,
+    task: Task | None = None,
+    variables: Mapping[str, Any] | None = None,
+    blocked_by: str = "",
+) -> NewRow:
+    """The row of a new execution, of a task or by itself."""
+    return NewRow(
+        id=execution_id,
+        payload=dict(spec.payload),
+        secrets=spec.secrets,
+        variables=dict(variables or {}),
+        labels=dict(spec.labels),
+        report_formats=spec.options.report_formats,
+        kind=spec.kind,
+        task_id=task.task_id if task else None,
+        task_uid=task.uid if task else None,
+        blocked_by=blocked_by,
+    )
 
 
 _INSERT = f"""

@@ -34,7 +34,7 @@ from stationmaster_server.tasks import (
     stats_store,
     store,
 )
-from stationmaster_server.tasks.execution_store import NewRow
+from stationmaster_server.tasks.execution_store import NewRow, new_row
 from stationmaster_server.tasks.graph import Verdict, verdict, why_waiting
 from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from stationmaster_server.agents.tools.builtin import builtin_toolbox
-from stationmaster_server.agents.tools.files import MAX_FILE_BYTES, MAX_MATCHES
+from stationmaster_server.agents.tools.files import MAX_FILE_BYTES, MAX_MATCHES, matches
 from stationmaster_server.agents.tools.tool import ToolContext, ToolError
 from stationmaster_server.app.storage import bucket_of
 from stationmaster_server.config import load
 from stationmaster_server.storage.places.s3 import S3Place
 
 from tests.storage.places import PART, S3Site
+from tests.storage.wire import between
 
 
 class Agent:
     def __init__(self, site: S3Site) -> None:
         place = S3Place(bucket_of(load(None, {"storage": site.settings()}, environ={})), PART)
         self._tools = builtin_toolbox(place)
-        self._context = ToolContext(uuid4(), uuid4(), uuid4(), uuid4(), "call", Path("/nonexistent"))
+        self.context = ToolContext(uuid4(), uuid4(), uuid4(), uuid4(), "call", Path("/nonexistent"))
 
     async def call(self, name: str, **arguments: Any) -> str:
-        return await self._tools.offered((name,))[name].run(self._context, arguments)
+        return await self._tools.offered((name,))[name].run(self.context, arguments)
 
 
 async def test_files_are_written_listed_read_and_found(bucket: S3Site) -> None:
@@ -39,6 +44,37 @@ async def test_files_are_written_listed_read_and_found(bucket: S3Site) -> None:
     await agent.call("files.write", path="many", content="hit\n" * (MAX_MATCHES + 5))
     assert "only the first" in await agent.call("files.search", text="hit")
     assert await bucket.everything() == {"a/b.txt", "many"}
+
+
+async def test_a_search_goes_on_past_what_is_no_text_or_is_just_being_changed(bucket: S3Site) -> None:
+    async with between(bucket.endpoint) as wire:
+        agent = Agent(replace(bucket, endpoint=wire.url))
+        for path in ("a", "b", "c"):
+            await agent.call("files.write", path=path, content=f"hit in {path}")
+        store = bucket_of(load(None, {"storage": bucket.settings()}, environ={}))
+        folder = f"workspaces/{agent.context.session_id}"
+        await store.put(f"{folder}/b", b"\xffhit")
+        wire.hold(lambda line: line.startswith("GET ") and f"{folder}/a" in line)
+        searching = asyncio.create_task(agent.call("files.search", text="hit"))
+        await wire.held()
+        await store.put(f"{folder}/a", b"hit in another")
+        wire.let_go()
+        assert await searching == "c:1: hit in c"
+
+
+async def test_what_is_searched_does_not_hold_the_server_up(bucket: S3Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[threading.Thread] = []
+
+    def seen(*args: Any) -> Iterator[str]:
+        looked.append(threading.current_thread())
+        return matches(*args)
+
+    monkeypatch.setattr("stationmaster_server.agents.tools.bucket_files.matches", seen)
+    agent = Agent(bucket)
+    await agent.call("files.write", path="a", content="hit")
+    assert await agent.call("files.search", text="hit") == "a:1: hit"
+    assert looked
+    assert threading.current_thread() not in looked
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,25 @@ async def play(stage: Stage) -> None:
     hidden = first not in str(shown) and second not in str(rotated)
     programme.check("Credential", "no answer but that of AccessCredential has it", hidden, "two answers searched")
     programme.check("Credential", "a rotation takes effect at once", current == second, "version 2")
-    searched, found = await asyncio.to_thread(_search, stage.folder, [first.encode(), second.encode()])
-    detail = f"{searched / 2**20:.0f} MiB searched" if not found else f"it is in {found[0]}"
-    programme.check("Credential", "no file of the database or the logs has it in clear", not found, detail)
+    wanted = [first.encode(), second.encode()]
+    searched, found = await asyncio.to_thread(_search, stage.folder, [NAME.encode(), *wanted])
+    kept, detail = _judged(searched, found, wanted)
+    programme.check("Credential", "no file of the database or the logs has it in clear", kept, detail)
 
 
-def _search(folder: Path, wanted: list[bytes]) -> tuple[int, list[str]]:
-    """How many bytes were read, and which files hold one of those wanted."""
-    searched, found = 0, []
+def _judged(searched: int, found: dict[bytes, str], secret: list[bytes]) -> tuple[bool, str]:
+    """Whether no secret was found, by a search that finds what is there in clear."""
+    told = next((found[each] for each in secret if each in found), None)
+    if told is not None:
+        return False, f"it is in {told}"
+    if NAME.encode() not in found:
+        return False, f"the search does not even find the name, in {searched / 2**20:.0f} MiB"
+    return True, f"{searched / 2**20:.0f} MiB searched, in which its name is found"
+
+
+def _search(folder: Path, wanted: list[bytes]) -> tuple[int, dict[bytes, str]]:
+    """How many bytes were read, and in which file each of those wanted was found first."""
+    searched, found = 0, dict[bytes, str]()
     for file in folder.rglob("*"):
         try:
             if not file.is_file():
@@ -41,9 +52,9 @@ def _search(folder: Path, wanted: list[bytes]) -> tuple[int, list[str]]:
                 before = b""
                 while piece := opened.read(_AT_ONCE):
                     searched += len(piece)
-                    if any(each in before + piece for each in wanted):
-                        found.append(str(file.relative_to(folder)))
-                        break
+                    for each in wanted:
+                        if each not in found and each in before + piece:
+                            found[each] = str(file.relative_to(folder))
                     before = piece[-100:]
         except OSError:  # PostgreSQL removes files all the time
             continue

@@ -22,7 +22,7 @@ async def play(stage: Stage) -> None:
     counted = [event.execution_progress.counters[WHAT] for event in told if event.HasField("execution_progress")]
     path = f"exports/{execution.name.removeprefix('executions/')}/{WHAT}.jsonl"
     written = len((await client.files.read(stage.session, path)).splitlines())
-    ended = told[-1].execution_state_changed.state == "SUCCEEDED"
+    ended = bool(told) and told[-1].execution_state_changed.state == "SUCCEEDED"
     good = ended and bool(counted) and counted == sorted(counted) and counted[-1] == written
     detail = f"{counted[-1] if counted else 'nothing'} told, {written} lines in the file"
     programme.check("Task", "progress is streamed, and true in the end", good, detail)

@@ -11,6 +11,9 @@ from stationmaster_client.client import Client
 from stationmaster_client.demo.stage import Stage, some
 from stationmaster_client.errors import PermissionDenied, Unauthenticated
 
+_AT_LATEST_SECONDS = 15.0
+"""A second is promised; a machine that is busy with other things takes longer to ask."""
+
 
 async def play(stage: Stage) -> None:
     """A visitor may look and not touch, until the key is revoked."""
@@ -30,8 +33,9 @@ async def play(stage: Stage) -> None:
     await client.keys.revoke(key.api_key.name)
     began = time.monotonic()
     (reason,) = await some(lambda: _refused(guest), "the refusal of a key that was revoked")
-    detail = f"{reason} after {time.monotonic() - began:.2f} s"
-    programme.check("Identity", "a revoked key is refused", reason == "CREDENTIALS_REVOKED", detail)
+    took = time.monotonic() - began
+    soon = reason == "CREDENTIALS_REVOKED" and took < _AT_LATEST_SECONDS
+    programme.check("Identity", "a revoked key is refused", soon, f"{reason} after {took:.2f} s")
 
 
 async def _refused(guest: Client) -> AsyncIterator[str]:

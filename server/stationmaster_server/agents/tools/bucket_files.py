@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from stationmaster_server.agents.tools.files import (
     MAX_ENTRIES,
@@ -22,7 +24,7 @@ from stationmaster_server.agents.tools.files import (
     text_of,
 )
 from stationmaster_server.agents.tools.tool import Tool, ToolContext, ToolError
-from stationmaster_server.errors import StationmasterError
+from stationmaster_server.errors import Aborted, StationmasterError
 from stationmaster_server.storage.paths import PathRefused
 from stationmaster_server.storage.places.place import Place
 from stationmaster_server.storage.shelf import Shelf
@@ -64,16 +66,24 @@ class BucketFiles:
         with _told(arguments.path):
             for entry in await shelf.entries(arguments.path, recursive=True, limit=MAX_SEARCHED_FILES):
                 try:
-                    text = (await shelf.read(entry.path, MAX_FILE_BYTES)).decode()
-                except (PathRefused, TooLarge, FileNotFoundError, UnicodeDecodeError):
+                    content = await shelf.read(entry.path, MAX_FILE_BYTES)
+                except (PathRefused, TooLarge, FileNotFoundError, Aborted):  # gone, or just being changed
                     continue
-                lines += matches(entry.path, text, arguments)
+                lines += await asyncio.to_thread(_found, entry.path, content, arguments, MAX_MATCHES + 1 - len(lines))
                 if len(lines) > MAX_MATCHES:
                     break
         return matched(arguments, lines)
 
     def _shelf(self, context: ToolContext) -> Shelf:
         return Shelf(self._place, context.organization_id, context.session_id)
+
+
+def _found(path: str, content: bytes, arguments: SearchArguments, most: int) -> list[str]:
+    """The first lines of a file that hold the text; it has none unless it is a text."""
+    try:
+        return list(islice(matches(path, content.decode(), arguments), most))
+    except UnicodeDecodeError:
+        return []
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from stationmaster_server.errors import Aborted, FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.identity.excess import QuotaExceeded
 from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.storage.archives.model import ArchiveRefused, Rules
-from stationmaster_server.storage.archives.names import Names
+from stationmaster_server.storage.archives.names import Tree, Twice
 from stationmaster_server.storage.archives.packing import Packer
 from stationmaster_server.storage.file_model import file_name
 from stationmaster_server.storage.paths import PathRefused
@@ -62,28 +62,34 @@ class Filling:
 
     async def fill(self, source: Home, packer: Packer, room: Room) -> None:
         """Raises FailedPrecondition(LIMIT_REACHED), Aborted where a large file was changed while it was read."""
-        after, seen = "", Names(self._rules.most_files, distinct_in_case=False)
+        after, seen = "", Tree(self._rules.most_files, distinct_in_case=False)
         while True:
             listed = await self._place.list(source, (), recursive=True, after=after, limit=_PAGE)
             for found in listed.found:
-                self._check(source, packer, seen, found)
-                await self._pack_file(source, packer, room, found.path)
+                await self._pack_file(source, packer, room, seen, found.path)
             after = listed.after
             if not after:
                 return
 
-    async def _pack_file(self, source: Home, packer: Packer, room: Room, path: str) -> None:
+    async def _pack_file(self, source: Home, packer: Packer, room: Room, seen: Tree, path: str) -> None:
         """One that is small is read whole before it is packed, and again when it was changed meanwhile."""
+        names, entered = path.split("/"), False
         for attempt in range(_ATTEMPTS):
             try:
-                async with self._place.read(source, path.split("/")) as reading:
+                async with self._place.read(source, names) as reading:
+                    self._check(source, packer, reading.found)
+                    if not entered:
+                        self._enter(source, seen, names)
+                        entered = True
                     if (reading.found.size_bytes or 0) > PIECE_BYTES:
                         await self._pack_large(packer, room, reading)
                     else:
                         await self._pack_small(packer, reading)
                 break
-            except (FileNotFoundError, PathRefused):
-                return  # it was there when we looked
+            except (FileNotFoundError, PathRefused, Twice):
+                if packer.is_open:
+                    raise _gone(source, path) from None
+                return  # it was there when we looked, or another kind of thing
             except Aborted:
                 if attempt == _ATTEMPTS - 1 or packer.is_open:
                     raise
@@ -105,21 +111,33 @@ class Filling:
                 await room.write(await self._threads.run(packer.drain))
         packer.end()
 
-    def _check(self, source: Home, packer: Packer, seen: Names, found: Found) -> None:
-        rules, name = self._rules, file_name(source.session_id, found.path)
+    def _check(self, source: Home, packer: Packer, found: Found) -> None:
+        rules = self._rules
         if len(packer.members) >= rules.most_files:
             what = f"more than {rules.most_files:,} files: delete some, or raise storage.max_archive_files"
-        elif packer.content_bytes + (found.size_bytes or 0) > rules.most_bytes:
+            raise _too_much(source, found.path, what)
+        if packer.content_bytes + (found.size_bytes or 0) > rules.most_bytes:
             what = f"more than {rules.most_bytes:,} bytes: delete some files, or raise storage.max_archive_bytes"
-        else:
-            try:
-                seen.add(found.path.split("/"))
-            except ArchiveRefused as refused:
-                what = f"too much: {refused.why}"
-            else:
-                return
-        violation = PreconditionViolation("ARCHIVE_SIZE", name, "leave files out")
-        raise FailedPrecondition(Reason.LIMIT_REACHED, f"with {name!r} the archive would hold {what}", violation)
+            raise _too_much(source, found.path, what)
+
+    def _enter(self, source: Home, seen: Tree, names: Sequence[str]) -> None:
+        try:
+            seen.add(names)
+        except Twice:
+            raise
+        except ArchiveRefused as refused:
+            raise _too_much(source, "/".join(names), f"too much: {refused.why}") from None
+
+
+def _too_much(source: Home, path: str, what: str) -> FailedPrecondition:
+    name = file_name(source.session_id, path)
+    violation = PreconditionViolation("ARCHIVE_SIZE", name, "leave files out")
+    return FailedPrecondition(Reason.LIMIT_REACHED, f"with {name!r} the archive would hold {what}", violation)
+
+
+def _gone(source: Home, path: str) -> Aborted:
+    name = file_name(source.session_id, path)
+    return Aborted(Reason.CONCURRENT_CHANGE, f"{name!r} was deleted while it was archived; archive again")
 
 
 def _begin_file(packer: Packer, found: Found) -> None:

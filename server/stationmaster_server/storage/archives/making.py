@@ -23,7 +23,7 @@ from stationmaster_server.identity.quotas import Quotas
 from stationmaster_server.storage.access import home_of, owner_of
 from stationmaster_server.storage.archives import archive_store
 from stationmaster_server.storage.archives.filling import Filling, Room
-from stationmaster_server.storage.archives.model import Archive, ArchiveFormat, Rules, archive_name
+from stationmaster_server.storage.archives.model import Archive, ArchiveFormat, Rules, archive_name, names_of
 from stationmaster_server.storage.archives.packing import Packer
 from stationmaster_server.storage.archives.removing import Removing
 from stationmaster_server.storage.beating import beating
@@ -172,13 +172,7 @@ class Making:
             yield
 
 
-def names_of(form: ArchiveFormat) -> tuple[str, ...]:
-    """The names of an archive in its home."""
-    return (f"archive{form.ending}",)
-
-
 def _lost(task: _Task) -> Aborted:
     name = workspace_name(task.source.session_id)
-    return Aborted(
-        Reason.CONCURRENT_CHANGE, f"another call has archived {name!r}, or this one took too long; try again"
-    )
+    text = f"{name!r} was not archived: another call does it, or this server could not say in time that it goes on"
+    return Aborted(Reason.CONCURRENT_CHANGE, f"{text}; try again")

@@ -121,3 +121,8 @@ class ArchiveRefused(Exception):
 def archive_name(session_id: UUID) -> str:
     """`archives/{session}`."""
     return f"archives/{session_id}"
+
+
+def names_of(form: ArchiveFormat) -> tuple[str, ...]:
+    """The names of an archive in its home."""
+    return (f"archive{form.ending}",)

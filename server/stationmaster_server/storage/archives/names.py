@@ -12,7 +12,11 @@ _MOST_BYTES = 16 * 1024 * 1024
 """Of all paths together: 100,000 of 160 bytes."""
 
 
-class Names:
+class Twice(ArchiveRefused):
+    """A file is there already, or a file in place of its folder."""
+
+
+class Tree:
     """A tree of names. `distinct_in_case`: two must differ in more than that, as they would be one on some disks."""
 
     def __init__(self, most_files: int, *, distinct_in_case: bool) -> None:
@@ -23,7 +27,7 @@ class Names:
         self._bytes = 0
 
     def add(self, names: Sequence[str]) -> None:
-        """A file. Raises ArchiveRefused where it or a file in place of its folder is there, and for one too many."""
+        """A file. Raises Twice, and ArchiveRefused for one too many."""
         path = "/".join(names)
         self._bytes += len(path.encode())
         if self._bytes > _MOST_BYTES:
@@ -33,9 +37,9 @@ class Names:
         for folder in folders:
             at = self._enter(path, at, folder)
             if at in self._files:
-                raise ArchiveRefused(path, "is in a folder that is a file as well")
+                raise Twice(path, "is in a folder that is a file as well")
         if (at, last) in self._nodes:
-            raise ArchiveRefused(path, "is there twice, or is a folder as well")
+            raise Twice(path, "is there twice, or is a folder as well")
         self._files.add(self._enter(path, at, last))
 
     def _enter(self, path: str, parent: int, name: str) -> int:

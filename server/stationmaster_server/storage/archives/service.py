@@ -16,13 +16,13 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import Aborted, InvalidArgument, NotFound, Reason
 from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.storage.archives import archive_store
-from stationmaster_server.storage.archives.making import names_of
 from stationmaster_server.storage.archives.model import (
     Archive,
     ArchiveFormat,
     ArchivePiece,
     Cleaned,
     archive_name,
+    names_of,
 )
 from stationmaster_server.storage.archives.removing import Removing, deletion
 from stationmaster_server.storage.faults import told

@@ -21,7 +21,6 @@ from stationmaster_server.storage import paths
 from stationmaster_server.storage.access import home_of, owner_of
 from stationmaster_server.storage.archives import archive_store
 from stationmaster_server.storage.archives.inflating import Inflating
-from stationmaster_server.storage.archives.making import names_of
 from stationmaster_server.storage.archives.model import (
     ArchiveFormat,
     ArchiveRefused,
@@ -29,6 +28,7 @@ from stationmaster_server.storage.archives.model import (
     Member,
     Rules,
     archive_name,
+    names_of,
 )
 from stationmaster_server.storage.archives.unpacking import Unpacking
 from stationmaster_server.storage.faults import told
@@ -39,7 +39,7 @@ from stationmaster_server.storage.places.threads import Threads
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An archive to be read. `sha256` and `etag` are empty where any will do."""
+    """An archive to be read. `sha256` is empty where any will do."""
 
     name: str
     home: Home

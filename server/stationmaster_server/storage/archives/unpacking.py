@@ -9,7 +9,7 @@ from stationmaster_server.storage import paths
 from stationmaster_server.storage.archives import manifest, tar
 from stationmaster_server.storage.archives.inflating import Inflating
 from stationmaster_server.storage.archives.model import MANIFEST, WORKSPACE, ArchiveRefused, Limits, Member
-from stationmaster_server.storage.archives.names import Names
+from stationmaster_server.storage.archives.names import Tree
 
 _PIECE_BYTES = 1024 * 1024
 
@@ -24,7 +24,7 @@ class Unpacking:
         self._stream = stream
         self._limits = limits
         self._total = 0
-        self._names = Names(max(limits.most_files, limits.most_names), distinct_in_case=limits.distinct_in_case)
+        self._names = Tree(max(limits.most_files, limits.most_names), distinct_in_case=limits.distinct_in_case)
         self.members: list[Member] = []
 
     async def next(self) -> tuple[str, int] | None:

@@ -61,10 +61,11 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A file that has come to its place, and the size of the one that it replaced."""
+    """A file that has come to its place, and the size of the one that it replaced, unless that is not `known`."""
 
     found: Found
     replaced_bytes: int | None
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,10 @@ class Place(Protocol):
         """How many bytes of an upload are kept; what arrives after them is sent again."""
 
     async def publish(self, home: Home, upload_id: UUID, names: Names) -> Published:
-        """Give a sealed upload its path, in place of what is there. Raises PathRefused, FileNotFoundError."""
+        """Give a sealed upload its path, in place of what is there. Several may at once: each of them is told of it.
+
+        Raises PathRefused; FileNotFoundError: it may have its path by now; Gone: it has not.
+        """
 
     async def discard(self, home: Home, upload_id: UUID) -> None:
         """Throw away what there is of an upload."""
@@ -150,6 +154,10 @@ class Place(Protocol):
 
     async def close(self) -> None:
         """Let go of what is held open."""
+
+
+class Gone(FileNotFoundError):
+    """What was uploaded is neither aside nor in its place."""
 
 
 class NotEmpty(Exception):

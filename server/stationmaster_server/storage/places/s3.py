@@ -12,14 +12,18 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID
 
 from stationmaster_server.storage.paths import PathRefused, speakable
-from stationmaster_server.storage.places.place import Found, Home, Listed, Measured, Names, NotEmpty, Published
-from stationmaster_server.storage.places.s3_compose import compose
+from stationmaster_server.storage.places.place import Found, Gone, Home, Listed, Measured, Names, NotEmpty, Published
+from stationmaster_server.storage.places.s3_compose import abort_others, compose
 from stationmaster_server.storage.places.s3_files import SEAL, S3Reading, S3Receiver, chain
+from stationmaster_server.storage.places.s3_requests import Interrupted, Requests
 from stationmaster_server.storage.places.s3_store import Object, Objects
 from stationmaster_server.storage.places.threads import Threads
+
+_ATTEMPTS = 3
 
 
 class S3Place:
@@ -27,6 +31,7 @@ class S3Place:
 
     def __init__(self, objects: Objects, part_bytes: int) -> None:
         self._objects = objects
+        self._requests = Requests(objects)
         self._part_bytes = part_bytes
         self._threads = Threads(4)
 
@@ -81,19 +86,32 @@ class S3Place:
     async def publish(self, home: Home, upload_id: UUID, names: Names) -> Published:
         """See `Place`."""
         upload, target = _upload(home, upload_id), _key(home, names)
-        try:
-            parts: list[str] = json.loads(await self._objects.get(f"{upload}/{SEAL}"))
-            before = await self._room_for(home, names)
-            if len(parts) == 1:
-                await self._objects.copy(parts[0], target)
-            else:
-                await compose(self._objects, parts, target)
-        except FileNotFoundError:
-            await self._objects.sweep(upload)  # it came to its place before, or was given up
-            raise
-        published = await self._published(names, target, before)
+        before, known = await self._composed(home, upload, names, str(upload_id))
+        published = await self._published(names, target, before if known else None)
+        # Whoever makes the same file too finds no parts any more, or not what they were being copied into.
         await self._objects.sweep(upload)
-        return published
+        await abort_others(self._requests, target)
+        return replace(published, known=known)
+
+    async def _composed(self, home: Home, upload: str, names: Names, mark: str) -> tuple[Object | None, bool]:
+        """Have the file appear; what it replaced, and whether that is known: somebody else may have come first."""
+        target = _key(home, names)
+        for _ in range(_ATTEMPTS):
+            before, known = None, False
+            try:
+                parts: list[str] = json.loads(await self._objects.get(f"{upload}/{SEAL}"))
+                before = await self._room_for(home, names)
+                known = before is None or await self._requests.mark(target) != mark
+                if known:
+                    await compose(self._requests, parts, target, mark)
+            except (FileNotFoundError, Interrupted) as error:
+                if await self._requests.mark(target) == mark:
+                    return before, known
+                if isinstance(error, FileNotFoundError):
+                    raise Gone(errno.ENOENT, "what was uploaded is gone") from None
+            else:
+                return before, known
+        raise self._objects.away("what it is to put together is aborted by somebody else, again and again")
 
     async def discard(self, home: Home, upload_id: UUID) -> None:
         """See `Place`."""
@@ -159,7 +177,7 @@ class S3Place:
     async def _published(self, names: Names, key: str, before: Object | None) -> Published:
         after = await self._objects.head(key)
         if after is None:
-            raise FileNotFoundError(errno.ENOENT, "somebody else deleted it at once")
+            raise Gone(errno.ENOENT, "somebody else deleted it at once")
         return Published(_found("/".join(names), after), None if before is None else before.size)
 
     async def _files(self, home: Home, names: Names, after: str) -> AsyncIterator[Found]:

@@ -114,10 +114,9 @@ class S3Receiver:
     async def _go_on(self, parts: Sequence[Object]) -> None:
         for number, part in enumerate(parts, 1):
             data = await self._objects.get(part.key)
-            if number == len(parts) and part.size < len(self._buffer):
+            if number == len(parts) and part.size < self._part_bytes:
                 # It becomes a whole one: only the last part of a file may be short.
-                self._buffer[: part.size] = data
-                self._filled = part.size
+                self._buffer += data
             else:
                 await self._threads.run(self._digest.update, data)
                 self._parts.append(part.key)

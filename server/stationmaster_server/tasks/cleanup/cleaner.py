@@ -69,10 +69,15 @@ class Cleaner:
         if target is Target.REQUEST_IDS:
             async with tools.database.system() as tx:
                 self._add("request_ids", await store.count_requests(tx, organization_id))
-        if target in (Target.WORKSPACES, Target.DELTAS):
+        if target is Target.DELTAS:
             async for sessions in self._ended_sessions():
                 for session_id in sessions:
-                    await self._count_of(target, session_id)
+                    await self._count_deltas(session_id)
+        if target is Target.WORKSPACES:
+            async for sessions in self._ended_sessions():
+                asked = await self._in_bucket(sessions)
+                there = [one for one in sessions if await self._has_files(one, ask=one in asked)]
+                self._add("workspaces", len(there))
 
     async def clean(self, target: Target) -> AsyncGenerator[None, None]:
         """Delete; yields between two batches."""
@@ -88,25 +93,30 @@ class Cleaner:
         async for _ in steps:
             yield
 
-    async def _count_of(self, target: Target, session_id: UUID) -> None:
-        if target is Target.WORKSPACES:
-            self._add("workspaces", int(await self._has_files(session_id)))
-            return
+    async def _count_deltas(self, session_id: UUID) -> None:
         async with self._tools.database.tenant(self._caller.tenant, read=True) as tx:
             self._add("deltas", await store.count_deltas(tx, self._organization_id, session_id, DELTAS))
 
-    async def _has_files(self, session_id: UUID) -> bool:
-        there, bucket = self._tools.sessions.path(session_id).is_dir(), self._tools.bucket
-        if bucket is None:
-            return there
-        return (await bucket.measure(Home(self._organization_id, session_id))).file_count > 0
+    async def _in_bucket(self, sessions: Sequence[UUID]) -> set[UUID]:
+        """Those whose files may be in a bucket: each request to it costs time and money."""
+        if self._tools.bucket is None:
+            return set()
+        async with self._tools.database.tenant(self._caller.tenant, read=True) as tx:
+            return await file_store.may_have_files(tx, self._organization_id, sessions)
 
-    async def _remove_files(self, session_id: UUID) -> bool:
+    async def _has_files(self, session_id: UUID, *, ask: bool) -> bool:
+        bucket = self._tools.bucket
+        if bucket is None:
+            return self._tools.sessions.path(session_id).is_dir()
+        home = Home(self._organization_id, session_id)
+        return ask and bool((await bucket.list(home, (), recursive=True, after="", limit=1)).found)
+
+    async def _remove_files(self, session_id: UUID, *, ask: bool) -> bool:
         tools = self._tools
         there = await tools.pools.blocking(remove_tree, tools.sessions.path(session_id), timeout=_LIMIT)
         if tools.bucket is None:
             return there
-        return await tools.bucket.clear(Home(self._organization_id, session_id))
+        return ask and await tools.bucket.clear(Home(self._organization_id, session_id))
 
     async def _executions(self) -> AsyncGenerator[None, None]:
         async with aclosing(self._forgetting.forget()) as steps:
@@ -117,7 +127,8 @@ class Cleaner:
 
     async def _workspaces(self) -> AsyncGenerator[None, None]:
         async for sessions in self._ended_sessions():
-            removed = [session_id for session_id in sessions if await self._remove_files(session_id)]
+            asked = await self._in_bucket(sessions)
+            removed = [one for one in sessions if await self._remove_files(one, ask=one in asked)]
             if removed:
                 async with self._tools.database.system() as tx:
                     await file_store.emptied(tx, self._organization_id, removed)

@@ -434,6 +434,24 @@ CREATE INDEX executions_organization_id_task_uid_created_at_id_idx ON executions
 
 CREATE INDEX executions_organization_id_user_id_created_at_id_idx ON executions (organization_id, user_id, created_at, id);
 
+CREATE TABLE file_batches (
+    organization_id UUID NOT NULL,
+    session_id UUID NOT NULL,
+    id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    decided BOOLEAN DEFAULT false NOT NULL,
+    failed INTEGER DEFAULT '0' NOT NULL,
+    reason TEXT DEFAULT '' NOT NULL,
+    error TEXT DEFAULT '' NOT NULL,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    leased_until TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT file_batches_pkey PRIMARY KEY (organization_id, session_id, id)
+);
+
+CREATE INDEX file_batches_created_at_idx ON file_batches (created_at);
+
+CREATE INDEX file_batches_leased_until_idx ON file_batches (leased_until);
+
 CREATE TABLE file_changes (
     organization_id UUID NOT NULL,
     session_id UUID NOT NULL,
@@ -445,11 +463,14 @@ CREATE TABLE file_changes (
     etag TEXT DEFAULT '' NOT NULL,
     user_id UUID NOT NULL,
     decided BOOLEAN DEFAULT false NOT NULL,
+    batch_id UUID,
     leased_until TIMESTAMP WITH TIME ZONE NOT NULL,
     CONSTRAINT file_changes_pkey PRIMARY KEY (organization_id, session_id, id)
 );
 
-CREATE INDEX file_changes_leased_until_idx ON file_changes (leased_until);
+CREATE INDEX file_changes_batch_idx ON file_changes (organization_id, batch_id, id) WHERE batch_id IS NOT NULL;
+
+CREATE INDEX file_changes_leased_until_idx ON file_changes (leased_until) WHERE batch_id IS NULL;
 
 CREATE TABLE forgotten_executions (
     organization_id UUID NOT NULL,
@@ -1484,6 +1505,16 @@ ALTER TABLE executions ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON executions TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON executions TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON file_batches TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON file_batches TO stationmaster_app;
+
+ALTER TABLE file_batches ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON file_batches TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON file_batches TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON file_changes TO stationmaster_system;
 
