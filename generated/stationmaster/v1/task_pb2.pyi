@@ -647,6 +647,7 @@ class ExecutionConcurrency(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key, within the organization. Default, of a task: the task itself; of an execution without one: the caller.
+    Of a task it is a template over its variables, without loops, calls and arithmetic: `customer-{{ customer }}`.
     With CANCEL_RUNNING, also by default, it is one of what the same user submits.
     """
     max_running: _builtins.int
@@ -678,7 +679,7 @@ class ExecutionRate(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PER_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key, within the organization."""
+    """The key, within the organization; a template as that of ExecutionConcurrency."""
     limit: _builtins.int
     """How many."""
     @_builtins.property

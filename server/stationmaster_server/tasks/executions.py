@@ -29,6 +29,7 @@ from stationmaster_server.tasks import (
     dependency_store,
     events,
     execution_store,
+    keys,
     listing_store,
     stats_store,
     store,
@@ -111,10 +112,11 @@ class Executions:
             require_owner(caller, task)
         payload, variables = await self._services.filling.fill(task, request.variables)
         self._services.kinds.admit(caller, task.kind, payload)
+        options = replace(task.options, **{name: getattr(request.options, name) for name in request.set_options})
         spec = Spec(
             task.kind,
             payload,
-            replace(task.options, **{name: getattr(request.options, name) for name in request.set_options}),
+            keys.fill(options, keys.context(task_id, variables, None)),
             request.run_at,
             request.idempotency_key,
             request.idempotency_ttl_seconds,
@@ -143,7 +145,7 @@ class Executions:
         self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL
     ) -> Execution:
         """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
-        spec = self._checked(spec, "execution.payload")
+        spec = self._checked(spec, "execution")
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Execution)
@@ -239,8 +241,9 @@ class Executions:
     def _checked(self, spec: Spec, field: str) -> Spec:
         """What may be submitted, its secrets apart. Raises InvalidArgument."""
         kinds = self._services.kinds
-        payload, secrets = kinds.part(spec.kind, spec.payload, field)
-        kinds.parse(spec.kind, spec.payload, field)
+        payload, secrets = kinds.part(spec.kind, spec.payload, f"{field}.payload")
+        kinds.parse(spec.kind, spec.payload, f"{field}.payload")
+        keys.require_plain(spec.options, f"{field}.options")
         return replace(spec, payload=payload, secrets=secrets)
 
     def _all_checked(self, specs: Sequence[Spec]) -> Sequence[Spec]:
@@ -249,7 +252,7 @@ class Executions:
         wrong: list[FieldViolation] = []
         for place, spec in enumerate(specs):
             try:
-                checked.append(self._checked(spec, f"executions[{place}].payload"))
+                checked.append(self._checked(spec, f"executions[{place}]"))
             except InvalidArgument as error:
                 wrong += error.violations or [FieldViolation(f"executions[{place}]", error.message)]
         if wrong:

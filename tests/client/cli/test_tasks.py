@@ -139,10 +139,12 @@ async def test_options_say_what_a_task_is(stationmaster: Program, tmp_path: Path
     payload = ("-p", f"text=@{tmp_path / 'text'}", "-p", "fail:=0", "-p", '{"steps": 2}')
     variables = ("-v", "who", "-v", "count:integer=3", "-v", "urls:list=[1]")
     limits = ("--priority", "high", "--attempts", "2", "--time-limit", "5m", "--max-running", "1")
+    key = ("--concurrency-key", "k-{{ who }}", "--strategy", "cancel-newest")
+    due = ("--every", "90s", "--overlap", "allow-all", "--catch-up", "6h")
     made, again, shown = await stationmaster.many(
         [
-            (*CREATE, "t", *STEERED, *payload, *variables, *limits, "--json"),
-            ("tasks", "update", "t", "-v", "who=Ada", "-p", "steps:=3", "--every", "90s", "--json"),
+            (*CREATE, "t", *STEERED, *payload, *variables, *limits, *key, "--json"),
+            ("tasks", "update", "t", "-v", "who=Ada", "-p", "steps:=3", *due, "--json"),
             ("tasks", "show", "t"),
         ]
     )
@@ -154,7 +156,8 @@ async def test_options_say_what_a_task_is(stationmaster: Program, tmp_path: Path
     assert (task["variables"][1]["defaultValue"], task["options"]["retry"]["maxAttempts"]) == (3, 2)
     assert (changed["variables"][0]["defaultValue"], changed["schedule"]["every"]) == ("Ada", "90s")
     assert changed["payload"]["steps"] == 3
-    for text in ("every 90 s", "high", "at most 5 min each", "integer · default 3", "from a file"):
+    assert (changed["schedule"]["overlap"], changed["schedule"]["catchUp"]) == ("OVERLAP_POLICY_ALLOW_ALL", "21600s")
+    for text in ("every 90 s", "1 at once of k-{{ who }}, cancel newest", "high", "at most 5 min each", "integer · default 3", "from a file"):
         assert text in shown.out
 
 
@@ -166,6 +169,9 @@ async def test_what_does_not_go_together_is_told(stationmaster: Program) -> None
         (*CREATE, "t", *STEERED, "-v", "a:colour"): "types are string, integer",
         (*CREATE, "t", *STEERED, "--cron", "@daily", "--every", "1h"): "exclude each other",
         (*CREATE, "t", *STEERED, "--time-zone", "Europe/Berlin"): "give --cron as well",
+        (*CREATE, "t", *STEERED, "--catch-up", "1h"): "give --cron as well",
+        (*CREATE, "t", *STEERED, "--cron", "@daily", "--overlap", "never"): "write one of skip, buffer-one",
+        (*CREATE, "t", *STEERED, "--strategy", "never"): "write one of wait, cancel-running",
         (*CREATE, "t", *STEERED, "--report", "docx"): "there are: pdf, html, md and json",
         (*CREATE, "t", *STEERED, "--priority", "first"): "urgent, high",
         ("tasks", "run", "t", "--report", "report.docx"): "there is no report as '.docx'",
