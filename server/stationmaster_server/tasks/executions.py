@@ -52,6 +52,7 @@ from stationmaster_server.tasks.model import (
     illegal_state,
     task_name,
 )
+from stationmaster_server.tasks.repeats import require_same
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again
@@ -93,7 +94,7 @@ class Executions:
     async def execute(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution:
         """Submit an execution of a task, as it is when that commits.
 
-        Raises NotFound, InvalidArgument, ResourceExhausted(QUEUE_FULL), Aborted(CONCURRENT_CHANGE).
+        Raises NotFound, InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL), Aborted(CONCURRENT_CHANGE).
         """
         for _ in range(_LOOKS):
             execution = await self._execute_unless_changed(caller, task_id, request)
@@ -144,7 +145,10 @@ class Executions:
     async def submit(
         self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL
     ) -> Execution:
-        """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
+        """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL).
+
+        Under a key of its own it is submitted once; AlreadyExists when the key is one of something else.
+        """
         spec = self._checked(spec, "execution")
         tenant = caller.tenant
         async with self._services.database.tenant(tenant) as tx:
@@ -173,8 +177,10 @@ class Executions:
             works = [new_work(tenant, spec, row.id, caller.request_id) for spec, row in zip(specs, rows, strict=True)]
             items = await self._services.queue.submit_many(tx, works)
             ids = [item.item_id for item in items]
-            new = [row for row, item_id in zip(rows, ids, strict=True) if row.id == item_id]
+            asked = list(zip(rows, ids, (spec.idempotency_key for spec in specs), strict=True))
+            new = [row for row, item_id, _ in asked if row.id == item_id]
             await execution_store.insert(tx, tenant.organization_id, tenant.user_id, Trigger.AD_HOC, new)
+            await require_same(tx, tenant.organization_id, [one for one in asked if one[0].id != one[1]])
             await self._audit(tx, caller, "execution.submit_many", "executions", ids)
             await remember(tx, tenant, caller.request_key, Names(list(ids)))
             return ids
@@ -315,9 +321,11 @@ class Executions:
                 await leave_session(tx, self._services, caller, replaced, why)
                 for dependent in waiting:  # its end is nothing that anybody follows up
                     await look_again(tx, self._services, caller, dependent)
+        elif item.item_id != row.id:
+            await require_same(tx, organization_id, [(row, item.item_id, spec.idempotency_key)])
         name = execution_name(item.item_id)
         await self._audit(tx, caller, "execution.submit", name, [], task=task, created=created, replaced=bool(replaced))
-        return await self._get(tx, caller, item.item_id)
+        return replace(await self._get(tx, caller, item.item_id), existing=not created)
 
     async def _dependents(self, tx: Transaction, organization_id: UUID, execution_id: UUID) -> Sequence[str]:
         """The tasks that wait for the one of an execution, locked: before any key is."""

@@ -239,6 +239,8 @@ class Execution:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     last_sequence: int = 0
+    existing: bool = False
+    """Of an answer: it was there already when it was submitted."""
 
     @property
     def session_id(self) -> UUID | None:

@@ -33,6 +33,17 @@ async def test_run_prints_the_name_and_how_to_watch_it(stationmaster: Program) -
     assert run.err == f"Watch it: stationmaster executions watch {name[-12:]}\n"
 
 
+async def test_a_key_used_again_says_that_it_was_there_or_for_what_else(stationmaster: Program) -> None:
+    first, again, other = await stationmaster.many(
+        [(*SUBMIT, "-p", f"text={text}", "--key", "order-1") for text in ("hello", "hello", "ho")]
+    )
+    assert again.out == first.out
+    assert "It was there already: submitted" in again.err
+    assert "already" not in first.err
+    assert (other.code, other.out) == (5, "")
+    assert f"'order-1' is that of {first.out.strip()}, which was submitted with another payload" in other.err
+
+
 @pytest.mark.parametrize(
     ("payload", "code", "said"),
     [

@@ -157,7 +157,14 @@ async def test_options_say_what_a_task_is(stationmaster: Program, tmp_path: Path
     assert (changed["variables"][0]["defaultValue"], changed["schedule"]["every"]) == ("Ada", "90s")
     assert changed["payload"]["steps"] == 3
     assert (changed["schedule"]["overlap"], changed["schedule"]["catchUp"]) == ("OVERLAP_POLICY_ALLOW_ALL", "21600s")
-    for text in ("every 90 s", "1 at once of k-{{ who }}, cancel newest", "high", "at most 5 min each", "integer · default 3", "from a file"):
+    for text in (
+        "every 90 s",
+        "1 at once of k-{{ who }}, cancel newest",
+        "high",
+        "at most 5 min each",
+        "integer · default 3",
+        "from a file",
+    ):
         assert text in shown.out
 
 
