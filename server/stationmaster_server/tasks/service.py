@@ -57,6 +57,7 @@ class Tasks:
         if not validate_only and (again := await first_answer(self._services.database, caller, Task)) is not None:
             return again
         await self._check(caller, new)
+        await self._services.kinds.look_ahead(caller, new.kind, new.payload, "task.payload")
         task = replace(new, uid=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         task = scheduled(task, self._services.now())
         if validate_only:
@@ -102,6 +103,8 @@ class Tasks:
             parted = self._services.kinds.part(before.kind, changed.payload, "task.payload", before.secrets)
             changed = replace(changed, payload=parted[0], secrets=parted[1])
         await self._check(caller, changed)  # before the transaction: a template may take its time
+        if "payload" in changes:
+            await self._services.kinds.look_ahead(caller, changed.kind, changed.payload, "task.payload")
         anew = changed.schedule != before.schedule
         if anew:
             changed = rescheduled(before, changed, self._services.now())

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.tasks import secrets
-from stationmaster_server.tasks.kinds.base import Guarded, Kind
+from stationmaster_server.tasks.kinds.base import Guarded, Kind, LooksAhead
 from stationmaster_server.templating.templates import is_template
 
 MAX_PAYLOAD_BYTES = 256 * 1024
@@ -26,6 +26,7 @@ class Kinds:
         self._kinds: dict[str, Kind[Any]] = {}
         self._secret: dict[str, dict[str, Any]] = {}
         self._guarded: dict[str, Guarded] = {}
+        self._looking_ahead: dict[str, LooksAhead] = {}
         for kind in kinds:
             if not NAME.fullmatch(kind.name) or kind.name in self._kinds:
                 raise ValueError(f"the kind {kind.name!r} has a bad name, or there are two of it")
@@ -34,6 +35,8 @@ class Kinds:
                 self._secret[kind.name] = schema
             if isinstance(kind, Guarded):
                 self._guarded[kind.name] = kind
+            if isinstance(kind, LooksAhead):
+                self._looking_ahead[kind.name] = kind
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
@@ -51,6 +54,12 @@ class Kinds:
         self.get(name)
         if kind := self._guarded.get(name):
             kind.admit(caller, payload)
+
+    async def look_ahead(self, caller: Caller, name: str, payload: Mapping[str, Any], field: str) -> None:
+        """Whether what a payload names is there. Raises InvalidArgument naming all that is not."""
+        kind = self._looking_ahead.get(name)
+        if kind is not None and (found := await kind.faults(caller, payload)):
+            raise InvalidArgument.fields([FieldViolation(f"{field}.{one.field}", one.description) for one in found])
 
     def is_guarded(self, name: str) -> bool:
         """Whether not every caller may have this done."""
