@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import search_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_client.structs import values
@@ -134,6 +135,28 @@ async def test_dependency_that_closes_a_cycle_is_refused_with_the_whole_path(tas
     assert "tasks/c -> tasks/a -> tasks/b -> tasks/c" in (refused.value.details() or "")
     checked = await tasks.CheckDependencies(pb.CheckDependenciesRequest(name="tasks/c", candidate="tasks/a"))
     assert list(checked.cycle) == ["tasks/c", "tasks/a", "tasks/b", "tasks/c"]
+
+
+async def test_a_task_that_needs_values_is_not_started_by_others(tasks: TaskServiceAsyncStub) -> None:
+    needs = [pb.VariableDeclaration(name="b", required=True)]
+    await create(tasks, "first")
+    await create(tasks, "typed", payload={"text": "{{ b }}"}, variables=needs)
+    await create(tasks, "gated", variables=needs, dependency_mode=pb.DEPENDENCY_MODE_GATE)
+    await depend(tasks, "gated", "first")
+    why = "and can give no value to b: give them defaults"
+
+    async def refused(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await call
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert why in (refusal.value.details() or "")
+
+    for dry_run in (True, False):
+        request = pb.AddDependencyRequest(task="tasks/typed", depends_on="tasks/first", validate_only=dry_run)
+        await refused(tasks.AddDependency(request))
+        starts = pb.Task(name="tasks/gated", dependency_mode=pb.DEPENDENCY_MODE_START)
+        mask = FieldMask(paths=["dependency_mode"])
+        await refused(tasks.UpdateTask(pb.UpdateTaskRequest(task=starts, update_mask=mask, validate_only=dry_run)))
 
 
 async def test_chain_of_dependencies_has_fifty_steps_at_most(tasks: TaskServiceAsyncStub) -> None:

@@ -28,6 +28,7 @@ from stationmaster_server.tasks.model import Task, TaskState, illegal_state, tas
 from stationmaster_server.tasks.overlap import check_overlap
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.starting import started_in_vain
 from stationmaster_server.tasks.sync.changed import tell
 from stationmaster_server.tasks.timing import rescheduled, resumed, scheduled
 
@@ -110,12 +111,15 @@ class Tasks:
             changed = rescheduled(before, changed, self._services.now())
         if validate_only:
             require_etag(task_name(before.task_id), before.etag, etag)
+            async with self._services.database.tenant(tenant, read=True) as tx:
+                await self._check_started(tx, caller, changed)
             return changed
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Task)
             if again is not None:
                 return again
             current = await self._own(tx, caller, task_id, etag or before.etag)
+            await self._check_started(tx, caller, changed)
             if anew:  # it may have fired since it was read
                 changed = rescheduled(current, changed, self._services.now())
             changed = await store.update(tx, tenant.organization_id, changed, scheduled=anew)
@@ -205,12 +209,16 @@ class Tasks:
         if task.schedule is not None:
             check_schedule(task.schedule, "task.schedule")
             check_overlap(task)
-            lacking = sorted(v.name for v in task.variables if v.required and not v.has_default)
-            if lacking:
+            if task.needs:
                 raise InvalidArgument.field(
                     "task.variables",
-                    f"a schedule can give no value to {', '.join(lacking)}: give them defaults",
+                    f"a schedule can give no value to {', '.join(task.needs)}: give them defaults",
                 )
+
+    async def _check_started(self, tx: Transaction, caller: Caller, task: Task) -> None:
+        """Refuse variables that nobody can give to a task which others start. It is locked."""
+        if started_in_vain(task) and await dependency_store.upstream(tx, caller.tenant.organization_id, [task.task_id]):
+            raise InvalidArgument.field("task.variables", started_in_vain(task))
 
     async def _audit(
         self, tx: Transaction, caller: Caller, action: str, task: Task, *, why: str = "", **details: Any

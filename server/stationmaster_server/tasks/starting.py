@@ -20,6 +20,7 @@ from stationmaster_server.tasks.graph import Verdict, verdict, why_skipped, why_
 from stationmaster_server.tasks.model import (
     DEPENDENCY_FAILED,
     Concurrency,
+    DependencyMode,
     ExecutionState,
     Options,
     Spec,
@@ -88,6 +89,17 @@ def _work(caller: Caller, task: Task, options: Options, row: NewRow, trigger: Tr
     tenant = Tenant(caller.tenant.organization_id, task.user_id)
     work = new_work(tenant, Spec(task.kind, {}, options), row.id, caller.request_id, task=task, blocked=row.blocked)
     return replace(work, payload={**work.payload, FAULT: fault}) if fault else work
+
+
+def started_in_vain(task: Task) -> str:
+    """Why what it depends on can never start a task; empty when it can, or only holds it back."""
+    if task.dependency_mode is DependencyMode.GATE or not task.needs:
+        return ""
+    names = ", ".join(task.needs)
+    return (
+        f"what it depends on starts {task_name(task.task_id)} and can give no value to {names}:"
+        " give them defaults, or let it only be held back (dependency_mode GATE)"
+    )
 
 
 def key_by_itself(task: Task) -> str | None:
