@@ -118,7 +118,11 @@ async def test_what_a_file_gets_wrong_is_told_by_its_place(stationmaster: Progra
     wrong = {
         "variables: [{name: a, type: integr}]": "variables[0].type: 'integr' is none of STRING, INTEGER",
         "schedule: {every: soon}": "schedule.every: 'soon' is no length of time",
-        "shedule: {}": '"shedule"',
+        "shedule: {}": "shedule: there is no such field (did you mean schedule?); there are: name, ",
+        "options: {concurrency: {max_runing: 1}}": "options.concurrency.max_runing: there is no such field (did you"
+        " mean max_running?); there are: key, max_running, strategy",
+        "options: {concurrency: {max_running: many}}": "options.concurrency.max_running: 'many' is no whole number",
+        "payload: {steps: many}": "task.payload.steps: is to be a whole number",
         "schedule: {cron: '0 25 * * *'}": "task.schedule.cron: the hour field, '25', is wrong",
         "schedule: {cron: '@daily', time_zone: Mars/Olympus}": "task.schedule.time_zone",
         "payload: {text: '{{ nope }}'}": "task.payload.text",
