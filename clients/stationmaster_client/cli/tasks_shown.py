@@ -98,7 +98,7 @@ def describe(out: Output, task: task_pb2.Task) -> None:
     if out.as_json:
         out.json(task)
         return
-    from stationmaster_client.cli.executions_shown import outline
+    from stationmaster_client.cli.executions_shown import in_full
 
     out.details(
         [
@@ -107,7 +107,7 @@ def describe(out: Output, task: task_pb2.Task) -> None:
             ("description", task.description),
             ("kind", task.kind),
             ("state", state_of(task).append(clean(f" · {task.state_reason}" if task.state_reason else ""))),
-            *((f"payload {name}", outline(value)) for name, value in values(task.payload).items()),
+            *((f"payload {name}", in_full(value)) for name, value in values(task.payload).items()),
             *((f"variable {one.name}", _variable(one)) for one in task.variables),
             ("schedule", schedule_of(task.schedule)),
             ("", _schedule_details(task.schedule)),

@@ -99,10 +99,16 @@ async def test_failed_attempts_are_told_and_retried_by_hand(stationmaster: Progr
     shown, retried, watched = await stationmaster.many(
         [("executions", "show", "-"), ("executions", "retry", "-"), ("executions", "watch", "-")]
     )
-    assert "attempt 1 fails as it was told" in shown.out
+    assert "1 failed " in shown.out
+    for attempt in (1, 2):
+        assert shown.out.count(f"attempt {attempt} fails as it was told") == 1
+    assert not [line for line in shown.out.splitlines() if line != line.rstrip()]
     assert "is queued again" in retried.out
     assert watched.code == 1
     assert "… queued again: RETRIED" in watched.err
+    again = (await stationmaster("executions", "show", "-")).out
+    for text in ("2 since retry 1", "2 failed  ", "retry 1: 1 failed  ", "retry 1: 2 failed  "):
+        assert text in again
     assert (await stationmaster(*SUBMIT, "--watch")).code == 0
     refused = await stationmaster("executions", "retry", "-")
     assert (refused.code, "is SUCCEEDED and cannot become QUEUED" in refused.err) == (5, True)

@@ -172,6 +172,26 @@ async def test_options_say_what_a_task_is(stationmaster: Program, tmp_path: Path
         assert text in shown.out
 
 
+async def test_show_has_all_lines_of_a_text_within_bounds(stationmaster: Program) -> None:
+    lines = "\n".join(f"line {number}" for number in range(1, 121))
+    created, executed, task, execution = await stationmaster.many(
+        [
+            (*CREATE, "t", *STEERED, "-p", f"text=first\n  second\n{lines}"),
+            ("tasks", "run", "t"),
+            ("tasks", "show", "t"),
+            ("executions", "show", "-"),
+        ]
+    )
+    assert (created.code, executed.code) == (0, 0)
+    for shown in (task.out, execution.out):
+        found = [line.strip() for line in shown.splitlines()]
+        assert "payload text" in found[found.index("second") - 1]
+        assert "  second" in shown
+        assert "line 98" in found
+        assert "line 99" not in found
+        assert any(line.endswith("more characters: --json shows all") for line in found)
+
+
 async def test_what_does_not_go_together_is_told(stationmaster: Program) -> None:
     wrong = {
         CREATE: "an id and a kind are needed",
