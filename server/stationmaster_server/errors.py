@@ -159,8 +159,8 @@ class NotFound(StationmasterError):
 class AlreadyExists(StationmasterError):
     """A resource of this name exists."""
 
-    def __init__(self, resource_type: str, name: str) -> None:
-        super().__init__(Reason.RESOURCE_EXISTS, f"{resource_type} {name!r} exists already")
+    def __init__(self, resource_type: str, name: str, message: str = "") -> None:
+        super().__init__(Reason.RESOURCE_EXISTS, message or f"{resource_type} {name!r} exists already")
         self.resource_type = resource_type
         self.resource_name = name
 

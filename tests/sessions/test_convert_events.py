@@ -29,6 +29,7 @@ from stationmaster_server.sessions.message_json import (
 )
 from stationmaster_server.sessions.model import (
     Breach,
+    Ending,
     Message,
     MessageRole,
     PermissionRequest,
@@ -84,7 +85,7 @@ ALL = [
     events.session_updated(["spec", "labels"]),
     events.turn_queued(TURN, 2),
     events.turn_started(TURN, 2, resumed=True),
-    events.turn_finished(TURN_OF, TurnState.FAILED, "MODEL_UNAVAILABLE", "away"),
+    events.turn_finished(TURN_OF, Ending(TurnState.FAILED, "MODEL_UNAVAILABLE", "away", final=True)),
     events.message_added(MESSAGE),
     events.text_delta(TURN, 3, "hel"),
     events.thinking_delta(TURN, 3, "hm"),

@@ -224,8 +224,44 @@ async def test_idempotency_key_returns_the_first_execution(tasks: TaskServiceAsy
     first = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=wanted))
     second = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=wanted))
     assert first.name == second.name
+    assert (first.existing, second.existing) == (False, True)
     await watched(tasks, first.name)
     assert len(steered.begun) == 1
+
+
+async def test_idempotency_key_of_something_else_is_refused_and_names_the_execution(
+    tasks: TaskServiceAsyncStub, steered: Steered
+) -> None:
+    wanted = spec(text="once")
+    wanted.idempotency_key = "order-17"
+    first = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=wanted))
+    other = spec(text="twice")
+    other.idempotency_key = "order-17"
+    declared = [pb.VariableDeclaration(name="who")]
+    task = pb.Task(kind="steered", payload=struct({"text": "{{ who }}"}), variables=declared)
+    await tasks.CreateTask(pb.CreateTaskRequest(task_id="greet", task=task))
+    run = pb.ExecuteTaskRequest(name="tasks/greet", variables=struct({"who": "Ada"}), idempotency_key="order-17")
+
+    async def refusal(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        return refused.value.details() or ""
+
+    assert f"'order-17' is that of {first.name}, which was submitted with another payload" in await refusal(
+        tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=other))
+    )
+    batch = pb.BatchSubmitExecutionsRequest(executions=[wanted, other])
+    assert "another payload" in await refusal(tasks.BatchSubmitExecutions(batch))
+    assert "submitted with no task" in await refusal(tasks.ExecuteTask(run))
+    run.idempotency_key = "greeting-1"
+    made = await tasks.ExecuteTask(run)
+    task.payload.update({"text": "changed for {{ who }}"})
+    task.name = "tasks/greet"
+    await tasks.UpdateTask(pb.UpdateTaskRequest(task=task))
+    assert (await tasks.ExecuteTask(run)).name == made.name
+    run.variables.update({"who": "Bob"})
+    assert "other variables" in await refusal(tasks.ExecuteTask(run))
 
 
 async def test_taken_id_is_refused_reused_or_replaced(tasks: TaskServiceAsyncStub, steered: Steered) -> None:

@@ -187,6 +187,16 @@ async def test_bad_filter_is_no_reason_to_try_again(tasks: TaskServiceAsyncStub)
         assert attempt.reason == "INVALID_FILTER"
 
 
+async def test_bad_filter_is_refused_when_a_task_names_it(tasks: TaskServiceAsyncStub) -> None:
+    payload = {"what": ["tasks", "sessions"], "filters": {"tasks": "state == foo", "sessions": "{{ which }}"}}
+    task = pb.Task(kind="export", payload=struct(payload), variables=[pb.VariableDeclaration(name="which")])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.CreateTask(pb.CreateTaskRequest(task_id="nightly", task=task))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "task.payload.filters.tasks" in (refused.value.details() or "")
+    assert "filters.sessions" not in (refused.value.details() or "")
+
+
 async def test_attempt_after_a_crash_begins_anew_and_replaces_what_is_there(
     station: RunningServer, tasks: TaskServiceAsyncStub
 ) -> None:

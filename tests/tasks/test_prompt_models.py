@@ -46,6 +46,50 @@ async def test_a_model_that_is_not_there_is_refused_with_those_there_are(
     assert said in (refused.value.details() or "")
 
 
+@pytest.mark.parametrize(
+    ("payload", "code", "said"),
+    [
+        ({"model": "demo", "tools": ["nosuch.tool"]}, grpc.StatusCode.FAILED_PRECONDITION, "is called nosuch.tool"),
+        ({"agent": "nobody"}, grpc.StatusCode.INVALID_ARGUMENT, "task.payload.agent: there is no agent 'nobody'"),
+    ],
+)
+async def test_a_tool_or_agent_that_is_not_there_is_refused_when_a_task_names_it(
+    tasks: TaskServiceAsyncStub, payload: dict[str, Any], code: grpc.StatusCode, said: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await create(tasks, {"prompt": "hello", **payload})
+    assert refused.value.code() is code
+    assert said in (refused.value.details() or "")
+
+
+async def test_a_tool_or_agent_from_a_variable_is_taken_for_good(tasks: TaskServiceAsyncStub) -> None:
+    await create(tasks, {"model": "demo", "prompt": "x", "tools": ["{{ model }}"], "mcp_servers": ["mcpServers/none"]})
+    changed = pb.Task(name="tasks/asks", payload=struct({"agent": "{{ model }}", "prompt": "hello"}))
+    await tasks.UpdateTask(pb.UpdateTaskRequest(task=changed))
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({"model": "demo", "prompt": "/fail auth"}, "MODEL_UNAVAILABLE"),
+        ({"model": "demo", "prompt": "x", "mcp_servers": ["none"]}, "RUNTIME_UNAVAILABLE"),
+    ],
+)
+async def test_what_can_never_succeed_is_not_tried_again(
+    tasks: TaskServiceAsyncStub, payload: dict[str, Any], reason: str
+) -> None:
+    made = await submit(tasks, payload)
+
+    async def ended() -> pb.Execution | None:
+        now = await tasks.GetExecution(pb.GetExecutionRequest(name=made.name))
+        return now if now.HasField("end_time") else None
+
+    execution = await until(ended)
+    assert execution is not None
+    assert (execution.state, execution.attempt_count) == (pb.EXECUTION_STATE_FAILED, 1)
+    assert execution.failed_attempts[0].reason == reason
+
+
 async def test_a_model_from_a_variable_is_refused_when_it_is_known(tasks: TaskServiceAsyncStub) -> None:
     await create(tasks, {"model": "{{ model }}", "prompt": "hello"})
     with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import search_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_client.structs import values
@@ -134,6 +136,28 @@ async def test_dependency_that_closes_a_cycle_is_refused_with_the_whole_path(tas
     assert "tasks/c -> tasks/a -> tasks/b -> tasks/c" in (refused.value.details() or "")
     checked = await tasks.CheckDependencies(pb.CheckDependenciesRequest(name="tasks/c", candidate="tasks/a"))
     assert list(checked.cycle) == ["tasks/c", "tasks/a", "tasks/b", "tasks/c"]
+
+
+async def test_a_task_that_needs_values_is_not_started_by_others(tasks: TaskServiceAsyncStub) -> None:
+    needs = [pb.VariableDeclaration(name="b", required=True)]
+    await create(tasks, "first")
+    await create(tasks, "typed", payload={"text": "{{ b }}"}, variables=needs)
+    await create(tasks, "gated", variables=needs, dependency_mode=pb.DEPENDENCY_MODE_GATE)
+    await depend(tasks, "gated", "first")
+    why = "and can give no value to b: give them defaults"
+
+    async def refused(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await call
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert why in (refusal.value.details() or "")
+
+    for dry_run in (True, False):
+        request = pb.AddDependencyRequest(task="tasks/typed", depends_on="tasks/first", validate_only=dry_run)
+        await refused(tasks.AddDependency(request))
+        starts = pb.Task(name="tasks/gated", dependency_mode=pb.DEPENDENCY_MODE_START)
+        mask = FieldMask(paths=["dependency_mode"])
+        await refused(tasks.UpdateTask(pb.UpdateTaskRequest(task=starts, update_mask=mask, validate_only=dry_run)))
 
 
 async def test_chain_of_dependencies_has_fifty_steps_at_most(tasks: TaskServiceAsyncStub) -> None:
@@ -280,3 +304,30 @@ async def test_a_task_is_deleted_with_everything_that_waits_for_its_turn(
 
     await until(all_cancelled)
     assert len(steered.begun) == 2
+
+
+async def test_what_is_wrong_with_a_payload_is_told_without_words_of_python(tasks: TaskServiceAsyncStub) -> None:
+    async def said(kind: str, **payload: Any) -> str:
+        task = pb.Task(kind=kind, payload=struct(payload))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await tasks.CreateTask(pb.CreateTaskRequest(task_id="wrong", task=task))
+        return refused.value.details() or ""
+
+    assert await said("crawl", start_urls="http://x/") == (
+        "task.payload.start_urls: is to be a list; on the command line: -p 'start_urls[]=…', once for each item"
+    )
+    of_item = await said("crawl", start_urls=["ftp://x/"])
+    assert "task.payload.start_urls.0: " in of_item
+    assert "at least" not in of_item
+    assert "needs at least 1 of them" in await said("crawl", start_urls=[])
+    assert "what.0: must be 'sessions', 'messages'" in await said("export", what=["nothing"])
+    misspelt = await said("steered", txt="hello")
+    assert "task.payload.txt: there is no such field (did you mean text?); there are: fail, gate" in misspelt
+    assert "agent: 'No Body' does not fit: write small letters" in await said("prompt", agent="No Body", prompt="x")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.CreateTask(pb.CreateTaskRequest(task_id="Bad Name!", task=pb.Task(kind="steered")))
+    assert "task_id: 'Bad Name!' does not fit: write small letters, digits and -" in (refused.value.details() or "")
+    often = pb.Task(kind="steered", schedule=pb.Schedule(every=Duration(seconds=5)))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await tasks.CreateTask(pb.CreateTaskRequest(task_id="often", task=often))
+    assert "must be at least 10 s and at most 365 days" in (refused.value.details() or "")

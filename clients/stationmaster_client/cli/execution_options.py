@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PANEL = "How it is run"
 _PRIORITIES = ("urgent", "high", "normal", "low", "idle")
+_STRATEGIES = ("wait", "cancel-running", "cancel-newest")
 
 
 def _option(name: str, text: str, metavar: str | None = None, least: int | None = None) -> typer.models.OptionInfo:
@@ -38,7 +39,11 @@ Values = Annotated[
 Priority = Annotated[str, _option("--priority", "Which goes first.", "|".join(_PRIORITIES))]
 Attempts = Annotated[int, _option("--attempts", "How often it is tried at most; 3 if you do not say.", least=0)]
 TimeLimit = Annotated[str, _option("--time-limit", "Of one attempt: 90s, 5m, 2h; else one hour.", "SPAN")]
-MaxRunning = Annotated[int, _option("--max-running", "How many of the task run at once.", least=0)]
+MaxRunning = Annotated[int, _option("--max-running", "How many of the task, or of a key, run at once.", least=0)]
+ConcurrencyKey = Annotated[
+    str, _option("--concurrency-key", "Whose executions --max-running counts; of a task a template.", "KEY")
+]
+Strategy = Annotated[str, _option("--strategy", "What becomes of one more; else it waits.", "|".join(_STRATEGIES))]
 Formats = Annotated[
     list[str], typer.Option("--report", metavar="FORMATS", help="Reports made at the end: pdf,html,md,json; or none.")
 ]
@@ -64,6 +69,8 @@ def set_options(
     attempts: int = 0,
     time_limit: str = "",
     max_running: int = 0,
+    key: str = "",
+    strategy: str = "",
     formats: list[str] | None = None,
 ) -> None:
     """Put what the options say over what is there."""
@@ -76,9 +83,21 @@ def set_options(
         options.timeouts.start_to_close.FromTimedelta(limit)
     if max_running:
         options.concurrency.max_running = max_running
+    if key:
+        options.concurrency.key = key
+    if strategy:
+        options.concurrency.strategy = _strategy_of(strategy)
     if formats:
         names = [name for text in formats for name in text.split(",") if name and name != "none"]
         options.report_formats[:] = dict.fromkeys(format_of(name, "--report") for name in names)
+
+
+def _strategy_of(text: str) -> task_pb2.ConcurrencyStrategy.ValueType:
+    from stationmaster.v1 import task_pb2
+
+    if text not in _STRATEGIES:
+        raise CommandError(f"--strategy {text!r}: write one of {', '.join(_STRATEGIES)}")
+    return task_pb2.ConcurrencyStrategy.Value(f"CONCURRENCY_STRATEGY_{text.upper().replace('-', '_')}")
 
 
 def priority_of(text: str) -> task_pb2.ExecutionPriority.ValueType:

@@ -131,6 +131,9 @@ async def submit(
     priority: how.Priority = "",
     attempts: how.Attempts = 0,
     time_limit: how.TimeLimit = "",
+    max_running: how.MaxRunning = 0,
+    concurrency_key: how.ConcurrencyKey = "",
+    strategy: how.Strategy = "",
 ) -> None:
     """Run something once, without a task: --kind prompt -p model=demo -p prompt='what is 6*7' --watch."""
     from stationmaster.v1 import task_pb2
@@ -140,7 +143,15 @@ async def submit(
 
     targets = report_targets(report, force=force)
     options = task_pb2.ExecutionOptions(report_formats=dict.fromkeys(targets.values()))
-    how.set_options(options, priority=priority, attempts=attempts, time_limit=time_limit)
+    how.set_options(
+        options,
+        priority=priority,
+        attempts=attempts,
+        time_limit=time_limit,
+        max_running=max_running,
+        key=concurrency_key,
+        strategy=strategy,
+    )
     execution = await run.client.executions.submit(
         kind,
         given.values(payload, "--payload"),

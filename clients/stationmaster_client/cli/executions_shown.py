@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from stationmaster.v1 import event_pb2, task_pb2
 
+_MOST_SHOWN, _MOST_LINES = 4_000, 100
 STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
 
 
@@ -89,6 +90,16 @@ def outline(value: Any) -> str:
     return shorten(json.dumps(value, ensure_ascii=False))
 
 
+def in_full(value: Any) -> str:
+    """A text with all its lines, within bounds; anything else on one line."""
+    if not isinstance(value, str):
+        return outline(value)
+    text = value.strip("\n")
+    shown = "\n".join(text[:_MOST_SHOWN].split("\n")[:_MOST_LINES])
+    left = len(text) - len(shown)
+    return f"{shown}\n… {left:,} more characters: --json shows all" if left else shown
+
+
 def describe(out: Output, execution: task_pb2.Execution) -> None:
     """Everything about one."""
     from stationmaster.v1 import task_pb2
@@ -107,8 +118,8 @@ def describe(out: Output, execution: task_pb2.Execution) -> None:
             ("priority", plain(task_pb2.ExecutionPriority.Name(execution.priority), "EXECUTION_PRIORITY")),
             ("progress", "" if state_of(execution) == "succeeded" else _progress(execution.progress)),
             ("reason", _reason(execution)),
-            ("attempts", f"{execution.attempt_count:,}" if execution.attempt_count else ""),
-            *((f"{one.attempt} failed", f"{moment(one.end_time)} · {one.error}") for one in execution.failed_attempts),
+            ("attempts", _attempts(execution)),
+            *_failed(execution),
             ("session", execution.session),
             ("labels", ", ".join(f"{key}={value}" for key, value in sorted(execution.labels.items()))),
             ("reports", _reports(execution)),
@@ -153,4 +164,32 @@ def _reports(execution: task_pb2.Execution) -> str:
 
 
 def _outlines(what: str, struct: Struct) -> Iterator[tuple[str, str]]:
-    return ((f"{what} {name}", outline(value)) for name, value in values(struct).items())
+    return ((f"{what} {name}", in_full(value)) for name, value in values(struct).items())
+
+
+def _rounds(execution: task_pb2.Execution) -> list[int]:
+    """In which round each failed attempt was; whoever retries an execution gives it a new round of attempts."""
+    found, before = list[int](), 0
+    for one in execution.failed_attempts:
+        found.append((found[-1] if found else 0) + (one.attempt <= before))
+        before = one.attempt
+    return found
+
+
+def _attempts(execution: task_pb2.Execution) -> str:
+    if not execution.attempt_count:
+        return ""
+    failed = execution.failed_attempts
+    # One that runs, or succeeded, has not failed: it is of the round after that of a failed one with its number.
+    good = state_of(execution) in ("running", "succeeded")
+    newer = bool(failed) and failed[-1].attempt > execution.attempt_count - good
+    retries = (_rounds(execution) or [0])[-1] + newer
+    return f"{execution.attempt_count:,}{f' since retry {retries}' if retries else ''}"
+
+
+def _failed(execution: task_pb2.Execution) -> Iterator[tuple[str, str]]:
+    """Each with its error, unless that is what the execution ended with, which is told above."""
+    for one, retries in zip(execution.failed_attempts, _rounds(execution), strict=True):
+        name = f"retry {retries}: {one.attempt} failed" if retries else f"{one.attempt} failed"
+        told = f" · {one.error}" if one.error != execution.message else ""
+        yield name, f"{moment(one.end_time)}{told}"

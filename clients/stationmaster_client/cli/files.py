@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from stationmaster_client.cli.shorthand import spelt_out
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+_OUTER = re.compile(r"^(Failed to parse \w+ field: )+")
+"""What protobuf says before what is wrong: the path stands at the end, too."""
 M = TypeVar("M", bound="Message")
 
 
@@ -33,7 +36,7 @@ def read_message(file: Path, message: M, collection: str) -> tuple[str, M]:
     try:
         return found, ParseDict(spelt_out(document, message.DESCRIPTOR), message)
     except (ParseError, ValueError) as error:
-        raise CommandError(f"{file}: {error}") from error
+        raise CommandError(f"{file}: {_OUTER.sub('', str(error))}") from error
 
 
 def read_document(file: Path) -> Any:

@@ -123,15 +123,22 @@ class Output:
         return table
 
     def details(self, pairs: Iterable[tuple[str, str | Text]]) -> None:
-        """Print fields and their values; empty ones are left out."""
+        """Print fields and their values, lines after the first beneath it; empty ones are left out."""
         from rich.table import Table
 
+        rows = [(name, clean(value) if isinstance(value, str) else value) for name, value in pairs if value]
+        if not self.console.is_terminal:  # a line stays one line, and ends where it ends
+            width = max((len(name) for name, _ in rows), default=0)
+            for name, shown in rows:
+                lines = f"{shown}".split("\n")
+                for place, line in enumerate(lines):
+                    self.print(f"{name if place == 0 else '':<{width}}  {line}".rstrip())
+            return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         table.add_column()
-        for name, value in pairs:
-            if value:
-                table.add_row(name, clean(value) if isinstance(value, str) else value)
+        for row in rows:
+            table.add_row(*row)
         self.console.print(table)
 
 

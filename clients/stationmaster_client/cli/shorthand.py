@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?")
+_DIGITS = re.compile(r"-?[0-9]+")
+_WHOLE = frozenset({1, 2, 3, 4})
+"""FieldDescriptor.CPPTYPE_INT32, INT64, UINT32 and UINT64."""
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 
 
@@ -25,6 +29,8 @@ def spelt_out(value: Any, descriptor: Any, path: str = "") -> Any:
     """A document as protobuf's JSON parser takes it. Raises ValueError naming the path of what is wrong."""
     if isinstance(value, dict):
         fields = _fields(descriptor)
+        if fields:
+            _check_known([str(key) for key in value], fields, path)
         return {
             str(key): _field(item, fields.get(str(key)), f"{path}.{key}" if path else str(key))
             for key, item in value.items()
@@ -35,9 +41,19 @@ def spelt_out(value: Any, descriptor: Any, path: str = "") -> Any:
 
 
 def _fields(descriptor: Any) -> dict[str, FieldDescriptor]:
-    if descriptor is None or descriptor.file.package == "google.protobuf":
-        return {}  # a Struct: the keys are data
+    if descriptor is None or descriptor.file.package == "google.protobuf" or descriptor.GetOptions().map_entry:
+        return {}  # the keys are data
     return {name: field for field in descriptor.fields for name in (field.name, field.json_name)}
+
+
+def _check_known(given: list[str], fields: dict[str, FieldDescriptor], path: str) -> None:
+    for name in given:
+        if name not in fields:
+            known = list(dict.fromkeys(field.name for field in fields.values()))
+            near = get_close_matches(name, known, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            place = f"{path}.{name}" if path else name
+            raise ValueError(f"{place}: there is no such field{hint}; there are: {', '.join(known)}")
 
 
 def _field(value: Any, field: FieldDescriptor | None, path: str) -> Any:
@@ -45,6 +61,8 @@ def _field(value: Any, field: FieldDescriptor | None, path: str) -> Any:
         return spelt_out(value, None, path)
     if field.enum_type is not None:
         return _enums(value, field.enum_type, path)
+    if field.cpp_type in _WHOLE and isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise ValueError(f"{path}: {value!r} is no whole number")
     message = field.message_type
     if message is not None and message.full_name == "google.protobuf.Duration" and isinstance(value, (str, int, float)):
         return _duration(value, path)

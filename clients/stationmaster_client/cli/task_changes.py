@@ -11,6 +11,7 @@ import typer
 
 from stationmaster_client.cli import execution_options as how
 from stationmaster_client.cli import given
+from stationmaster_client.cli import schedule_options as when
 from stationmaster_client.cli.command import Run, command
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.files import read_message
@@ -38,9 +39,6 @@ Variables = Annotated[
         help="Declare a variable; types: string, integer, number, boolean, list, object. Required without default.",
     ),
 ]
-Cron = Annotated[str, typer.Option("--cron", metavar="EXPRESSION", help="When it is due: '30 7 * * MON-FRI', @daily.")]
-Every = Annotated[str, typer.Option("--every", metavar="SPAN", help="Or how often: 90s, 5m, 2h.")]
-TimeZone = Annotated[str, typer.Option("--time-zone", metavar="ZONE", help="Of --cron: Europe/Berlin; else UTC.")]
 Name = Annotated[str, typer.Option("--name", help="A name for people.")]
 Description = Annotated[str, typer.Option("--description", help="What it is for.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, change nothing.")]
@@ -54,9 +52,11 @@ async def create(
     kind: how.Kind = "",
     payload: how.Payload = [],  # noqa: B006
     var: Variables = [],  # noqa: B006
-    cron: Cron = "",
-    every: Every = "",
-    time_zone: TimeZone = "",
+    cron: when.Cron = "",
+    every: when.Every = "",
+    time_zone: when.TimeZone = "",
+    overlap: when.Overlap = "",
+    catch_up: when.CatchUp = "",
     report: how.Formats = [],  # noqa: B006
     name: Name = "",
     description: Description = "",
@@ -65,6 +65,8 @@ async def create(
     attempts: how.Attempts = 0,
     time_limit: how.TimeLimit = "",
     max_running: how.MaxRunning = 0,
+    concurrency_key: how.ConcurrencyKey = "",
+    strategy: how.Strategy = "",
     dry_run: DryRun = False,
 ) -> None:
     """Make a task from options, from a file, or from a file with options on top."""
@@ -80,13 +82,15 @@ async def create(
             "an id and a kind are needed: stationmaster tasks create hello --kind prompt -p model=demo -p prompt='Hi'"
         )
     _apply(task, payload, var, name, description, label)
-    _set_schedule(task, cron, every, time_zone)
+    when.set_schedule(task, cron, every, time_zone, overlap, catch_up)
     how.set_options(
         task.options,
         priority=priority,
         attempts=attempts,
         time_limit=time_limit,
         max_running=max_running,
+        key=concurrency_key,
+        strategy=strategy,
         formats=report,
     )
     describe(run.out, await run.client.tasks.create(task_id, task, validate_only=dry_run))
@@ -99,9 +103,11 @@ async def update(
     file: File = None,
     payload: how.Payload = [],  # noqa: B006
     var: Variables = [],  # noqa: B006
-    cron: Cron = "",
-    every: Every = "",
-    time_zone: TimeZone = "",
+    cron: when.Cron = "",
+    every: when.Every = "",
+    time_zone: when.TimeZone = "",
+    overlap: when.Overlap = "",
+    catch_up: when.CatchUp = "",
     no_schedule: Annotated[bool, typer.Option("--no-schedule", help="Take the schedule away.")] = False,
     report: how.Formats = [],  # noqa: B006
     name: Name = "",
@@ -111,6 +117,8 @@ async def update(
     attempts: how.Attempts = 0,
     time_limit: how.TimeLimit = "",
     max_running: how.MaxRunning = 0,
+    concurrency_key: how.ConcurrencyKey = "",
+    strategy: how.Strategy = "",
     dry_run: DryRun = False,
 ) -> None:
     """Change a task: fields of a file replace the old ones, --payload, --var and --label add to them (KEY= removes)."""
@@ -124,13 +132,15 @@ async def update(
     _apply(current, payload, var, name, description, label)
     if no_schedule:
         current.ClearField("schedule")
-    _set_schedule(current, cron, every, time_zone)
+    when.set_schedule(current, cron, every, time_zone, overlap, catch_up)
     how.set_options(
         current.options,
         priority=priority,
         attempts=attempts,
         time_limit=time_limit,
         max_running=max_running,
+        key=concurrency_key,
+        strategy=strategy,
         formats=report,
     )
     changed = [path for path in _CHANGEABLE if getattr(current, path) != getattr(before, path)]
@@ -210,20 +220,3 @@ def _json(option: str, text: str, kind: str) -> object:
         return json.loads(text)
     except ValueError as error:
         raise CommandError(f"--var {option!r}: expected {kind}, not {text!r}") from error
-
-
-def _set_schedule(task: task_pb2.Task, cron: str, every: str, time_zone: str) -> None:
-    """Put the schedule that is given in the place of the old one's times; the rest of it stays."""
-    if cron and every:
-        raise CommandError("--cron and --every exclude each other")
-    if cron:
-        task.schedule.ClearField("every")
-        task.schedule.cron = cron
-    interval = given.span(every, "--every")
-    if interval is not None:
-        task.schedule.ClearField("cron")
-        task.schedule.every.FromTimedelta(interval)
-    if time_zone:
-        if not task.HasField("schedule"):
-            raise CommandError("--time-zone is of a schedule: give --cron as well")
-        task.schedule.time_zone = time_zone

@@ -66,6 +66,8 @@ async def begun(run: Run, execution: task_pb2.Execution, targets: Targets, *, wa
     """Follow an execution that was submitted, or tell its name and how to follow it."""
     from stationmaster_client.cli.execution_watch import follow
 
+    if execution.existing:
+        run.out.note(f"It was there already: submitted {age(execution.create_time)} with the same key.")
     if watch or targets:
         if not run.out.as_json:
             run.out.note(execution.name)

@@ -98,7 +98,7 @@ def describe(out: Output, task: task_pb2.Task) -> None:
     if out.as_json:
         out.json(task)
         return
-    from stationmaster_client.cli.executions_shown import outline
+    from stationmaster_client.cli.executions_shown import in_full
 
     out.details(
         [
@@ -107,7 +107,7 @@ def describe(out: Output, task: task_pb2.Task) -> None:
             ("description", task.description),
             ("kind", task.kind),
             ("state", state_of(task).append(clean(f" · {task.state_reason}" if task.state_reason else ""))),
-            *((f"payload {name}", outline(value)) for name, value in values(task.payload).items()),
+            *((f"payload {name}", in_full(value)) for name, value in values(task.payload).items()),
             *((f"variable {one.name}", _variable(one)) for one in task.variables),
             ("schedule", schedule_of(task.schedule)),
             ("", _schedule_details(task.schedule)),
@@ -182,15 +182,23 @@ def _options(options: task_pb2.ExecutionOptions) -> str:
         parts.append(f"{options.retry.max_attempts} attempts")
     if options.timeouts.start_to_close.ByteSize():
         parts.append(f"at most {span(options.timeouts.start_to_close)} each")
-    if options.concurrency.max_running:
-        key = f" of {options.concurrency.key}" if options.concurrency.key else ""
-        parts.append(f"{options.concurrency.max_running} at once{key}")
+    if options.HasField("concurrency"):
+        parts.append(_at_once(options.concurrency))
     if options.HasField("rate"):
         parts.append(f"{options.rate.limit} in {span(options.rate.per)} of {options.rate.key}")
     formats = [plain(storage_pb2.ReportFormat.Name(one), "REPORT_FORMAT") for one in options.report_formats]
     if formats:
         parts.append(f"reports {', '.join(formats)}")
     return " · ".join(parts)
+
+
+def _at_once(concurrency: task_pb2.ExecutionConcurrency) -> str:
+    from stationmaster.v1 import task_pb2
+
+    strategy = plain(task_pb2.ConcurrencyStrategy.Name(concurrency.strategy), "CONCURRENCY_STRATEGY")
+    what = "" if strategy in ("unspecified", "wait", "") else f", {strategy.replace('_', ' ')}"
+    key = f" of {concurrency.key}" if concurrency.key else ""
+    return f"{concurrency.max_running or 1} at once{key}{what}"
 
 
 def _mode(task: task_pb2.Task) -> str:

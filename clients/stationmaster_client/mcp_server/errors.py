@@ -35,7 +35,7 @@ def explain(error: StationmasterError, target: str) -> str:
         for violation in error.violations
         if violation.description not in error.message
     ]
-    if "does not match regex pattern" in error.message:
+    if "/UUID" in error.message or "does not match regex pattern" in error.message:
         lines.append("Names are sessions/{id} and the like, as the lists give them.")
     elif advice := _ADVICE.get(error.reason):
         lines.append(advice)

@@ -647,6 +647,7 @@ class ExecutionConcurrency(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key, within the organization. Default, of a task: the task itself; of an execution without one: the caller.
+    Of a task it is a template over its variables, without loops, calls and arithmetic: `customer-{{ customer }}`.
     With CANCEL_RUNNING, also by default, it is one of what the same user submits.
     """
     max_running: _builtins.int
@@ -678,7 +679,7 @@ class ExecutionRate(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PER_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """The key, within the organization."""
+    """The key, within the organization; a template as that of ExecutionConcurrency."""
     limit: _builtins.int
     """How many."""
     @_builtins.property
@@ -1034,7 +1035,9 @@ class ExecutionSpec(_message.Message):
     kind: _builtins.str
     """What it does: as Task.kind."""
     idempotency_key: _builtins.str
-    """An execution with the same key within `idempotency_ttl` is returned instead of another one."""
+    """An execution with the same key within `idempotency_ttl` is returned instead of another one. ALREADY_EXISTS when it was
+    submitted with another task, other variables or another payload.
+    """
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
         """What the kind needs. At most 256 KiB."""
@@ -1125,6 +1128,7 @@ class Execution(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    EXISTING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`executions/{execution}`."""
     task: _builtins.str
@@ -1149,6 +1153,8 @@ class Execution(_message.Message):
     """The session that it runs in, if it does."""
     cancel_requested: _builtins.bool
     """Whether somebody has asked to cancel it."""
+    existing: _builtins.bool
+    """Of the answer to ExecuteTask and SubmitExecution: it was there already, by its idempotency key or its id."""
     @_builtins.property
     def scheduled_time(self) -> _timestamp_pb2.Timestamp:
         """The time that its schedule was due at."""
@@ -1229,10 +1235,11 @@ class Execution(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        existing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "payload", b"payload", "progress", b"progress", "result", b"result", "run_time", b"run_time", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "variables", b"variables"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "end_time", b"end_time", "failed_attempts", b"failed_attempts", "kind", b"kind", "labels", b"labels", "message", b"message", "name", b"name", "payload", b"payload", "priority", b"priority", "progress", b"progress", "reason", b"reason", "report_formats", b"report_formats", "reports", b"reports", "result", b"result", "run_time", b"run_time", "scheduled_time", b"scheduled_time", "session", b"session", "start_time", b"start_time", "state", b"state", "task", b"task", "trigger", b"trigger", "user", b"user", "variables", b"variables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "end_time", b"end_time", "existing", b"existing", "failed_attempts", b"failed_attempts", "kind", b"kind", "labels", b"labels", "message", b"message", "name", b"name", "payload", b"payload", "priority", b"priority", "progress", b"progress", "reason", b"reason", "report_formats", b"report_formats", "reports", b"reports", "result", b"result", "run_time", b"run_time", "scheduled_time", b"scheduled_time", "session", b"session", "start_time", b"start_time", "state", b"state", "task", b"task", "trigger", b"trigger", "user", b"user", "variables", b"variables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2024,7 +2031,9 @@ class ExecuteTaskRequest(_message.Message):
     name: _builtins.str
     """`tasks/{task}`."""
     idempotency_key: _builtins.str
-    """An execution with the same key within `idempotency_ttl` is returned instead of another one."""
+    """An execution with the same key within `idempotency_ttl` is returned instead of another one. ALREADY_EXISTS when it was
+    submitted with another task, other variables or another payload.
+    """
     ignore_dependencies: _builtins.bool
     """Starts though the tasks that it depends on have not succeeded."""
     request_id: _builtins.str

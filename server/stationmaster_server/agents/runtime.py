@@ -301,3 +301,8 @@ class RuntimeFailure(Exception):
         self.reason = reason
         self.message = message
         self.retryable = retryable
+
+    @property
+    def final(self) -> bool:
+        """Whether the whole turn would fail again: not what went wrong here, nor what a model did this time."""
+        return not self.retryable and self.reason not in ("INTERNAL", "LIMIT_REACHED")

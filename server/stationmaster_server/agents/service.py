@@ -206,6 +206,11 @@ class AgentService:
         await self.check_prompt(tx, organization_id, agent.spec)
         return agent.spec
 
+    async def find(self, caller: Caller, agent_id: str) -> AgentSpec:
+        """As `resolve`, by itself."""
+        async with self._database.tenant(caller.tenant, read=True) as tx:
+            return await self.resolve(tx, caller.tenant.organization_id, agent_id)
+
     def check(self, spec: AgentSpec) -> None:
         """Whether this server can run it. Raises FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE)."""
         if spec.runtime not in self._runtimes:

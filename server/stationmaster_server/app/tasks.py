@@ -127,7 +127,13 @@ def _look_after(on: Ground, services: TaskServices, tools: Tools) -> None:
 def _prompt_kind(on: Ground, sessions: Sessions, prompts: Prompts, agents: AgentService) -> PromptKind:
     at_once = _PROMPTS_PER_SLOT * on.settings.work.slots
     return PromptKind(
-        sessions.service, sessions.turns, sessions.watching, prompts.rendering, agents.check, at_once=at_once
+        sessions.service,
+        sessions.turns,
+        sessions.watching,
+        prompts.rendering,
+        agents.check,
+        agents.find,
+        at_once=at_once,
     )
 
 

@@ -19,7 +19,7 @@ from stationmaster_server.sessions.message_json import (
     result_to_json,
     usage_to_json,
 )
-from stationmaster_server.sessions.model import Breach, Message, PermissionRequest, SessionState, Turn, TurnState
+from stationmaster_server.sessions.model import Breach, Ending, Message, PermissionRequest, SessionState, Turn
 
 __all__ = ["OURS"]
 
@@ -56,15 +56,15 @@ def turn_started(turn_id: UUID, attempt: int, *, resumed: bool) -> NewEvent:
     return NewEvent("turn_started", {"turn": str(turn_id), "attempt": attempt, "resumed": resumed})
 
 
-def turn_finished(turn: Turn, state: TurnState, reason: str = "", message: str = "") -> NewEvent:
-    """A turn ended as `state`, having used `turn.usage`."""
+def turn_finished(turn: Turn, ending: Ending) -> NewEvent:
+    """A turn ended, having used `turn.usage`."""
     body = {
         "turn": str(turn.id),
-        "state": state.value,
-        "reason": reason,
-        "message": message,
+        "state": ending.state.value,
+        "reason": ending.reason,
+        "message": ending.message,
         "usage": usage_to_json(turn.usage),
-    }
+    } | ({"final": True} if ending.final else {})
     return NewEvent("turn_finished", body)
 
 

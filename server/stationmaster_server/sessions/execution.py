@@ -87,7 +87,7 @@ class Execution:
         except Stopped as stopped:
             await self._stop(stopped)
         except RuntimeFailure as failure:
-            ending = Ending(TurnState.FAILED, failure.reason, failure.message)
+            ending = Ending(TurnState.FAILED, failure.reason, failure.message, final=failure.final)
             await self._end(ending, used=self._used_in_vain(failure))
         finally:
             watcher.cancel()

@@ -10,7 +10,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.sessions.model import Message, MessageRole
 from stationmaster_server.sessions.store_messages import COLUMNS, to_message
 
-_LISTING = Listing(
+LISTING = Listing(
     {
         "session": Field("'sessions/' || m.session_id", str),
         "session_id": Field("m.session_id", UUID),
@@ -30,7 +30,7 @@ async def list_all_messages(
     tx: Transaction, organization_id: UUID, owner: UUID | None, filter_text: str, page: PageRequest
 ) -> Page[Message]:
     """A page of the messages of every session of `owner`; None: of the organization. Raises InvalidArgument."""
-    clause = _LISTING.sql(filter_text, "", page, start=3)
+    clause = LISTING.sql(filter_text, "", page, start=3)
     rows = await tx.fetch(
         f"""SELECT {_OF_MESSAGES}, {clause.cursor_sql}
               FROM messages m JOIN sessions s ON s.organization_id = m.organization_id AND s.id = m.session_id

@@ -201,11 +201,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a turn ends; `reason` is an ErrorReason's name or what somebody said, `message` the same for people."""
+    """How a turn ends; `reason` is an ErrorReason's name or what somebody said, `message` the same for people.
+
+    `final`: the same turn would fail again.
+    """
 
     state: TurnState
     reason: str = ""
     message: str = ""
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

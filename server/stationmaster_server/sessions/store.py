@@ -230,7 +230,7 @@ async def add_usage(tx: Transaction, organization_id: UUID, session_id: UUID, us
     )
 
 
-_LISTING = Listing(
+LISTING = Listing(
     {
         "state": Field("s.state", SessionState),
         "agent": Field("CASE s.agent_id WHEN '' THEN '' ELSE 'agents/' || s.agent_id END", str),
@@ -258,7 +258,7 @@ async def list_sessions(
     archived: bool = False,
 ) -> Page[Session]:
     """A page of the sessions that `owner` sees; archived ones only when asked for. Raises InvalidArgument."""
-    clause = _LISTING.sql(filter_text, order_by, page, start=4)
+    clause = LISTING.sql(filter_text, order_by, page, start=4)
     rows = await tx.fetch(
         f"""SELECT {COLUMNS}, {clause.cursor_sql} FROM sessions s
              WHERE s.organization_id = $1 AND ($2::uuid IS NULL OR s.user_id = $2)

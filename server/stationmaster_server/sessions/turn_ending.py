@@ -63,7 +63,7 @@ async def end_turn(
         withdrawn = await permission_store.withdraw(tx, organization_id, turn.id)
         appended += [events.permission_resolved(request) for request in withdrawn]
     appended += await _free_session(tx, organization_id, session, turn, used)
-    appended.append(events.turn_finished(turn, ending.state, ending.reason, ending.message))
+    appended.append(events.turn_finished(turn, ending))
     stored = await services.log.append(tx, organization_id, session.id, appended, fence=fence)
     await turn_store.finish_turn(tx, organization_id, turn, ending, stored[-1].sequence, used)
     if turn.usage.tool_calls:  # its tools may have written files

@@ -116,6 +116,7 @@ def execution_to_proto(execution: Execution) -> pb.Execution:
         create_time=timestamp(execution.created_at),
         start_time=timestamp(execution.started_at),
         end_time=timestamp(execution.finished_at),
+        existing=execution.existing,
     )
 
 

@@ -19,7 +19,7 @@ from stationmaster_server.tasks.graph import Verdict, cycle_refused, find_cycle,
 from stationmaster_server.tasks.model import MAX_DEPTH, Dependency, DependencyState, FailurePolicy, task_name
 from stationmaster_server.tasks.service import require_owner, require_to_own
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.tasks.starting import look_again
+from stationmaster_server.tasks.starting import look_again, started_in_vain
 from stationmaster_server.tasks.sync.changed import tell
 
 MOST_LISTED = 10_000
@@ -54,7 +54,8 @@ class Dependencies:
     ) -> Dependency:
         """Let a task wait for another one.
 
-        Raises NotFound, AlreadyExists, PermissionDenied, FailedPrecondition(DEPENDENCY_CYCLE, DEPENDENCY_TOO_DEEP).
+        Raises NotFound, AlreadyExists, PermissionDenied, FailedPrecondition(DEPENDENCY_CYCLE, DEPENDENCY_TOO_DEEP),
+        InvalidArgument when it has variables that nobody could give.
         """
         tenant = caller.tenant
         organization_id = tenant.organization_id
@@ -66,6 +67,9 @@ class Dependencies:
                 await dependency_store.lock_graph(tx, organization_id)
             user_id, _ = await store.owners(tx, organization_id, [task_id, depends_on])
             require_to_own(caller, task_id, user_id)
+            read = store.get if validate_only else store.share
+            if why := started_in_vain(await read(tx, organization_id, task_id)):
+                raise InvalidArgument.field("task", why)
             if validate_only:
                 cycle = await find_cycle(tx, organization_id, task_id, depends_on)
                 if cycle:

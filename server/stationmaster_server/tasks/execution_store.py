@@ -164,6 +164,14 @@ async def get_many(tx: Transaction, organization_id: UUID, execution_ids: Sequen
     return [to_execution(row) for row in await tx.fetch(sql, organization_id, list(execution_ids))]
 
 
+async def secrets_of(
+    tx: Transaction, organization_id: UUID, execution_ids: Sequence[UUID]
+) -> dict[UUID, dict[str, Any]]:
+    """What the masks in the payloads of executions stand for, by JSON pointer."""
+    sql = "SELECT id, secrets FROM executions WHERE organization_id = $1 AND id = ANY($2::uuid[])"
+    return {row["id"]: row["secrets"] for row in await tx.fetch(sql, organization_id, list(execution_ids))}
+
+
 async def hold_end(tx: Transaction, organization_id: UUID, execution_id: UUID) -> datetime | None:
     """When an execution ended, and it stays as it is to the end of the transaction; None: it has not, or is gone."""
     ended_at: datetime | None = await tx.fetchval(

@@ -30,6 +30,7 @@ from stationmaster_server.tasks import (
     dependency_store,
     events,
     execution_store,
+    keys,
     listing_store,
     stats_store,
     store,
@@ -53,10 +54,11 @@ from stationmaster_server.tasks.model import (
     task_name,
 )
 from stationmaster_server.tasks.owners import require_own_secrets
+from stationmaster_server.tasks.repeats import require_same
 from stationmaster_server.tasks.service import require_owner
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.starting import look_again
-from stationmaster_server.tasks.submitting import Submitting, new_row
+from stationmaster_server.tasks.submitting import Submitting
 from stationmaster_server.tasks.work import new_work
 
 MOST_RETRIED = 1000
@@ -96,7 +98,7 @@ class Executions:
     async def execute(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution:
         """Submit an execution of a task, as it is when that commits.
 
-        Raises NotFound, InvalidArgument, ResourceExhausted(QUEUE_FULL), Aborted(CONCURRENT_CHANGE).
+        Raises NotFound, InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL), Aborted(CONCURRENT_CHANGE).
         """
         for _ in range(_LOOKS):
             execution = await self._execute_unless_changed(caller, task_id, request)
@@ -117,10 +119,11 @@ class Executions:
                 require_own_secrets(self._services.kinds, caller, task)
         payload, variables = await self._services.filling.fill(task, request.variables)
         self._services.kinds.admit(caller, task.kind, payload)
+        options = replace(task.options, **{name: getattr(request.options, name) for name in request.set_options})
         spec = Spec(
             task.kind,
             payload,
-            replace(task.options, **{name: getattr(request.options, name) for name in request.set_options}),
+            keys.fill(options, keys.context(task_id, variables, None)),
             request.run_at,
             request.idempotency_key,
             request.idempotency_ttl_seconds,
@@ -148,8 +151,11 @@ class Executions:
     async def submit(
         self, caller: Caller, spec: Spec, execution_id: UUID | None = None, on_conflict: OnConflict = OnConflict.FAIL
     ) -> Execution:
-        """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL)."""
-        spec = self._checked(spec, "execution.payload")
+        """Submit an execution without a task. Raises InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL).
+
+        Under a key of its own it is submitted once; AlreadyExists when the key is one of something else.
+        """
+        spec = self._checked(spec, "execution")
         if execution_id is None and self._is_plain(caller, spec):
             return await self._submitting.submit(caller, spec)
         return await self._submit_alone(caller, spec, execution_id, on_conflict)
@@ -194,8 +200,10 @@ class Executions:
             works = [new_work(tenant, spec, row.id, caller.request_id) for spec, row in zip(specs, rows, strict=True)]
             items = await self._services.queue.submit_many(tx, works)
             ids = [item.item_id for item in items]
-            new = [row for row, item_id in zip(rows, ids, strict=True) if row.id == item_id]
+            asked = list(zip(rows, ids, (spec.idempotency_key for spec in specs), strict=True))
+            new = [row for row, item_id, _ in asked if row.id == item_id]
             await execution_store.insert(tx, tenant.organization_id, tenant.user_id, Trigger.AD_HOC, new)
+            await require_same(tx, tenant.organization_id, [one for one in asked if one[0].id != one[1]])
             await self._audit(tx, caller, "execution.submit_many", "executions", ids)
             await remember(tx, tenant, caller.request_key, Names(list(ids)))
             return ids
@@ -262,8 +270,9 @@ class Executions:
     def _checked(self, spec: Spec, field: str) -> Spec:
         """What may be submitted, its secrets apart. Raises InvalidArgument."""
         kinds = self._services.kinds
-        payload, secrets = kinds.part(spec.kind, spec.payload, field)
-        kinds.parse(spec.kind, spec.payload, field)
+        payload, secrets = kinds.part(spec.kind, spec.payload, f"{field}.payload")
+        kinds.parse(spec.kind, spec.payload, f"{field}.payload")
+        keys.require_plain(spec.options, f"{field}.options")
         return replace(spec, payload=payload, secrets=secrets)
 
     def _all_checked(self, specs: Sequence[Spec]) -> Sequence[Spec]:
@@ -272,7 +281,7 @@ class Executions:
         wrong: list[FieldViolation] = []
         for place, spec in enumerate(specs):
             try:
-                checked.append(self._checked(spec, f"executions[{place}].payload"))
+                checked.append(self._checked(spec, f"executions[{place}]"))
             except InvalidArgument as error:
                 wrong += error.violations or [FieldViolation(f"executions[{place}]", error.message)]
         if wrong:
@@ -335,9 +344,11 @@ class Executions:
                 await leave_session(tx, self._services, caller, replaced, why)
                 for dependent in waiting:  # its end is nothing that anybody follows up
                     await look_again(tx, self._services, caller, dependent)
+        elif item.item_id != row.id:
+            await require_same(tx, organization_id, [(row, item.item_id, spec.idempotency_key)])
         name = execution_name(item.item_id)
         await self._audit(tx, caller, "execution.submit", name, [], task=task, created=created, replaced=bool(replaced))
-        return await self._get(tx, caller, item.item_id)
+        return replace(await self._get(tx, caller, item.item_id), existing=not created)
 
     async def _dependents(self, tx: Transaction, organization_id: UUID, execution_id: UUID) -> Sequence[str]:
         """The tasks that wait for the one of an execution, locked: before any key is."""

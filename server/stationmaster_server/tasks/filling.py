@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from stationmaster_server.errors import InvalidArgument
-from stationmaster_server.tasks import templates
+from stationmaster_server.tasks import keys, templates
 from stationmaster_server.tasks.kinds.registry import Kinds
-from stationmaster_server.tasks.model import Task, task_name
+from stationmaster_server.tasks.model import Task
 from stationmaster_server.tasks.secrets import join
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.templating.variables import check_declarations, check_values
@@ -41,6 +41,7 @@ class Filling:
         """Whether the variables, templates and payload of a task can be. Raises InvalidArgument naming the paths."""
         check_declarations(task.variables, f"{path}.variables")
         names = BUILT_IN | {variable.name for variable in task.variables}
+        keys.check(task.options, names, f"{path}.options")
         await templates.check(self._texts, task.payload, names, f"{path}.payload")
         self._kinds.check(task.kind, join(task.payload, task.secrets), f"{path}.payload")
 
@@ -52,8 +53,7 @@ class Filling:
 
     async def fill_in(self, unfilled: Unfilled, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The payload with masks for secrets, of variables that were checked. Raises InvalidArgument as `fill`."""
-        due = "" if unfilled.scheduled_for is None else unfilled.scheduled_for.isoformat()
-        context = {"scheduled_time": due, "task": task_name(unfilled.task_id), **variables}
+        context = keys.context(unfilled.task_id, variables, unfilled.scheduled_for)
         payload = await templates.fill(self._texts, unfilled.payload, context, "payload")
         _, secrets = self._kinds.part(unfilled.kind, payload, "payload", unfilled.secrets)
         for pointer in sorted(secrets.keys() - unfilled.secrets.keys()):

@@ -29,9 +29,8 @@ from stationmaster_server.tasks.model import (
     work_kind,
 )
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.tasks.starting import look_again, start
+from stationmaster_server.tasks.starting import key_by_itself, look_again, start
 from stationmaster_server.tasks.sync.changed import tell
-from stationmaster_server.tasks.work import key_of_task
 from stationmaster_server.work import follow_up_store
 from stationmaster_server.work.model import WorkItem
 
@@ -118,7 +117,7 @@ class FollowUp:
         failed = {task_id for task_id, scheduled_failure in of_tasks.items() if scheduled_failure}
         tasks = await store.lock_many(tx, organization_id, dependents | failed)
         waiting = await execution_store.blocked_of(tx, organization_id, *dependents)
-        await self._services.queue.lock_keys(tx, organization_id, waiting, {key_of_task(task) for task in tasks})
+        await self._services.queue.lock_keys(tx, organization_id, waiting, {key_by_itself(task) for task in tasks})
 
     async def _forever(self) -> None:
         while True:

@@ -153,6 +153,11 @@ class Task:
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
+    @property
+    def needs(self) -> list[str]:
+        """The variables that somebody has to give: nothing can begin it by itself."""
+        return sorted(one.name for one in self.variables if one.required and not one.has_default)
+
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
@@ -239,6 +244,8 @@ class Execution:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     last_sequence: int = 0
+    existing: bool = False
+    """Of an answer: it was there already when it was submitted."""
 
     @property
     def session_id(self) -> UUID | None:

@@ -29,6 +29,7 @@ from stationmaster_server.tasks.overlap import check_overlap
 from stationmaster_server.tasks.owners import require_own_secrets
 from stationmaster_server.tasks.schedules import check as check_schedule
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.starting import started_in_vain
 from stationmaster_server.tasks.sync.changed import tell
 from stationmaster_server.tasks.timing import rescheduled, resumed, scheduled
 
@@ -61,6 +62,7 @@ class Tasks:
         if not validate_only and (again := await first_answer(self._services.database, caller, Task)) is not None:
             return again
         await self._check(caller, new)
+        await self._services.kinds.look_ahead(caller, new.kind, new.payload, "task.payload")
         task = replace(new, uid=new_id(), user_id=tenant.user_id, etag=new_id().hex)
         task = scheduled(task, self._services.now())
         if validate_only:
@@ -108,17 +110,22 @@ class Tasks:
         if changes.keys() & _SAYS_WHAT_IT_DOES:
             require_own_secrets(self._services.kinds, caller, before, changed)
         await self._check(caller, changed)  # before the transaction: a template may take its time
+        if "payload" in changes:
+            await self._services.kinds.look_ahead(caller, changed.kind, changed.payload, "task.payload")
         anew = changed.schedule != before.schedule
         if anew:
             changed = rescheduled(before, changed, self._services.now())
         if validate_only:
             require_etag(task_name(before.task_id), before.etag, etag)
+            async with self._services.database.tenant(tenant, read=True) as tx:
+                await self._check_started(tx, caller, changed)
             return changed
         async with self._services.database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Task)
             if again is not None:
                 return again
             current = await self._own(tx, caller, task_id, etag or before.etag)
+            await self._check_started(tx, caller, changed)
             if anew:  # it may have fired since it was read
                 changed = rescheduled(current, changed, self._services.now())
             changed = await store.update(tx, tenant.organization_id, changed, scheduled=anew)
@@ -208,12 +215,16 @@ class Tasks:
         if task.schedule is not None:
             check_schedule(task.schedule, "task.schedule")
             check_overlap(task)
-            lacking = sorted(v.name for v in task.variables if v.required and not v.has_default)
-            if lacking:
+            if task.needs:
                 raise InvalidArgument.field(
                     "task.variables",
-                    f"a schedule can give no value to {', '.join(lacking)}: give them defaults",
+                    f"a schedule can give no value to {', '.join(task.needs)}: give them defaults",
                 )
+
+    async def _check_started(self, tx: Transaction, caller: Caller, task: Task) -> None:
+        """Refuse variables that nobody can give to a task which others start. It is locked."""
+        if started_in_vain(task) and await dependency_store.upstream(tx, caller.tenant.organization_id, [task.task_id]):
+            raise InvalidArgument.field("task.variables", started_in_vain(task))
 
     async def _audit(
         self, tx: Transaction, caller: Caller, action: str, task: Task, *, why: str = "", **details: Any

@@ -14,13 +14,15 @@ from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import InvalidArgument
 from stationmaster_server.identity.model import AuditEntry
-from stationmaster_server.tasks import dependency_store, events, execution_store
+from stationmaster_server.tasks import dependency_store, events, execution_store, keys
 from stationmaster_server.tasks.execution_store import NewRow
 from stationmaster_server.tasks.graph import Verdict, verdict, why_skipped, why_waiting
 from stationmaster_server.tasks.model import (
     DEPENDENCY_FAILED,
     Concurrency,
+    DependencyMode,
     ExecutionState,
+    Options,
     Spec,
     Task,
     Trigger,
@@ -28,8 +30,9 @@ from stationmaster_server.tasks.model import (
     task_name,
 )
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.tasks.work import new_work
+from stationmaster_server.tasks.work import key_name, new_work
 from stationmaster_server.templating.variables import check_values
+from stationmaster_server.work.model import NewWork
 
 FAULT = "fault"
 """In the payload of a work item: why the execution is to fail when it begins."""
@@ -59,11 +62,7 @@ async def start(
     values, fault = _values(task, variables or {}, trigger)
     blocked_by = why_waiting(edges) if blocked else ""
     rows = [_row(task, time, values, blocked_by) for time in times]
-    spec = Spec(task.kind, {}, options)
-    tenant = Tenant(organization_id, task.user_id)
-    works = [new_work(tenant, spec, row.id, caller.request_id, task=task, blocked=blocked) for row in rows]
-    if fault:
-        works = [replace(work, payload={**work.payload, FAULT: fault}) for work in works]
+    works = [_work(caller, task, options, row, trigger, fault) for row in rows]
     waiting = await execution_store.blocked_of(tx, organization_id, task.task_id)
     await services.queue.lock_keys(tx, organization_id, waiting, {work.concurrency_key for work in works})
     await services.queue.submit_many(tx, works, bounded=trigger is Trigger.BACKFILL)
@@ -74,6 +73,45 @@ async def start(
     details = {"trigger": trigger.value, "executions": [execution_name(item_id) for item_id in ids[:100]]}
     await services.audit.write(tx, caller, AuditEntry("task.start", task_name(task.task_id), details=details))
     return ids
+
+
+def _work(caller: Caller, task: Task, options: Options, row: NewRow, trigger: Trigger, fault: str) -> NewWork:
+    """What cannot be filled in fails when it begins, and takes no key's place until then."""
+    if not fault:
+        try:
+            options = keys.fill(options, keys.context(task.task_id, row.variables, row.scheduled_for))
+        except InvalidArgument as error:
+            if trigger is Trigger.BACKFILL:
+                raise
+            fault = error.message
+    if fault:
+        options = replace(options, concurrency=None, rate=None)
+    tenant = Tenant(caller.tenant.organization_id, task.user_id)
+    work = new_work(tenant, Spec(task.kind, {}, options), row.id, caller.request_id, task=task, blocked=row.blocked)
+    return replace(work, payload={**work.payload, FAULT: fault}) if fault else work
+
+
+def started_in_vain(task: Task) -> str:
+    """Why what it depends on can never start a task; empty when it can, or only holds it back."""
+    if task.dependency_mode is DependencyMode.GATE or not task.needs:
+        return ""
+    names = ", ".join(task.needs)
+    return (
+        f"what it depends on starts {task_name(task.task_id)} and can give no value to {names}:"
+        " give them defaults, or let it only be held back (dependency_mode GATE)"
+    )
+
+
+def key_by_itself(task: Task) -> str | None:
+    """The concurrency key of what a task begins without being given anything."""
+    variables, fault = _values(task, {}, Trigger.DEPENDENCY)
+    if fault:
+        return None
+    try:
+        options = keys.fill(task.options, keys.context(task.task_id, variables, None))
+    except InvalidArgument:
+        return None
+    return key_name(options.concurrency, task.user_id, task) if options.concurrency else None
 
 
 def _values(task: Task, given: Mapping[str, Any], trigger: Trigger) -> tuple[dict[str, Any], str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from uuid import UUID
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
@@ -15,8 +13,8 @@ from stationmaster_server.db.requests import claim_many, remember_many
 from stationmaster_server.errors import StationmasterError, Unavailable
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.tasks import execution_store
-from stationmaster_server.tasks.execution_store import NewRow
-from stationmaster_server.tasks.model import Execution, Spec, Task, Trigger, execution_name
+from stationmaster_server.tasks.execution_store import new_row
+from stationmaster_server.tasks.model import Execution, Spec, Trigger, execution_name
 from stationmaster_server.tasks.services import TaskServices
 from stationmaster_server.tasks.work import new_work
 
@@ -110,29 +108,6 @@ class Submitting:
             await remember_many(tx, tenant, [one.caller.request_key for one in new], made)
         answers = iter(made)
         return [next(answers) if is_fresh else None for is_fresh in fresh]
-
-
-def new_row(
-    execution_id: UUID,
-    spec: Spec,
-    *,
-    task: Task | None = None,
-    variables: Mapping[str, Any] | None = None,
-    blocked_by: str = "",
-) -> NewRow:
-    """What is stored of an execution beside its work item."""
-    return NewRow(
-        id=execution_id,
-        payload=dict(spec.payload),
-        secrets=spec.secrets,
-        variables=dict(variables or {}),
-        labels=dict(spec.labels),
-        report_formats=spec.options.report_formats,
-        kind=spec.kind,
-        task_id=task.task_id if task else None,
-        task_uid=task.uid if task else None,
-        blocked_by=blocked_by,
-    )
 
 
 def _answer(one: _Waiting, done: Execution | BaseException) -> None:

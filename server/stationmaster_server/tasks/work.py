@@ -55,12 +55,6 @@ def new_work(
     )
 
 
-def key_of_task(task: Task) -> str | None:
-    """The concurrency key of what a task begins by itself."""
-    concurrency = task.options.concurrency
-    return key_name(concurrency, task.user_id, task) if concurrency else None
-
-
 def key_name(concurrency: Concurrency, user_id: UUID, task: Task | None) -> str:
     """The name of the engine's key: nobody shares one that cancels what runs, so that none ends another's work."""
     if concurrency.key:

@@ -77,7 +77,7 @@ class Templates:
 
         Raises InvalidArgument naming each path and all that is missing.
         """
-        size = _size(values)
+        size = size_of(values)
         easy = set(_easy_ones(texts.values(), size))
         here = {path: text for path, text in texts.items() if text in easy}
         filled = engine.fill_all(here, values, most)
@@ -88,7 +88,7 @@ class Templates:
 
     async def fill_ready(self, ready: Ready, values: Mapping[str, Any], path: str) -> str:
         """As `fill`, of one template; one that is simple costs no more than filling it in."""
-        if ready.weight is not None and ready.weight * (1 + _size(values)) <= _LITTLE_WORK:
+        if ready.weight is not None and ready.weight * (1 + size_of(values)) <= _LITTLE_WORK:
             try:
                 return engine.fill(ready.text, values)
             except engine.Faulty as error:
@@ -125,9 +125,15 @@ class Templates:
         raise _refusal({path: Fault(fault) for path in texts})
 
 
-def _size(values: Mapping[str, Any]) -> int:
+def size_of(values: Mapping[str, Any]) -> int:
+    """About how many characters values have."""
     flat = flat_size(values)
     return len(json.dumps(values, ensure_ascii=False)) if flat is None else flat
+
+
+def is_little(outline: Outline, size: int) -> bool:
+    """Whether a linear template passes over values of that size within some milliseconds."""
+    return outline.weight * (1 + size) <= _LITTLE_WORK
 
 
 def is_template(text: str) -> bool:

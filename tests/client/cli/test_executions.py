@@ -33,6 +33,17 @@ async def test_run_prints_the_name_and_how_to_watch_it(stationmaster: Program) -
     assert run.err == f"Watch it: stationmaster executions watch {name[-12:]}\n"
 
 
+async def test_a_key_used_again_says_that_it_was_there_or_for_what_else(stationmaster: Program) -> None:
+    first, again, other = await stationmaster.many(
+        [(*SUBMIT, "-p", f"text={text}", "--key", "order-1") for text in ("hello", "hello", "ho")]
+    )
+    assert again.out == first.out
+    assert "It was there already: submitted" in again.err
+    assert "already" not in first.err
+    assert (other.code, other.out) == (5, "")
+    assert f"'order-1' is that of {first.out.strip()}, which was submitted with another payload" in other.err
+
+
 @pytest.mark.parametrize(
     ("payload", "code", "said"),
     [
@@ -88,10 +99,16 @@ async def test_failed_attempts_are_told_and_retried_by_hand(stationmaster: Progr
     shown, retried, watched = await stationmaster.many(
         [("executions", "show", "-"), ("executions", "retry", "-"), ("executions", "watch", "-")]
     )
-    assert "attempt 1 fails as it was told" in shown.out
+    assert "1 failed " in shown.out
+    for attempt in (1, 2):
+        assert shown.out.count(f"attempt {attempt} fails as it was told") == 1
+    assert not [line for line in shown.out.splitlines() if line != line.rstrip()]
     assert "is queued again" in retried.out
     assert watched.code == 1
     assert "… queued again: RETRIED" in watched.err
+    again = (await stationmaster("executions", "show", "-")).out
+    for text in ("2 since retry 1", "2 failed  ", "retry 1: 1 failed  ", "retry 1: 2 failed  "):
+        assert text in again
     assert (await stationmaster(*SUBMIT, "--watch")).code == 0
     refused = await stationmaster("executions", "retry", "-")
     assert (refused.code, "is SUCCEEDED and cannot become QUEUED" in refused.err) == (5, True)

@@ -118,7 +118,11 @@ async def test_what_a_file_gets_wrong_is_told_by_its_place(stationmaster: Progra
     wrong = {
         "variables: [{name: a, type: integr}]": "variables[0].type: 'integr' is none of STRING, INTEGER",
         "schedule: {every: soon}": "schedule.every: 'soon' is no length of time",
-        "shedule: {}": '"shedule"',
+        "shedule: {}": "shedule: there is no such field (did you mean schedule?); there are: name, ",
+        "options: {concurrency: {max_runing: 1}}": "options.concurrency.max_runing: there is no such field (did you"
+        " mean max_running?); there are: key, max_running, strategy",
+        "options: {concurrency: {max_running: many}}": "options.concurrency.max_running: 'many' is no whole number",
+        "payload: {steps: many}": "task.payload.steps: is to be a whole number",
         "schedule: {cron: '0 25 * * *'}": "task.schedule.cron: the hour field, '25', is wrong",
         "schedule: {cron: '@daily', time_zone: Mars/Olympus}": "task.schedule.time_zone",
         "payload: {text: '{{ nope }}'}": "task.payload.text",
@@ -139,10 +143,12 @@ async def test_options_say_what_a_task_is(stationmaster: Program, tmp_path: Path
     payload = ("-p", f"text=@{tmp_path / 'text'}", "-p", "fail:=0", "-p", '{"steps": 2}')
     variables = ("-v", "who", "-v", "count:integer=3", "-v", "urls:list=[1]")
     limits = ("--priority", "high", "--attempts", "2", "--time-limit", "5m", "--max-running", "1")
+    key = ("--concurrency-key", "k-{{ who }}", "--strategy", "cancel-newest")
+    due = ("--every", "90s", "--overlap", "allow-all", "--catch-up", "6h")
     made, again, shown = await stationmaster.many(
         [
-            (*CREATE, "t", *STEERED, *payload, *variables, *limits, "--json"),
-            ("tasks", "update", "t", "-v", "who=Ada", "-p", "steps:=3", "--every", "90s", "--json"),
+            (*CREATE, "t", *STEERED, *payload, *variables, *limits, *key, "--json"),
+            ("tasks", "update", "t", "-v", "who=Ada", "-p", "steps:=3", *due, "--json"),
             ("tasks", "show", "t"),
         ]
     )
@@ -154,8 +160,36 @@ async def test_options_say_what_a_task_is(stationmaster: Program, tmp_path: Path
     assert (task["variables"][1]["defaultValue"], task["options"]["retry"]["maxAttempts"]) == (3, 2)
     assert (changed["variables"][0]["defaultValue"], changed["schedule"]["every"]) == ("Ada", "90s")
     assert changed["payload"]["steps"] == 3
-    for text in ("every 90 s", "high", "at most 5 min each", "integer · default 3", "from a file"):
+    assert (changed["schedule"]["overlap"], changed["schedule"]["catchUp"]) == ("OVERLAP_POLICY_ALLOW_ALL", "21600s")
+    for text in (
+        "every 90 s",
+        "1 at once of k-{{ who }}, cancel newest",
+        "high",
+        "at most 5 min each",
+        "integer · default 3",
+        "from a file",
+    ):
         assert text in shown.out
+
+
+async def test_show_has_all_lines_of_a_text_within_bounds(stationmaster: Program) -> None:
+    lines = "\n".join(f"line {number}" for number in range(1, 121))
+    created, executed, task, execution = await stationmaster.many(
+        [
+            (*CREATE, "t", *STEERED, "-p", f"text=first\n  second\n{lines}"),
+            ("tasks", "run", "t"),
+            ("tasks", "show", "t"),
+            ("executions", "show", "-"),
+        ]
+    )
+    assert (created.code, executed.code) == (0, 0)
+    for shown in (task.out, execution.out):
+        found = [line.strip() for line in shown.splitlines()]
+        assert "payload text" in found[found.index("second") - 1]
+        assert "  second" in shown
+        assert "line 98" in found
+        assert "line 99" not in found
+        assert any(line.endswith("more characters: --json shows all") for line in found)
 
 
 async def test_what_does_not_go_together_is_told(stationmaster: Program) -> None:
@@ -166,6 +200,9 @@ async def test_what_does_not_go_together_is_told(stationmaster: Program) -> None
         (*CREATE, "t", *STEERED, "-v", "a:colour"): "types are string, integer",
         (*CREATE, "t", *STEERED, "--cron", "@daily", "--every", "1h"): "exclude each other",
         (*CREATE, "t", *STEERED, "--time-zone", "Europe/Berlin"): "give --cron as well",
+        (*CREATE, "t", *STEERED, "--catch-up", "1h"): "give --cron as well",
+        (*CREATE, "t", *STEERED, "--cron", "@daily", "--overlap", "never"): "write one of skip, buffer-one",
+        (*CREATE, "t", *STEERED, "--strategy", "never"): "write one of wait, cancel-running",
         (*CREATE, "t", *STEERED, "--report", "docx"): "there are: pdf, html, md and json",
         (*CREATE, "t", *STEERED, "--priority", "first"): "urgent, high",
         ("tasks", "run", "t", "--report", "report.docx"): "there is no report as '.docx'",

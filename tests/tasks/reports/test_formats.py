@@ -74,9 +74,9 @@ def text_of_html(page: bytes) -> str:
 
 
 def text_of_pdf(file: bytes) -> str:
-    """The words of all pages, without the places to break that were put into long ones."""
+    """The words of all pages."""
     pages = pypdf.PdfReader(BytesIO(file)).pages
-    return " ".join("\n".join(page.extract_text() for page in pages).replace("\u200b", "").split())
+    return " ".join("\n".join(page.extract_text() for page in pages).split())
 
 
 TEXTS: dict[ReportFormat, Callable[[bytes], str]] = {
@@ -156,6 +156,25 @@ def test_html_is_balanced() -> None:
 
     Reader().feed(as_html(succeeded()).decode())
     assert open_tags == []
+
+
+def test_ids_are_copied_from_a_pdf_as_they_are() -> None:
+    code = Section("Where", f"In `{EXECUTION}`, see {EXECUTION}.", Table(("Name", "Of"), ((EXECUTION, "this"),)))
+    report = replace(failed(), title=f"About {EXECUTION}", sections=(code,))
+    reader = pypdf.PdfReader(BytesIO(as_pdf(report)))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    assert "\u200b" not in text
+    assert text.count(EXECUTION) >= 4, text
+    assert reader.metadata is not None
+    assert reader.metadata.title == f"About {EXECUTION}"
+
+
+def test_long_words_of_a_pdf_end_within_its_lines() -> None:
+    long = "abcdefgh" * 40
+    texts = f"{long}\n\nIn `{long}`\n\n```\n    {long}\n```\n\n```python\nreturn '{long[:200]}'\n```\n"
+    report = replace(failed(), sections=(Section("Long", texts, Table(("Name", "Of"), ((long, "this"),))),))
+    text = "\n".join(page.extract_text() for page in pypdf.PdfReader(BytesIO(as_pdf(report))).pages)
+    assert max(map(len, text.split("\n"))) < 150
 
 
 def test_pdf_has_a_title_page_numbers_and_bookmarks() -> None:

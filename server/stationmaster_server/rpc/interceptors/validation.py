@@ -8,6 +8,7 @@ from protovalidate import Validator, Violation
 from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason
 from stationmaster_server.rpc.interceptors.base import Each, Interceptor
 from stationmaster_server.rpc.method import Method
+from stationmaster_server.wire import rules
 
 _VALIDATOR = Validator()
 """One for all messages of a process: it keeps the rules that it has compiled, and nothing else."""
@@ -45,4 +46,11 @@ def _path(violation: Violation) -> str:
 
 
 def _text(violation: Violation) -> str:
-    return violation.proto.message or violation.proto.rule_id
+    said = violation.proto.message or violation.proto.rule_id
+    match violation.proto.rule_id:
+        case "string.pattern":
+            return rules.of_pattern(str(violation.rule_value), violation.field_value) or said
+        case rule if rule.startswith("duration."):
+            return rules.of_time(said)
+        case _:
+            return said

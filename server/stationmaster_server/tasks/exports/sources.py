@@ -11,7 +11,7 @@ from stationmaster_server.audit.listing import LISTING as AUDIT_LISTING
 from stationmaster_server.audit.model import AuditEvent
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.db.listing import Cursor, Page, PageRequest
+from stationmaster_server.db.listing import Cursor, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.sessions import export_store
 from stationmaster_server.sessions import store as session_store
@@ -38,6 +38,11 @@ class Source:
     columns: Columns
     page: Callable[[Transaction, Caller, str, PageRequest], Awaitable[Page[Any]]]
     row: Callable[[Any], Row]
+    listing: Listing
+
+    def check(self, filter_text: str) -> None:
+        """Whether a filter can be read. Raises InvalidArgument (INVALID_FILTER)."""
+        self.listing.sql(filter_text, "", PageRequest(1))
 
 
 class Pages:
@@ -227,6 +232,7 @@ SOURCES: Mapping[What, Source] = {
         ),
         _sessions,
         _session_row,
+        session_store.LISTING,
     ),
     What.MESSAGES: Source(
         "sessions.read",
@@ -236,6 +242,7 @@ SOURCES: Mapping[What, Source] = {
         ),
         _messages,
         _message_row,
+        export_store.LISTING,
     ),
     What.AUDIT: Source(
         "audit.read",
@@ -245,6 +252,7 @@ SOURCES: Mapping[What, Source] = {
         ),
         _audit,
         _audit_row,
+        AUDIT_LISTING,
     ),
     What.TASKS: Source(
         "tasks.read",
@@ -254,6 +262,7 @@ SOURCES: Mapping[What, Source] = {
         ),
         _tasks,
         _task_row,
+        store.LISTING,
     ),
     What.EXECUTIONS: Source(
         "tasks.read",
@@ -267,5 +276,6 @@ SOURCES: Mapping[What, Source] = {
         ),
         _executions,
         _execution_row,
+        listing_store.LISTING,
     ),
 }

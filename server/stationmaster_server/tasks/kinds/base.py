@@ -15,6 +15,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     FailedPrecondition,
+    FieldViolation,
     InvalidArgument,
     PermissionDenied,
     Reason,
@@ -31,7 +32,18 @@ class Payload(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-__all__ = ["Conversation", "Done", "Guarded", "Job", "Kind", "KindFailed", "Later", "Payload", "ReportsItself"]
+__all__ = [
+    "Conversation",
+    "Done",
+    "Guarded",
+    "Job",
+    "Kind",
+    "KindFailed",
+    "Later",
+    "LooksAhead",
+    "Payload",
+    "ReportsItself",
+]
 
 P_co = TypeVar("P_co", bound=BaseModel, covariant=True)
 P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
@@ -213,6 +225,18 @@ class SendsCredentials(Protocol):
 
 
 @runtime_checkable
+class LooksAhead(Protocol):
+    """A kind whose payload names what may not be there."""
+
+    async def faults(self, caller: Caller, payload: Mapping[str, Any]) -> Sequence[FieldViolation]:
+        """What an execution would fail for, each by its path below the payload.
+
+        Asked when a task is created or its payload changed; texts may be templates, which are let be, and masks.
+        """
+        ...
+
+
+@runtime_checkable
 class ReportsItself(Protocol):
     """A kind that knows better than a table of its result what a report should tell."""
 
@@ -225,9 +249,11 @@ NOT_RETRYABLE = frozenset(
     {Reason.INVALID_FIELD, Reason.INVALID_NAME, Reason.RESOURCE_NOT_FOUND, Reason.ADDRESS_REFUSED}
 )
 """Errors of ours that no other attempt mends."""
+NOT_ONLY_NOW = frozenset({Reason.MODEL_UNAVAILABLE, Reason.RUNTIME_UNAVAILABLE})
+"""As preconditions: what the server or the organization does not have."""
 
 
 def is_final(error: StationmasterError) -> bool:
     """Whether no other attempt mends what an error of ours tells."""
-    lacking = isinstance(error, FailedPrecondition) and error.reason is Reason.MODEL_UNAVAILABLE  # not only just now
+    lacking = isinstance(error, FailedPrecondition) and error.reason in NOT_ONLY_NOW
     return lacking or isinstance(error, InvalidArgument | PermissionDenied) or error.reason in NOT_RETRYABLE

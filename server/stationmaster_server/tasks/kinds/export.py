@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from stationmaster_server.config.export import ExportSettings
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.identity.roles import require_scopes
 from stationmaster_server.resilience.pools import Pools
 from stationmaster_server.sessions import store as session_store
@@ -33,6 +34,7 @@ from stationmaster_server.tasks.owners import owner_of
 from stationmaster_server.tasks.reports.figures import count, size
 from stationmaster_server.tasks.reports.model import Section, Table
 from stationmaster_server.tasks.workspaces import ExecutionWorkspaces, exports_folder
+from stationmaster_server.templating.templates import is_template
 
 WRITES_INTO = "writes_into"
 """In the checkpoint: the session whose workspace gets the files."""
@@ -90,6 +92,19 @@ class ExportKind:
         plain = isinstance(what, list) and all(isinstance(one, str) and one in set(What) for one in what)
         scopes = {source.scope for source in (asked if plain else SOURCES.values())}
         require_scopes(caller, frozenset(scopes), "export this")
+
+    async def faults(self, caller: Caller, payload: Mapping[str, Any]) -> Sequence[FieldViolation]:
+        """Filters that cannot be read."""
+        filters = payload.get("filters")
+        found = []
+        for what, text in filters.items() if isinstance(filters, Mapping) else ():
+            if isinstance(text, str) and text.strip() and not is_template(text) and what in SOURCES:
+                try:
+                    SOURCES[What(what)].check(text)
+                except InvalidArgument as error:
+                    said = error.violations[0].description if error.violations else error.message
+                    found.append(FieldViolation(f"filters.{what}", said))
+        return found
 
     async def run(self, job: Job[ExportPayload]) -> Done:
         """Export. Raises KindFailed, PermissionDenied, InvalidArgument (INVALID_FILTER), NotFound (the session)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +19,7 @@ from stationmaster_server.agents.runtime import Text
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import RequestKey, Tenant
-from stationmaster_server.errors import FailedPrecondition, InvalidArgument, NotFound
+from stationmaster_server.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from stationmaster_server.events.model import Batch, Event
 from stationmaster_server.identity.roles import require_scopes
 from stationmaster_server.prompts.availability import reference_of
@@ -140,15 +140,18 @@ class PromptKind:
         watching: Watching,
         prompts: Prompts,
         check: Callable[[AgentSpec], None],
+        find_agent: Callable[[Caller, str], Awaitable[object]],
         *,
         at_once: int,
     ) -> None:
         """`at_once`: how many may wait for their turns on a server. They take no slots, but memory and sessions.
 
-        `check` raises FailedPrecondition(MODEL_UNAVAILABLE) for a specification that this server cannot run.
+        `check` raises FailedPrecondition for a specification that this server cannot run; `find_agent` for an agent
+        that it cannot, and NotFound.
         """
         self._prompts = prompts
         self._check = check
+        self._find_agent = find_agent
         self._sessions = sessions
         self._turns = turns
         self._watching = watching
@@ -156,14 +159,36 @@ class PromptKind:
         self._running = 0
 
     def admit(self, caller: Caller, payload: Mapping[str, Any]) -> None:
-        """Who submits a prompt needs what it takes to talk to an agent, and names a model that this server has.
+        """Who submits a prompt needs what it takes to talk to an agent, and names a model and tools that there are.
 
-        Raises PermissionDenied(SCOPE_MISSING), FailedPrecondition(MODEL_UNAVAILABLE).
+        Raises PermissionDenied(SCOPE_MISSING), FailedPrecondition(MODEL_UNAVAILABLE, RUNTIME_UNAVAILABLE).
         """
         require_scopes(caller, frozenset({"sessions.read", "sessions.write"}), "send a prompt")
         model = payload.get("model")
         if isinstance(model, str) and model and not is_template(model):
-            self._check(AgentSpec(model))
+            tools, servers = _texts(payload, "tools"), _texts(payload, "mcp_servers")
+            written = tuple(one for one in tools if not is_template(one))
+            # A template may become any server, whose tools only it knows.
+            self._check(
+                AgentSpec(model, tools=written, mcp_servers=("*",) if any(map(is_template, servers)) else servers)
+            )
+
+    async def faults(self, caller: Caller, payload: Mapping[str, Any]) -> Sequence[FieldViolation]:
+        """An agent that is not there, or cannot run here."""
+        agent = payload.get("agent")
+        if not isinstance(agent, str) or not agent or is_template(agent):
+            return ()
+        try:
+            await self._find_agent(caller, agent)
+        except NotFound:
+            return (
+                FieldViolation(
+                    "agent", f"there is no agent {agent!r}: stationmaster agents list names those there are"
+                ),
+            )
+        except FailedPrecondition as error:
+            return (FieldViolation("agent", f"agents/{agent} cannot run: {error.message}"),)
+        return ()
 
     async def run(self, job: Job[PromptPayload]) -> Done:
         """Send the prompt, or go on where an earlier attempt was. Raises Later while enough of them run here."""
@@ -184,7 +209,7 @@ class PromptKind:
         if turn.state is not TurnState.COMPLETED:
             await job.conversation.leave("its turn failed")
             reason = turn.reason or turn.state.value
-            retryable = turn.state in (TurnState.FAILED, TurnState.INTERRUPTED)
+            retryable = turn.state in (TurnState.FAILED, TurnState.INTERRUPTED) and not state.get("final")
             raise KindFailed(
                 f"the turn in {session_name(session_id)} ended as {turn.state}: {turn.error_message or reason}",
                 reason=reason,
@@ -253,10 +278,11 @@ class PromptKind:
         job.log(f"sends {version}")
         return rendered.text, version
 
-    async def _follow(
-        self, job: Job[PromptPayload], state: Mapping[str, Any], session_id: UUID, started: Started
-    ) -> Turn:
-        """Tell of the turn's messages to its end. Raises Later when it waits for a permission."""
+    async def _follow(self, job: Job[PromptPayload], state: dict[str, Any], session_id: UUID, started: Started) -> Turn:
+        """Tell of the turn's messages to its end; `state` keeps whether that is final.
+
+        Raises Later when it waits for a permission.
+        """
         turn = await self._turns.get_turn(job.caller, session_id, started.turn_id)
         if turn.state is TurnState.AWAITING_PERMISSION and state.get("waits"):
             raise Later(_LOOK_AGAIN)
@@ -270,6 +296,8 @@ class PromptKind:
                         sequence = event.sequence
                         self._tell(job, session_id, event, counters)
                         waits = waits or event.kind == "permission_requested"
+                        if event.kind == "turn_finished" and event.body.get("final"):
+                            state["final"] = True
                     await job.drain()
         await job.save({**state, "sequence": sequence, "counters": counters, "waits": waits})
         if waits:
@@ -304,6 +332,13 @@ class PromptKind:
             "cost_micros": usage.cost_micros,
             "tool_calls": usage.tool_calls,
         }
+
+
+def _texts(payload: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A field's texts, if it is a list of such; a template may stand for all of them."""
+    found = payload.get(name)
+    listed = found if isinstance(found, (list, tuple)) else [found]
+    return tuple(one for one in listed if isinstance(one, str))
 
 
 def _once(job: Job[PromptPayload], what: str) -> Caller:

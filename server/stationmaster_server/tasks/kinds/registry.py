@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.tasks import secrets
-from stationmaster_server.tasks.kinds.base import Guarded, Kind, SendsCredentials
-from stationmaster_server.templating.templates import is_template
+from stationmaster_server.tasks.kinds.base import Guarded, Kind, LooksAhead, SendsCredentials
+from stationmaster_server.tasks.kinds.faults import violations
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -26,6 +26,7 @@ class Kinds:
         self._kinds: dict[str, Kind[Any]] = {}
         self._secret: dict[str, dict[str, Any]] = {}
         self._guarded: dict[str, Guarded] = {}
+        self._looking_ahead: dict[str, LooksAhead] = {}
         for kind in kinds:
             if not NAME.fullmatch(kind.name) or kind.name in self._kinds:
                 raise ValueError(f"the kind {kind.name!r} has a bad name, or there are two of it")
@@ -34,6 +35,8 @@ class Kinds:
                 self._secret[kind.name] = schema
             if isinstance(kind, Guarded):
                 self._guarded[kind.name] = kind
+            if isinstance(kind, LooksAhead):
+                self._looking_ahead[kind.name] = kind
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
@@ -57,6 +60,12 @@ class Kinds:
         kind = self.get(name)
         return isinstance(kind, SendsCredentials) and kind.sends_credentials(payload)
 
+    async def look_ahead(self, caller: Caller, name: str, payload: Mapping[str, Any], field: str) -> None:
+        """Whether what a payload names is there. Raises InvalidArgument naming all that is not."""
+        kind = self._looking_ahead.get(name)
+        if kind is not None and (found := await kind.faults(caller, payload)):
+            raise InvalidArgument.fields([FieldViolation(f"{field}.{one.field}", one.description) for one in found])
+
     def is_guarded(self, name: str) -> bool:
         """Whether not every caller may have this done."""
         return name in self._guarded
@@ -71,19 +80,20 @@ class Kinds:
 
     def parse(self, name: str, payload: Mapping[str, Any], field: str) -> BaseModel:
         """The payload as its kind's. Raises InvalidArgument naming the path of all that is wrong."""
+        kind = self.get(name, _beside(field))
         try:
-            return self.get(name, _beside(field)).payload.model_validate(payload)
+            return kind.payload.model_validate(payload)
         except ValidationError as error:
-            raise _refused(field, error.errors(include_url=False, include_input=False)) from None
+            raise InvalidArgument.fields(violations(field, kind.payload, error.errors(include_url=False))) from None
 
     def check(self, name: str, payload: Mapping[str, Any], field: str) -> None:
         """The same of a payload with templates: what they will make is taken for good."""
+        kind = self.get(name, _beside(field))
         try:
-            self.get(name, _beside(field)).payload.model_validate(payload)
+            kind.payload.model_validate(payload)
         except ValidationError as error:
-            wrong = [one for one in error.errors(include_url=False) if not _is_template(one.get("input"))]
-            if wrong:
-                raise _refused(field, wrong) from None
+            if wrong := violations(field, kind.payload, error.errors(include_url=False), templates=True):
+                raise InvalidArgument.fields(wrong) from None
 
 
 def _beside(field: str) -> str:
@@ -97,17 +107,3 @@ def _secret_schema(payload: type[BaseModel]) -> dict[str, Any] | None:
     """The schema of a payload that may have secrets."""
     schema = payload.model_json_schema()
     return schema if secrets.any_in(schema) else None
-
-
-def _is_template(value: object) -> bool:
-    return isinstance(value, str) and is_template(value)
-
-
-def _refused(field: str, wrong: Iterable[Any]) -> InvalidArgument:
-    violations = [
-        FieldViolation(
-            ".".join((field, *(str(part) for part in one["loc"]))), str(one["msg"]).removeprefix("Value error, ")
-        )
-        for one in wrong
-    ]
-    return InvalidArgument.fields(violations)

@@ -53,6 +53,7 @@ def _data(report: Report) -> dict[str, Any]:
     verdict = "good" if report.succeeded else "bad" if report.failed else ""
     made = (report.finished_at or report.created_at).astimezone(UTC)
     return {
+        "name": report.title,
         "title": breakable(report.title),
         "running": line(report.title, 70),
         "rtl": reads_from_right(report.title),
