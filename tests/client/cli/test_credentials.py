@@ -140,6 +140,10 @@ async def test_variables_are_imported_and_the_key_is_rotated(stationmaster: Prog
     again = await stationmaster("credentials", "import-environment", "APP_", "--strip-prefix", **variables)
     assert "credentials/token is there already" in again.err
     before = json.loads((await stationmaster("credentials", "key-status", "--json")).out)
+    mistyped = await stationmaster("credentials", "rotate-key", "nosuch")
+    assert mistyped.code == 5
+    assert f"it has {before['keys'][0]['keyId']}" in mistyped.err
+    assert "--new" in mistyped.err
     rotated = await stationmaster("credentials", "rotate-key", "--wait", "--json")
     status = json.loads(rotated.out)
     assert status["rotation"]["state"] == "KEY_ROTATION_STATE_DONE"
