@@ -132,6 +132,16 @@ async def test_a_secret_that_is_typed_arrives_and_is_not_shown(stationmaster: Pr
     assert (await stationmaster("credentials", "access", "db")).out == SECRET
 
 
+async def test_nothing_typed_is_no_secret(stationmaster: Program) -> None:
+    async with at_terminal(stationmaster, "credentials", "create", "db") as terminal:
+        await terminal.see("secret (not shown): ")
+        terminal.type("\n")
+        await terminal.see("--empty")
+        assert await terminal.ended() == 2
+    assert (await stationmaster("credentials", "get", "db")).code == 3
+    assert (await stationmaster("credentials", "create", "db", "--empty")).code == 0
+
+
 async def test_variables_are_imported_and_the_key_is_rotated(stationmaster: Program) -> None:
     variables = {"APP_DB_PASSWORD": SECRET, "APP_TOKEN": "a token"}
     done = await stationmaster("credentials", "import-environment", "APP_", "--strip-prefix", **variables)
