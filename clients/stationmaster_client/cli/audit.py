@@ -136,7 +136,7 @@ async def stats(
     run.out.table(("BY", "WHAT", "EVENTS#"), rows, empty="No events.")
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, event: Annotated[str, typer.Argument(help="The event's name or id.", metavar="EVENT")]) -> None:
     """Show one audit event."""
     from stationmaster.v1 import audit_pb2

@@ -113,7 +113,7 @@ async def list_prompts(run: Run, condition: Filter = "", order_by: OrderBy = "",
     )
 
 
-@command(app, "show")
+@command(app, "show", also="get")
 async def show_prompt(run: Run, prompt: Aimed, label: Label = "", version: Version = 0) -> None:
     """Show a prompt with the template of its newest version, or of another."""
     prompt, label, version = aim(prompt, label, version)
