@@ -250,10 +250,16 @@ class Credentials:
         key_id: str = "",
         *,
         action: credential_pb2.KeyAction.ValueType = credential_pb2.KEY_ACTION_START,
+        make_new: bool = False,
         request_id: str = "",
     ) -> credential_pb2.KeyStatus:
-        """Change the encryption key of the installation, stop that, or retire a key. For operators."""
-        request = credential_pb2.RotateEncryptionKeyRequest(action=action, key_id=key_id, request_id=request_id)
+        """Change the encryption key of the installation, stop that, or retire a key. For operators.
+
+        Without `make_new` a `key_id` that the server does not know is refused.
+        """
+        request = credential_pb2.RotateEncryptionKeyRequest(
+            action=action, key_id=key_id, make_new=make_new, request_id=request_id
+        )
         return await self._calls.unary(self._stub.RotateEncryptionKey, request)
 
     async def key_status(self) -> credential_pb2.KeyStatus:

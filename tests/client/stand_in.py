@@ -18,7 +18,8 @@ TURN = f"{SESSION}/turns/01890000-0000-7000-8000-000000000002"
 
 @asynccontextmanager
 async def serving(port: int = 0, **methods: Callable[..., Any]) -> AsyncIterator[str]:
-    """Serve the named methods of SessionService and give the target."""
+    """Serve the named methods of SessionService and give the target. Unless told so nothing waits for an answer."""
+    methods.setdefault("ListPermissionRequests", nothing_waits)
     server = aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers(methods)),))
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
@@ -27,6 +28,13 @@ async def serving(port: int = 0, **methods: Callable[..., Any]) -> AsyncIterator
         yield f"127.0.0.1:{bound}"
     finally:
         await server.stop(None)
+
+
+async def nothing_waits(
+    request: session_pb2.ListPermissionRequestsRequest, context: Any
+) -> session_pb2.ListPermissionRequestsResponse:
+    """No turn waits for an answer."""
+    return session_pb2.ListPermissionRequestsResponse()
 
 
 def handlers(methods: dict[str, Callable[..., Any]]) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:

@@ -268,6 +268,27 @@ async def test_only_operators_look_after_keys_and_only_configured_keys_are_taken
     await room.close()
 
 
+def contents(folder: Path) -> list[bytes]:
+    return [file.read_bytes() for file in folder.iterdir() if file.is_file()]
+
+
+async def test_a_mistyped_key_is_refused_and_a_new_one_is_made_when_asked_for(
+    database: Database, owner: Caller, tmp_path: Path
+) -> None:
+    room = await make_room(database, file_keys(tmp_path))
+    old, files = room.keyring.primary, contents(tmp_path)
+    with pytest.raises(FailedPrecondition, match=f"'?nosuch'? is no key of this server: it has {old}") as refused:
+        await room.keys.start(owner, "nosuch")
+    assert refused.value.reason is Reason.ROTATION_NOT_READY
+    assert contents(tmp_path) == files
+    assert room.keyring.primary == old
+    started = await room.keys.start(owner, "mine", make_new=True)
+    assert {key.key_id: key.present for key in started.keys} == {old: True, "mine": True}
+    await status_once(room, owner, RotationState.DONE)
+    await room.keys.start(owner, old)  # those that are there need no word
+    await room.close()
+
+
 async def test_a_server_that_is_killed_while_it_wraps_loses_nothing(
     database: Database, database_url: str, owner: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,8 +324,8 @@ async def test_a_key_that_is_retired_while_it_is_chosen_does_not_leave_the_datab
         await status_once(room, owner, RotationState.DONE)
     target = room.keys._target
 
-    async def then_retired(wanted: str, known: Any) -> Any:
-        chosen = await target(wanted, known)
+    async def then_retired(wanted: str, known: Any, *, new: bool) -> Any:
+        chosen = await target(wanted, known, new=new)
         await room.keys.retire(owner, "b")
         return chosen
 

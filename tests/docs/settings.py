@@ -54,8 +54,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "archives.md": Setting(before=(_HELPER,), files={"notes.txt": "hello"}),
     "audit.md": Setting(
-        before=(_HELPER,),
-        values={"users/…": First("stationmaster users list")},
+        before=(_HELPER, "stationmaster users create Ann --email ann@example.com"),
         endless=("stationmaster audit tail",),
     ),
     "background-services.md": Setting(

@@ -367,7 +367,7 @@ async def _principal(caller: Caller, request: Any) -> None:
 
 
 async def _new_key(caller: Caller, request: Any) -> None:
-    request.key_id = unique("key")
+    request.key_id, request.make_new = unique("key"), True
 
 
 async def _variables(caller: Caller, request: Any) -> None:

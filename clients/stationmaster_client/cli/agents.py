@@ -159,7 +159,7 @@ async def list_agents(run: Run, condition: Filter = "", order_by: OrderBy = "", 
     )
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, agent: Agent) -> None:
     """Show one agent."""
     _describe(run, await run.client.agents.get(agent))

@@ -48,23 +48,34 @@ async def list_events(run: Run, condition: Filter = "", order_by: OrderBy = "", 
 @command(app, "search")
 async def search(
     run: Run,
-    actor: Annotated[str, typer.Option("--actor", metavar="USER", help="Who did it: users/… or system.")] = "",
+    actor: Annotated[
+        str,
+        typer.Option(
+            "--actor", metavar="USER", help="Who did it: a user (name, end of the id, email address, me) or system."
+        ),
+    ] = "",
     action: Annotated[str, typer.Option("--action", metavar="ACTION", help="What was done: session.create.")] = "",
     resource: Annotated[str, typer.Option("--resource", metavar="NAME", help="What it was done to.")] = "",
     category: Annotated[str, typer.Option("--category", metavar="CATEGORY", help="security, business, …")] = "",
     outcome: Annotated[str, typer.Option("--outcome", metavar="OUTCOME", help="allowed, denied or failed.")] = "",
+    condition: Filter = "",
     since: Annotated[str, typer.Option("--since", metavar="TIME", help="Not before, such as 2026-01-31.")] = "",
     until: Annotated[str, typer.Option("--until", metavar="TIME", help="Before.")] = "",
     order_by: OrderBy = "",
     limit: Limit = 50,
 ) -> None:
     """Search audit events by who, what, when and how it ended."""
-    texts = {"actor": actor, "action": action, "resource": resource}
+    texts = {
+        "actor": await resolve.actor(run.client, actor) if actor else "",
+        "action": action,
+        "resource": await resolve.resource(run.client, resource) if resource else "",
+    }
     conditions = [f"{name} = {_quoted(text)}" for name, text in texts.items() if text]
     enums = {"category": category, "outcome": outcome}
     conditions += [f"{name} = {text.upper()}" for name, text in enums.items() if text]
     conditions += [f"create_time >= {_quoted(_utc(since))}"] if since else []
     conditions += [f"create_time < {_quoted(_utc(until))}"] if until else []
+    conditions += [f"({condition})"] if condition else []
     await list_events(run, " AND ".join(conditions), order_by, limit)
 
 
@@ -125,7 +136,7 @@ async def stats(
     run.out.table(("BY", "WHAT", "EVENTS#"), rows, empty="No events.")
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, event: Annotated[str, typer.Argument(help="The event's name or id.", metavar="EVENT")]) -> None:
     """Show one audit event."""
     from stationmaster.v1 import audit_pb2

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from datetime import timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stationmaster_client.cli import resolve
+from stationmaster_client.cli.chat_permissions import Answers, Permissions
 from stationmaster_client.cli.command import Run
 from stationmaster_client.cli.errors import CommandError, ExitCode
 from stationmaster_client.cli.options import piped
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
     from stationmaster_client.sources import TurnStream
 
 PATIENCE = timedelta(minutes=5)
-
-
-class Permissions(StrEnum):
-    """What to do when a tool asks for permission."""
-
-    ASK = "ask"
-    ALLOW = "allow"
-    DENY = "deny"
-    STOP = "stop"
 
 
 async def chat(
@@ -95,34 +86,53 @@ class Conversation:
     def __init__(self, run: Run, session: str, policy: Permissions) -> None:
         self._run = run
         self._session = session
-        self._policy = policy
+        self._answers = Answers(run, session, policy)
         self._cancelling: asyncio.Task[None] | None = None
 
     async def turn(self, text: str) -> event_pb2.TurnFinished | None:
         """Say something, show the answer and return how it ended. Raises CommandError at an unanswered permission."""
-        run = self._run
-        transcript = Transcript(run.out.console, run.out.notes)
-        stream = run.client.sessions.send(
+        # A turn that waits for an answer would hold up this one: nothing is said before it has one.
+        await self._answers.earlier()
+        transcript = Transcript(self._run.out.console, self._run.out.notes)
+        stream = self._run.client.sessions.send(
             self._session, text, patience=PATIENCE, on_interruption=transcript.interrupted
         )
-        finished = None
         with on_interrupt(lambda: self._cancel(stream, transcript)):
             try:
-                async with stream as events:
-                    async for event in events:
-                        if run.out.as_json:
-                            run.out.json(event, line=True)
-                        else:
-                            transcript.show(event)
-                        if event.HasField("permission_requested"):
-                            await self._permission(event.permission_requested, stream, transcript)
-                        elif event.HasField("turn_finished"):
-                            finished = event.turn_finished
+                async with stream:
+                    return await self._follow(stream, transcript)
             finally:
                 transcript.end_line()
                 if self._cancelling is not None:
                     self._cancelling.cancel()
+
+    async def _follow(self, stream: TurnStream, transcript: Transcript) -> event_pb2.TurnFinished | None:
+        finished: event_pb2.TurnFinished | None = None
+        queued: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for event in stream:
+                    self._show(event, transcript)
+                    if event.HasField("permission_requested"):
+                        transcript.end_line()
+                        await self._answers.own(event.permission_requested, lambda: self._cancel(stream, transcript))
+                    elif event.HasField("turn_finished"):
+                        finished = event.turn_finished
+                    if event.HasField("turn_started") and queued is not None:
+                        queued.cancel()
+                    elif event.HasField("turn_queued") and event.turn_queued.position:
+                        queued = group.create_task(self._answers.earlier_while_queued(lambda: stream.turn))
+                if queued is not None:
+                    queued.cancel()  # a turn that was cancelled in the queue never started
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return finished
+
+    def _show(self, event: event_pb2.Event, transcript: Transcript) -> None:
+        if self._run.out.as_json:
+            self._run.out.json(event, line=True)
+        else:
+            transcript.show(event)
 
     def _cancel(self, stream: TurnStream, transcript: Transcript) -> None:
         """Cancel the turn; its stream then ends by itself."""
@@ -140,32 +150,6 @@ class Conversation:
                 self._run.out.note(f"not cancelled: {error}", "yellow")
         finally:
             self._cancelling = None
-
-    async def _permission(
-        self, requested: event_pb2.PermissionRequested, stream: TurnStream, transcript: Transcript
-    ) -> None:
-        from stationmaster_client.cli.answer import ask_permission
-
-        transcript.end_line()
-        name, call = requested.permission_request, requested.call
-        limit = requested.limit if requested.HasField("limit") else None
-        what = call.tool if limit is None else f"the turn, at {limit.limit},"
-        # Whoever allows all tools has not said that everything may be spent.
-        if self._policy is Permissions.ALLOW and limit is None:
-            await self._run.client.permissions.allow(name)
-        elif self._policy in (Permissions.ALLOW, Permissions.DENY):
-            await self._run.client.permissions.deny(name)
-        elif self._policy is Permissions.ASK:
-            try:
-                await ask_permission(self._run, name, call, limit=limit)
-            except Left:
-                self._cancel(stream, transcript)
-        else:
-            raise CommandError(
-                f"{what} waits for permission. Answer with: stationmaster permissions allow {name}\n"
-                f"then go on with: stationmaster chat {resolve.short(self._session)} (or give --permissions)",
-                ExitCode.CONFLICT,
-            )
 
 
 def _judge(run: Run, finished: event_pb2.TurnFinished | None) -> None:

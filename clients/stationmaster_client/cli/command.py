@@ -52,8 +52,11 @@ def group(text: str, **settings: Any) -> typer.Typer:
     return typer.Typer(help=text, no_args_is_help=True, context_settings=_HELP_NAMES, **settings)
 
 
-def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Body]:
-    """Add a function to `app`; its first parameter is the Run, the others are arguments and options."""
+def command(app: typer.Typer, name: str, *, also: str = "", **settings: Any) -> Callable[[Body], Body]:
+    """Add a function to `app`; its first parameter is the Run, the others are arguments and options.
+
+    `also`: another name that is understood, and not shown.
+    """
 
     def register(function: Body) -> Body:
         signature = inspect.signature(function, eval_str=True)
@@ -77,6 +80,8 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Body], Bo
         invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         invoke.__doc__ = function.__doc__
         app.command(name, context_settings=_HELP_NAMES, **settings)(invoke)
+        if also:
+            app.command(also, context_settings=_HELP_NAMES, hidden=True, **settings)(invoke)
         return function
 
     return register

@@ -21,7 +21,12 @@ _LOOK_SECONDS = 0.5
 @command(app, "rotate-key")
 async def rotate_key(
     run: Run,
-    key_id: Annotated[str, typer.Argument(help="The key to change to; default: the newest.", metavar="[KEY]")] = "",
+    key_id: Annotated[
+        str, typer.Argument(help="The key to change to; default: the newest, or a new one.", metavar="[KEY]")
+    ] = "",
+    new: Annotated[
+        bool, typer.Option("--new", help="Make KEY: in the key file of development, or by AWS KMS.")
+    ] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop a rotation; the next one goes on.")] = False,
     retire: Annotated[bool, typer.Option("--retire", help="Take KEY out of use for good.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until everything is wrapped by the new key.")] = False,
@@ -31,10 +36,12 @@ async def rotate_key(
 
     if stop and retire:
         raise CommandError("--stop and --retire exclude each other")
+    if new and (stop or retire):
+        raise CommandError("--new is for a rotation that begins: leave out --stop or --retire")
     action = credential_pb2.KEY_ACTION_START
     if stop or retire:
         action = credential_pb2.KEY_ACTION_STOP if stop else credential_pb2.KEY_ACTION_RETIRE
-    status = await run.client.credentials.rotate_key(key_id, action=action)
+    status = await run.client.credentials.rotate_key(key_id, action=action, make_new=new)
     while wait and status.rotation.state == credential_pb2.KEY_ROTATION_STATE_RUNNING:
         await asyncio.sleep(_LOOK_SECONDS)
         status = await run.client.credentials.key_status()

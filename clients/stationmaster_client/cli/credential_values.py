@@ -26,6 +26,9 @@ Grace = Annotated[
 ]
 
 
+_EMPTY = "the secret is empty, and nothing was stored; `create ID --empty` makes a credential without a value for now"
+
+
 def read_secret(run: Run, file: str) -> str:
     """The secret from a file, standard input or the terminal."""
     if file:
@@ -36,6 +39,8 @@ def read_secret(run: Run, file: str) -> str:
         )
     try:
         first = ask_secret("secret (not shown): ")
+        if not first:
+            raise CommandError(_EMPTY)
         if first != ask_secret("again: "):
             raise CommandError("the two differ")
     except Left:
@@ -66,5 +71,5 @@ def content(run: Run, file: str, setting: str, *, without: str = "") -> dict[str
 def _trimmed(text: str) -> str:
     secret = text.removesuffix("\n").removesuffix("\r")
     if not secret:
-        raise CommandError("the secret is empty")
+        raise CommandError(_EMPTY)
     return secret

@@ -13,8 +13,9 @@ from stationmaster_client.cli.credentials_shown import describe, describe_versio
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.given import moment, span
 from stationmaster_client.cli.listing import show
-from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
-from stationmaster_client.names import full
+from stationmaster_client.cli.options import Filter, Limit, OrderBy, Yes, query
+from stationmaster_client.cli.terminal import confirm
+from stationmaster_client.names import full, last
 from stationmaster_client.times import to_duration, to_timestamp
 
 if TYPE_CHECKING:
@@ -77,9 +78,29 @@ async def disable(
 
 
 @command(app, "destroy")
-async def destroy(run: Run, credential: Credential, version: Version) -> None:
-    """Erase a version for good."""
+async def destroy(run: Run, credential: Credential, version: Version, yes: Yes = False) -> None:
+    """Erase a version for good; asks first when it is the current one, or the last that has a value."""
+    if not yes and (losses := await _losses(run, credential, version)):
+        confirm(run.out, losses)
     describe_version(run.out, await run.client.credentials.destroy_version(credential, version))
+
+
+async def _losses(run: Run, credential: str, version: int) -> str:
+    """What is lost with a version, if that is more than a value that nobody gets any more."""
+    found = await run.client.credentials.get(credential)
+    listing = run.client.credentials.versions(credential, filter="state != DESTROYED", page_size=1000)
+    rest = {last(each.name) async for each in listing}
+    name, number = last(found.name), str(version)
+    if number not in rest:
+        return ""
+    if len(rest) == 1:
+        what = "the only one that has a value"
+    elif last(found.current_version) == number:
+        what = "the current one"
+    else:
+        return ""
+    after = "what uses it fails until it has another value"
+    return f"version {number} of {name} is {what}: its value is erased for good, and {after}"
 
 
 @command(app, "rotate")

@@ -105,7 +105,7 @@ async def list_credentials(
     )
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, credential: Credential) -> None:
     """Show one credential, without its secret."""
     describe(run.out, await run.client.credentials.get(credential))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,13 @@ HINTS = {
 }
 
 
-_COMMANDS = {"ResumeSession": "stationmaster sessions resume", "ForkSession": "stationmaster sessions fork"}
+# What the server calls by the names of its contract, and what that is here.
+_HERE = {
+    "ResumeSession": "stationmaster sessions resume",
+    "ForkSession": "stationmaster sessions fork",
+    "make_new": "--new",
+}
+_NAMES = re.compile(rf"\b({'|'.join(_HERE)})\b")
 
 
 def exit_code(error: StationmasterError) -> ExitCode:
@@ -85,11 +92,11 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
     if error.code.name == "DEADLINE_EXCEEDED" and not error.reason:
         yield "No answer came in time; --timeout SECONDS gives it longer."
         return
-    yield error.message
+    yield _as_here(error.message)
     for violation in error.violations:
         line = f"{violation.subject}: {violation.description}" if violation.subject else violation.description
         if violation.description not in error.message:
-            yield f"  {_with_commands(line)}"
+            yield f"  {_as_here(line)}"
     if error.reason == "CREDENTIALS_MISSING":
         yield f"Set STATIONMASTER_API_KEY, or name a context of {config_file(os.environ)}."
     elif hint := HINTS.get(error.reason):
@@ -100,11 +107,9 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
     yield f"({error.reason or error.code.name}{request})"
 
 
-def _with_commands(text: str) -> str:
-    """The text with commands for the methods that the server names."""
-    for method, instead in _COMMANDS.items():
-        text = text.replace(method, instead)
-    return text
+def _as_here(text: str) -> str:
+    """The text with commands and options for the methods and fields that the server names."""
+    return _NAMES.sub(lambda name: _HERE[name[0]], text)
 
 
 def _shorter(text: str) -> str:

@@ -45,7 +45,7 @@ async def list_executions(
     )
 
 
-@command(app, "show")
+@command(app, "show", also="get")
 async def show_execution(run: Run, execution: Execution) -> None:
     """Show one execution: how it stands, what it was given, what it made (with --json all of it)."""
     from stationmaster_client.cli.executions_shown import describe

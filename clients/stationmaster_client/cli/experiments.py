@@ -92,7 +92,7 @@ async def list_experiments(run: Run, condition: Filter = "", order_by: OrderBy =
     )
 
 
-@command(app, "show")
+@command(app, "show", also="get")
 async def show_experiment(run: Run, experiment: Experiment) -> None:
     """Show one experiment."""
     described(run, await run.client.experiments.get(await resolve.experiment(run.client, experiment)))

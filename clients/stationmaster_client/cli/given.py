@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.files import read_document
 from stationmaster_client.cli.options import piped, text_of
 from stationmaster_client.cli.shorthand import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stationmaster.v1.task_pb2 import VariableDeclaration
 
 HOW = "KEY=TEXT, KEY=@FILE, KEY:=JSON, 'KEY[]=ITEM' of a list, a JSON object, or @FILE of one; may be repeated"
 
@@ -39,6 +44,23 @@ def _assign(found: dict[str, Any], text: str, option: str) -> None:
         found[key[:-2]] = [*(before if isinstance(before, list) else [before]), value]
     else:
         found[key] = read_text(value)
+
+
+def read_as(found: dict[str, Any], declarations: Iterable[VariableDeclaration]) -> dict[str, Any]:
+    """The values; texts of what is declared as a number, boolean, list or object are read as JSON, if they are."""
+    from stationmaster.v1 import task_pb2
+
+    as_text = (task_pb2.VARIABLE_TYPE_UNSPECIFIED, task_pb2.VARIABLE_TYPE_STRING, task_pb2.VARIABLE_TYPE_ANY)
+    types = {one.name: one.type for one in declarations}
+    return {name: value if types.get(name, 0) in as_text else read_json(value) for name, value in found.items()}
+
+
+def read_json(value: Any) -> Any:
+    """JSON, or else as it is: the server says what is wrong with it."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def read_text(value: str) -> str:

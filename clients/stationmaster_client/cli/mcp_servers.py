@@ -151,7 +151,7 @@ async def list_servers(
     )
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, server: Server, organization: given.Organization = False) -> None:
     """Show one server; of its secrets only the names."""
     describe_server(run.out, await run.client.mcp.get(server, level=level(organization)))

@@ -35,7 +35,7 @@ async def list_operations(run: Run, condition: Filter = "", order_by: OrderBy = 
     )
 
 
-@command(app, "show")
+@command(app, "show", also="get")
 async def show_operation(
     run: Run,
     operation: Operation,

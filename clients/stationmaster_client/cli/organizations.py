@@ -56,7 +56,7 @@ async def list_organizations(run: Run, condition: Filter = "", order_by: OrderBy
     )
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(
     run: Run,
     organization: Annotated[str, typer.Argument(help="The name or id; without it your own.")] = "organization",

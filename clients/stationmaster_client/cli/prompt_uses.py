@@ -12,7 +12,8 @@ from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Limit, query
 from stationmaster_client.cli.output import age, plain
-from stationmaster_client.cli.prompts import Prompt, Unit, Variables, app
+from stationmaster_client.cli.prompt_values import Aimed, Prompt, aim, variables_of
+from stationmaster_client.cli.prompts import Unit, Variables, app
 from stationmaster_client.cli.prompts_shown import analytics_row
 from stationmaster_client.names import full
 
@@ -43,7 +44,7 @@ async def analytics(
 @command(app, "outcome")
 async def outcome(
     run: Run,
-    prompt: Prompt,
+    prompt: Aimed,
     metric: Annotated[str, typer.Argument(help=", ".join(METRICS), metavar="METRIC")],
     figure: Annotated[float, typer.Argument(help="1 or 0, a score, seconds, or millionths of a dollar.")],
     experiment: Annotated[str, typer.Option("--experiment", help="The experiment that it counts for.")] = "",
@@ -56,6 +57,9 @@ async def outcome(
 
     if metric not in METRICS:
         raise CommandError(f"{metric!r} is no metric: write one of {', '.join(METRICS)}")
+    if "@" in prompt:
+        prompt, label, version = aim(prompt, label, version)
+        version = version or (await run.client.prompts.get(prompt, label=label)).version
     number = pb.OutcomeMetric.Value(f"OUTCOME_METRIC_{metric.upper()}")
     noted = await run.client.prompts.record(
         prompt, number, figure, experiment=experiment, unit=unit, version=version, label=label
@@ -86,7 +90,7 @@ async def customize(
         given.read_text(template),
         mode=pb.CustomizationMode.Value(f"CUSTOMIZATION_MODE_{mode.upper()}"),
         agent=agent,
-        variables=given.values(var, "--var"),
+        variables=await variables_of(run.client, var, prompt, "latest", 0, {}),
     )
     run.out.done(made, f"{made.name} is yours")
 

@@ -14,6 +14,7 @@ from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.files import read_message
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, query
+from stationmaster_client.cli.prompt_values import Aimed, Prompt, aim, context_of, variables_of
 from stationmaster_client.cli.prompts_shown import described, difference, row, version_row
 from stationmaster_client.names import last
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 app = group("Prompts: versions, labels, and what they become filled in.")
 
-Prompt = Annotated[str, typer.Argument(help="The prompt's id.", metavar="PROMPT")]
 Template = Annotated[str, typer.Option("--template", "-t", metavar="TEXT", help="The template; @FILE reads it.")]
 Message = Annotated[str, typer.Option("--message", "-m", help="Why the version is made.")]
 Labels = Annotated[list[str], typer.Option("--label", "-l", help="A label for the new version; may be repeated.")]
@@ -113,9 +113,10 @@ async def list_prompts(run: Run, condition: Filter = "", order_by: OrderBy = "",
     )
 
 
-@command(app, "show")
-async def show_prompt(run: Run, prompt: Prompt, label: Label = "", version: Version = 0) -> None:
+@command(app, "show", also="get")
+async def show_prompt(run: Run, prompt: Aimed, label: Label = "", version: Version = 0) -> None:
     """Show a prompt with the template of its newest version, or of another."""
+    prompt, label, version = aim(prompt, label, version)
     described(run, await run.client.prompts.get(prompt, label=label, version=version))
 
 
@@ -179,7 +180,7 @@ async def set_label(
 @command(app, "render")
 async def render(
     run: Run,
-    prompt: Prompt,
+    prompt: Aimed,
     var: Variables = [],  # noqa: B006
     label: Label = "",
     version: Version = 0,
@@ -188,12 +189,14 @@ async def render(
     agent: Annotated[str, typer.Option("--agent", help="The agent whose customizations count.")] = "",
 ) -> None:
     """Fill a prompt in."""
+    prompt, label, version = aim(prompt, label, version)
+    context = await context_of(run.client, context_value, prompt)
     rendered = await run.client.prompts.render(
         prompt,
-        given.values(var, "--var"),
+        await variables_of(run.client, var, prompt, label, version, context, unit),
         label=label,
         version=version,
-        context=given.values(context_value, "--context-value"),
+        context=context,
         unit=unit,
         agent=agent,
     )
@@ -207,7 +210,8 @@ async def render(
 @command(app, "select")
 async def select(run: Run, prompt: Prompt, context_value: Context = [], unit: Unit = "") -> None:  # noqa: B006
     """Show which version a context chooses, and how the rules fared."""
-    answer = await run.client.prompts.select(prompt, given.values(context_value, "--context-value"), unit=unit)
+    context = await context_of(run.client, context_value, prompt)
+    answer = await run.client.prompts.select(prompt, context, unit=unit)
     if run.out.as_json:
         run.out.json(answer)
         return

@@ -35,7 +35,7 @@ def described(run: Run, prompt: pb.Prompt) -> None:
             ("default", prompt.default_label),
             ("variables", ", ".join(map(declared, prompt.variables))),
             ("attributes", ", ".join(map(declared, prompt.context_attributes))),
-            ("rules", "\n".join(map(_rule, prompt.rules))),
+            ("rules", "\n".join(_rule(place, rule) for place, rule in enumerate(prompt.rules))),
             ("includes", ", ".join(prompt.includes)),
             ("created", moment(prompt.create_time)),
             ("changed", moment(prompt.update_time)),
@@ -58,8 +58,8 @@ def declared(variable: task_pb2.VariableDeclaration) -> str:
     return f"{variable.name}{'*' if variable.required else ''}: {kind}"
 
 
-def _rule(rule: pb.PromptRule) -> str:
-    return f"{rule.priority}: {rule.condition} -> {rule.label or rule.version}"
+def _rule(place: int, rule: pb.PromptRule) -> str:
+    return f"rule {place}, priority {rule.priority}: {rule.condition} -> {rule.label or rule.version}"
 
 
 def row(prompt: pb.Prompt) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def _option(name: str, text: str) -> Any:
     return typer.Option(f"--{name}", metavar=f"N|{_UNLIMITED}", help=text)
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, owner: Owner = "me") -> None:
     """Show a quota and how much of it is used."""
     name = await resolve.owner(run.client, owner)

@@ -44,6 +44,27 @@ async def user(client: Client, text: str) -> str:
     return await _one(client.users.list(page_size=1000), "users", text)
 
 
+async def actor(client: Client, text: str) -> str:
+    """Who an audit event is of: a user, or `system`, the server itself."""
+    return text if text == "system" else await user(client, text)
+
+
+async def resource(client: Client, text: str) -> str:
+    """What an audit event is about: a name, whose id may be given by its end where that can be looked up."""
+    if "@" in text and "/" not in text:
+        return await user(client, text)
+    known = {"sessions": session, "executions": execution, "reports": report, "users": user, "apiKeys": key}
+    collection, _, rest = text.partition("/")
+    return await known[collection](client, text) if collection in known and "/" not in rest else text
+
+
+async def principal(client: Client, text: str) -> str:
+    """Who a credential is granted to: a user as above, or `apiKeys/…` or `agents/…`."""
+    if text.startswith("apiKeys/"):
+        return await key(client, text)
+    return text if text.startswith("agents/") else await user(client, text)
+
+
 async def key(client: Client, text: str) -> str:
     """An API key's name."""
     return await _one(client.keys.list(page_size=1000), "apiKeys", text)
@@ -104,6 +125,7 @@ async def _newest_or_one(newest_first: AsyncIterable[Any], collection: str, text
 
 async def _one(items: AsyncIterable[Any], collection: str, text: str) -> str:
     """The item that is meant. Nothing is asked of the server when the text is a whole name or id."""
+    text = text.removeprefix(f"{collection}/")
     if "/" in text or _UUID.fullmatch(text):
         return full(collection, text)
     if len(text) < _SHORTEST:

@@ -47,7 +47,7 @@ async def list_services(
             run.out.note(f"{service.name.partition('/')[2]}: {service.metrics.last_error}", "yellow")
 
 
-@command(app, "show")
+@command(app, "show", also="get")
 async def show_service(run: Run, service: Service) -> None:
     """Show one background service with all that can be set and asked of it."""
     describe_service(run.out, await run.client.maintenance.service(service))

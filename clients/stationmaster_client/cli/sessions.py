@@ -102,7 +102,7 @@ async def list_sessions(
     )
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, session: Session) -> None:
     """Show one session."""
     describe(run, await run.client.sessions.get(await resolve.session(run.client, session)))

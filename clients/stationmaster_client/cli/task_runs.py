@@ -133,12 +133,4 @@ def variables_of(task: task_pb2.Task, texts: list[str]) -> dict[str, Any]:
     as_text = (task_pb2.VARIABLE_TYPE_UNSPECIFIED, task_pb2.VARIABLE_TYPE_STRING)
     read = {one.name for one in task.variables if one.type not in as_text}
     found = given.values(texts, "--var")
-    return {name: _read(value) if name in read else value for name, value in found.items()}
-
-
-def _read(value: Any) -> Any:
-    """JSON, or else as it is: the server says what is wrong with it."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    return {name: given.read_json(value) if name in read else value for name, value in found.items()}

@@ -41,7 +41,7 @@ async def list_tasks(run: Run, condition: Filter = "", order_by: OrderBy = "", l
     )
 
 
-@command(app, "show")
+@command(app, "show", also="get")
 async def show_task(run: Run, task: Task) -> None:
     """Show one task: what it does, when, and how its last executions went."""
     found = await run.client.tasks.get(task)

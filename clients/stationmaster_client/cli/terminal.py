@@ -8,6 +8,12 @@ import importlib
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from stationmaster_client.cli.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from stationmaster_client.cli.output import Output
 
 
 class Left(Exception):
@@ -39,6 +45,19 @@ def ask_secret(question: str) -> str:
         raise Left from None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def confirm(out: Output, losses: str) -> None:
+    """Go on only if the person says so, now or by --yes. Raises CommandError."""
+    if not out.interactive:
+        raise CommandError(f"{losses}. Nothing was done: say --yes if that is meant")
+    out.note(f"{losses}.", "yellow")
+    try:
+        answer = ask("Go on? [y/N] ").strip().lower()
+    except Left:
+        answer = ""
+    if answer not in ("y", "yes"):
+        raise CommandError("nothing was done", ExitCode.INTERRUPTED)
 
 
 @contextmanager

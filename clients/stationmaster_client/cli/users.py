@@ -82,7 +82,7 @@ async def list_users(run: Run, condition: Filter = "", order_by: OrderBy = "", l
     )
 
 
-@command(app, "get")
+@command(app, "show", also="get")
 async def get(run: Run, user: User) -> None:
     """Show one user."""
     describe(run, await run.client.users.get(await resolve.user(run.client, user)))

@@ -1338,24 +1338,28 @@ class RotateEncryptionKeyRequest(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MAKE_NEW_FIELD_NUMBER: _builtins.int
     action: Global___KeyAction.ValueType
     """What to do."""
     key_id: _builtins.str
-    """START: the key to change to; empty: the one that the settings name, or with the provider `file` a new one, which is also made when a new id is
-    given. RETIRE: the key to retire.
-    """
+    """START: the key to change to; empty: the one that the settings name, or with the provider `file` or AWS KMS a new one. RETIRE: the key to retire."""
     request_id: _builtins.str
     """A UUID; the same request with the same id within 24 h returns the first answer."""
+    make_new: _builtins.bool
+    """START: make the key `key_id` if there is none of that id, with the provider `file` or AWS KMS. Without it an unknown id is refused, for it may
+    be a mistyped one.
+    """
     def __init__(
         self,
         *,
         action: Global___KeyAction.ValueType = ...,
         key_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        make_new: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "key_id", b"key_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "key_id", b"key_id", "make_new", b"make_new", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

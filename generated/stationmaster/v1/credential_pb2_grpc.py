@@ -299,7 +299,7 @@ class CredentialServiceServicer:
         use for good. For operators of the installation.
 
         Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ENCRYPTION_KEY_IN_USE: the key to retire wraps something still;
-        ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+        ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server, and `make_new` does not say that it be made), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -140,7 +140,7 @@ class CredentialServiceStub:
     use for good. For operators of the installation.
 
     Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ENCRYPTION_KEY_IN_USE: the key to retire wraps something still;
-    ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+    ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server, and `make_new` does not say that it be made), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
     """
     GetKeyStatus: _grpc.UnaryUnaryMultiCallable[_credential_pb2.GetKeyStatusRequest, _credential_pb2.KeyStatus]
     """Tells which keys there are, how much each of them wraps, and how far a rotation is. For operators of the installation.
@@ -268,7 +268,7 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     use for good. For operators of the installation.
 
     Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ENCRYPTION_KEY_IN_USE: the key to retire wraps something still;
-    ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+    ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server, and `make_new` does not say that it be made), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
     """
     GetKeyStatus: _aio.UnaryUnaryMultiCallable[_credential_pb2.GetKeyStatusRequest, _credential_pb2.KeyStatus]  # type: ignore[assignment]
     """Tells which keys there are, how much each of them wraps, and how far a rotation is. For operators of the installation.
@@ -489,7 +489,7 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         use for good. For operators of the installation.
 
         Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ENCRYPTION_KEY_IN_USE: the key to retire wraps something still;
-        ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
+        ROTATION_NOT_READY: nothing runs that could be stopped; the key is not configured on this server, and `make_new` does not say that it be made), UNAVAILABLE (ENCRYPTION_KEY_UNAVAILABLE).
         """
 
     @_abc_1.abstractmethod

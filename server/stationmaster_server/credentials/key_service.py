@@ -47,8 +47,8 @@ class Keys:
         async with self._database.system(autocommit=True) as tx:
             return await self._status(tx)
 
-    async def start(self, caller: Caller, key_id: str) -> KeyStatus:
-        """Change to a key and wrap everything by it, or go on with that.
+    async def start(self, caller: Caller, key_id: str, *, make_new: bool = False) -> KeyStatus:
+        """Change to a key and wrap everything by it, or go on with that; `make_new`: a key of this id may be made.
 
         Raises PermissionDenied, FailedPrecondition(ROTATION_NOT_READY), Unavailable(ENCRYPTION_KEY_UNAVAILABLE).
         """
@@ -62,7 +62,7 @@ class Keys:
             wanted = key_id or await self._wanted(tx)
             if wanted not in known and await key_store.is_retired(tx, wanted):
                 raise unusable("KEY", wanted, "was retired: take another id", Reason.ROTATION_NOT_READY)
-        target, new = await self._target(wanted, known)
+        target, new = await self._target(wanted, known, new=make_new or not key_id)
         async with self._database.system() as tx:
             again = await recall(tx, caller.tenant, caller.request_key, KeyStatus)
             if again is not None:
@@ -76,7 +76,7 @@ class Keys:
                 await key_store.insert(tx, target, new.provider, canary, new.stored)
             await key_store.make_primary(tx, target)
             await key_store.start_rotation(tx, target)
-            status = await self._told(tx, caller, "credential.key.rotate", target)
+            status = await self._told(tx, caller, "credential.key.rotate", target, here=(target,))
         await self._keyring.refresh()
         task = asyncio.create_task(self._rewrapper.run(), name="rewrap credentials")
         self._going_on.add(task)
@@ -125,30 +125,38 @@ class Keys:
             return running.target_key_id
         return self._keyring.configured if self._keyring.configured != self._keyring.primary else ""
 
-    async def _target(self, wanted: str, known: Collection[str]) -> tuple[str, NewKey | None]:
+    async def _target(self, wanted: str, known: Collection[str], *, new: bool) -> tuple[str, NewKey | None]:
         """The id of the key to change to, and the key itself when the database does not know it yet."""
         if wanted in known:
             if wanted not in self._keyring.present:
                 raise unusable("KEY", wanted, "is not on this server: configure it first", Reason.ROTATION_NOT_READY)
             return wanted, None
         try:
-            made = await self._keyring.make(wanted, known)
+            made = await self._keyring.make(wanted, known, new=new)
         except KeysUnreadable as error:
             raise unusable("KEY", wanted or NAME, str(error), Reason.ROTATION_NOT_READY) from None
         if made is None:
-            why = "is not configured on this server" if wanted else "has no other key to change to: configure one first"
+            why = self._unknown() if wanted else "has no other key to change to: configure one first"
             raise unusable("KEY", wanted or NAME, why, Reason.ROTATION_NOT_READY)
         return made.key_id, made
 
-    async def _told(self, tx: Transaction, caller: Caller, action: str, key_id: str) -> KeyStatus:
+    def _unknown(self) -> str:
+        there = ", ".join(self._keyring.offered)
+        return (
+            f"is no key of this server: it has {there}. One that it can make itself it makes when asked to (make_new)"
+        )
+
+    async def _told(
+        self, tx: Transaction, caller: Caller, action: str, key_id: str, here: Collection[str] = ()
+    ) -> KeyStatus:
         entry = AuditEntry(action, NAME, category=Category.SECURITY, details={"key_id": key_id})
         await self._audit.write(tx, caller, entry)
-        status = await self._status(tx)
+        status = await self._status(tx, here)
         await remember(tx, caller.tenant, caller.request_key, status)
         return status
 
-    async def _status(self, tx: Transaction) -> KeyStatus:
-        present = self._keyring.present
+    async def _status(self, tx: Transaction, here: Collection[str] = ()) -> KeyStatus:
+        present = self._keyring.present.union(here)  # one that was just made is not in the ring yet
         shown = await key_store.shown(tx)
         keys = tuple(replace(key, present=key.key_id in present) for key in shown)
         warnings = [f"key {key.key_id!r} was used very often: rotate it" for key in keys if key.wraps > WARN_WRAPS]

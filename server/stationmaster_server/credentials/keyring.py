@@ -40,6 +40,7 @@ class Keyring:
         self._keys: Mapping[str, KeyEncryptionKey] = {}
         self._primary = ""
         self._reserved = 0
+        self._offered: tuple[str, ...] = ()
         self._refreshing = asyncio.Lock()
         self.problem = "the keys have not been looked at yet"
 
@@ -47,6 +48,11 @@ class Keyring:
     def present(self) -> frozenset[str]:
         """The ids of the keys that are here and right."""
         return frozenset(self._keys)
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The ids of the keys that this server can change to without making one."""
+        return self._offered
 
     @property
     def primary(self) -> str:
@@ -142,12 +148,12 @@ class Keyring:
         if self.problem:
             raise _unavailable()
 
-    async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
+    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """A key to change to (see `KeyProvider.make`). Raises KeysUnreadable."""
         for provider in self._providers:
-            new = await provider.make(key_id, known)
-            if new is not None:
-                return new
+            made = await provider.make(key_id, known, new=new)
+            if made is not None:
+                return made
         return None
 
     async def _looked(self, *, begin: bool) -> str:
@@ -164,6 +170,7 @@ class Keyring:
             if not stored:
                 return _NONE
         material = await self._gather(stored)
+        self._offered = tuple(material)
         keys = {key_id: KeyEncryptionKey(key_id, key) for key_id, key in material.items()}
         wrong = [one.key_id for one in stored if one.key_id in keys and not keys[one.key_id].opens(one.canary)]
         if wrong:

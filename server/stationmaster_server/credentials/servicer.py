@@ -168,7 +168,7 @@ class CredentialServicer(credential_pb2_grpc.CredentialServiceServicer):
                 return convert.status_to_proto(await self._keys.stop(caller))
             case pb.KEY_ACTION_RETIRE:
                 return convert.status_to_proto(await self._keys.retire(caller, request.key_id))
-        return convert.status_to_proto(await self._keys.start(caller, request.key_id))
+        return convert.status_to_proto(await self._keys.start(caller, request.key_id, make_new=request.make_new))
 
     async def GetKeyStatus(self, request: pb.GetKeyStatusRequest, context: Context) -> pb.KeyStatus:
         """The encryption keys."""

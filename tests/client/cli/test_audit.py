@@ -134,3 +134,28 @@ async def test_events_are_searched_counted_and_exported(stationmaster: Program) 
     assert any(event["action"] == "custom.door.open" for event in json.loads(table.out)["auditEvents"])
     assert len(csv.out.splitlines()) == 2
     assert [each.code for each in (wrong, wrong_time, wrong_action)] == [2, 2, 2]
+
+
+async def test_who_is_searched_for_may_be_named_as_elsewhere(stationmaster: Program) -> None:
+    made = await stationmaster("users", "create", "Ann", "--email", "ann@example.com", "--json")
+    user = json.loads(made.out)["name"]
+    key = json.loads((await stationmaster("keys", "create", "hers", "--user", "ann@example.com", "--json")).out)
+    ann = Program(stationmaster.home, stationmaster.target, key["secret"])
+    assert (await ann("audit", "stats")).code == 4
+    short = user.rpartition("-")[2]
+    found = await stationmaster.many(
+        [
+            *(["audit", "search", "--actor", name, "--json"] for name in (user, "ann@example.com", short)),
+            ["audit", "search", "--actor", f"users/{short}", "-f", "outcome = DENIED", "--json"],
+            ["audit", "search", "--resource", f"users/{short}", "--json"],
+            ["audit", "search", "--actor", "ann@example.com", "-f", "outcome = FAILED OR outcome = ALLOWED"],
+            *(["audit", "search", "--actor", name] for name in ("system", "bob@example.com", "users/00bad0", "xx")),
+        ]
+    )
+    for each in found[:4]:
+        events = json.loads(each.out)["auditEvents"]
+        assert {event["actor"] for event in events} == {user}, each.err
+    assert "user.create" in {event["action"] for event in json.loads(found[4].out)["auditEvents"]}
+    assert "No events" in found[5].out + found[5].err
+    assert [each.code for each in found] == [0, 0, 0, 0, 0, 0, 0, 3, 3, 2]
+    assert "no user has the email address 'bob@example.com'" in found[7].err

@@ -132,6 +132,16 @@ async def test_a_secret_that_is_typed_arrives_and_is_not_shown(stationmaster: Pr
     assert (await stationmaster("credentials", "access", "db")).out == SECRET
 
 
+async def test_nothing_typed_is_no_secret(stationmaster: Program) -> None:
+    async with at_terminal(stationmaster, "credentials", "create", "db") as terminal:
+        await terminal.see("secret (not shown): ")
+        terminal.type("\n")
+        await terminal.see("--empty")
+        assert await terminal.ended() == 2
+    assert (await stationmaster("credentials", "get", "db")).code == 3
+    assert (await stationmaster("credentials", "create", "db", "--empty")).code == 0
+
+
 async def test_variables_are_imported_and_the_key_is_rotated(stationmaster: Program) -> None:
     variables = {"APP_DB_PASSWORD": SECRET, "APP_TOKEN": "a token"}
     done = await stationmaster("credentials", "import-environment", "APP_", "--strip-prefix", **variables)
@@ -140,6 +150,10 @@ async def test_variables_are_imported_and_the_key_is_rotated(stationmaster: Prog
     again = await stationmaster("credentials", "import-environment", "APP_", "--strip-prefix", **variables)
     assert "credentials/token is there already" in again.err
     before = json.loads((await stationmaster("credentials", "key-status", "--json")).out)
+    mistyped = await stationmaster("credentials", "rotate-key", "nosuch")
+    assert mistyped.code == 5
+    assert f"it has {before['keys'][0]['keyId']}" in mistyped.err
+    assert "--new" in mistyped.err
     rotated = await stationmaster("credentials", "rotate-key", "--wait", "--json")
     status = json.loads(rotated.out)
     assert status["rotation"]["state"] == "KEY_ROTATION_STATE_DONE"
@@ -148,3 +162,40 @@ async def test_variables_are_imported_and_the_key_is_rotated(stationmaster: Prog
     assert retired.code == 0, retired.err
     assert (await stationmaster("credentials", "access", "db-password")).out == SECRET
     assert SECRET not in done.out + again.err + retired.out
+
+
+async def test_the_last_value_of_a_credential_is_not_destroyed_by_one_line(
+    stationmaster: Program, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    own = ("credentials",)
+    only, _, current, _, old, kept = (
+        await stationmaster.many(
+            [
+                (*own, "create", "db", "--value-file", str(file)),
+                (*own, "destroy", "db", "1"),
+                (*own, "add-version", "db", "--value-file", str(file)),
+                (*own, "destroy", "db", "2"),
+                (*own, "destroy", "db", "9"),
+                (*own, "destroy", "db", "1"),
+                (*own, "access", "db"),
+            ]
+        )
+    )[1:]
+    assert [only.code, current.code, old.code, kept.code] == [2, 2, 0, 0], (only, current, old)
+    assert "the only one that has a value" in only.err
+    assert "the current one" in current.err
+    assert "--yes" in current.err
+    async with at_terminal(stationmaster, *own, "destroy", "db", "2") as terminal:
+        await terminal.see("the only one that has a value")
+        await terminal.see("Go on? [y/N] ")
+        terminal.type("\n")
+        assert await terminal.ended() == 130
+    assert (await stationmaster(*own, "access", "db")).out == SECRET
+    async with at_terminal(stationmaster, *own, "destroy", "db", "2") as terminal:
+        await terminal.see("Go on? [y/N] ")
+        terminal.type("y\n")
+        assert await terminal.ended() == 0
+    assert (await stationmaster(*own, "add-version", "db", "--value-file", str(file))).code == 0
+    assert (await stationmaster(*own, "destroy", "db", "3", "--yes")).code == 0

@@ -68,6 +68,68 @@ async def test_an_experiment_is_named_by_the_end_of_its_id(stationmaster: Progra
     assert parsed(await stationmaster("experiments", "show", name[-6:], "--json"))["name"] == name
 
 
+async def test_values_are_read_as_the_prompt_declares_them(stationmaster: Program, tmp_path: Path) -> None:
+    file, inner = tmp_path / "ordered.json", tmp_path / "inner.json"
+    inner.write_text('{"template": "{{ k + 1 }}", "variables": [{"name": "k", "type": "integer"}]}')
+    file.write_text(
+        json.dumps(
+            {
+                "template": "{{ n + 1 }} {{ yes and 'ja' }} {{ word }} {{ found }} {% include 'inner' %}",
+                "variables": [
+                    {"name": "n", "type": "integer"},
+                    {"name": "yes", "type": "boolean"},
+                    {"name": "word", "type": "string"},
+                ],
+                "context_attributes": [{"name": "seats", "type": "integer"}],
+                "rules": [{"condition": "seats > 100", "label": "big"}],
+            }
+        )
+    )
+    var = [part for text in ("n=3", "yes=true", "word=7", "found=1e5", "k=8") for part in ("-p", text)]
+    results = await stationmaster.many(
+        [
+            ("prompts", "create", "inner", "--file", str(inner)),
+            ("prompts", "create", "ordered", "--file", str(file), "-l", "big", "-l", "production"),
+            ("prompts", "render", "ordered", *var),
+            ("prompts", "render", "ordered", *var, "-p", "n:=4"),
+            ("prompts", "select", "ordered", "-c", "seats=200"),
+            ("prompts", "render", "ordered", *var, "-c", "seats=200", "--json"),
+            ("prompts", "customize", "ordered", "-t", "x", "-p", "n=3", "--json"),
+            ("prompts", "render", "ordered", *var, "-p", "n=three"),
+        ]
+    )
+    assert [each.code for each in results] == [0] * 7 + [2], results
+    assert results[2].out == "4 ja 7 1e5 9\n"
+    assert results[3].out.startswith("5 ja")
+    assert "rule 0" in results[4].out
+    assert parsed(results[5])["selection"]["label"] == "big"
+    assert parsed(results[6])["variables"] == {"n": 3}
+    assert "variables.n" in results[7].err
+
+
+async def test_a_version_is_named_after_an_at_sign(stationmaster: Program) -> None:
+    results = await stationmaster.many(
+        [
+            ("prompts", "create", "greeting", "-t", "one", "-l", "production"),
+            ("prompts", "update", "greeting", "-t", "two", "-l", "staging"),
+            ("prompts", "update", "greeting", "-t", "three"),
+            ("prompts", "render", "greeting"),
+            ("prompts", "render", "greeting@staging"),
+            ("prompts", "render", "greeting@3"),
+            ("prompts", "show", "prompts/greeting@2", "--json"),
+            ("prompts", "outcome", "greeting@staging", "success", "1"),
+            ("prompts", "render", "greeting@2", "--label", "staging"),
+            ("prompts", "select", "greeting@2"),
+        ]
+    )
+    assert [each.code for each in results] == [0] * 8 + [2, 2], results
+    assert [each.out for each in results[3:6]] == ["one\n", "two\n", "three\n"]
+    assert parsed(results[6])["template"] == "two"
+    assert "version" in results[7].out
+    assert "versions/2" in results[7].out
+    assert "write greeting" in results[9].err.replace("\n", " ")
+
+
 async def test_people_see_tables_differences_and_reasons(stationmaster: Program) -> None:
     commands = [
         ("prompts", "create", "p", "-t", "Hello {{ name }}\nBe kind.", "-l", "production", "-m", "first"),

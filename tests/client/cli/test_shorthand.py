@@ -10,6 +10,7 @@ import pytest
 from stationmaster.v1 import agent_pb2, task_pb2
 from stationmaster_client.cli import given
 from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.main import app
 from stationmaster_client.cli.shorthand import seconds, spelt_out
 
 TASK = task_pb2.Task.DESCRIPTOR
@@ -91,3 +92,12 @@ def test_times_are_dates_moments_or_counted_from_now() -> None:
     assert ahead - behind == pytest.approx(timedelta(days=7, hours=2), abs=timedelta(minutes=1))
     with pytest.raises(CommandError, match="--at: 'noon' is no time"):
         given.moment("noon", "--at")
+
+
+def test_show_and_get_are_both_understood_and_one_of_them_is_shown() -> None:
+    downloads = {"files", "archives", "reports"}
+    for group in app.registered_groups:
+        commands = group.typer_instance.registered_commands if group.typer_instance else []
+        verbs = {one.name: one.hidden for one in commands if one.name in ("show", "get")}
+        assert not verbs or group.name in downloads or verbs == {"show": False, "get": True}, group.name
+    assert len(app.registered_groups) > 20

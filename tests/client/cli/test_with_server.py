@@ -249,3 +249,42 @@ async def test_no_color_is_respected_at_a_terminal(stationmaster: Program) -> No
         assert await terminal.ended() == 0
         await terminal.see("Local administrator")
         assert "\x1b[" in terminal.raw
+
+
+async def test_permissions_that_earlier_turns_wait_for_are_answered_too(stationmaster: Program) -> None:
+    options = ("--model", "demo", "--tool", "files.*", "--ask", "files.write")
+    assert (await stationmaster("agents", "create", "scribe", *options)).code == 0
+    first = await stationmaster("chat", "--agent", "scribe", "-m", "write hello to notes.txt")
+    assert first.code == 5
+    # Nobody is there to answer: it says what waits, and leaves nothing in the queue.
+    second = await stationmaster("chat", "-", "-m", "read notes.txt")
+    assert second.code == 5
+    assert "files.write waits for permission" in second.err
+    assert first.err.splitlines()[-2:] == second.err.splitlines()[-2:]
+    allowed = await stationmaster("chat", "-", "-m", "read notes.txt", "--permissions", "allow")
+    assert allowed.code == 0, allowed.err
+    assert "files.read says: hello" in allowed.out
+    assert (await stationmaster("chat", "-", "-m", "write more to notes.txt")).code == 5
+    denied = await stationmaster("chat", "-", "-m", "read notes.txt", "--permissions", "deny")
+    assert denied.code == 0, denied.err
+    assert "files.read says: hello" in denied.out
+
+
+async def test_what_a_turn_asks_while_another_waits_behind_it_is_answered(stationmaster: Program) -> None:
+    options = ("--model", "demo", "--tool", "files.*", "--ask", "files.write")
+    assert (await stationmaster("agents", "create", "writer", *options)).code == 0
+    twice = '/tool files.write {"path": "a", "content": "1"}\n/tool files.write {"path": "b", "content": "2"}'
+    assert (await stationmaster("chat", "--agent", "writer", "-m", twice)).code == 5
+    read = await stationmaster("chat", "-", "-m", "read b", "--permissions", "allow")
+    assert read.code == 0, read.err
+    assert "files.read says: 2" in read.out
+    assert (await stationmaster("chat", "-", "-m", twice)).code == 5
+    async with at_terminal(stationmaster, "chat", "-", "-m", "list the files") as terminal:
+        for _ in range(2):
+            await terminal.see("[e]dit? ")
+            terminal.type("n\n")
+            await terminal.see("what to tell the model")
+            terminal.type("\n")
+            await terminal.see("answered files.write of a turn before this one")
+        await terminal.see("files.list says")
+        assert await terminal.ended() == 0

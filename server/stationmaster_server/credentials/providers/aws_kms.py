@@ -50,8 +50,10 @@ class AwsKmsKeys:
         """See `KeyProvider.keys`."""
         return {key.key_id: await self._decrypted(key) for key in stored}
 
-    async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
+    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """See `KeyProvider.make`: a new one, which KMS makes."""
+        if key_id and not new:
+            return None
         chosen = key_id or f"kms-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         wanted = {"KeyId": self._kms_key, "KeySpec": "AES_256", "EncryptionContext": _context(chosen)}
         answer = await self._ask("GenerateDataKey", wanted)

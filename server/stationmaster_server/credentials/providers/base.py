@@ -37,10 +37,10 @@ class KeyProvider(Protocol):
         """All that it has; `stored` are the keys of this provider that the database knows. Raises KeysUnreadable."""
         ...
 
-    async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
+    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """A key to change to: of this id, or (empty) its newest that is not `known`, or one that it makes.
 
-        None when it has none. Raises KeysUnreadable.
+        None when it has none, and without `new` when it would have to make one of this id. Raises KeysUnreadable.
         """
         ...
 

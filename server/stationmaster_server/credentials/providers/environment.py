@@ -20,7 +20,7 @@ class EnvironmentKeys:
         """See `KeyProvider.keys`."""
         return self._read()
 
-    async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
+    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """See `KeyProvider.make`: one that is in the settings."""
         return wanted(self.name, self._read(), key_id, known)
 

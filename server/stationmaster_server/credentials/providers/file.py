@@ -29,10 +29,10 @@ class FileKeys:
         """See `KeyProvider.keys`."""
         return await asyncio.to_thread(self._read)
 
-    async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
+    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """See `KeyProvider.make`: a new one is written to the file, and safely on the disk when this returns."""
         found = wanted(self.name, await asyncio.to_thread(self._read), key_id, known)
-        if found is not None or not self._make:
+        if found is not None or not self._make or (key_id and not new):
             return found
         chosen = key_id or f"key-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         key = secrets.token_bytes(KEY_BYTES)

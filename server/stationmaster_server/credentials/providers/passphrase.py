@@ -30,7 +30,7 @@ class PassphraseKeys:
         """See `KeyProvider.keys`."""
         return {key.key_id: await self._derive(key.material) for key in stored if key.key_id == self._key_id}
 
-    async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
+    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """See `KeyProvider.make`: the one of the settings."""
         if key_id not in ("", self._key_id) or self._key_id in known:
             return None
