@@ -104,6 +104,8 @@ async def test_a_protected_label_is_not_moved_by_a_members_conclusion(
         member: PromptServiceAsyncStub = PromptServiceStub(channel)
         request = pb.ConcludeExperimentRequest(name=running.name, winner="treatment")
         assert (await refused(member.ConcludeExperiment(request))).reason == "ROLE_INSUFFICIENT"
+        await member.StopExperiment(pb.StopExperimentRequest(name=running.name))
+        assert (await refused(started(member))).reason == "ROLE_INSUFFICIENT"
     assert (await render(prompts, "p")).text == "one"
 
 

@@ -135,6 +135,8 @@ async def test_a_protected_label_is_moved_by_administrators_only(
                     prompt=pb.Prompt(name="prompts/p"), update_mask=FieldMask(paths=["protected_labels"])
                 )
             ),
+            revise(member, "p", "three", rules=[pb.PromptRule(condition="true", version=2)]),
+            revise(member, "p", "three", default_label="staging"),
         ):
             assert (await refused(attempt)).reason == "ROLE_INSUFFICIENT"
         assert (await render(member, "p")).text == "one"

@@ -335,7 +335,7 @@ class Prompt(_message.Message):
 
     @_builtins.property
     def protected_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels that only owners and admins move."""
+        """Labels that only owners and admins move. While there are any, rules and `default_label` are theirs as well, and experiments on such a label."""
 
     @_builtins.property
     def context_attributes(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.VariableDeclaration]:

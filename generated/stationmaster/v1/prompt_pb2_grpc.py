@@ -361,7 +361,7 @@ class PromptServiceServicer:
         """Starts an experiment: renders of its label that name a unit are given its variants.
 
         Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
-        experiment runs on the label, or its group has not so much traffic left).
+        experiment runs on the label, or its group has not so much traffic left), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

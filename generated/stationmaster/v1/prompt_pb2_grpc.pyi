@@ -153,7 +153,7 @@ class PromptServiceStub:
     """Starts an experiment: renders of its label that name a unit are given its variants.
 
     Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
-    experiment runs on the label, or its group has not so much traffic left).
+    experiment runs on the label, or its group has not so much traffic left), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
     """
     StopExperiment: _grpc.UnaryUnaryMultiCallable[_prompt_pb2.StopExperimentRequest, _prompt_pb2.Experiment]
     """Stops an experiment that runs: its label is given to all again. It can still be concluded.
@@ -297,7 +297,7 @@ class PromptServiceAsyncStub(PromptServiceStub):
     """Starts an experiment: renders of its label that name a unit are given its variants.
 
     Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
-    experiment runs on the label, or its group has not so much traffic left).
+    experiment runs on the label, or its group has not so much traffic left), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
     """
     StopExperiment: _aio.UnaryUnaryMultiCallable[_prompt_pb2.StopExperimentRequest, _prompt_pb2.Experiment]  # type: ignore[assignment]
     """Stops an experiment that runs: its label is given to all again. It can still be concluded.
@@ -564,7 +564,7 @@ class PromptServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts an experiment: renders of its label that name a unit are given its variants.
 
         Errors: NOT_FOUND, FAILED_PRECONDITION (ILLEGAL_TRANSITION; PROMPT_MISSING: the label is not there; PROMPT_IN_USE: another
-        experiment runs on the label, or its group has not so much traffic left).
+        experiment runs on the label, or its group has not so much traffic left), PERMISSION_DENIED (ROLE_INSUFFICIENT: the label is protected).
         """
 
     @_abc_1.abstractmethod

@@ -33,7 +33,7 @@ from stationmaster_server.prompts.experiment_model import (
 )
 from stationmaster_server.prompts.heads import Heads
 from stationmaster_server.prompts.model import LATEST, PRODUCTION, Prompt
-from stationmaster_server.prompts.service import PromptService, found, in_use
+from stationmaster_server.prompts.service import PromptService, found, in_use, require_mover
 
 
 class Experiments:
@@ -83,7 +83,7 @@ class Experiments:
     async def start(self, caller: Caller, experiment_id: UUID) -> Experiment:
         """Assign its variants from now on.
 
-        Raises NotFound, FailedPrecondition (ILLEGAL_TRANSITION, PROMPT_MISSING, PROMPT_IN_USE).
+        Raises NotFound, FailedPrecondition (ILLEGAL_TRANSITION, PROMPT_MISSING, PROMPT_IN_USE), PermissionDenied.
         """
         tenant = caller.tenant
         async with self._database.tenant(tenant) as tx:
@@ -92,6 +92,7 @@ class Experiments:
                 return again
             experiment, prompt = await self._locked(tx, caller, experiment_id)
             transition(experiment, ExperimentState.RUNNING)
+            require_mover(caller, prompt, [experiment.label])  # its variants are served in the label's place
             if experiment.label not in prompt.labels:
                 why = f"prompts/{prompt.prompt_id} has no label {experiment.label!r}: set it first"
                 violation = PreconditionViolation("PROMPT_LABEL", experiment.name, why)

@@ -258,6 +258,8 @@ class PromptService:
         if set(plain.get("protected_labels", before.protected_labels)) != set(before.protected_labels):
             require_administrator(caller, "change protected labels")
         changed = replace(before, **plain, etag=new_id().hex)
+        if (changed.rules, changed.default_label) != (before.rules, before.default_label):
+            require_mover(caller, before, before.protected_labels)  # what is chosen in the place of one
         if _makes_version(before.shown, changes):
             changed = self._with_version(caller, changed, changes, labels)
             changed = replace(changed, shown=await self._checking.version(changed.shown))
