@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -43,8 +44,10 @@ async def test_a_task_that_is_changed_meanwhile_is_filled_in_again(
 ) -> None:
     await tasks.CreateTask(pb.CreateTaskRequest(task_id="changing", task=GATE))
     meanwhile(monkeypatch, lambda: tasks.UpdateTask(CHANGED))
-    execution = await tasks.ExecuteTask(pb.ExecuteTaskRequest(name=NAME))
+    request = pb.ExecuteTaskRequest(name=NAME, request_id=str(uuid4()))
+    execution = await tasks.ExecuteTask(request)
     assert dict(execution.payload) == {"gate": "new"}
+    assert await tasks.ExecuteTask(request) == execution
 
 
 async def test_a_task_that_is_deleted_meanwhile_is_not_executed(

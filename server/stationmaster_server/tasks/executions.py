@@ -11,10 +11,10 @@ from uuid import UUID
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.optimistic import ChangedMeanwhile, until_unchanged
 from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
-    Aborted,
     AlreadyExists,
     FailedPrecondition,
     FieldViolation,
@@ -62,7 +62,6 @@ from stationmaster_server.tasks.submitting import Submitting
 from stationmaster_server.tasks.work import new_work
 
 MOST_RETRIED = 1000
-_LOOKS = 5
 MOST_IN_AUDIT = 100
 _REPLACE = OnConflict.TERMINATE_EXISTING
 
@@ -100,13 +99,9 @@ class Executions:
 
         Raises NotFound, InvalidArgument, AlreadyExists, ResourceExhausted(QUEUE_FULL), Aborted(CONCURRENT_CHANGE).
         """
-        for _ in range(_LOOKS):
-            execution = await self._execute_unless_changed(caller, task_id, request)
-            if execution is not None:
-                return execution
-        raise Aborted(Reason.CONCURRENT_CHANGE, f"{task_name(task_id)} is changed all the while: try again")
+        return await until_unchanged(lambda: self._execute(caller, task_id, request), task_name(task_id))
 
-    async def _execute_unless_changed(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution | None:
+    async def _execute(self, caller: Caller, task_id: str, request: ExecuteRequest) -> Execution:
         tenant = caller.tenant
         async with self._services.database.tenant(tenant, read=True) as tx:
             again = await look(tx, tenant, caller.request_key, Execution)
@@ -141,7 +136,7 @@ class Executions:
             lock = store.lock if waits else store.share
             now = await lock(tx, organization_id, task_id)
             if (now.uid, now.etag) != (task.uid, task.etag):  # changed while its templates were filled in
-                return None
+                raise ChangedMeanwhile
             blocked_by = await self._held_back(tx, caller, task) if waits else ""
             row = new_row(new_id(), spec, task=task, variables=variables, blocked_by=blocked_by)
             execution = await self._submit(tx, caller, spec, row, Trigger.MANUAL, task=task)
