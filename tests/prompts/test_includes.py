@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import prompt_pb2 as pb
 
 from tests.promises.refusal import refused
 from tests.prompts.making import create, label, render, revise
+from tests.rpc.served import reason_of
 
 if TYPE_CHECKING:
     from stationmaster.v1.prompt_pb2_grpc import PromptServiceAsyncStub
@@ -103,3 +107,45 @@ async def test_an_include_that_is_only_spoken_of_is_none(prompts: PromptServiceA
     made = await create(prompts, "p", text)
     assert not made.includes
     assert (await render(prompts, "p")).text == '{% include "nobody" %}'
+
+
+async def test_changes_at_once_close_no_circle(prompts: PromptServiceAsyncStub) -> None:
+    """Each sees the other's prompt as it was before: the one that commits later looks again."""
+    for number in range(10):
+        ids = [f"{name}{number}" for name in "abc"]
+        for one in ids:
+            await create(prompts, one, "alone", "production")
+        around = [
+            revise(prompts, one, f'{{% include "{other}" %}}', "production")
+            for one, other in zip(ids, [*ids[1:], ids[0]], strict=True)
+        ]
+        answers = await asyncio.gather(*around, return_exceptions=True)
+        refusals = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
+        assert {reason_of(one) for one in refusals} == {"PROMPT_CYCLE"}
+        for one in ids:
+            assert (await render(prompts, one)).text == "alone"
+
+
+async def test_nothing_is_included_that_is_deleted_at_the_same_time(prompts: PromptServiceAsyncStub) -> None:
+    for number in range(10):
+        whole, part = f"whole{number}", f"part{number}"
+        await create(prompts, part, "part", "production")
+        await create(prompts, whole, "alone", "production")
+        await asyncio.gather(
+            revise(prompts, whole, f'{{% include "{part}" %}}', "production"),
+            prompts.DeletePrompt(pb.DeletePromptRequest(name=f"prompts/{part}")),
+            return_exceptions=True,
+        )
+        assert (await render(prompts, whole)).text in ("alone", "part")
+
+
+async def test_a_default_that_would_close_a_circle_is_refused(prompts: PromptServiceAsyncStub) -> None:
+    await create(prompts, "inner", "plain", "production")
+    await create(prompts, "outer", '{% include "inner" %}', "production")
+    await revise(prompts, "inner", '{% include "outer" %}', "staging")  # outer includes inner's first version
+    other = pb.Prompt(name="prompts/inner", default_label="staging")
+    change = pb.UpdatePromptRequest(prompt=other, update_mask=FieldMask(paths=["default_label"]))
+    assert (await refused(prompts.UpdatePrompt(change))).reason == "PROMPT_CYCLE"
+    taken_away = label(prompts, "inner", "production", 0)  # then the newest version stands for it
+    assert (await refused(taken_away)).reason == "PROMPT_CYCLE"
+    assert (await render(prompts, "outer")).text == "plain"

@@ -24,6 +24,7 @@ from stationmaster_server.prompts.rendering import Rendering
 from stationmaster_server.prompts.results import ExperimentResults
 from stationmaster_server.prompts.service import PromptService
 from stationmaster_server.prompts.servicer import PromptServicer, PromptServices
+from stationmaster_server.prompts.standing import Standing
 from stationmaster_server.templating.templates import Templates
 
 
@@ -44,7 +45,7 @@ def build_prompts(stack: AsyncExitStack, on: Ground) -> Prompts:
     stack.push_async_callback(recorder.close)
     expanding = Expanding(heads, templates)
     checking = Checking(templates, expanding)
-    prompts = PromptService(database, audit, heads, checking, expanding)
+    prompts = PromptService(database, audit, heads, checking, Standing(database, heads, expanding))
     rendering = Rendering(heads, expanding, templates, recorder)
     customizations = Customizations(database, audit, heads, checking, expanding)
     experiments = Experiments(database, audit, heads, prompts)

@@ -15,7 +15,7 @@ from stationmaster_server.prompts.experiment_model import Metric
 from stationmaster_server.prompts.figure_model import Figures, Point
 from stationmaster_server.prompts.figure_store import Place
 from stationmaster_server.prompts.recording import Recorder
-from stationmaster_server.prompts.service import found
+from stationmaster_server.prompts.rules import found
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 _LONGEST = {HOUR: timedelta(days=31), DAY: timedelta(days=400)}

@@ -21,7 +21,7 @@ from stationmaster_server.prompts.checking import Checking
 from stationmaster_server.prompts.expanding import Expanding
 from stationmaster_server.prompts.heads import Heads
 from stationmaster_server.prompts.model import Customization, Prompt, Target, customization_name, prompt_name
-from stationmaster_server.prompts.service import found
+from stationmaster_server.prompts.rules import found
 
 UPDATABLE = frozenset({"template", "mode", "variables", "disabled"})
 

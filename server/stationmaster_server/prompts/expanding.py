@@ -34,6 +34,7 @@ class _Walk:
     tenant: Tenant
     instead: Mapping[str, Head] = field(default_factory=dict)
     done: dict[_Node, _Whole] = field(default_factory=dict)
+    etags: dict[str, str] = field(default_factory=dict)
     path: list[_Node] = field(default_factory=list)
 
 
@@ -70,6 +71,12 @@ class Expanding:
         walk = _Walk(tenant, {head.prompt.prompt_id: head})
         return (await self._whole(walk, head, version)).variables
 
+    async def parts(self, tenant: Tenant, head: Head, version: Version) -> Mapping[str, str]:
+        """As `check`; returns the prompts that it is made of besides, with their etags."""
+        walk = _Walk(tenant, {head.prompt.prompt_id: head})
+        await self._whole(walk, head, version)
+        return walk.etags
+
     async def _whole(self, walk: _Walk, head: Head, version: Version) -> _Whole:
         node = (version.prompt_id, version.version)
         if node in walk.done:
@@ -96,9 +103,12 @@ class Expanding:
         reference = parse(name)
         if reference is None:
             raise _missing(version, name, f"an include is written as {FORMS}")
-        of = walk.instead.get(reference.prompt_id) or await self._heads.get(walk.tenant, reference.prompt_id)
+        of = walk.instead.get(reference.prompt_id)
         if of is None:
-            raise _missing(version, name, f"there is no {prompt_name(reference.prompt_id)}")
+            of = await self._heads.get(walk.tenant, reference.prompt_id)
+            if of is None:
+                raise _missing(version, name, f"there is no {prompt_name(reference.prompt_id)}")
+            walk.etags[reference.prompt_id] = of.prompt.etag
         number = of.prompt.version_of(reference.target)
         found = await self._heads.version(walk.tenant, of, number) if number else None
         if found is None:

@@ -10,6 +10,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.optimistic import until_unchanged
 from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
@@ -33,7 +34,8 @@ from stationmaster_server.prompts.experiment_model import (
 )
 from stationmaster_server.prompts.heads import Heads
 from stationmaster_server.prompts.model import LATEST, PRODUCTION, Prompt
-from stationmaster_server.prompts.service import PromptService, found, in_use, require_mover
+from stationmaster_server.prompts.rules import found, in_use, require_mover
+from stationmaster_server.prompts.service import PromptService
 
 
 class Experiments:
@@ -120,6 +122,9 @@ class Experiments:
         Raises NotFound, InvalidArgument, FailedPrecondition (ILLEGAL_TRANSITION, PROMPT_IN_USE, PROMPT_CYCLE,
         PROMPT_MISSING), PermissionDenied.
         """
+        return await until_unchanged(lambda: self._conclude(caller, experiment_id, winner), "what the winner includes")
+
+    async def _conclude(self, caller: Caller, experiment_id: UUID, winner: str) -> Experiment:
         tenant = caller.tenant
         async with self._database.tenant(tenant, read=True) as tx:
             again = await look(tx, tenant, caller.request_key, Experiment)
@@ -128,13 +133,14 @@ class Experiments:
             known = await experiment_store.get(tx, tenant.organization_id, experiment_id)
             before = found_experiment(known, experiment_id)
         transition(before, ExperimentState.CONCLUDED)
-        won = _winner(before, winner)
+        won, parts = _winner(before, winner), None
         if won is not None:
-            await self._prompts.check_move(caller, before.prompt_id, before.label, won.version)
+            parts = await self._prompts.check_move(caller, before.prompt_id, before.label, won.version)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Experiment)
             if again is not None:
                 return again
+            await self._prompts.settle(tx, caller, parts or {})
             experiment, prompt = await self._locked(tx, caller, experiment_id)
             transition(experiment, ExperimentState.CONCLUDED)
             if won is not None:

@@ -19,7 +19,7 @@ from stationmaster_server.prompts.experiment_model import Experiment, Metric, Va
 from stationmaster_server.prompts.experiments import found_experiment
 from stationmaster_server.prompts.figure_model import Exposure, Outcome
 from stationmaster_server.prompts.model import Prompt, Target, prompt_name, version_name
-from stationmaster_server.prompts.service import found, found_version
+from stationmaster_server.prompts.rules import found, found_version
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from stationmaster_server.prompts.model import (
     prompt_name,
 )
 from stationmaster_server.prompts.recording import Recorder
+from stationmaster_server.prompts.rules import found_version, no_label
 from stationmaster_server.prompts.selection import choose, context_fault
-from stationmaster_server.prompts.service import found_version, no_label
 from stationmaster_server.templating.templates import Ready, Templates
 from stationmaster_server.templating.variables import check_values
 

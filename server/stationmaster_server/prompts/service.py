@@ -13,23 +13,19 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Page, PageRequest
+from stationmaster_server.db.optimistic import ChangedMeanwhile, until_unchanged
 from stationmaster_server.db.requests import first_answer, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     AlreadyExists,
-    FailedPrecondition,
     InvalidArgument,
-    NotFound,
-    PreconditionViolation,
-    Reason,
     require_etag,
 )
 from stationmaster_server.identity.model import AuditEntry
 from stationmaster_server.identity.roles import require_administrator
 from stationmaster_server.prompts import experiment_store, store
 from stationmaster_server.prompts.checking import Checking
-from stationmaster_server.prompts.expanding import Expanding
-from stationmaster_server.prompts.heads import Head, Heads
+from stationmaster_server.prompts.heads import Heads
 from stationmaster_server.prompts.model import (
     LATEST,
     NewPrompt,
@@ -37,8 +33,9 @@ from stationmaster_server.prompts.model import (
     Target,
     Version,
     prompt_name,
-    version_name,
 )
+from stationmaster_server.prompts.rules import found, found_version, in_use, moved_label, no_label, require_mover
+from stationmaster_server.prompts.standing import Parts, Standing
 
 OF_VERSION = frozenset({"template", "variables"})
 _MOST_NAMED = 5
@@ -55,19 +52,22 @@ class PromptService:
     """Prompts of an organization."""
 
     def __init__(
-        self, database: Database, audit: AuditLog, heads: Heads, checking: Checking, expanding: Expanding
+        self, database: Database, audit: AuditLog, heads: Heads, checking: Checking, standing: Standing
     ) -> None:
         self._database = database
         self._audit = audit
         self._heads = heads
         self._checking = checking
-        self._expanding = expanding
+        self._standing = standing
 
     async def create(self, caller: Caller, new: NewPrompt, *, validate_only: bool = False) -> Prompt:
         """Create a prompt with its first version.
 
         Raises AlreadyExists, InvalidArgument, FailedPrecondition (PROMPT_CYCLE, PROMPT_MISSING), PermissionDenied.
         """
+        return await until_unchanged(lambda: self._create(caller, new, validate_only=validate_only), "what it includes")
+
+    async def _create(self, caller: Caller, new: NewPrompt, *, validate_only: bool) -> Prompt:
         tenant = caller.tenant
         if not validate_only and (again := await first_answer(self._database, caller, Prompt)) is not None:
             return again
@@ -78,10 +78,12 @@ class PromptService:
                 if await store.get(tx, tenant.organization_id, prompt.prompt_id) is not None:
                     raise AlreadyExists("Prompt", prompt_name(prompt.prompt_id))
             return prompt
+        parts = await self._standing.check(tenant, prompt, 1)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Prompt)
             if again is not None:
                 return again
+            await self._standing.settle(tx, tenant, parts)
             await store.insert(tx, tenant.organization_id, prompt)
             return await self._written(tx, caller, "prompt.create", prompt.prompt_id, {"labels": list(new.labels)})
 
@@ -128,6 +130,21 @@ class PromptService:
 
         Raises NotFound, Aborted(ETAG_MISMATCH), InvalidArgument, FailedPrecondition, PermissionDenied.
         """
+        return await until_unchanged(
+            lambda: self._update(caller, prompt_id, changes, labels, etag, validate_only=validate_only),
+            prompt_name(prompt_id),
+        )
+
+    async def _update(
+        self,
+        caller: Caller,
+        prompt_id: str,
+        changes: Mapping[str, Any],
+        labels: tuple[str, ...],
+        etag: str,
+        *,
+        validate_only: bool,
+    ) -> Prompt:
         tenant = caller.tenant
         if not validate_only and (again := await first_answer(self._database, caller, Prompt)) is not None:
             return again
@@ -137,12 +154,15 @@ class PromptService:
         changed = await self._changed(caller, before, changes, labels)
         if validate_only:
             return changed
+        parts = await self._standing.check(tenant, changed, changed.latest_version)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Prompt)
             if again is not None:
                 return again
+            await self._standing.settle(tx, tenant, parts)
             current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
-            require_etag(prompt_name(current.prompt_id), current.etag, before.etag)
+            if current.etag != before.etag:
+                raise ChangedMeanwhile  # and with an etag of the caller's: a mismatch
             await self._require_still(tx, tenant.organization_id, prompt_id, labels)
             if changed.latest_version != before.latest_version:
                 await store.insert_version(tx, tenant.organization_id, changed.shown)
@@ -159,6 +179,7 @@ class PromptService:
         async with self._database.tenant(tenant) as tx:
             if await recall(tx, tenant, caller.request_key, _Deleted) is not None:
                 return
+            await store.lock_includes(tx, tenant.organization_id)  # nobody begins to include it
             prompt = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
             require_etag(prompt_name(prompt.prompt_id), prompt.etag, etag)
             require_mover(caller, prompt, prompt.labels.keys())
@@ -174,35 +195,44 @@ class PromptService:
         Raises NotFound, Aborted(ETAG_MISMATCH), FailedPrecondition (PROMPT_CYCLE, PROMPT_MISSING, PROMPT_IN_USE),
         PermissionDenied, InvalidArgument.
         """
+        return await until_unchanged(
+            lambda: self._set_label(caller, prompt_id, label, version, etag), prompt_name(prompt_id)
+        )
+
+    async def _set_label(self, caller: Caller, prompt_id: str, label: str, version: int, etag: str) -> Prompt:
         tenant = caller.tenant
         if (again := await first_answer(self._database, caller, Prompt)) is not None:
             return again
-        await self.check_move(caller, prompt_id, label, version)
+        parts = await self.check_move(caller, prompt_id, label, version)
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Prompt)
             if again is not None:
                 return again
+            await self._standing.settle(tx, tenant, parts)
             current = found(await store.lock(tx, tenant.organization_id, prompt_id), prompt_id)
             require_etag(prompt_name(current.prompt_id), current.etag, etag)
             await self.move(tx, caller, current, label, version)
             return await self._remembered(tx, caller, prompt_id)
 
-    async def check_move(self, caller: Caller, prompt_id: str, label: str, version: int) -> None:
-        """What has to be looked at before a transaction moves a label: what the version includes may take its time.
+    async def check_move(self, caller: Caller, prompt_id: str, label: str, version: int) -> Parts:
+        """What has to be looked at before a transaction moves a label; what it returns is to be settled inside.
 
         Raises NotFound, FailedPrecondition (PROMPT_CYCLE, PROMPT_MISSING), PermissionDenied, InvalidArgument.
         """
         tenant = caller.tenant
         async with self._database.tenant(tenant, read=True) as tx:
             before = found(await store.get(tx, tenant.organization_id, prompt_id), prompt_id)
-            pointed = before.shown
             if version not in (0, before.latest_version):
                 known = await store.version(tx, tenant.organization_id, prompt_id, version)
-                pointed = found_version(known, prompt_id, version)
+                found_version(known, prompt_id, version)
         require_mover(caller, before, [label])
         changed = moved_label(before, label, version)
-        if version:
-            await self._expanding.check(tenant, Head.of(changed), pointed)
+        parts = await self._standing.check(tenant, changed, *([version] if version else []))
+        return {**parts, prompt_id: before.etag} if parts else parts
+
+    async def settle(self, tx: Transaction, caller: Caller, parts: Parts) -> None:
+        """See that what `check_move` looked at is still so. Before a prompt is locked. Raises ChangedMeanwhile."""
+        await self._standing.settle(tx, caller.tenant, parts)
 
     async def move(
         self,
@@ -321,51 +351,6 @@ class PromptService:
                 raise in_use(prompt_id, advice)
 
 
-def found(prompt: Prompt | None, prompt_id: str) -> Prompt:
-    """The prompt. Raises NotFound."""
-    if prompt is None:
-        raise NotFound("Prompt", prompt_name(prompt_id))
-    return prompt
-
-
-def found_version(version: Version | None, prompt_id: str, number: int) -> Version:
-    """The version. Raises NotFound."""
-    if version is None:
-        raise NotFound("PromptVersion", version_name(prompt_id, number))
-    return version
-
-
-def no_label(prompt_id: str, label: str) -> NotFound:
-    """The label does not point anywhere."""
-    return NotFound("PromptLabel", f"{prompt_name(prompt_id)}@{label}")
-
-
-def in_use(prompt_id: str, advice: str) -> FailedPrecondition:
-    """The prompt is needed."""
-    name = prompt_name(prompt_id)
-    violation = PreconditionViolation("PROMPT", name, advice)
-    return FailedPrecondition(Reason.PROMPT_IN_USE, f"{name} is in use: {advice}", violation)
-
-
-def moved_label(prompt: Prompt, label: str, version: int) -> Prompt:
-    """The prompt with its label elsewhere, or nowhere. Raises InvalidArgument, NotFound when it is nowhere already."""
-    if label == LATEST:
-        raise InvalidArgument.field("label", f"{LATEST!r} always stands for the newest version")
-    labels = {name: number for name, number in prompt.labels.items() if name != label}
-    if version:
-        labels[label] = version
-    elif label not in prompt.labels:
-        raise no_label(prompt.prompt_id, label)
-    return replace(prompt, labels=labels, etag=new_id().hex)
-
-
 def _makes_version(shown: Version, changes: Mapping[str, Any]) -> bool:
     now = {"template": shown.template, "variables": shown.variables}
     return any(name in changes and changes[name] != now[name] for name in now)
-
-
-def require_mover(caller: Caller, prompt: Prompt, labels: Iterable[str]) -> None:
-    """Refuse callers that may not move one of the labels, for it is protected."""
-    protected = sorted(set(labels) & set(prompt.protected_labels))
-    if protected:
-        require_administrator(caller, f"move the protected label {protected[0]} of {prompt_name(prompt.prompt_id)}")

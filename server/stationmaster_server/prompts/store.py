@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -162,6 +162,19 @@ async def list_versions(tx: Transaction, organization_id: UUID, prompt_id: str, 
     WHERE v.organization_id = $1 AND v.prompt_id = $2 AND {clause.where_sql} ORDER BY {clause.order_sql}
     """
     return clause.page(await tx.fetch(sql, organization_id, prompt_id, *clause.args), version_of)
+
+
+async def lock_includes(tx: Transaction, organization_id: UUID) -> None:
+    """Nobody else changes what prompts of the organization include until this transaction ends."""
+    await tx.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('prompt_includes' || $1::uuid::text, 0))", organization_id
+    )
+
+
+async def etags(tx: Transaction, organization_id: UUID, prompt_ids: Iterable[str]) -> dict[str, str]:
+    """The etags of those of the prompts that are there."""
+    sql = "SELECT prompt_id, etag FROM prompts WHERE organization_id = $1 AND prompt_id = ANY($2)"
+    return {row["prompt_id"]: row["etag"] for row in await tx.fetch(sql, organization_id, list(prompt_ids))}
 
 
 async def including(tx: Transaction, organization_id: UUID, prompt_id: str, most: int) -> Sequence[str]:
