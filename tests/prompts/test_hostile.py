@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from stationmaster.v1 import prompt_pb2 as pb
+from stationmaster.v1.prompt_pb2_grpc import PromptServiceStub
 
+from tests.contract.world import connect, settle
+from tests.fixtures.server import RunningServer
 from tests.promises.refusal import refused
 from tests.prompts.making import create, render, revise
 
@@ -87,6 +90,22 @@ async def test_what_takes_forever_is_stopped_in_time_while_others_are_served(pro
     assert slowest < 1
     children = psutil.Process().children(recursive=True)
     assert not [child for child in children if child.memory_info().rss > 1 << 30]
+
+
+async def test_one_organization_waits_for_itself_and_not_the_others(
+    server: RunningServer, prompts: PromptServiceAsyncStub
+) -> None:
+    await create(prompts, "bomb", GREEDY[1])
+    async with connect(server.target, server.admin_key) as operator:
+        key = await settle(operator, "Other")
+    async with server.channel(key) as channel:
+        others: PromptServiceAsyncStub = PromptServiceStub(channel)
+        await create(others, "loop", "{% for n in range(3) %}{{ n }}{% endfor %}")
+        bombs = [asyncio.create_task(refused(render(prompts, "bomb"))) for _ in range(10)]
+        for _ in range(2):
+            assert (await render(others, "loop")).text == "012"
+        assert sum(not bomb.done() for bomb in bombs) >= 2
+    await asyncio.gather(*bombs)
 
 
 async def test_a_template_that_takes_long_to_read_does_not_hold_the_server(prompts: PromptServiceAsyncStub) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from stationmaster_server.errors import ResourceExhausted
 from stationmaster_server.resilience.slots import Slots
+from stationmaster_server.resilience.whose import WHOSE
 
 from tests.waiting import until
 
@@ -52,6 +54,30 @@ async def test_who_waits_longest_is_next() -> None:
     slots.give()
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3, 4]
+
+
+async def test_organizations_take_turns_and_none_fills_the_queue() -> None:
+    slots = Slots("a thing", 1, 10, LONG)
+    await slots.take("first")
+    greedy, modest = uuid4(), uuid4()
+    order: list[UUID] = []
+
+    async def take(whose: UUID) -> None:
+        WHOSE.set(whose)  # of this task alone
+        await slots.take("a call")
+        order.append(whose)
+        slots.give()
+
+    tasks = [asyncio.create_task(take(greedy)) for _ in range(5)]
+    await waits(slots, 5)
+    with pytest.raises(ResourceExhausted, match="5 calls of the organization wait for a thing already"):
+        await asyncio.create_task(take(greedy))
+    tasks += [asyncio.create_task(take(modest)) for _ in range(2)]
+    await waits(slots, 7)
+    slots.give()
+    await asyncio.gather(*tasks)
+    assert order == [greedy, modest, greedy, modest, greedy, greedy, greedy]
+    assert (slots.taken, slots.waiting) == (0, 0)
 
 
 async def test_who_waited_too_long_is_refused_and_is_not_in_the_way() -> None:

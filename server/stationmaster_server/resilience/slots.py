@@ -1,28 +1,38 @@
-"""Slots of a pool: who comes when all are taken waits in a queue that is bounded, for a time that is bounded."""
+"""Slots of a pool: who comes when all are taken waits in a queue that is bounded, for a time that is bounded.
+
+Organizations take turns: one that asks for much waits for itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+import itertools
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from stationmaster_server.errors import Reason, ResourceExhausted, Unavailable
+from stationmaster_server.resilience.whose import WHOSE
 
 _RETRY_AFTER = timedelta(seconds=5)
 
 
 class Slots:
-    """So many at once, first come, first served."""
+    """So many at once; of one organization first come, first served, and among organizations in turn.
+
+    One organization has half of the places in the queue at most.
+    """
 
     def __init__(self, what: str, count: int, max_waiting: int, max_wait: timedelta) -> None:
         self._what = what
         self._free = self._count = count
         self._max_waiting = max_waiting
         self._max_wait = max_wait
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._most_of_one = max(max_waiting // 2, 1)
+        self._queues: OrderedDict[UUID | None, deque[asyncio.Future[None]]] = OrderedDict()
         self._closed = False
         self._all_free = asyncio.Event()
         self._all_free.set()
@@ -37,7 +47,7 @@ class Slots:
     @property
     def waiting(self) -> int:
         """Who waits for one."""
-        return len(self._queue)
+        return sum(map(len, self._queues.values()))
 
     async def take(self, name: str) -> None:
         """Take a slot, which must be given back, for a call of this name.
@@ -52,18 +62,22 @@ class Slots:
             return
         if self.waiting >= self._max_waiting:
             raise self._no_slot(f"{name} was refused: {self.waiting} calls wait for {self._what} already")
-        await self._wait(name)
+        whose = WHOSE.get()
+        if whose is not None and len(self._queues.get(whose, ())) >= self._most_of_one:
+            text = f"{name} was refused: {self._most_of_one} calls of the organization wait for {self._what} already"
+            raise self._no_slot(text)
+        await self._wait(name, whose)
 
-    async def _wait(self, name: str) -> None:
+    async def _wait(self, name: str, whose: UUID | None) -> None:
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(slot)
+        self._queues.setdefault(whose, deque()).append(slot)
         given = False
         try:
             await asyncio.wait([slot], timeout=self._max_wait.total_seconds())
             given = slot.done()
         finally:
             if not slot.done():
-                self._queue.remove(slot)
+                self._leave(whose, slot)
             elif not given and slot.exception() is None:
                 self.give()  # it came together with a cancellation
         if not given:
@@ -76,13 +90,24 @@ class Slots:
         return ResourceExhausted(Reason.SERVER_OVERLOADED, f"{text}; try again later", retry_after=_RETRY_AFTER)
 
     def give(self) -> None:
-        """Give a slot back, to whoever waits longest."""
-        if self._queue:
-            self._queue.popleft().set_result(None)
+        """Give a slot back, to whoever waits longest of the organization whose turn it is."""
+        if self._queues:
+            whose, queue = next(iter(self._queues.items()))
+            slot = queue[0]
+            self._leave(whose, slot)
+            if queue:
+                self._queues.move_to_end(whose)
+            slot.set_result(None)
             return
         self._free += 1
         if self._free == self._count:
             self._all_free.set()
+
+    def _leave(self, whose: UUID | None, slot: asyncio.Future[None]) -> None:
+        queue = self._queues[whose]
+        queue.remove(slot)
+        if not queue:
+            del self._queues[whose]
 
     def close(self) -> None:
         """Give no more slots to new calls; those that wait already still get theirs."""
@@ -90,8 +115,9 @@ class Slots:
 
     def send_away(self) -> None:
         """Let nobody wait any longer."""
-        while self._queue:
-            self._queue.popleft().set_exception(stopping("the call"))
+        queues, self._queues = self._queues, OrderedDict()
+        for slot in itertools.chain(*queues.values()):
+            slot.set_exception(stopping("the call"))
 
     async def until_free(self, limit: timedelta) -> bool:
         """Wait until all slots are given back; False when they are not by then."""

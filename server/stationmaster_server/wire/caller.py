@@ -12,6 +12,7 @@ from datetime import timedelta
 from google.protobuf.message import Message
 
 from stationmaster_server.db.caller import Caller
+from stationmaster_server.resilience.whose import WHOSE
 from stationmaster_server.wire.fields import request_key
 
 _caller: ContextVar[Caller] = ContextVar("stationmaster_caller")
@@ -44,10 +45,11 @@ def time_left() -> timedelta | None:
 @contextmanager
 def calling(caller: Caller) -> Iterator[None]:
     """Runs the body as a call of this caller."""
-    token = _caller.set(caller)
+    token, before = _caller.set(caller), WHOSE.set(caller.tenant.organization_id)
     try:
         yield
     finally:
+        WHOSE.reset(before)
         _caller.reset(token)
 
 

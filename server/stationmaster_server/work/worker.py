@@ -15,6 +15,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.errors import LeaseLost, StationmasterError, Unavailable
 from stationmaster_server.resilience.pulse import Pulse
+from stationmaster_server.resilience.whose import WHOSE
 from stationmaster_server.work import claim_store
 from stationmaster_server.work.claim_store import Seen, Settlement
 from stationmaster_server.work.completer import Completer
@@ -277,6 +278,7 @@ class Worker:
     async def _outcome(self, run: Run) -> Outcome | None:
         """Run the handler to an outcome; None when there is nothing to be written."""
         handler = self._handlers[run.item.kind]
+        WHOSE.set(run.item.organization_id)  # of this task alone
         limit = run.item.attempt_timeout
         try:
             return await (handler(run) if limit is None else _within(limit, handler(run)))
