@@ -13,6 +13,10 @@ import pytest
 import pytest_asyncio
 from stationmaster.v1 import agent_pb2, storage_pb2
 from stationmaster_client import Client, SyncClient, errors
+from stationmaster_client.cli.archives import _restore_file
+from stationmaster_client.cli.command import Run
+from stationmaster_client.cli.output import Output
+from stationmaster_client.files import Files
 
 from tests.client.cli.program import Program
 from tests.client.cli.terminal import at_terminal
@@ -127,6 +131,21 @@ async def test_the_command_line_makes_fetches_restores_and_removes_archives(
     assert results[13].out == f"{archive}\n1 archives would be deleted, 5.0 MiB\n"
     assert await client.files.read(third, "a/b") == await client.files.read(empty, "a/b") == DATA
     assert [each.path async for each in client.files.list(third, recursive=True)] == ["a/b", "c"]
+
+
+async def test_why_nothing_was_restored_is_told_also_when_the_uploaded_file_stays(
+    client: Client, session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged, original = tmp_path / "damaged.tar.gz", Files.delete
+    damaged.write_bytes(b"no archive")
+
+    async def elsewhere(self: Files, session: str, path: str) -> None:
+        await original(self, session, f"{path}/none")
+
+    monkeypatch.setattr(Files, "delete", elsewhere)
+    with pytest.raises(errors.FailedPrecondition) as error:
+        await _restore_file(Run(client, Output(as_json=True)), session, damaged, force=False)
+    assert error.value.reason == "ARCHIVE_REFUSED"
 
 
 async def test_a_terminal_sees_how_far_a_download_is(
