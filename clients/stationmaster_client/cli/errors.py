@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,20 @@ HINTS = {
 }
 
 
+_BY_TIME = {
+    "max_calls_per_hour": "calls an hour",
+    "max_cost_micros_per_day": "millionths of a dollar a day",
+    "max_tokens_per_day": "tokens a day",
+    "max_tool_calls_per_day": "tool calls a day",
+    "max_running_time_per_day": "running time a day",
+}
+_NOT_BY_TIME = {
+    "max_concurrent_sessions": "sessions at once",
+    "max_storage_bytes": "storage",
+    "max_users": "users",
+}
+"""Limits that no waiting makes room in."""
+_CALL_OR = re.compile(r"\(\w+, or: ")
 _COMMANDS = {"ResumeSession": "stationmaster sessions resume", "ForkSession": "stationmaster sessions fork"}
 
 
@@ -85,7 +100,7 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
     if error.code.name == "DEADLINE_EXCEEDED" and not error.reason:
         yield "No answer came in time; --timeout SECONDS gives it longer."
         return
-    yield error.message
+    yield _with_commands(error.message)
     for violation in error.violations:
         line = f"{violation.subject}: {violation.description}" if violation.subject else violation.description
         if violation.description not in error.message:
@@ -94,17 +109,19 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
         yield f"Set STATIONMASTER_API_KEY, or name a context of {config_file(os.environ)}."
     elif hint := HINTS.get(error.reason):
         yield hint
-    elif error.retry_after is not None:
+    elif error.retry_after is not None and not any(name in error.message for name in _NOT_BY_TIME):
         yield f"Try again in {error.retry_after.total_seconds():.0f} s."
     request = f", request {error.request_id}" if error.request_id else ""
     yield f"({error.reason or error.code.name}{request})"
 
 
 def _with_commands(text: str) -> str:
-    """The text with commands for the methods that the server names."""
+    """The text with commands for the methods, and words for the limits, that the server names."""
     for method, instead in _COMMANDS.items():
         text = text.replace(method, instead)
-    return text
+    for name, words in {**_BY_TIME, **_NOT_BY_TIME}.items():
+        text = text.replace(f"{name} is ", f"the limit of {words} is ")
+    return _CALL_OR.sub("(", text)
 
 
 def _shorter(text: str) -> str:
