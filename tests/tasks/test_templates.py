@@ -80,3 +80,10 @@ async def test_what_a_payload_becomes_is_bounded() -> None:
             await fill(TEMPLATES, {"a": [f"{{{{ {name} }}}}"] * 1000}, big, "payload", most=20_000)
         filled = await fill(TEMPLATES, {"a": f"{{{{ {name} }}}}"}, big, "payload", most=20_000)
         assert filled == {"a": big[name]}
+
+
+async def test_a_template_without_variables_that_asks_for_too_much_is_refused_when_it_is_written() -> None:
+    payload = {"a": "{{ 'a' * 10**9 }}", "b": "{{ 1 + 1 }}", "c": "{{ x * 10**9 }}"}
+    with pytest.raises(InvalidArgument, match=r"^task.payload.a: line 1: it asks for too much") as refused:
+        await check(TEMPLATES, payload, frozenset({"x"}), "task.payload")
+    assert [violation.field for violation in refused.value.violations] == ["task.payload.a"]

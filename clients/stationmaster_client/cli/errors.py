@@ -76,6 +76,20 @@ _HERE = {
     "make_new": "--new",
 }
 _NAMES = re.compile(rf"\b({'|'.join(_HERE)})\b")
+_BY_TIME = {
+    "max_calls_per_hour": "calls an hour",
+    "max_cost_micros_per_day": "millionths of a dollar a day",
+    "max_tokens_per_day": "tokens a day",
+    "max_tool_calls_per_day": "tool calls a day",
+    "max_running_time_per_day": "running time a day",
+}
+_NOT_BY_TIME = {
+    "max_concurrent_sessions": "sessions at once",
+    "max_storage_bytes": "storage",
+    "max_users": "users",
+}
+"""Limits that no waiting makes room in."""
+_CALL_OR = re.compile(r"\(\w+, or: ")
 
 
 def exit_code(error: StationmasterError) -> ExitCode:
@@ -101,15 +115,18 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
         yield f"Set STATIONMASTER_API_KEY, or name a context of {config_file(os.environ)}."
     elif hint := HINTS.get(error.reason):
         yield hint
-    elif error.retry_after is not None:
+    elif error.retry_after is not None and not any(name in error.message for name in _NOT_BY_TIME):
         yield f"Try again in {error.retry_after.total_seconds():.0f} s."
     request = f", request {error.request_id}" if error.request_id else ""
     yield f"({error.reason or error.code.name}{request})"
 
 
 def _as_here(text: str) -> str:
-    """The text with commands and options for the methods and fields that the server names."""
-    return _NAMES.sub(lambda name: _HERE[name[0]], text)
+    """The text with commands and options for the methods and fields, and words for the limits, that the server names."""
+    text = _NAMES.sub(lambda name: _HERE[name[0]], text)
+    for name, words in {**_BY_TIME, **_NOT_BY_TIME}.items():
+        text = text.replace(f"{name} is ", f"the limit of {words} is ")
+    return _CALL_OR.sub("(", text)
 
 
 def _shorter(text: str) -> str:

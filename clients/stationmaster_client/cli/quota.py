@@ -111,7 +111,8 @@ def _set(quota: identity_pb2.Quota, field: str, text: str) -> None:
         else:
             setattr(quota, field, round(float(text) * 1_000_000) if "micros" in field else int(text))
     except (ValueError, OverflowError):
-        raise CommandError(f"{text!r} is no number for this limit; 'none' lifts it") from None
+        wanted = "no size: write bytes, or 500MiB, 10GiB, 1TiB" if field == "max_storage_bytes" else "no number"
+        raise CommandError(f"{text!r} is {wanted}; 'none' lifts this limit") from None
 
 
 def _bytes(text: str) -> int:

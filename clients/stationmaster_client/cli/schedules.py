@@ -83,7 +83,7 @@ async def preview(
     if run.out.as_json:
         run.out.json(answer)
         return
-    run.out.note(answer.description)
+    run.out.print(answer.description, style="dim")
     _print_times(run, list(answer.times), zone or "UTC")
 
 

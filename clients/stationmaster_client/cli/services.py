@@ -133,7 +133,10 @@ def _spans(service: maintenance_pb2.BackgroundService, **texts: str) -> list[str
     fields = [name for name, text in texts.items() if text]
     for name in fields:
         text = texts[name]
-        span = None if text == _DEFAULT else given.span(text, f"--{name.replace('_', '-')}")
+        option = f"--{name.replace('_', '-')}"
+        span = None if text == _DEFAULT else given.span(text, option)
+        if span is not None and not span:
+            raise CommandError(f"{option} {text!r}: write more than 0s, or {_DEFAULT!r}")
         getattr(service, name).FromTimedelta(span or timedelta())  # zero means the default
     return fields
 

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.tasks.kinds.registry import MAX_PAYLOAD_BYTES
-from stationmaster_server.templating.model import Fault
+from stationmaster_server.templating.model import Fault, Outline
 from stationmaster_server.templating.templates import Templates, is_template
 from stationmaster_server.templating.variables import names_fault
 from stationmaster_server.wire.fields import struct_bytes
@@ -23,11 +23,18 @@ _JUST_A_NAME = re.compile(r"\s*\{\{-?\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*-?\}\}\s*")
 
 
 async def check(templates: Templates, payload: Mapping[str, Any], names: frozenset[str], path: str) -> None:
-    """Whether a payload can be filled in from variables of these names. Raises InvalidArgument naming all texts."""
-    found = await templates.examine(_texts(payload, path))
+    """Whether a payload can be filled in from variables of these names. Raises InvalidArgument naming all texts.
+
+    What uses no variables is filled in, to see whether it can be.
+    """
+    texts = _texts(payload, path)
+    found = await templates.examine(texts)
     faults = {at: f"{one}" if isinstance(one, Fault) else names_fault(one.names, names) for at, one in found.items()}
     if wrong := [FieldViolation(at, fault[:500]) for at, fault in faults.items() if fault]:
         raise InvalidArgument.fields(wrong)
+    constant = {at: texts[at] for at, one in found.items() if isinstance(one, Outline) and not one.names}
+    if constant:
+        await templates.fill(constant, {}, most=MAX_PAYLOAD_BYTES)
 
 
 async def fill(

@@ -174,4 +174,8 @@ async def test_a_quota_of_storage_is_set_and_shown(stationmaster: Program, sessi
         while (refused := await stationmaster("files", "put", session, str(folder / "a.csv"), "--force")).code == 0:
             pass
     assert refused.code == 6
-    assert "max_storage_bytes is 2097152 bytes" in refused.err
+    assert "the limit of storage is 2097152 bytes" in refused.err
+    assert "delete files (stationmaster files rm)" in " ".join(refused.err.split())
+    assert "Try again" not in refused.err, "it does not refill by itself"
+    (unknown,) = await stationmaster.many([["quota", "set", "organization", "--storage", "10MB"]])
+    assert (unknown.code, "'10MB' is no size: write bytes, or 500MiB" in unknown.err) == (2, True)

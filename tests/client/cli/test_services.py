@@ -82,6 +82,7 @@ async def test_what_cannot_be_is_said_with_what_can(stationmaster: Program) -> N
     commands = [
         ("services", "show", "tea-making"),
         ("services", "set", "task-embedding"),
+        ("services", "set", "task-embedding", "--interval", "0s"),
         ("services", "set", "task-embedding", "-s", "colour=green"),
         ("services", "set", "task-embedding", "-s", "batch_size:=0"),
         ("services", "trigger", "task-embedding", "dance"),
@@ -89,9 +90,10 @@ async def test_what_cannot_be_is_said_with_what_can(stationmaster: Program) -> N
         ("services", "pause", "audit-sequencing"),
         ("services", "show", "audit-sequencing"),
     ]
-    missing, nothing, unknown, small, dance, failed, engine, seen = await stationmaster.many(commands)
+    missing, nothing, zero, unknown, small, dance, failed, engine, seen = await stationmaster.many(commands)
     assert missing.code == 3
     assert (nothing.code, "nothing to change" in nothing.err) == (2, True)
+    assert (zero.code, "write more than 0s, or 'default'" in zero.err) == (2, True)
     assert (unknown.code, "batch_size" in unknown.err) == (2, True)
     assert small.code == 2
     assert (dance.code, "embed-task" in dance.err) == (2, True)
