@@ -104,6 +104,8 @@ async def test_nothing_is_replaced_unless_that_is_wanted(
     )
     assert [first.code, again.code, forced.code, fetched.code, fetched_by_force.code] == [0, 5, 0, 2, 0]
     assert "--force" in fetched.err
+    assert "exists already: --force replaces it" in again.err
+    assert "meanwhile" not in again.err
     assert target.read_text() == "Größe\n"
 
 
