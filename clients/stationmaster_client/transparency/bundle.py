@@ -87,8 +87,13 @@ def verify_bundle(
     checkpoint = _checkpoint(next(reader, b""), keys)
     if next(reader, None) is not None:
         raise Tampered("something follows the checkpoint")
-    if (checkpoint.origin, checkpoint.size, checkpoint.root) != (origin, size, tree.root):
-        raise Tampered("the events are not those that the checkpoint was signed over")
+    if (checkpoint.origin, checkpoint.size) != (origin, size):
+        raise Tampered(
+            f"the first line tells of {size} events, the checkpoint of {checkpoint.size} of {checkpoint.origin}"
+        )
+    if checkpoint.root != tree.root:
+        right = previous.size if previous is not None and shown else after
+        raise Tampered(_differ(right + 1, size, sure=after == 0 or (previous is not None and shown)))
     if previous is not None and not shown:
         raise Tampered(_not_shown(previous, checkpoint, after))
     if previous is not None and previous.origin != origin:
@@ -112,6 +117,16 @@ def _goes_through(tree: Tree, previous: Checkpoint) -> bool:
     if tree.root != previous.root:
         raise Tampered(f"the log forked: its first {previous.size} events are not those of the earlier checkpoint")
     return True
+
+
+def _differ(first: int, size: int, *, sure: bool) -> str:
+    """`first`: the first event that may be wrong; `sure`: those before it are right, by an earlier checkpoint."""
+    which = f"event {size} is not the one" if first == size else f"the events {first} to {size} are not those"
+    if first > size:
+        which = "the events are not those"
+    before = "" if sure else ", or the first line is wrong about those before them"
+    hint = "" if first >= size else "; which of them differ cannot be told from hashes"
+    return f"{which} that the checkpoint was signed over{before}{hint}"
 
 
 def _not_shown(previous: Checkpoint, checkpoint: Checkpoint, after: int) -> str:
