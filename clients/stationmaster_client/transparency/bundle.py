@@ -87,13 +87,8 @@ def verify_bundle(
     checkpoint = _checkpoint(next(reader, b""), keys)
     if next(reader, None) is not None:
         raise Tampered("something follows the checkpoint")
-    if (checkpoint.origin, checkpoint.size) != (origin, size):
-        raise Tampered(
-            f"the first line tells of {size} events, the checkpoint of {checkpoint.size} of {checkpoint.origin}"
-        )
-    if checkpoint.root != tree.root:
-        right = previous.size if previous is not None and shown else after
-        raise Tampered(_differ(right + 1, size, sure=after == 0 or (previous is not None and shown)))
+    if (checkpoint.origin, checkpoint.size, checkpoint.root) != (origin, size, tree.root):
+        raise Tampered(_differ(checkpoint, (origin, size), after, previous if shown else None))
     if previous is not None and not shown:
         raise Tampered(_not_shown(previous, checkpoint, after))
     if previous is not None and previous.origin != origin:
@@ -119,13 +114,17 @@ def _goes_through(tree: Tree, previous: Checkpoint) -> bool:
     return True
 
 
-def _differ(first: int, size: int, *, sure: bool) -> str:
-    """`first`: the first event that may be wrong; `sure`: those before it are right, by an earlier checkpoint."""
-    which = f"event {size} is not the one" if first == size else f"the events {first} to {size} are not those"
+def _differ(checkpoint: Checkpoint, told: tuple[str, int], after: int, previous: Checkpoint | None) -> str:
+    """Among which events the edit is. `previous`: the earlier checkpoint, if the events before it are right."""
+    size = told[1]
+    if (checkpoint.origin, checkpoint.size) != told:
+        return f"the first line tells of {size} events, the checkpoint of {checkpoint.size} of {checkpoint.origin}"
+    first = (previous.size if previous else after) + 1
     if first > size:
-        which = "the events are not those"
-    before = "" if sure else ", or the first line is wrong about those before them"
-    hint = "" if first >= size else "; which of them differ cannot be told from hashes"
+        return "the first line is not that of the events that the checkpoint was signed over"
+    which = f"event {size} is not the one" if first == size else f"the events {first} to {size} are not those"
+    before = ", or the first line is wrong about those before them" if after and not previous else ""
+    hint = "" if first == size else "; which of them differ cannot be told from hashes"
     return f"{which} that the checkpoint was signed over{before}{hint}"
 
 
