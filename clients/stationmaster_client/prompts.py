@@ -14,7 +14,7 @@ from stationmaster_client.calls import Calls
 from stationmaster_client.names import full
 from stationmaster_client.paging import Listing, Query
 from stationmaster_client.times import to_timestamp
-from stationmaster_client.values import to_struct
+from stationmaster_client.values import to_number, to_struct
 
 APPEND = pb.CUSTOMIZATION_MODE_APPEND
 
@@ -144,7 +144,7 @@ class Prompts:
     async def record(
         self,
         name: str,
-        metric: pb.OutcomeMetric.ValueType,
+        metric: pb.OutcomeMetric.ValueType | str,
         outcome: float,
         *,
         version: int = 0,
@@ -153,10 +153,13 @@ class Prompts:
         unit: str = "",
         request_id: str = "",
     ) -> pb.RecordOutcomeResponse:
-        """Note what came of a render; with an experiment and unit it counts for the variant that was given."""
+        """Note what came of a render; with an experiment and unit it counts for the variant that was given.
+
+        `metric`: such as `"success"`. Raises ValueError for another word.
+        """
         request = pb.RecordOutcomeRequest(
             name=full("prompts", name),
-            metric=metric,
+            metric=to_number(pb.OutcomeMetric, metric),
             outcome=outcome,
             version=version,
             label=label,
@@ -181,15 +184,15 @@ class Prompts:
         name: str,
         template: str = "",
         *,
-        mode: pb.CustomizationMode.ValueType = APPEND,
+        mode: pb.CustomizationMode.ValueType | str = APPEND,
         agent: str = "",
         variables: Mapping[str, Any] | None = None,
         request_id: str = "",
     ) -> pb.PromptCustomization:
-        """Add what you want of a prompt, for yourself, with one agent or with all."""
+        """Add what you want of a prompt, for yourself, with one agent or with all; `mode`: such as `"prepend"`."""
         custom = pb.PromptCustomization(
             template=template,
-            mode=mode,
+            mode=to_number(pb.CustomizationMode, mode),
             agent=full("agents", agent) if agent else "",
             variables=to_struct(variables),
         )

@@ -83,6 +83,29 @@ async def test_a_later_bundle_goes_on_from_a_checkpoint_that_was_kept(server: Se
         await export(server, caller, after=10_000)
 
 
+async def test_an_edit_is_narrowed_down_by_checkpoints_that_were_kept(server: Server, caller: Caller) -> None:
+    first = await fill(server, caller)
+    for _ in range(4):
+        await server.change(caller)
+    await signed(server, caller, EVENTS + 4)
+
+    def edited(lines: list[str], sequence: int) -> str:
+        (place,) = [place for place, line in enumerate(lines) if line.startswith(f'{{"sequence":{sequence},')]
+        event = json.loads(lines[place])
+        return "".join([*lines[:place], line_of(**event | {"body": event["body"] + " "}), *lines[place + 1 :]])
+
+    lines = lines_of(await export(server, caller))
+    with pytest.raises(Tampered, match=rf"the events 1 to {EVENTS + 4} are not those that .* which of them"):
+        verify(edited(lines, 3), caller)
+    with pytest.raises(Tampered, match=f"its first {EVENTS} events are not those of the earlier checkpoint"):
+        verify(edited(lines, 3), caller, first)
+    with pytest.raises(Tampered, match=f"the events {EVENTS + 1} to {EVENTS + 4} are not those"):
+        verify(edited(lines, EVENTS + 2), caller, first)
+    late = lines_of(await export(server, caller, after=EVENTS + 3))
+    with pytest.raises(Tampered, match=f"event {EVENTS + 4} is not the one .* or the first line is wrong"):
+        verify(edited(late, EVENTS + 4), caller)
+
+
 TAMPERINGS: dict[str, Tampering] = {
     "edit": lambda lines: [*lines[:4], lines[4].replace("thing.3", "thing.x"), *lines[5:]],
     "edit an id": lambda lines: [*lines[:4], line_of(**json.loads(lines[4]) | {"id": str(new_id())}), *lines[5:]],

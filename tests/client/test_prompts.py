@@ -54,6 +54,17 @@ async def test_customizations_are_ones_own(client: Client) -> None:
     assert (await prompts.render("p", agent="helper")).text == "x"
 
 
+async def test_metrics_and_modes_are_named_as_at_the_command_line(client: Client) -> None:
+    await client.prompts.create("p", "x")
+    await client.prompts.record("p", "success", 1)
+    await client.prompts.record("p", "OUTCOME_METRIC_SCORE", 0.5)
+    made = await client.prompts.customize("p", "mine", mode="prepend")
+    assert made.mode == pb.CUSTOMIZATION_MODE_PREPEND
+    for wrong in ("succes", "unspecified"):
+        with pytest.raises(ValueError, match="is none of success, score, latency, cost"):
+            await client.prompts.record("p", wrong, 1)
+
+
 async def test_an_experiment_runs_and_is_concluded(client: Client) -> None:
     await client.prompts.create("p", "one", labels=["production"])
     await client.prompts.update(pb.Prompt(name="prompts/p", template="two"))

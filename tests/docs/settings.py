@@ -75,7 +75,6 @@ SETTINGS: dict[str, Setting] = {
             "board.departures": "board.add",
             "SESSION": First("stationmaster sessions list --all -f 'state = TERMINATED'"),
             "webhook https://…": "webhook https://hooks.example.com/p",
-            "users/…": First("stationmaster users list"),
             "organizations/…": First("stationmaster organizations list"),
         },
         typed={

@@ -74,6 +74,29 @@ async with asyncio.timeout(30):
     ),
     "claude.md": Piece(refused="MODEL_UNAVAILABLE"),  # no key is here; tests/agents/claude have a provider of their own
     "credentials.md": Piece(end="assert secret == 'correct horse'"),
+    "experiments.md": Piece(
+        before=(
+            ("prompts", "create", "greeting", "-t", "Hello {{ name }}.", "-l", "production"),
+            ("prompts", "update", "greeting", "-t", "Dear {{ name }},"),
+            (
+                "experiments",
+                "create",
+                "greeting",
+                "--variant",
+                "a=1",
+                "--variant",
+                "b=2",
+                "--metric",
+                "success",
+                "--start",
+            ),
+        ),
+        end="""
+assert rendered.selection.variant
+noted = await client.prompts.record("greeting", "success", 1, experiment=rendered.selection.experiment, unit="users/1")
+assert noted.variant == rendered.selection.variant
+""",
+    ),
     "mcp.md: open_session": Piece(
         before=(mcp_server("browser"),), values={'"open", {"url": "https://example.com"}': '"add", {"a": 4, "b": 4}'}
     ),

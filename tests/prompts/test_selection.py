@@ -271,3 +271,20 @@ def test_a_context_is_bounded_in_values_and_in_bytes() -> None:
 def test_more_rules_that_go_through_lists_than_allowed_are_refused() -> None:
     rules = [Rule("a.exists(x, x == 1)", label="x")] * 11
     assert "at most 10" in rule_faults(rules, ["a"], "rules")[0].description
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("a > && b", "character 5: '&&' is not expected there"),
+        ("a == 1)", "character 7: ')' is not expected there"),
+        ("a ==", "character 5: something is missing at the end"),
+        ("(a == 1", "character 8: ')' is missing at the end"),
+        ("a = 1", "character 3: '=' is nothing that a condition has; two things are compared by =="),
+        ("a == 'x", "character 6: the text that begins with 'x has no end"),
+        ("a..b", "character 3: '..' is nothing that a condition has"),
+        ("if", "character 1: reserved identifier: if"),
+    ],
+)
+def test_a_condition_that_cannot_be_read_is_told_by_place_and_in_words(condition: str, told: str) -> None:
+    assert fault_of(condition, ["a", "b"]) == told

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command
 from stationmaster_client.cli.credential_values import Expires, Grace, Setting, ValueFile, content
 from stationmaster_client.cli.credentials import Credential, app
@@ -142,7 +143,10 @@ async def rotate(
 async def grant(
     run: Run,
     credential: Credential,
-    to: Annotated[str, typer.Option("--to", metavar="WHO", help="users/…, apiKeys/… or agents/….")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="WHO", help="A user (name, end of the id, email address), apiKeys/… or agents/…."),
+    ],
     purpose: Annotated[
         list[str], typer.Option("--purpose", help="Only for this; may be repeated. Without it for anything.")
     ] = [],  # noqa: B006
@@ -150,7 +154,7 @@ async def grant(
 ) -> None:
     """Let somebody have the value."""
     made = await run.client.credentials.grant(
-        credential, to, purposes=purpose, expire_time=moment(expires, "--expires")
+        credential, await resolve.principal(run.client, to), purposes=purpose, expire_time=moment(expires, "--expires")
     )
     if run.out.as_json:
         run.out.json(made)
@@ -162,12 +166,12 @@ async def grant(
 async def revoke(
     run: Run,
     credential: Credential,
-    grant_id: Annotated[str, typer.Argument(help="The grant's id, as `grants` lists it.", metavar="GRANT")],
+    grant_id: Annotated[str, typer.Argument(help="Its id, as `grants` lists it, or whom it is to.", metavar="GRANT")],
 ) -> None:
     """Take a grant back."""
     from google.protobuf.empty_pb2 import Empty
 
-    name = grant_id if "/" in grant_id else f"{full('credentials', credential)}/grants/{grant_id}"
+    name = await resolve.grant(run.client, credential, grant_id)
     await run.client.credentials.revoke(name)
     if run.out.as_json:
         run.out.json(Empty())

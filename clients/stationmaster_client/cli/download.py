@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -68,6 +69,15 @@ async def copy(client: Client, report: storage_pb2.Report, file: BinaryIO) -> No
     file.flush()
 
 
+def _mode(target: Path) -> int:
+    """That of the file that is replaced, else that of any new file: the one aside is for the user alone."""
+    if target.exists():
+        return stat.S_IMODE(target.stat().st_mode)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 @contextmanager
 def aside(target: Path) -> Iterator[BinaryIO]:
     """A file beside the target that takes its place when it is whole, and goes when it is not."""
@@ -80,6 +90,7 @@ def aside(target: Path) -> Iterator[BinaryIO]:
             except BaseException:
                 Path(file.name).unlink()
                 raise
+        Path(file.name).chmod(_mode(target))
         Path(file.name).replace(target)
     except OSError as error:
         raise CommandError(f"{target} cannot be written: {error.strerror}") from None

@@ -73,7 +73,10 @@ HINTS = {
 _HERE = {
     "ResumeSession": "stationmaster sessions resume",
     "ForkSession": "stationmaster sessions fork",
+    "SetPromptLabel": "stationmaster prompts label",
+    "DeleteFile": "stationmaster files rm",
     "make_new": "--new",
+    "skip_trial": "--untried",
 }
 _NAMES = re.compile(rf"\b({'|'.join(_HERE)})\b")
 _BY_TIME = {

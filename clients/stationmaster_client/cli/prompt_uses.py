@@ -53,16 +53,13 @@ async def outcome(
     label: Annotated[str, typer.Option("--label", help="The label that led to it.")] = "",
 ) -> None:
     """Note what came of a render."""
-    from stationmaster.v1 import prompt_pb2 as pb
-
     if metric not in METRICS:
         raise CommandError(f"{metric!r} is no metric: write one of {', '.join(METRICS)}")
     if "@" in prompt:
         prompt, label, version = aim(prompt, label, version)
         version = version or (await run.client.prompts.get(prompt, label=label)).version
-    number = pb.OutcomeMetric.Value(f"OUTCOME_METRIC_{metric.upper()}")
     noted = await run.client.prompts.record(
-        prompt, number, figure, experiment=experiment, unit=unit, version=version, label=label
+        prompt, metric, figure, experiment=experiment, unit=unit, version=version, label=label
     )
     counted = f", for {noted.variant}" if noted.counted else ""
     if experiment and not noted.counted:
@@ -81,14 +78,12 @@ async def customize(
     var: Variables = [],  # noqa: B006
 ) -> None:
     """Add what you want of a prompt, for yourself alone."""
-    from stationmaster.v1 import prompt_pb2 as pb
-
     if mode not in ("append", "prepend", "replace"):
         raise CommandError(f"--mode {mode!r}: write append, prepend or replace")
     made = await run.client.prompts.customize(
         prompt,
         given.read_text(template),
-        mode=pb.CustomizationMode.Value(f"CUSTOMIZATION_MODE_{mode.upper()}"),
+        mode=mode,
         agent=agent,
         variables=await variables_of(run.client, var, prompt, "latest", 0, {}),
     )

@@ -65,6 +65,28 @@ async def principal(client: Client, text: str) -> str:
     return text if text.startswith("agents/") else await user(client, text)
 
 
+async def grant(client: Client, credential: str, text: str) -> str:
+    """A grant's name: from its id or the end of it, or from whom it is to. Raises CommandError."""
+    if "/grants/" in text:
+        return full("credentials", text)
+    named = text.split("/")[0] in ("users", "apiKeys", "agents") or "@" in text or text == "me"
+    to = await principal(client, text) if named else ""
+    if not named and len(text) < _SHORTEST:
+        raise CommandError(f"{text!r} is too short: give at least {_SHORTEST} characters of the id's end")
+    found = [
+        one
+        async for one in client.credentials.grants(credential, page_size=1000)
+        if (one.principal == to if named else one.name.endswith(text) or one.principal.endswith(text))
+    ]
+    if not found:
+        hint = f"stationmaster credentials grants {last(credential)} lists them"
+        raise CommandError(f"no grant of {last(credential)} is {text!r}, or to it: {hint}", ExitCode.NOT_FOUND)
+    if len(found) > 1:
+        lines = (f"  {last(one.name)} to {one.principal} for {', '.join(one.purposes) or 'anything'}" for one in found)
+        raise CommandError("\n".join([f"{text!r} can mean any of these:", *lines]))
+    return found[0].name
+
+
 async def key(client: Client, text: str) -> str:
     """An API key's name."""
     return await _one(client.keys.list(page_size=1000), "apiKeys", text)

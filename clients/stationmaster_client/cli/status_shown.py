@@ -90,5 +90,6 @@ def _by_state(found: Mapping[str, int]) -> Text:
     text = Text()
     for state, count in sorted(found.items()):
         style = "red" if state in (_BAD_WORK, "UNHEALTHY") else ""
-        text.append(f"{', ' if text else ''}{count:,} {plain(state, '')}", style)
+        word = "failed for good" if state == _BAD_WORK else plain(state, "")
+        text.append(f"{', ' if text else ''}{count:,} {word}", style)
     return text

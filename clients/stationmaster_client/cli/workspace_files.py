@@ -12,7 +12,7 @@ import typer
 from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.download import PATIENCE, aside, free
-from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.errors import CommandError, ExitCode
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Limit, Session
 from stationmaster_client.cli.output import age, size
@@ -195,6 +195,7 @@ async def mv(
 
 
 async def _upload(run: Run, session: str, local: Path | BinaryIO, remote: str, *, force: bool) -> storage_pb2.File:
+    from stationmaster_client.errors import Aborted
     from stationmaster_client.files import NONE
 
     try:
@@ -208,6 +209,10 @@ async def _upload(run: Run, session: str, local: Path | BinaryIO, remote: str, *
                 on_progress=tell,
                 on_interruption=interrupted,
             )
+    except Aborted as error:
+        if force or error.reason != "ETAG_MISMATCH":
+            raise
+        raise CommandError(f"{remote} exists already: --force replaces it", ExitCode.CONFLICT) from None
     except OSError as error:
         raise CommandError(f"{local} cannot be read: {error.strerror}") from None
 

@@ -88,7 +88,7 @@ def verify_bundle(
     if next(reader, None) is not None:
         raise Tampered("something follows the checkpoint")
     if (checkpoint.origin, checkpoint.size, checkpoint.root) != (origin, size, tree.root):
-        raise Tampered("the events are not those that the checkpoint was signed over")
+        raise Tampered(_differ(checkpoint, (origin, size), after, previous if shown else None))
     if previous is not None and not shown:
         raise Tampered(_not_shown(previous, checkpoint, after))
     if previous is not None and previous.origin != origin:
@@ -112,6 +112,20 @@ def _goes_through(tree: Tree, previous: Checkpoint) -> bool:
     if tree.root != previous.root:
         raise Tampered(f"the log forked: its first {previous.size} events are not those of the earlier checkpoint")
     return True
+
+
+def _differ(checkpoint: Checkpoint, told: tuple[str, int], after: int, previous: Checkpoint | None) -> str:
+    """Among which events the edit is. `previous`: the earlier checkpoint, if the events before it are right."""
+    size = told[1]
+    if (checkpoint.origin, checkpoint.size) != told:
+        return f"the first line tells of {size} events, the checkpoint of {checkpoint.size} of {checkpoint.origin}"
+    first = (previous.size if previous else after) + 1
+    if first > size:
+        return "the first line is not that of the events that the checkpoint was signed over"
+    which = f"event {size} is not the one" if first == size else f"the events {first} to {size} are not those"
+    before = ", or the first line is wrong about those before them" if after and not previous else ""
+    hint = "" if first == size else "; which of them differ cannot be told from hashes"
+    return f"{which} that the checkpoint was signed over{before}{hint}"
 
 
 def _not_shown(previous: Checkpoint, checkpoint: Checkpoint, after: int) -> str:

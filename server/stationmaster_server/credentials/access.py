@@ -182,4 +182,4 @@ def _unusable_version(
 def _not_granted(name: str, purpose: str, *, granted: bool) -> PermissionDenied:
     what = f"the purpose {purpose!r}" if purpose else "an access without a purpose"
     why = f"your grants of {name} do not allow {what}" if granted else f"nobody granted you the value of {name}"
-    return PermissionDenied(Reason.ACCESS_NOT_GRANTED, f"{why}: its owner can, by GrantAccess")
+    return PermissionDenied(Reason.ACCESS_NOT_GRANTED, f"{why}: its owner can, with a grant")

@@ -247,7 +247,8 @@ def _require_trial(credential: Credential, pending: Version, *, skip: bool) -> N
         )
     if pending.trial is Trial.NONE and not skip:
         raise _not_ready(
-            credential, "has a pending version that was not tried: report how its trial went, or skip_trial"
+            credential,
+            "has a pending version that was not tried: say how its trial went, or that it needs none (skip_trial)",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import cel
 
 from stationmaster_server.errors import FieldViolation
+from stationmaster_server.prompts import syntax
 from stationmaster_server.prompts.model import Rule, RuleOutcome
 from stationmaster_server.templating.filters import words
 
@@ -48,7 +49,7 @@ def fault_of(condition: str, attributes: Sequence[str]) -> str:
     try:
         program = _program(condition)
     except ValueError as error:
-        return _brief(str(error))
+        return syntax.told(str(error))
     if other := sorted(
         name for name in program.functions() if name not in _FUNCTIONS and not _OPERATOR.fullmatch(name)
     ):
@@ -178,7 +179,7 @@ def _holds(condition: str, values: dict[str, Any]) -> tuple[bool, str]:
     try:
         found = _program(condition).execute(values)
     except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError, IndexError) as error:
-        return False, _brief(str(error))
+        return False, syntax.told(str(error))
     return (found, "") if isinstance(found, bool) else (False, "it is neither true nor false")
 
 
@@ -190,9 +191,3 @@ def _program(condition: str) -> cel.Program:
 def _bound(condition: str) -> set[str]:
     """The name that a macro goes through a list with: its first argument."""
     return set(re.findall(_MACRO.pattern + r"\s*(\w+)\s*,", condition))
-
-
-def _brief(text: str) -> str:
-    """The first line of what the library says, without its preamble."""
-    line = text.split("ERROR: <input>:", 1)[-1].splitlines()[0] if text else ""
-    return line[:300] or "it cannot be read"

@@ -199,8 +199,10 @@ def check_etag(name: str, etag: str, found: Found | None) -> None:
         return
     there = None if found is None or found.is_folder else found.etag
     if etag == NONE:
-        fits, what = there is None, "it is there"
-    elif etag == ANY:
+        if there is not None:
+            raise Aborted(Reason.ETAG_MISMATCH, f"{name!r} exists already")
+        return
+    if etag == ANY:
         fits, what = there is not None, "it is not there"
     else:
         fits, what = there == etag, f"its etag is {there}, not {etag}" if there else "it is not there"

@@ -87,6 +87,47 @@ async def test_grants_are_given_listed_and_revoked(stationmaster: Program, tmp_p
     assert "agents/helper" not in listed.out
 
 
+async def test_a_refusal_names_options_of_the_command_line(stationmaster: Program) -> None:
+    *_, finish = await stationmaster.many(
+        [
+            ("credentials", "create", "db", "--setting", "1"),
+            ("credentials", "rotate", "db", "--setting", "2", "--step", "begin"),
+            ("credentials", "rotate", "db", "--step", "finish"),
+        ]
+    )
+    assert finish.code == 5
+    assert "--untried" in finish.err
+    assert "skip_trial" not in finish.err
+
+
+async def test_grants_are_to_whom_people_name_and_revoked_by_it(stationmaster: Program) -> None:
+    user = json.loads((await stationmaster("users", "create", "Ann", "--email", "ann@example.com", "--json")).out)
+    short, grant = user["name"].rpartition("-")[2], ("credentials", "grant", "db", "--to")
+    revoke = ("credentials", "revoke", "db")
+    results = await stationmaster.many(
+        [
+            ("credentials", "create", "db", "--setting", "1"),
+            (*grant, "ann@example.com", "--purpose", "backup", "--json"),
+            (*revoke, "ann@example.com"),
+            (*grant, short, "--json"),
+            (*revoke, short),
+            (*grant, f"users/{short}", "--json"),
+            (*grant, "me", "--purpose", "x"),
+            (*grant, "me", "--purpose", "y"),
+            (*revoke, "me"),
+            (*revoke, "bob@example.com"),
+            (*revoke, "agents/nobody"),
+            (*grant, "nobody@example.com"),
+        ]
+    )
+    assert [each.code for each in results] == [0] * 8 + [2, 3, 3, 3], results
+    assert {json.loads(results[place].out)["principal"] for place in (1, 3, 5)} == {user["name"]}
+    assert "can mean any of these" in results[8].err
+    assert "no grant of db" in results[10].err
+    ending = json.loads(results[5].out)["name"][-6:]
+    assert (await stationmaster(*revoke, ending)).code == 0
+
+
 async def test_a_secret_comes_from_standard_input_and_never_from_an_argument(stationmaster: Program) -> None:
     made = await stationmaster("credentials", "create", "db", "--value-file", "-", stdin=SECRET + "\n")
     assert made.code == 0, made.err

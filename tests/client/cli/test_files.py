@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -104,6 +105,16 @@ async def test_nothing_is_replaced_unless_that_is_wanted(
     )
     assert [first.code, again.code, forced.code, fetched.code, fetched_by_force.code] == [0, 5, 0, 2, 0]
     assert "--force" in fetched.err
+    assert "exists already: --force replaces it" in again.err
+    assert "meanwhile" not in again.err
+    other, private = tmp_path / "other", tmp_path / "private"
+    private.touch(mode=0o600)
+    assert (await stationmaster("files", "get", session, "b.txt", "-o", str(other))).code == 0
+    assert (await stationmaster("files", "get", session, "b.txt", "-o", str(private), "--force")).code == 0
+    assert [stat.S_IMODE(one.stat().st_mode) for one in (other, private)] == [
+        stat.S_IMODE(target.stat().st_mode),
+        0o600,
+    ]
     assert target.read_text() == "Größe\n"
 
 

@@ -110,7 +110,11 @@ async def test_status_tells_operators_of_the_installation_and_others_of_the_serv
     (one,) = whole["system"]["servers"]
     assert one["resources"]["memory_resident_bytes"] > 0
     assert sum(whole["system"]["backgroundServices"].values()) > 10
+    failing = ("executions", "submit", "-k", "prompt", "-p", "model=demo", "-p", "prompt=/fail auth", "--attempts", "1")
+    assert (await stationmaster(*failing, "--watch")).code == 1
     text = (await stationmaster("status")).out
+    assert "1 failed for good" in text
+    assert "dead" not in text
     assert one["server"] in text
     assert "database" in text
     async with connect(server.target, server.admin_key) as operator:
