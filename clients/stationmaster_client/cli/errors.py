@@ -125,7 +125,7 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
 
 
 def _as_here(text: str) -> str:
-    """The text with commands and options for the methods and fields, and words for the limits, that the server names."""
+    """The text with commands, options and words for the methods, fields and limits that the server names."""
     text = _NAMES.sub(lambda name: _HERE[name[0]], text)
     for name, words in {**_BY_TIME, **_NOT_BY_TIME}.items():
         text = text.replace(f"{name} is ", f"the limit of {words} is ")
