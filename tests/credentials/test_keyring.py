@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import stat
 from base64 import b64encode
 from pathlib import Path
@@ -126,3 +127,34 @@ async def test_wraps_are_counted_before_they_are_made(database: Database, tmp_pa
         await room.create(owner, "one-more", "x")
     assert "rotate it" in (await room.keys.status(owner)).warnings[0]
     await room.close()
+
+
+async def test_a_key_file_without_an_end_of_line_keeps_its_keys(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.touch(0o600)
+    file.write_text(text_of(k1=1))
+    made = await FileKeys(file, make=True).make("k2", ["k1"])
+    assert made is not None
+    assert await FileKeys(file, make=False).keys([]) == {"k1": bytes([1]) * 32, "k2": made.key}
+
+
+async def test_a_disk_that_is_full_leaves_the_key_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.touch(0o600)
+    file.write_text(text_of(k1=1))
+    before, (soft, hard) = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    provider = FileKeys(file, make=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))
+    try:
+        with pytest.raises(KeysUnreadable, match="cannot be written"):
+            await provider.make("k2", ["k1"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == before
+
+
+async def test_servers_that_add_a_key_of_one_id_at_once_agree_on_it(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    made = await asyncio.gather(*(FileKeys(file, make=True).make("k1", ()) for _ in range(5)))
+    assert len({new.key for new in made if new is not None}) == 1
+    assert list(await FileKeys(file, make=False).keys([])) == ["k1"]
