@@ -6,17 +6,20 @@ import asyncio
 import resource
 import stat
 from base64 import b64encode
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from stationmaster_server.credentials import key_store
+from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.keyring import Keyring
-from stationmaster_server.credentials.providers.base import KeysUnreadable
+from stationmaster_server.credentials.providers.base import KeysUnreadable, NewKey
 from stationmaster_server.credentials.providers.environment import EnvironmentKeys
 from stationmaster_server.credentials.providers.file import FileKeys
 from stationmaster_server.credentials.providers.passphrase import PassphraseKeys
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import Reason, Unavailable
+from stationmaster_server.errors import FailedPrecondition, Reason, Unavailable
 
 from tests.credentials.room import file_keys, make_room
 
@@ -158,3 +161,81 @@ async def test_servers_that_add_a_key_of_one_id_at_once_agree_on_it(tmp_path: Pa
     made = await asyncio.gather(*(FileKeys(file, make=True).make("k1", ()) for _ in range(5)))
     assert len({new.key for new in made if new is not None}) == 1
     assert list(await FileKeys(file, make=False).keys([])) == ["k1"]
+
+
+class Forgetful(FileKeys):
+    """Makes keys that it cannot read: a key service that may encrypt alone, a disk that is gone after a restart."""
+
+    async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
+        return NewKey(self.name, key_id or "new", bytes([7]) * 32, b"")
+
+
+async def test_a_key_that_cannot_be_read_back_never_becomes_the_primary_one(
+    database: Database, tmp_path: Path, owner: Caller
+) -> None:
+    room = await make_room(database, file_keys(tmp_path))
+    await room.create(owner, "db", "the secret")
+    before = await dump(database)
+    forgetful = await make_room(database, [Forgetful(tmp_path / "credentials.keys", make=True)])
+    with pytest.raises(FailedPrecondition, match="not there when it is read") as refused:
+        await forgetful.keys.start(owner, "")
+    assert refused.value.reason is Reason.ROTATION_NOT_READY
+    assert await dump(database) == before
+    assert await forgetful.read(owner, "db") == "the secret"
+    await forgetful.close()
+    await room.close()
+
+
+async def lose_primary(database: Database) -> KeyEncryptionKey:
+    """A primary key that no server has."""
+    key = KeyEncryptionKey("lost", bytes([9]) * 32)
+    async with database.system() as tx:
+        await key_store.insert(tx, "lost", "environment", key.make_canary(), b"")
+        await key_store.make_primary(tx, "lost")
+    return key
+
+
+async def test_while_the_primary_key_is_missing_values_are_read_and_there_is_a_way_back(
+    database: Database, owner: Caller
+) -> None:
+    room = await make_room(database, [EnvironmentKeys(text_of(a=1))])
+    await room.create(owner, "db", "the secret")
+    await lose_primary(database)
+    assert await room.keyring.refresh() == ""
+    assert "'lost' is missing" in (await room.keys.status(owner)).warnings[0]
+    assert await room.read(owner, "db") == "the secret"
+    with pytest.raises(Unavailable):
+        await room.create(owner, "other", "x")
+    assert await room.rewrapper.run() == 0
+    started = await make_room(database, [EnvironmentKeys(text_of(a=1))])
+    assert await started.read(owner, "db") == "the secret"
+    await started.keys.start(owner, "a")
+    await started.create(owner, "other", "x")
+    assert (await started.keys.status(owner)).warnings == ()
+    await room.keyring.refresh()
+    assert await room.read(owner, "other") == "x"
+    for one in (room, started):
+        await one.close()
+
+
+async def test_a_missing_key_that_wraps_something_takes_nothing_else_with_it(database: Database, owner: Caller) -> None:
+    room = await make_room(database, [EnvironmentKeys(text_of(a=1))])
+    await room.create(owner, "db", "the secret")
+    await room.create(owner, "gone", "lost")
+    lost = await lose_primary(database)
+    async with database.system() as tx:
+        await tx.execute(
+            """UPDATE credential_versions SET key_id = $1
+               WHERE uid = (SELECT uid FROM credentials WHERE credential_id = 'gone')""",
+            lost.key_id,
+        )
+    assert "'lost' is missing" in await room.keyring.refresh()
+    assert await room.read(owner, "db") == "the secret"
+    with pytest.raises(Unavailable):
+        await room.read(owner, "gone")
+    with pytest.raises(Unavailable):
+        await room.keys.start(owner, "")
+    await room.keys.start(owner, "a")
+    async with database.system(autocommit=True) as tx:
+        assert await tx.fetchval("SELECT key_id FROM credential_keys WHERE is_primary") == "a"
+    await room.close()

@@ -67,7 +67,7 @@ async def test_a_key_of_kms_is_never_on_a_disk_and_the_same_after_a_restart(
     again = await make_room(database, [keys_of(kms, kms_key)])
     assert await again.read(owner, "db") == "the secret"
     assert os.listdir(tmp_path) == []  # noqa: PTH208
-    material = (await again.keyring.make("x", ())) or pytest.fail("no key")
+    material, _ = (await again.keyring.make("x", ())) or pytest.fail("no key")
     async with database.system(autocommit=True) as tx:
         stored = await tx.fetchrow("SELECT key_id, provider, material FROM credential_keys")
     assert stored is not None

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.credentials import key_store
-from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.keyring import WARN_WRAPS, Keyring
 from stationmaster_server.credentials.model import KeyStatus, RotationState, unusable
 from stationmaster_server.credentials.providers.base import KeysUnreadable, NewKey
@@ -53,7 +52,9 @@ class Keys:
         Raises PermissionDenied, FailedPrecondition(ROTATION_NOT_READY), Unavailable(ENCRYPTION_KEY_UNAVAILABLE).
         """
         _require_operator(caller)
-        self._keyring.require()
+        await self._keyring.refresh()
+        if self._keyring.problem and key_id not in self._keyring.present:
+            self._keyring.require()  # the way back to a key that is here is open
         async with self._database.system(autocommit=True) as tx:
             again = await look(tx, caller.tenant, caller.request_key, KeyStatus)
             if again is not None:
@@ -62,17 +63,17 @@ class Keys:
             wanted = key_id or await self._wanted(tx)
             if wanted not in known and await key_store.is_retired(tx, wanted):
                 raise unusable("KEY", wanted, "was retired: take another id", Reason.ROTATION_NOT_READY)
-        target, new = await self._target(wanted, known)
+        target, made = await self._target(wanted, known)
         async with self._database.system() as tx:
             again = await recall(tx, caller.tenant, caller.request_key, KeyStatus)
             if again is not None:
                 return again
             await key_store.lock(tx)
             there = target in {key.key_id for key in await key_store.keys(tx)}
-            if not there and (new is None or await key_store.is_retired(tx, target)):
+            if not there and (made is None or await key_store.is_retired(tx, target)):
                 raise unusable("KEY", target, "was retired meanwhile: take another id", Reason.ROTATION_NOT_READY)
-            if new is not None and not there:
-                canary = KeyEncryptionKey(target, new.key).make_canary()
+            if made is not None and not there:
+                new, canary = made
                 await key_store.insert(tx, target, new.provider, canary, new.stored)
             await key_store.make_primary(tx, target)
             await key_store.start_rotation(tx, target)
@@ -125,8 +126,8 @@ class Keys:
             return running.target_key_id
         return self._keyring.configured if self._keyring.configured != self._keyring.primary else ""
 
-    async def _target(self, wanted: str, known: Collection[str]) -> tuple[str, NewKey | None]:
-        """The id of the key to change to, and the key itself when the database does not know it yet."""
+    async def _target(self, wanted: str, known: Collection[str]) -> tuple[str, tuple[NewKey, bytes] | None]:
+        """The id of the key to change to; the key itself and its canary when the database does not know it yet."""
         if wanted in known:
             if wanted not in self._keyring.present:
                 raise unusable("KEY", wanted, "is not on this server: configure it first", Reason.ROTATION_NOT_READY)
@@ -138,7 +139,7 @@ class Keys:
         if made is None:
             why = "is not configured on this server" if wanted else "has no other key to change to: configure one first"
             raise unusable("KEY", wanted or NAME, why, Reason.ROTATION_NOT_READY)
-        return made.key_id, made
+        return made[0].key_id, made
 
     async def _told(self, tx: Transaction, caller: Caller, action: str, key_id: str) -> KeyStatus:
         entry = AuditEntry(action, NAME, category=Category.SECURITY, details={"key_id": key_id})
@@ -158,6 +159,8 @@ class Keys:
         if self._rewrapper.damaged:
             text = f"{self._rewrapper.damaged} versions do not open and keep their key: the log names them"
             warnings.append(text)
+        if self._keyring.warning:
+            warnings.append(self._keyring.warning)
         return KeyStatus(keys, await key_store.rotation(tx), self._keyring.problem, tuple(warnings))
 
     def _ended(self, task: asyncio.Task[int]) -> None:

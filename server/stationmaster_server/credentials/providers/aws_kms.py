@@ -47,7 +47,20 @@ class AwsKmsKeys:
 
     async def keys(self, stored: Sequence[StoredKey]) -> Mapping[str, bytes]:
         """See `KeyProvider.keys`."""
-        return {key.key_id: await self._decrypted(key) for key in stored}
+        had: dict[str, bytes] = {}
+        faults: list[str] = []
+        away = False
+        for key in stored:
+            if away and key.material not in self._known:
+                continue
+            try:
+                had[key.key_id] = await self._decrypted(key)
+            except KeysUnreadable as error:
+                faults.append(str(error))
+                away = not isinstance(error, _Refused)
+        if faults:
+            raise KeysUnreadable("; ".join(faults), had)
+        return had
 
     async def make(self, key_id: str, known: Collection[str]) -> NewKey | None:
         """See `KeyProvider.make`: a new one, which KMS makes."""
@@ -55,7 +68,6 @@ class AwsKmsKeys:
         wanted = {"KeyId": self._kms_key, "KeySpec": "AES_256", "EncryptionContext": _context(chosen)}
         answer = await self._ask("GenerateDataKey", wanted)
         key, stored = b64decode(answer["Plaintext"]), b64decode(answer["CiphertextBlob"])
-        self._known[stored] = key
         return NewKey(self.name, chosen, key, stored)
 
     async def _decrypted(self, key: StoredKey) -> bytes:
@@ -76,7 +88,7 @@ class AwsKmsKeys:
             else:
                 return b64decode(answer["Plaintext"])
         advice = f"if another key of KMS encrypted {key.key_id!r}, name it in credentials.kms_former_keys"
-        raise KeysUnreadable(f"{'; '.join(refusals)}; {advice}")
+        raise _Refused(f"{'; '.join(refusals)}; {advice}")
 
     async def _ask(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
         retrying = AsyncRetrying(

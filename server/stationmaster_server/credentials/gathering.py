@@ -1,0 +1,85 @@
+"""Keys of a server's providers: gathered, told apart from foreign ones, and proven before they are relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stationmaster_server.credentials.envelope import KeyEncryptionKey
+from stationmaster_server.credentials.model import StoredKey
+from stationmaster_server.credentials.providers.base import KeyProvider, KeysUnreadable, NewKey
+
+HOW = (
+    "give it back by credentials.keys, credentials.key_file, credentials.passphrase or credentials.kms_key of the"
+    " settings, or change to a key that is here (RotateEncryptionKey); nothing was changed"
+)
+NONE = (
+    "no encryption key is configured: set credentials.keys, credentials.key_file, credentials.passphrase or"
+    " credentials.kms_key"
+)
+NO_PRIMARY = "none of the encryption keys in the database is the primary one: mark it in credential_keys.is_primary"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What was found: the keys that opened their canary, the ids of those that did not, and faults of providers."""
+
+    right: dict[str, KeyEncryptionKey]
+    foreign: frozenset[str]
+    faults: tuple[str, ...]
+
+
+async def gather(providers: Iterable[KeyProvider], stored: Sequence[StoredKey]) -> Gathered:
+    """The keys that the database knows, of whichever provider has them first."""
+    found: dict[str, bytes] = {}
+    faults: list[str] = []
+    for provider in providers:
+        try:
+            had = await provider.keys([one for one in stored if one.provider == provider.name])
+        except KeysUnreadable as error:
+            had = error.had
+            faults.append(str(error))
+        for key_id, key in had.items():
+            found.setdefault(key_id, key)
+    known = {one.key_id: KeyEncryptionKey(one.key_id, found[one.key_id]) for one in stored if one.key_id in found}
+    right = {one.key_id for one in stored if one.key_id in known and known[one.key_id].opens(one.canary)}
+    return Gathered({key_id: known[key_id] for key_id in right}, frozenset(known) - right, tuple(faults))
+
+
+async def make(providers: Iterable[KeyProvider], key_id: str, known: Collection[str]) -> tuple[NewKey, bytes] | None:
+    """A key to change to (see `KeyProvider.make`) and its canary, which the key opened when it was had once more.
+
+    Raises KeysUnreadable.
+    """
+    for provider in providers:
+        new = await provider.make(key_id, known)
+        if new is not None:
+            canary = KeyEncryptionKey(new.key_id, new.key).make_canary()
+            stored = StoredKey(new.key_id, new.provider, False, canary, new.stored, 0, datetime.now(UTC))
+            again = await gather([provider], [stored])
+            if new.key_id not in again.right:
+                why = "; ".join(again.faults) or f"the key {new.key_id!r} was made, but it is not there when it is read"
+                raise KeysUnreadable(why)
+            return new, canary
+    return None
+
+
+def foreign(key_id: str) -> str:
+    """What is said of a key that is not the one of the database."""
+    return (
+        f"the key {key_id!r} that this server was given is not the one that the credentials in the database"
+        " are encrypted with: give it the right one; nothing was changed"
+    )
+
+
+def missing(key_id: str, faults: Sequence[str]) -> str:
+    """What is said of a key that is needed and not here."""
+    text = f"the key {key_id!r} is missing, which credentials in the database are encrypted with: {HOW}"
+    return "; ".join([*faults, text])
+
+
+def no_writing(key_id: str, faults: Sequence[str]) -> str:
+    """What is said while everything can be read and nothing be written."""
+    text = f"credentials are read, but none is written: the primary key {key_id!r} is missing: {HOW}"
+    return "; ".join([*faults, text])
