@@ -13,6 +13,7 @@ import pytest
 from stationmaster_server.credentials import key_store
 from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.keyring import Keyring
+from stationmaster_server.credentials.model import Value
 from stationmaster_server.credentials.providers.base import KeysUnreadable, NewKey
 from stationmaster_server.credentials.providers.environment import EnvironmentKeys
 from stationmaster_server.credentials.providers.file import FileKeys
@@ -43,7 +44,7 @@ async def test_the_first_start_makes_a_key_file_for_the_server_alone(database: D
     file = tmp_path / "credentials.keys"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.chmod(0o640)
-    assert "chmod 600" in await rings[0].refresh()
+    assert "chmod 600" in await Keyring(database, file_keys(tmp_path)).refresh()
 
 
 async def test_a_wrong_key_is_told_and_nothing_is_overwritten(
@@ -238,4 +239,42 @@ async def test_a_missing_key_that_wraps_something_takes_nothing_else_with_it(dat
     await room.keys.start(owner, "a")
     async with database.system(autocommit=True) as tx:
         assert await tx.fetchval("SELECT key_id FROM credential_keys WHERE is_primary") == "a"
+    await room.close()
+
+
+async def test_a_passing_fault_of_a_provider_takes_no_key_out_of_memory(
+    database: Database, tmp_path: Path, owner: Caller
+) -> None:
+    room = await make_room(database, file_keys(tmp_path))
+    await room.create(owner, "db", "the secret")
+    file = tmp_path / "credentials.keys"
+    for told in ("chmod 600", "no longer given"):
+        if told == "chmod 600":
+            file.chmod(0o640)
+        else:
+            file.rename(tmp_path / "away")
+        assert await room.keyring.refresh() == ""
+        (warning,) = (await room.keys.status(owner)).warnings
+        assert told in warning
+        assert await room.read(owner, "db") == "the secret"
+        await room.versions.add(owner, "db", Value("the secret"))
+        with pytest.raises(FailedPrecondition, match="not on this server"):
+            await room.keys.start(owner, room.keyring.primary)
+    (tmp_path / "away").rename(file)
+    file.chmod(0o600)
+    assert await room.keyring.refresh() == ""
+    assert (await room.keys.status(owner)).warnings == ()
+    await room.close()
+
+
+async def test_a_provider_that_fails_does_not_matter_where_others_have_what_is_needed(
+    database: Database, tmp_path: Path, owner: Caller
+) -> None:
+    file = tmp_path / "credentials.keys"
+    file.write_text(text_of(z=3))
+    file.chmod(0o644)
+    room = await make_room(database, [EnvironmentKeys(text_of(a=1)), *file_keys(tmp_path)])
+    await room.create(owner, "db", "the secret")
+    assert "chmod 600" in room.keyring.warning
+    assert await room.read(owner, "db") == "the secret"
     await room.close()

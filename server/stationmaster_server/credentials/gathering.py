@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,15 +23,21 @@ NO_PRIMARY = "none of the encryption keys in the database is the primary one: ma
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What was found: the keys that opened their canary, the ids of those that did not, and faults of providers."""
+    """What was found: keys that opened their canary, the ids of those that did not, and faults of providers.
+
+    `remembered`: ids of keys that no provider gives any more, and that are here because they were right before.
+    """
 
     right: dict[str, KeyEncryptionKey]
     foreign: frozenset[str]
+    remembered: frozenset[str]
     faults: tuple[str, ...]
 
 
-async def gather(providers: Iterable[KeyProvider], stored: Sequence[StoredKey]) -> Gathered:
-    """The keys that the database knows, of whichever provider has them first."""
+async def gather(
+    providers: Iterable[KeyProvider], stored: Sequence[StoredKey], before: Mapping[str, KeyEncryptionKey] | None = None
+) -> Gathered:
+    """The keys that the database knows, of whichever provider has them first; else those that were here `before`."""
     found: dict[str, bytes] = {}
     faults: list[str] = []
     for provider in providers:
@@ -42,9 +48,12 @@ async def gather(providers: Iterable[KeyProvider], stored: Sequence[StoredKey]) 
             faults.append(str(error))
         for key_id, key in had.items():
             found.setdefault(key_id, key)
-    known = {one.key_id: KeyEncryptionKey(one.key_id, found[one.key_id]) for one in stored if one.key_id in found}
-    right = {one.key_id for one in stored if one.key_id in known and known[one.key_id].opens(one.canary)}
-    return Gathered({key_id: known[key_id] for key_id in right}, frozenset(known) - right, tuple(faults))
+    given = {one.key_id: KeyEncryptionKey(one.key_id, found[one.key_id]) for one in stored if one.key_id in found}
+    known = {**(before or {}), **given}
+    right = {
+        one.key_id: known[one.key_id] for one in stored if one.key_id in known and known[one.key_id].opens(one.canary)
+    }
+    return Gathered(right, frozenset(given.keys() - right), frozenset(right.keys() - given), tuple(faults))
 
 
 async def make(providers: Iterable[KeyProvider], key_id: str, known: Collection[str]) -> tuple[NewKey, bytes] | None:
@@ -79,7 +88,13 @@ def missing(key_id: str, faults: Sequence[str]) -> str:
     return "; ".join([*faults, text])
 
 
-def no_writing(key_id: str, faults: Sequence[str]) -> str:
-    """What is said while everything can be read and nothing be written."""
-    text = f"credentials are read, but none is written: the primary key {key_id!r} is missing: {HOW}"
-    return "; ".join([*faults, text])
+def warning(primary: str, found: Gathered) -> str:
+    """What is to be put right while everything can be read."""
+    texts = list(found.faults)
+    if found.remembered:
+        ids = ", ".join(repr(key_id) for key_id in sorted(found.remembered))
+        texts.append(f"no longer given to this server, which has it in memory and will not after a restart: key {ids}")
+    if primary not in found.right:
+        what = f"the primary key {primary!r} is missing: credentials are read, but none is written"
+        texts.append(f"{what}: {HOW}")
+    return "; ".join(texts)

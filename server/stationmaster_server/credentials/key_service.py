@@ -129,7 +129,7 @@ class Keys:
     async def _target(self, wanted: str, known: Collection[str]) -> tuple[str, tuple[NewKey, bytes] | None]:
         """The id of the key to change to; the key itself and its canary when the database does not know it yet."""
         if wanted in known:
-            if wanted not in self._keyring.present:
+            if wanted not in self._keyring.given:
                 raise unusable("KEY", wanted, "is not on this server: configure it first", Reason.ROTATION_NOT_READY)
             return wanted, None
         try:

@@ -48,6 +48,8 @@ class Keyring:
         self._refreshing = asyncio.Lock()
         self.problem = "the keys have not been looked at yet"
         self.warning = ""
+        self.given: frozenset[str] = frozenset()
+        """The ids of the keys that are right and that a provider gave when it was last asked."""
 
     @property
     def present(self) -> frozenset[str]:
@@ -164,7 +166,7 @@ class Keyring:
                 stored = await self._begin()
             except KeysUnreadable as error:
                 return str(error), ""
-        found = await gathering.gather(self._providers, stored)
+        found = await gathering.gather(self._providers, stored, self._keys)
         return await self._judged(stored, found) if stored else (gathering.NONE, "")
 
     async def _judged(self, stored: Sequence[StoredKey], found: Gathered) -> tuple[str, str]:
@@ -172,8 +174,10 @@ class Keyring:
         primary = next((one.key_id for one in stored if one.is_primary), "")
         if found.foreign:
             self._take({}, "")
+            self.given = frozenset()
             return gathering.foreign(min(found.foreign)), ""
         self._take(found.right, primary)
+        self.given = frozenset(found.right) - found.remembered
         if not primary:
             return gathering.NO_PRIMARY, ""
         absent = [one.key_id for one in stored if one.key_id not in found.right]
@@ -181,9 +185,7 @@ class Keyring:
             needed = await key_store.wrapping(tx, absent) if absent else []
         if needed or not found.right:
             return gathering.missing(min(needed or absent), found.faults), ""
-        if primary in absent:
-            return "", gathering.no_writing(primary, found.faults)
-        return "; ".join(found.faults), ""
+        return "", gathering.warning(primary, found)
 
     def _take(self, keys: Mapping[str, KeyEncryptionKey], primary: str) -> None:
         if primary != self._primary or primary not in keys:
