@@ -219,6 +219,24 @@ async def test_while_the_primary_key_is_missing_values_are_read_and_there_is_a_w
         await one.close()
 
 
+async def test_another_key_under_the_id_of_one_that_wraps_nothing_takes_nothing_away(
+    database: Database, owner: Caller
+) -> None:
+    room = await make_room(database, [EnvironmentKeys(text_of(a=1, b=2))], active="a")
+    await room.create(owner, "db", "the secret")
+    other = await make_room(database, [EnvironmentKeys(text_of(a=1, b=3))], active="a")
+    async with database.system() as tx:
+        canary = KeyEncryptionKey("b", bytes([2]) * 32).make_canary()
+        await key_store.insert(tx, "b", "environment", canary, b"")
+    assert await other.keyring.refresh() == ""
+    assert "'b' that this server was given is not the one" in other.keyring.warning
+    assert other.keyring.present == {"a"}
+    await other.versions.add(owner, "db", Value("another"))
+    assert await other.read(owner, "db") == "another"
+    for one in (room, other):
+        await one.close()
+
+
 async def test_a_missing_key_that_wraps_something_takes_nothing_else_with_it(database: Database, owner: Caller) -> None:
     room = await make_room(database, [EnvironmentKeys(text_of(a=1))])
     await room.create(owner, "db", "the secret")

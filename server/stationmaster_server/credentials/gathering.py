@@ -94,6 +94,7 @@ def warning(primary: str, found: Gathered) -> str:
     if found.remembered:
         ids = ", ".join(repr(key_id) for key_id in sorted(found.remembered))
         texts.append(f"no longer given to this server, which has it in memory and will not after a restart: key {ids}")
+    texts.extend(foreign(key_id) for key_id in sorted(found.foreign))
     if primary not in found.right:
         what = f"the primary key {primary!r} is missing: credentials are read, but none is written"
         texts.append(f"{what}: {HOW}")

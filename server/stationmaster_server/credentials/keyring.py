@@ -172,10 +172,6 @@ class Keyring:
     async def _judged(self, stored: Sequence[StoredKey], found: Gathered) -> tuple[str, str]:
         """Take what was found, where nothing is wrong with it; what is wrong."""
         primary = next((one.key_id for one in stored if one.is_primary), "")
-        if found.foreign:
-            self._take({}, "")
-            self.given = frozenset()
-            return gathering.foreign(min(found.foreign)), ""
         self._take(found.right, primary)
         self.given = frozenset(found.right) - found.remembered
         if not primary:
@@ -183,6 +179,9 @@ class Keyring:
         absent = [one.key_id for one in stored if one.key_id not in found.right]
         async with self._database.system(autocommit=True) as tx:
             needed = await key_store.wrapping(tx, absent) if absent else []
+        foreign = found.foreign & {primary, *needed}
+        if foreign:
+            return gathering.foreign(min(foreign)), ""
         if needed or not found.right:
             return gathering.missing(min(needed or absent), found.faults), ""
         return "", gathering.warning(primary, found)
