@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from stationmaster_server.app.loop import run
+from stationmaster_server.app.secrecy import keep_to_itself
 from stationmaster_server.config import Settings, StartupError, load
 from stationmaster_server.config.load import load_layers
 from stationmaster_server.config.shown import Shown, shown, to_toml
@@ -213,8 +213,9 @@ def _fail(error: StartupError) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
+    keep_to_itself()
     cli()
 
 
 if __name__ == "__main__":
-    sys.exit(cli())
+    main()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from stationmaster.v1 import identity_pb2, identity_pb2_grpc, session_pb2, session_pb2_grpc
 
 from tests.fixtures import forks
+from tests.fixtures.peers import as_peer, environment_of, runs
 from tests.fixtures.server import ServerProcess, StartServer
 from tests.rpc.served import reason_of
 from tests.waiting import until
@@ -73,6 +75,21 @@ async def test_a_start_tells_where_it_listens_and_where_the_key_is(server_proces
         assert told in server.text
     assert await server.stop() == 0
     assert server.admin_key not in server.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_no_other_process_of_the_user_reads_the_environment_of_the_server(
+    server_process: StartServer, database_url: str
+) -> None:
+    word = {"STATIONMASTER_CREDENTIALS__KEYS": f"k1:{b64encode(bytes(range(32))).decode()}"}
+    program = tuple(as_peer("-m", "stationmaster_server"))
+    server = await server_process(database_url=database_url, environment=word, program=(*program, "serve"))
+    other = await asyncio.create_subprocess_exec(sys.executable, *as_peer("-c", "input()"), stdin=-1, env=word)
+    await until(lambda: asyncio.to_thread(runs, other.pid, "-c", "input()"))
+    assert word["STATIONMASTER_CREDENTIALS__KEYS"].encode() in (environment_of(other.pid) or b"")
+    await other.communicate(b"\n")
+    assert environment_of(server.pid) is None
+    assert await server.stop() == 0
 
 
 async def test_a_killed_server_starts_again_with_everything(server_process: StartServer) -> None:

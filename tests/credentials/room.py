@@ -91,11 +91,16 @@ async def make_room(
         versions,
         Access(database, audit, keyring, allowed),
         Grants(database, audit, agent_exists),
-        Keys(database, audit, keyring, rewrapper),
+        Keys(database, audit, keyring, rewrapper, no_other),
         rewrapper,
         Expiry(database, audit, announce_before=announce_before),
         Importing(database, audit, keyring, credentials, versions, allowed),
     )
+
+
+async def no_other(key_id: str) -> list[str]:
+    """Servers that lack a key: there is no other."""
+    return []
 
 
 async def agent_exists(tx: Transaction, organization_id: UUID, agent_id: str) -> bool:

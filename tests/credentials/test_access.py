@@ -11,6 +11,7 @@ import pytest
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.credentials.access import ACTION, Request
 from stationmaster_server.credentials.model import Grant, Label, Source
+from stationmaster_server.credentials.providers.file import FileKeys
 from stationmaster_server.db.caller import Caller, Role
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import (
@@ -122,6 +123,21 @@ async def test_every_access_is_in_the_trail_allowed_or_not(room: Room, owner: Ca
     ]
     assert told[0]["details"] == {"purpose": "backup", "version": 1}
     assert "the secret" not in repr(told)
+
+
+async def test_an_attempt_while_keys_are_away_is_in_the_trail(
+    room: Room, owner: Caller, tenant: Tenant, tmp_path: Path
+) -> None:
+    await room.create(owner, "db", "the secret")
+    stranger = caller_of(await another_user(room.database, tenant), Role.MEMBER)
+    keyless = await make_room(room.database, [FileKeys(tmp_path / "nothing", make=False)])
+    with pytest.raises(Unavailable):
+        await keyless.read(owner, "db", purpose="backup")
+    with pytest.raises(NotFound):
+        await keyless.read(stranger, "db")
+    told = [(event["outcome"], event["reason"]) for event in await trail(room.database, tenant, ACTION)]
+    assert told == [("failed", "ENCRYPTION_KEY_UNAVAILABLE"), ("denied", "ACCESS_NOT_GRANTED")]
+    await keyless.close()
 
 
 async def test_no_audit_event_no_value(room: Room, owner: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from stationmaster_server.app.credentials import key_providers
 from stationmaster_server.config import load
+from stationmaster_server.credentials import key_store
 from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.model import RotationState
 from stationmaster_server.credentials.providers.aws_kms import AwsKmsKeys
@@ -68,7 +69,7 @@ async def test_a_key_of_kms_is_never_on_a_disk_and_the_same_after_a_restart(
     again = await make_room(database, [keys_of(kms, kms_key)])
     assert await again.read(owner, "db") == "the secret"
     assert os.listdir(tmp_path) == []  # noqa: PTH208
-    material = (await again.keyring.make("x", ())) or pytest.fail("no key")
+    material, _ = (await again.keyring.make("x", ())) or pytest.fail("no key")
     async with database.system(autocommit=True) as tx:
         stored = await tx.fetchrow("SELECT key_id, provider, material FROM credential_keys")
     assert stored is not None
@@ -152,6 +153,24 @@ async def test_what_a_former_key_of_kms_encrypts_is_read_until_it_is_rotated(
     alone = await make_room(database, [keys_of(kms, now)])
     assert await alone.read(owner, "db") == "the secret"
     await alone.close()
+
+
+async def test_a_key_service_that_ends_takes_no_key_out_of_memory(database: Database, owner: Caller) -> None:
+    async with moto.serving() as url:
+        kms_key = (await ask(url, "CreateKey", {}))["KeyMetadata"]["Arn"]
+        room = await make_room(database, [keys_of(url, kms_key)])
+        await room.create(owner, "db", "the secret")
+        foreign = await keys_of(url, (await ask(url, "CreateKey", {}))["KeyMetadata"]["Arn"]).make("foreign", ())
+        assert foreign is not None
+        canary = KeyEncryptionKey("foreign", foreign.key).make_canary()
+        async with database.system() as tx:
+            await key_store.insert(tx, "foreign", "aws-kms", canary, foreign.stored)
+        assert await room.keyring.refresh() == ""
+        assert "AWS KMS refuses Decrypt" in room.keyring.warning
+    assert await room.keyring.refresh() == ""
+    assert "does not work" in room.keyring.warning
+    assert await room.read(owner, "db") == "the secret"
+    await room.close()
 
 
 async def _retired(room: Room, owner: Caller, key_id: str) -> bool:

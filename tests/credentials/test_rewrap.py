@@ -322,14 +322,14 @@ async def test_a_key_that_is_retired_while_it_is_chosen_does_not_leave_the_datab
     for key_id in ("b", "a"):
         await room.keys.start(owner, key_id)
         await status_once(room, owner, RotationState.DONE)
-    target = room.keys._target
+    target = room.keys._choice.target
 
-    async def then_retired(wanted: str, known: Any, *, new: bool) -> Any:
-        chosen = await target(wanted, known, new=new)
+    async def then_retired(*wanted: Any, new: bool) -> str:
+        chosen = await target(*wanted, new=new)
         await room.keys.retire(owner, "b")
         return chosen
 
-    monkeypatch.setattr(room.keys, "_target", then_retired)
+    monkeypatch.setattr(room.keys._choice, "target", then_retired)
     with pytest.raises(FailedPrecondition, match="retired meanwhile") as refused:
         await room.keys.start(owner, "b")
     assert refused.value.reason is Reason.ROTATION_NOT_READY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from base64 import b64encode
 from pathlib import Path
@@ -22,8 +23,8 @@ RIGHT, WRONG = (f"k1:{b64encode(bytes([byte]) * 32).decode()}" for byte in (1, 2
 _Status = health_pb2.HealthCheckResponse
 
 
-def client_of(server: RunningServer) -> Client:
-    return Client.connect(server.target, server.admin_key, insecure=True, attempts=1)
+def client_of(server: RunningServer, key: str = "") -> Client:
+    return Client.connect(server.target, key or server.admin_key, insecure=True, attempts=1)
 
 
 async def statuses(server: RunningServer) -> dict[str, Any]:
@@ -98,6 +99,32 @@ async def test_a_rotation_is_felt_by_the_other_server(database_url: str, tmp_pat
         await first.credentials.rotate_key(before, action=credential_pb2.KEY_ACTION_RETIRE)
         with pytest.raises(FailedPrecondition):
             await second.credentials.rotate_key(before)
+
+
+async def test_a_key_that_another_server_lacks_does_not_become_the_primary_one(
+    database_url: str, tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "one" / "credentials.keys", tmp_path / "two" / "credentials.keys"
+    async with running(server_settings(ours.parent, database_url)) as one, client_of(one) as first:
+        await first.credentials.create("db", "the secret")
+        (old,) = (await first.credentials.key_status()).keys
+        theirs.parent.mkdir(mode=0o700)
+        shutil.copy(ours, theirs)
+        settings = server_settings(theirs.parent, database_url)
+        async with running(settings) as two, client_of(two, one.admin_key) as second:
+            with pytest.raises(FailedPrecondition, match="configure it there") as refused:
+                await first.credentials.rotate_key()
+            assert refused.value.reason == "ROTATION_NOT_READY"
+            assert (await statuses(two))[SERVICE] == _Status.SERVING
+            assert await second.credentials.value("db") == "the secret"
+            assert (await second.credentials.add_version("db", "the secret")).encryption_key_id == old.key_id
+            shutil.copy(ours, theirs)
+            started = await first.credentials.rotate_key()  # the one that was made
+            assert len(started.keys) == 2
+            assert started.keys[0].key_id != old.key_id
+            await until(lambda: _added_under(second, started.keys[0].key_id), seconds=30)
+        await until(lambda: _rotated(first), seconds=60)
+        assert await first.credentials.value("db") == "one again"
 
 
 async def _added_under(client: Client, key_id: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -59,6 +60,11 @@ def stubborn_with_a_child(path: Path) -> None:
 
 def exit_at_once(code: int) -> None:
     os._exit(code)
+
+
+def dumpable() -> tuple[int, tuple[int, int]]:
+    """Whether others may look into this process, and how large its core files may be."""
+    return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)
 
 
 def segfault() -> None:

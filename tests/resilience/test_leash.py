@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stationmaster_server.resilience.leash import leashed
+from stationmaster_server.resilience.leash import how, leashed
 
+from tests.fixtures.peers import as_peer, environment_of
 from tests.waiting import until
 
 PYTHON = (sys.executable, "-c")
@@ -73,10 +74,25 @@ async def test_input_output_errors_and_exit_code_pass_through() -> None:
     assert (output, errors, process.returncode) == (b"HELLO", b"oh", 3)
 
 
-async def test_a_command_that_a_signal_ended_ends_the_leash_the_same_way() -> None:
-    script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
+async def test_a_signal_that_ended_the_command_is_handed_on_and_does_not_end_the_leash(number: signal.Signals) -> None:
+    script = f"import os; os.kill(os.getpid(), {int(number)})"
     process = await asyncio.create_subprocess_exec(*leashed([*PYTHON, script]))
-    assert await process.wait() == -signal.SIGKILL
+    code = await process.wait()
+    assert code == 128 + number
+    assert how(code) == how(-number) == f"was ended by signal {int(number)} ({number.name})"
+    assert how(3) == "ended with exit code 3"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_no_other_process_of_the_user_reads_what_the_leash_was_given(tmp_path: Path) -> None:
+    program, *arguments = leashed([*PYTHON, SLEEP, str(tmp_path / "pid")])
+    process = await asyncio.create_subprocess_exec(program, *as_peer(*arguments), env={"WORD": "sesame"})
+    pid = await pid_in(tmp_path / "pid")
+    assert b"WORD=sesame" in (environment_of(pid) or b"")
+    assert environment_of(process.pid) is None
+    process.terminate()
+    await process.wait()
 
 
 async def test_a_command_that_is_not_there_is_told() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -215,6 +216,15 @@ async def test_a_process_that_has_grown_large_is_not_used_again(make_pools: Make
     before = await pools.cpu(do.process_id, timeout=LONG)
     await pools.cpu(do.hog, MEMORY * 3 // 5, timeout=LONG)
     assert await pools.cpu(do.process_id, timeout=LONG) != before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no prctl")
+async def test_nobody_looks_into_a_process_and_no_core_file_is_written_of_it(make_pools: MakePools) -> None:
+    pools = make_pools()
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    dumpable, limits = await pools.cpu(do.dumpable, timeout=LONG)
+    assert dumpable == 0
+    assert limits == ((0, 0) if most == 0 else (1, 1))
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,7 @@ class CredentialServiceServicer:
 
     def RotateEncryptionKey(self, request, context):
         """Replaces the key that the installation encrypts with. START: from now on new values are encrypted under the new key, and the keys of all others
-        are wrapped anew, in batches, by any server; STOP leaves it where it is, START goes on. RETIRE takes a key that wraps nothing any more out of
+        are wrapped anew, in batches, by any server; a key that another living server lacks is refused. STOP leaves it where it is, START goes on. RETIRE takes a key that wraps nothing any more out of
         use for good. For operators of the installation.
 
         Errors: PERMISSION_DENIED (ROLE_INSUFFICIENT), FAILED_PRECONDITION (ENCRYPTION_KEY_IN_USE: the key to retire wraps something still;

@@ -15,6 +15,7 @@ from typing import Any
 
 from stationmaster_server.app.loop import run
 from stationmaster_server.app.root import App
+from stationmaster_server.app.secrecy import keep_to_itself
 from stationmaster_server.app.serving import serve
 from stationmaster_server.config import StartupError, load
 from stationmaster_server.telemetry import logs
@@ -22,6 +23,7 @@ from stationmaster_server.telemetry import logs
 
 def main() -> int:
     """Serve until told to stop; return the exit code."""
+    keep_to_itself()
     try:
         wanted: dict[str, Any] = json.loads(sys.stdin.readline())
         settings = load(Path(wanted["config"]) if wanted["config"] else None, wanted["overrides"])

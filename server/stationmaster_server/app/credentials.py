@@ -59,8 +59,9 @@ async def build_credentials(stack: AsyncExitStack, on: Ground) -> CredentialRoom
     await watch.look()
     on.listener.add(key_store.CHANNEL, lambda _: watch.look_soon())
     stack.push_async_callback(watch.close)
+    on.background.encryption_keys = lambda: keyring.present
     rewrapper = Rewrapper(database, keyring)
-    keys = Keys(database, audit, keyring, rewrapper)
+    keys = Keys(database, audit, keyring, rewrapper, on.background.lacking)
     stack.push_async_callback(keys.close)
     variables = allowed_variables(settings.environment)
     credentials = Credentials(database, audit, keyring, keep_deleted=settings.keep_deleted)

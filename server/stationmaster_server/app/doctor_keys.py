@@ -29,13 +29,15 @@ def private_key(settings: Settings) -> Iterator[Finding]:
 async def encryption(database: Database, settings: Settings) -> Finding:
     """Where the key of new values comes from and whether it is the right one; makes none."""
     keyring = Keyring(database, list(key_providers(settings)), active=settings.credentials.active_key)
-    problem = await keyring.check()
+    problem, warning = await keyring.check()
     async with database.system(autocommit=True) as tx:
         stored = await key_store.keys(tx)
     if not stored:
         return _before_the_first(settings, problem)
     if problem:
         return Finding(Verdict.FAIL, "encryption", problem)
+    if warning:
+        return Finding(Verdict.WARN if keyring.writes else Verdict.FAIL, "encryption", warning)
     primary, *others = stored
     text = f"key {primary.key_id!r} of the provider {primary.provider} opens its canary and encrypts new values"
     more = f"; there are also: {', '.join(key.key_id for key in others)}" if others else ""

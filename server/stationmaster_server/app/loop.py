@@ -7,14 +7,11 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from stationmaster_server.app.cores import forbid_core_files
-
 T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a program's main coroutine to its end."""
-    forbid_core_files()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # its C core logs to standard error in a form of its own
     try:
         import uvloop

@@ -15,7 +15,7 @@ from stationmaster_server.credentials.reading import Reader
 from stationmaster_server.credentials.rights import READS_VALUES, principals_of
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import FailedPrecondition, NotFound, PermissionDenied, Reason, StationmasterError
+from stationmaster_server.errors import NotFound, PermissionDenied, Reason, StationmasterError
 from stationmaster_server.identity.model import ROLE_SCOPES, AuditEntry, Category, Outcome, missing
 from stationmaster_server.identity.roles import administers
 
@@ -53,7 +53,6 @@ class Access:
         may not read values any more), FailedPrecondition(CREDENTIAL_EXPIRED, CREDENTIAL_UNUSABLE, CREDENTIAL_DAMAGED),
         Unavailable: the key or the database is away, also when only the audit event cannot be written.
         """
-        self._keyring.require()
         wanted = Wanted(
             request.credential_id,
             request.version,
@@ -74,7 +73,7 @@ class Access:
             await self._refuse(caller, request, refusal, told=told)
         try:
             accessed = await self._opened(caller, request, found)
-        except FailedPrecondition as error:
+        except StationmasterError as error:
             await self._refuse(caller, request, error, Outcome.FAILED)
         await self._tell(caller, request, Outcome.ALLOWED, "", version=accessed.version)
         return accessed

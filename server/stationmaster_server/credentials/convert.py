@@ -12,7 +12,7 @@ from stationmaster.v1 import credential_pb2 as pb
 
 from stationmaster_server.credentials.access import Request
 from stationmaster_server.credentials.importing import Import, Imported
-from stationmaster_server.credentials.key_service import NAME as KEY_STATUS
+from stationmaster_server.credentials.key_choice import NAME as KEY_STATUS
 from stationmaster_server.credentials.model import (
     CREDENTIAL_NAME,
     Accessed,

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.credentials import key_store
-from stationmaster_server.credentials.envelope import KeyEncryptionKey
+from stationmaster_server.credentials.key_choice import NAME, RETIRED, Choice, Lacking
 from stationmaster_server.credentials.keyring import WARN_WRAPS, Keyring
 from stationmaster_server.credentials.model import KeyStatus, RotationState, unusable
-from stationmaster_server.credentials.providers.base import KeysUnreadable, NewKey
 from stationmaster_server.credentials.rewrap import Rewrapper
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
@@ -21,14 +20,17 @@ from stationmaster_server.errors import FailedPrecondition, PreconditionViolatio
 from stationmaster_server.identity.model import AuditEntry, Category
 from stationmaster_server.identity.roles import insufficient, operates
 
-NAME = "keyStatus"
 _WRAPS = "wraps credentials still: rotate to another key and wait until that is done"
 
 
 class Keys:
     """The keys, as operators see them."""
 
-    def __init__(self, database: Database, audit: AuditLog, keyring: Keyring, rewrapper: Rewrapper) -> None:
+    def __init__(
+        self, database: Database, audit: AuditLog, keyring: Keyring, rewrapper: Rewrapper, lacking: Lacking
+    ) -> None:
+        """`lacking`: the names of other living servers that lack a key."""
+        self._choice = Choice(database, audit, keyring, lacking)
         self._database = database
         self._audit = audit
         self._keyring = keyring
@@ -48,32 +50,34 @@ class Keys:
             return await self._status(tx)
 
     async def start(self, caller: Caller, key_id: str, *, make_new: bool = False) -> KeyStatus:
-        """Change to a key and wrap everything by it, or go on with that; `make_new`: a key of this id may be made.
+        """Change to a key that every living server has, and wrap everything by it, or go on with that.
+
+        A key that the database does not know is noted first, so that the others look for it; `make_new`: one of this
+        id may be made.
 
         Raises PermissionDenied, FailedPrecondition(ROTATION_NOT_READY), Unavailable(ENCRYPTION_KEY_UNAVAILABLE).
         """
         _require_operator(caller)
-        self._keyring.require()
+        await self._keyring.refresh()
+        if self._keyring.problem and key_id not in self._keyring.present:
+            self._keyring.require()  # the way back to a key that is here is open
         async with self._database.system(autocommit=True) as tx:
             again = await look(tx, caller.tenant, caller.request_key, KeyStatus)
             if again is not None:
                 return again
-            known = {key.key_id for key in await key_store.keys(tx)}
-            wanted = key_id or await self._wanted(tx)
+            stored = await key_store.keys(tx)
+            known = {key.key_id for key in stored}
+            wanted = key_id or await self._choice.wanted(tx, stored)
             if wanted not in known and await key_store.is_retired(tx, wanted):
                 raise unusable("KEY", wanted, "was retired: take another id", Reason.ROTATION_NOT_READY)
-        target, new = await self._target(wanted, known, new=make_new or not key_id)
+        target = await self._choice.target(caller, wanted, known, new=make_new or not key_id)
         async with self._database.system() as tx:
             again = await recall(tx, caller.tenant, caller.request_key, KeyStatus)
             if again is not None:
                 return again
             await key_store.lock(tx)
-            there = target in {key.key_id for key in await key_store.keys(tx)}
-            if not there and (new is None or await key_store.is_retired(tx, target)):
-                raise unusable("KEY", target, "was retired meanwhile: take another id", Reason.ROTATION_NOT_READY)
-            if new is not None and not there:
-                canary = KeyEncryptionKey(target, new.key).make_canary()
-                await key_store.insert(tx, target, new.provider, canary, new.stored)
+            if target not in {key.key_id for key in await key_store.keys(tx)}:
+                raise unusable("KEY", target, RETIRED, Reason.ROTATION_NOT_READY)
             await key_store.make_primary(tx, target)
             await key_store.start_rotation(tx, target)
             status = await self._told(tx, caller, "credential.key.rotate", target, here=(target,))
@@ -118,34 +122,6 @@ class Keys:
         await self._keyring.refresh()
         return status
 
-    async def _wanted(self, tx: Transaction) -> str:
-        """The key that is meant when none is named: that of a rotation that was stopped, else the settings'."""
-        running = await key_store.rotation(tx)
-        if running is not None and running.state is RotationState.STOPPED:
-            return running.target_key_id
-        return self._keyring.configured if self._keyring.configured != self._keyring.primary else ""
-
-    async def _target(self, wanted: str, known: Collection[str], *, new: bool) -> tuple[str, NewKey | None]:
-        """The id of the key to change to, and the key itself when the database does not know it yet."""
-        if wanted in known:
-            if wanted not in self._keyring.present:
-                raise unusable("KEY", wanted, "is not on this server: configure it first", Reason.ROTATION_NOT_READY)
-            return wanted, None
-        try:
-            made = await self._keyring.make(wanted, known, new=new)
-        except KeysUnreadable as error:
-            raise unusable("KEY", wanted or NAME, str(error), Reason.ROTATION_NOT_READY) from None
-        if made is None:
-            why = self._unknown() if wanted else "has no other key to change to: configure one first"
-            raise unusable("KEY", wanted or NAME, why, Reason.ROTATION_NOT_READY)
-        return made.key_id, made
-
-    def _unknown(self) -> str:
-        there = ", ".join(self._keyring.offered)
-        return (
-            f"is no key of this server: it has {there}. One that it can make itself it makes when asked to (make_new)"
-        )
-
     async def _told(
         self, tx: Transaction, caller: Caller, action: str, key_id: str, here: Collection[str] = ()
     ) -> KeyStatus:
@@ -166,6 +142,8 @@ class Keys:
         if self._rewrapper.damaged:
             text = f"{self._rewrapper.damaged} versions do not open and keep their key: the log names them"
             warnings.append(text)
+        if self._keyring.warning:
+            warnings.append(self._keyring.warning)
         return KeyStatus(keys, await key_store.rotation(tx), self._keyring.problem, tuple(warnings))
 
     def _ended(self, task: asyncio.Task[int]) -> None:

@@ -62,6 +62,11 @@ async def make_primary(tx: Transaction, key_id: str) -> None:
     """Have new versions wrapped by this key."""
     await tx.execute("UPDATE credential_keys SET is_primary = false WHERE is_primary AND key_id <> $1", key_id)
     await tx.execute("UPDATE credential_keys SET is_primary = true WHERE key_id = $1", key_id)
+    await tell(tx)
+
+
+async def tell(tx: Transaction) -> None:
+    """Have every server look at the keys again."""
     await tx.execute("SELECT pg_notify($1, '')", CHANNEL)
 
 

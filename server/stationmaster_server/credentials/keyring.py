@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import structlog
 
-from stationmaster_server.credentials import key_store
+from stationmaster_server.credentials import gathering, key_store
 from stationmaster_server.credentials.envelope import KeyEncryptionKey, Place, Sealed, Unopened
+from stationmaster_server.credentials.gathering import Gathered
 from stationmaster_server.credentials.model import StoredKey
 from stationmaster_server.credentials.providers.base import KeyProvider, KeysUnreadable, NewKey
 from stationmaster_server.db.engine import Database
@@ -30,7 +31,11 @@ _BLOCK = 256
 
 
 class Keyring:
-    """Seals and opens values. `problem` says why it cannot; while there is one, nothing is read or written."""
+    """Seals and opens values.
+
+    `problem`: why the service is not served, and nothing is written; what keys that are here wrap is read even so.
+    `warning`: what is to be put right while it is served, such as a primary key that is missing and wraps nothing.
+    """
 
     def __init__(self, database: Database, providers: Sequence[KeyProvider], *, active: str = "") -> None:
         """`providers`: the first that has a key makes the first one; `active`: the id that the settings want."""
@@ -40,9 +45,13 @@ class Keyring:
         self._keys: Mapping[str, KeyEncryptionKey] = {}
         self._primary = ""
         self._reserved = 0
-        self._offered: tuple[str, ...] = ()
         self._refreshing = asyncio.Lock()
         self.problem = "the keys have not been looked at yet"
+        self.warning = ""
+        self.given: frozenset[str] = frozenset()
+        """The ids of the keys that are right and that a provider gave when it was last asked."""
+        self.offered: frozenset[str] = frozenset()
+        """The same of all that a provider gave, also of those that the database does not know."""
 
     @property
     def present(self) -> frozenset[str]:
@@ -50,14 +59,14 @@ class Keyring:
         return frozenset(self._keys)
 
     @property
-    def offered(self) -> tuple[str, ...]:
-        """The ids of the keys that this server can change to without making one."""
-        return self._offered
-
-    @property
     def primary(self) -> str:
         """The id of the key that new values are encrypted under."""
         return self._primary
+
+    @property
+    def writes(self) -> bool:
+        """Whether new values can be encrypted."""
+        return not self.problem and self._primary in self._keys
 
     @property
     def configured(self) -> str:
@@ -67,16 +76,16 @@ class Keyring:
     async def refresh(self) -> str:
         """Look at the keys again, and make the first one if there is none; returns the problem, or nothing."""
         async with self._refreshing:
-            problem = await self._looked(begin=True)
-            if problem != self.problem and problem:
-                _log.error("credentials are not served", problem=problem)
-            self.problem = problem
-            if problem:
-                self._keys, self._primary, self._reserved = {}, "", 0
-            return problem
+            before = (self.problem, self.warning)
+            self.problem, self.warning = await self._looked(begin=True)
+            if self.problem and self.problem != before[0]:
+                _log.error("credentials are not served", problem=self.problem)
+            if self.warning and self.warning != before[1]:
+                _log.error("encryption keys need to be looked after", warning=self.warning)
+            return self.problem
 
-    async def check(self) -> str:
-        """What `refresh` would find, for whoever only looks: nothing is made, and nothing logged."""
+    async def check(self) -> tuple[str, str]:
+        """The problem and the warning that `refresh` would find: nothing is made, and nothing logged."""
         return await self._looked(begin=False)
 
     def seal(self, place: Place, value: bytes) -> Sealed:
@@ -131,7 +140,6 @@ class Keyring:
 
     def key(self, key_id: str) -> KeyEncryptionKey:
         """A key by its id. Raises Unavailable."""
-        self.require()
         key = self._keys.get(key_id)
         if key is None:
             raise _unavailable()
@@ -144,60 +152,53 @@ class Keyring:
         return [self._keys[key_id].fingerprint(digest) for key_id in ids]
 
     def require(self) -> None:
-        """Raises Unavailable(ENCRYPTION_KEY_UNAVAILABLE) while there is a problem."""
-        if self.problem:
+        """Raises Unavailable(ENCRYPTION_KEY_UNAVAILABLE) while nothing can be encrypted."""
+        if not self.writes:
             raise _unavailable()
 
-    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
-        """A key to change to (see `KeyProvider.make`). Raises KeysUnreadable."""
-        for provider in self._providers:
-            made = await provider.make(key_id, known, new=new)
-            if made is not None:
-                return made
-        return None
+    async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> tuple[NewKey, bytes] | None:
+        """See `gathering.make`. Raises KeysUnreadable."""
+        return await gathering.make(self._providers, key_id, known, new=new)
 
-    async def _looked(self, *, begin: bool) -> str:
-        try:
-            return await self._look(begin=begin)
-        except KeysUnreadable as error:
-            return str(error)
-
-    async def _look(self, *, begin: bool) -> str:
+    async def _looked(self, *, begin: bool) -> tuple[str, str]:
         async with self._database.system(autocommit=True) as tx:
             stored = await key_store.keys(tx)
-        if not stored:
-            stored = await self._begin() if begin else []
-            if not stored:
-                return _NONE
-        material = await self._gather(stored)
-        self._offered = tuple(material)
-        keys = {key_id: KeyEncryptionKey(key_id, key) for key_id, key in material.items()}
-        wrong = [one.key_id for one in stored if one.key_id in keys and not keys[one.key_id].opens(one.canary)]
-        if wrong:
-            return (
-                f"the key {wrong[0]!r} that this server was given is not the one that the credentials in the database"
-                " are encrypted with: give it the right one; nothing was changed"
-            )
-        lacking = await self._lacking(stored, keys)
-        if lacking:
-            return f"the key {lacking!r} is missing, which credentials in the database are encrypted with: {_HOW}"
-        known = {one.key_id for one in stored}
-        primary = next((one.key_id for one in stored if one.is_primary), None)
-        if primary is None:
-            return (
-                "none of the encryption keys in the database is the primary one: mark it in credential_keys.is_primary"
-            )
-        if primary != self._primary:
+        if not stored and begin:
+            try:
+                stored = await self._begin()
+            except KeysUnreadable as error:
+                return str(error), ""
+        found = await gathering.gather(self._providers, stored, self._keys)
+        return await self._judged(stored, found) if stored else (gathering.NONE, "")
+
+    async def _judged(self, stored: Sequence[StoredKey], found: Gathered) -> tuple[str, str]:
+        """Take what was found, where nothing is wrong with it; what is wrong."""
+        primary = next((one.key_id for one in stored if one.is_primary), "")
+        self._take(found.right, primary)
+        self.given, self.offered = frozenset(found.right) - found.remembered, found.offered
+        if not primary:
+            return gathering.NO_PRIMARY, ""
+        absent = [one.key_id for one in stored if one.key_id not in found.right]
+        async with self._database.system(autocommit=True) as tx:
+            needed = await key_store.wrapping(tx, absent) if absent else []
+        foreign = found.foreign & {primary, *needed}
+        if foreign:
+            return gathering.foreign(min(foreign)), ""
+        if needed or not found.right:
+            return gathering.missing(min(needed or absent), found.faults), ""
+        return "", gathering.warning(primary, found)
+
+    def _take(self, keys: Mapping[str, KeyEncryptionKey], primary: str) -> None:
+        if primary != self._primary or primary not in keys:
             self._reserved = 0
-        self._keys, self._primary = {key_id: key for key_id, key in keys.items() if key_id in known}, primary
-        return ""
+        self._keys, self._primary = keys, primary
 
     async def _begin(self) -> list[StoredKey]:
         """The first key of this database, of the first provider that has one; servers that start at once agree."""
-        new = await self.make(self._active, ())
-        if new is None:
+        made = await self.make(self._active, ())
+        if made is None:
             return []
-        canary = KeyEncryptionKey(new.key_id, new.key).make_canary()
+        new, canary = made
         async with self._database.system() as tx:
             await key_store.lock(tx)
             stored = await key_store.keys(tx)
@@ -206,34 +207,6 @@ class Keyring:
             await key_store.insert(tx, new.key_id, new.provider, canary, new.stored)
             await key_store.make_primary(tx, new.key_id)
             return await key_store.keys(tx)
-
-    async def _gather(self, stored: Sequence[StoredKey]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        for provider in self._providers:
-            for key_id, key in (await provider.keys([one for one in stored if one.provider == provider.name])).items():
-                found.setdefault(key_id, key)
-        return found
-
-    async def _lacking(self, stored: Sequence[StoredKey], keys: Mapping[str, KeyEncryptionKey]) -> str:
-        """A key that is needed and not here: the primary one, or one that wraps something."""
-        absent = [one for one in stored if one.key_id not in keys]
-        for one in absent:
-            if one.is_primary:
-                return one.key_id
-        if absent:
-            async with self._database.system(autocommit=True) as tx:
-                return next(iter(await key_store.wrapping(tx, [one.key_id for one in absent])), "")
-        return ""
-
-
-_HOW = (
-    "give it back by credentials.keys, credentials.key_file, credentials.passphrase or credentials.kms_key of the"
-    " settings; nothing was changed"
-)
-_NONE = (
-    "no encryption key is configured: set credentials.keys, credentials.key_file, credentials.passphrase or"
-    " credentials.kms_key"
-)
 
 
 def _unavailable() -> Unavailable:

@@ -35,7 +35,7 @@ class Rewrapper:
 
     async def run(self) -> int:
         """Go on until nothing is left or somebody stops it; returns how many were wrapped anew."""
-        if self._keyring.problem or self._running.locked():
+        if not self._keyring.writes or self._running.locked():
             return 0
         async with self._running:
             return await self._run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -69,6 +69,8 @@ class Registry:
         self._version = version
         self._resources = resources
         self._encoder = encoder
+        self.encryption_keys: Callable[[], Collection[str]] = tuple
+        """Ids of those that this server has, which it tells the others."""
         self._lease = lease
         self._runners: dict[str, Runner | EngineRunner] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,6 +85,11 @@ class Registry:
     def services(self) -> dict[str, BackgroundService[Any]]:
         """All of them, by id."""
         return {service_id: runner.service for service_id, runner in sorted(self._runners.items())}
+
+    async def lacking(self, key_id: str) -> list[str]:
+        """The names of other living servers that have encryption keys, but said of this one that they have it not."""
+        async with self._database.system(autocommit=True) as tx:
+            return await status_store.lacking(tx, key_id, SILENT_FOR, self.server_id)
 
     def add(self, service: BackgroundService[Any]) -> None:
         """Add a service, before this is entered. Raises ValueError for an id that is taken."""
@@ -163,7 +170,7 @@ class Registry:
         told = (self.server_name, self._version, self._encoder)
         try:
             async with self._database.system() as tx:
-                await status_store.seen(tx, self.server_id, *told, self._resources())
+                await status_store.seen(tx, self.server_id, *told, self._resources(), self.encryption_keys())
                 await store.put_figures(tx, self.server_id, {name: one.figures for name, one in changed.items()})
                 await store.drop_servers(tx, SILENT_FOR)
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -12,17 +12,26 @@ from stationmaster_server.maintenance.model import Server
 
 
 async def seen(
-    tx: Transaction, server_id: UUID, name: str, version: str, encoder: str, resources: Mapping[str, float]
+    tx: Transaction,
+    server_id: UUID,
+    name: str,
+    version: str,
+    encoder: str,
+    resources: Mapping[str, float],
+    encryption_keys: Collection[str],
 ) -> None:
-    """A server says that it is there, and what it uses."""
+    """A server says that it is there, what it uses, and which encryption keys it has."""
     await tx.execute(
-        """INSERT INTO servers (server_id, name, version, encoder, resources) VALUES ($1, $2, $3, $4, $5)
-           ON CONFLICT (server_id) DO UPDATE SET resources = excluded.resources, seen_at = now()""",
+        """INSERT INTO servers (server_id, name, version, encoder, resources, encryption_keys)
+           VALUES ($1, $2, $3, $4, $5, $6)
+           ON CONFLICT (server_id) DO UPDATE
+           SET resources = excluded.resources, encryption_keys = excluded.encryption_keys, seen_at = now()""",
         server_id,
         name,
         version,
         encoder,
         dict(resources),
+        sorted(encryption_keys),
     )
 
 
@@ -42,6 +51,20 @@ async def encoders(tx: Transaction, silent_for: timedelta) -> frozenset[str]:
         "SELECT DISTINCT encoder FROM servers WHERE seen_at > now() - $1::interval AND encoder <> ''", silent_for
     )
     return frozenset(row["encoder"] for row in rows)
+
+
+async def lacking(tx: Transaction, key_id: str, silent_for: timedelta, but: UUID) -> list[str]:
+    """The names of other servers that said something within this time, and have encryption keys but not this one."""
+    rows = await tx.fetch(
+        """SELECT name FROM servers
+           WHERE seen_at > now() - $2::interval AND server_id <> $3 AND encryption_keys <> '{}'
+             AND $1 <> ALL (encryption_keys)
+           ORDER BY name""",
+        key_id,
+        silent_for,
+        but,
+    )
+    return [row["name"] for row in rows]
 
 
 class Counts(NamedTuple):

@@ -46,6 +46,8 @@ servers = system_table(
     Column("version", Text, nullable=False),
     # What makes its vectors.
     Column("encoder", Text, nullable=False, server_default=text("''")),
+    # The encryption keys of credentials that it has.
+    Column("encryption_keys", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("resources", JSON, nullable=False),
     timestamp("started_at", default_now=True),
     timestamp("seen_at", default_now=True),

@@ -13,7 +13,7 @@ from stationmaster_server.mcp.bounds import Bounds
 from stationmaster_server.mcp.faults import Ended
 from stationmaster_server.mcp.masking import Mask
 from stationmaster_server.mcp.rate import Rate
-from stationmaster_server.resilience.leash import leashed
+from stationmaster_server.resilience.leash import how, leashed
 
 _CHUNK_BYTES = 64 * 1024
 _TO_TERMINATE = timedelta(seconds=6)
@@ -67,8 +67,7 @@ class Process:
             async with asyncio.timeout(self._bounds.exit_grace.total_seconds()):
                 await asyncio.shield(self._listening)
                 code = await self._process.wait()
-                how = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
-                return f"its process {how}"
+                return f"its process {how(code)}"
         return "it closed its output"
 
     async def stop(self) -> None:

@@ -3,7 +3,9 @@
 A program of its own, of the standard library only: `python -I -S leash.py PARENT_PID GRACE COMMAND...`. The command
 inherits standard input, output and error; nothing is copied. The leash waits for the end of the command, of the server
 or for a signal, ends every descendant (on Linux those that made themselves daemons too, for it is their reaper), and
-hands the command's exit code on.
+hands the command's exit code on; 128 and the number of a signal where that ended it, as a shell does.
+
+It is given the command's environment and secrets in that, so nobody else looks into it, and no core file is written.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _PATIENCE_SECONDS = 10.0
 """How long to go on ending what does not die (a process in the kernel's hands)."""
 _POLL_SECONDS = 0.5
 """How often to look at the parent where the system cannot tell of its end."""
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
+_BY_SIGNAL = 128
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -32,8 +35,21 @@ def leashed(command: Sequence[str], grace_seconds: float = GRACE_SECONDS) -> lis
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace_seconds), *command]
 
 
+def how(code: int) -> str:
+    """How a command on a leash ended, by the exit code of that."""
+    number = -code if code < 0 else code - _BY_SIGNAL
+    name = {one.value: one.name for one in signal.Signals}.get(number)
+    return f"ended with exit code {code}" if name is None else f"was ended by signal {number} ({name})"
+
+
+def hide() -> None:
+    """No other process of the user reads this one's memory and environment, and no core file is written of it."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
+    hide()
     parent, grace_seconds, command = int(arguments[0]), float(arguments[1]), list(arguments[2:])
     with contextlib.suppress(PermissionError):  # a leader of a session already
         os.setsid()
@@ -45,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
     _let_go_of_pipes()
     code = _watch(child, parent, wake, grace_seconds)
     _end_all(child, 0.0 if code is None else grace_seconds)
-    return code if code is not None else 128 + signal.SIGTERM
+    if code is None:
+        return _BY_SIGNAL + signal.SIGTERM
+    return code if code >= 0 else _BY_SIGNAL - code
 
 
 def _become(command: Sequence[str]) -> None:
@@ -182,16 +200,5 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _leave(code: int) -> None:
-    if code < 0:  # ended by a signal: so does the leash
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if -code != signal.SIGKILL:
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    _leave(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import pickle
-import signal
 import sys
 from asyncio import subprocess
 from datetime import timedelta
@@ -14,7 +13,7 @@ from typing import Any
 
 from stationmaster_server.errors import RemoteError
 from stationmaster_server.resilience import pool_worker
-from stationmaster_server.resilience.leash import leashed
+from stationmaster_server.resilience.leash import how, leashed
 
 _COMMAND = (sys.executable, "-P", pool_worker.__file__)
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
@@ -144,10 +143,7 @@ class PoolProcess:
                 await self._process.wait()
         await self.end()
         code = self._process.returncode
-        if code is None or code >= 0:
-            return f"ended with exit code {code}"
-        name = signal.Signals(-code).name if -code in signal.valid_signals() else "unknown"
-        return f"was ended by signal {-code} ({name})"
+        return "closed its output" if code is None else how(code)
 
     async def end(self) -> None:
         """End it and whatever it started, by force; returns when it is gone. Doing so again does nothing."""

@@ -27,6 +27,7 @@ MAX_BYTES = 64 * 1024**2
 """Of a frame, in either direction."""
 _TEXT = 4_000
 _TRACE = 12_000
+_PR_SET_DUMPABLE = 4
 _NICE = 5
 """The server answers first, then they compute."""
 
@@ -49,6 +50,7 @@ class Answers:
 
 def main() -> None:
     """Serve until the input ends."""
+    _hide()
     requests, pipe = _private_pipes()
     answers = Answers(pipe)
     memory, path = pickle.loads(_read(requests) or b"")
@@ -152,6 +154,14 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _hide() -> None:
+    """As the leash does (this program imports nothing of ours): it has texts and data of every organization."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def _confine(memory: int) -> None:
     """Bound what it takes from the others on this machine."""
     # Private memory that it can write to: unlike the address space, it has no reservations that nothing is kept in.
@@ -159,7 +169,10 @@ def _confine(memory: int) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # One byte: Linux hands a core to a program (core_pattern `|...`) whatever the limit is, but for this one.
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    least = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
     with contextlib.suppress(OSError):
         os.nice(_NICE)
 

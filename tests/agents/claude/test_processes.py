@@ -34,11 +34,6 @@ async def test_a_process_sees_no_secret_and_reads_nobodys_settings(
     assert KEY not in seen.values()
     assert "hushhush" not in " ".join(f"{name}={value}" for name, value in seen.items())
     assert "ANTHROPIC_AUTH_TOKEN" not in seen
-    leash = process.parent()
-    assert leash is not None
-    for variables in (seen, given := leash.environ()):
-        variables.pop("LC_CTYPE", None)  # Python sets it by itself where the locale is "C"
-    assert given == seen | {"PWD": given["PWD"]}
     (request,) = provider.requests
     assert "pirate" not in str(request.body)
     assert "do not read this" not in str(request.body)

@@ -48,7 +48,20 @@ class AwsKmsKeys:
 
     async def keys(self, stored: Sequence[StoredKey]) -> Mapping[str, bytes]:
         """See `KeyProvider.keys`."""
-        return {key.key_id: await self._decrypted(key) for key in stored}
+        had: dict[str, bytes] = {}
+        faults: list[str] = []
+        away = False
+        for key in stored:
+            if away and key.material not in self._known:
+                continue
+            try:
+                had[key.key_id] = await self._decrypted(key)
+            except KeysUnreadable as error:
+                faults.append(str(error))
+                away = not isinstance(error, _Refused)
+        if faults:
+            raise KeysUnreadable("; ".join(faults), had)
+        return had
 
     async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """See `KeyProvider.make`: a new one, which KMS makes."""
@@ -58,7 +71,6 @@ class AwsKmsKeys:
         wanted = {"KeyId": self._kms_key, "KeySpec": "AES_256", "EncryptionContext": _context(chosen)}
         answer = await self._ask("GenerateDataKey", wanted)
         key, stored = self._key_in(answer), self._bytes_in(answer, "CiphertextBlob")
-        self._known[stored] = key
         return NewKey(self.name, chosen, key, stored)
 
     async def _decrypted(self, key: StoredKey) -> bytes:
@@ -79,7 +91,7 @@ class AwsKmsKeys:
             else:
                 return self._key_in(answer)
         advice = f"if another key of KMS encrypted {key.key_id!r}, name it in credentials.kms_former_keys"
-        raise KeysUnreadable(f"{'; '.join(refusals)}; {advice}")
+        raise _Refused(f"{'; '.join(refusals)}; {advice}")
 
     def _key_in(self, answer: Mapping[str, Any]) -> bytes:
         key = self._bytes_in(answer, "Plaintext")

@@ -15,7 +15,11 @@ _ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
 class KeysUnreadable(Exception):
-    """The keys cannot be had; the text says why and what to do, and holds no key."""
+    """Keys cannot be had; the text says why and what to do, and holds no key. `had`: those that could be."""
+
+    def __init__(self, text: str, had: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(text)
+        self.had = had or {}
 
 
 @dataclass(frozen=True, slots=True)

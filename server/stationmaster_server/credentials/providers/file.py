@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
 import stat
@@ -35,8 +36,7 @@ class FileKeys:
         if found is not None or not self._make or (key_id and not new):
             return found
         chosen = key_id or f"key-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        key = secrets.token_bytes(KEY_BYTES)
-        await asyncio.to_thread(self._append, chosen, key)
+        key = await asyncio.to_thread(self._append, chosen, secrets.token_bytes(KEY_BYTES))
         return NewKey(self.name, chosen, key, b"")
 
     def _read(self) -> dict[str, bytes]:
@@ -53,20 +53,40 @@ class FileKeys:
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         return read_keys(lines, f"the key file {self._path}")
 
-    def _append(self, key_id: str, key: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    def _append(self, key_id: str, key: bytes) -> bytes:
+        """Add a key, safely on the disk, and read it back; the one that stands there when another server was faster."""
         try:
-            handle = os.open(self._path, flags, 0o600)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                # One write: of several servers that share the file none tears another's line.
-                os.write(handle, f"{key_id}:{b64encode(key).decode()}\n".encode())
-                os.fsync(handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)  # several servers may share the file
+                there = self._read().get(key_id)
+                return self._added(handle, key_id, key) if there is None else there
             finally:
                 os.close(handle)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         except OSError as error:
             raise KeysUnreadable(f"the key file {self._path} cannot be written: {error.strerror}") from None
+
+    def _added(self, handle: int, key_id: str, key: bytes) -> bytes:
+        before = os.fstat(handle).st_size
+        line = f"{key_id}:{b64encode(key).decode()}\n".encode()
+        if before and os.pread(handle, 1, before - 1) != b"\n":
+            line = b"\n" + line  # a file made by hand may lack the end of its last line
+        try:
+            while line:
+                line = line[os.write(handle, line) :]
+            os.fsync(handle)
+            _sync(self._path.parent)
+            if self._read().get(key_id) != key:
+                raise KeysUnreadable(f"the key file {self._path} does not hold what was just written to it: look at it")
+        except BaseException:
+            os.ftruncate(handle, before)  # part of a line would take the other keys with it
+            raise
+        return key
+
+
+def _sync(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -724,6 +724,7 @@ CREATE TABLE servers (
     name TEXT NOT NULL,
     version TEXT NOT NULL,
     encoder TEXT DEFAULT '' NOT NULL,
+    encryption_keys TEXT[] DEFAULT '{}' NOT NULL,
     resources JSON NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
