@@ -6,14 +6,14 @@ import asyncio
 import resource
 import stat
 from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from stationmaster_server.credentials import key_store
 from stationmaster_server.credentials.envelope import KeyEncryptionKey
 from stationmaster_server.credentials.keyring import Keyring
-from stationmaster_server.credentials.model import Value
+from stationmaster_server.credentials.model import StoredKey, Value
 from stationmaster_server.credentials.providers.base import KeysUnreadable, NewKey
 from stationmaster_server.credentials.providers.environment import EnvironmentKeys
 from stationmaster_server.credentials.providers.file import FileKeys
@@ -162,6 +162,32 @@ async def test_servers_that_add_a_key_of_one_id_at_once_agree_on_it(tmp_path: Pa
     made = await asyncio.gather(*(FileKeys(file, make=True).make("k1", ()) for _ in range(5)))
     assert len({new.key for new in made if new is not None}) == 1
     assert list(await FileKeys(file, make=False).keys([])) == ["k1"]
+
+
+class Counted(EnvironmentKeys):
+    """Keys of the settings that count how often they were asked for."""
+
+    asked = 0
+
+    async def keys(self, stored: Sequence[StoredKey]) -> Mapping[str, bytes]:
+        self.asked += 1
+        return await super().keys(stored)
+
+
+async def test_reads_that_want_a_missing_key_do_not_have_it_looked_for_each_time(
+    database: Database, owner: Caller
+) -> None:
+    room = await make_room(database, [EnvironmentKeys(text_of(a=1))])
+    await room.create(owner, "db", "the secret")
+    provider = Counted("")
+    keyless = await make_room(database, [provider])
+    asked = provider.asked
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await keyless.read(owner, "db")
+    assert provider.asked == asked
+    for one in (room, keyless):
+        await one.close()
 
 
 class Forgetful(FileKeys):

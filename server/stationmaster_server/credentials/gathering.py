@@ -25,8 +25,8 @@ NO_PRIMARY = "none of the encryption keys in the database is the primary one: ma
 class Gathered:
     """What was found: keys that opened their canary, the ids of those that did not, and faults of providers.
 
-    `offered`: the ids of all that providers give, also of what the database does not know. `remembered`: ids of keys that
-    no provider gives any more, and that are here because they were right before.
+    `offered`: the ids of all that providers give, also of what the database does not know. `remembered`: ids of keys
+    that no provider gives any more, and that are here because they were right before.
     """
 
     right: dict[str, KeyEncryptionKey]

@@ -44,6 +44,7 @@ class Keyring:
         self._active = active
         self._keys: Mapping[str, KeyEncryptionKey] = {}
         self._primary = ""
+        self._absent: frozenset[str] = frozenset()
         self._reserved = 0
         self._refreshing = asyncio.Lock()
         self.problem = "the keys have not been looked at yet"
@@ -120,11 +121,11 @@ class Keyring:
             self._reserved += count
 
     async def open(self, place: Place, sealed: Sealed, name: str) -> bytes:
-        """As `open_now`, after looking at the keys again when the key is not here; never while a transaction is open.
+        """As `open_now`, after looking at the keys again when the key is a new one; never while a transaction is open.
 
         Raises Unavailable when it is not here even so, FailedPrecondition(CREDENTIAL_DAMAGED).
         """
-        if sealed.key_id not in self._keys:
+        if sealed.key_id not in self._keys and sealed.key_id not in self._absent:
             await self.refresh()  # another server may have begun to use it
         return self.open_now(place, sealed, name)
 
@@ -176,9 +177,10 @@ class Keyring:
         primary = next((one.key_id for one in stored if one.is_primary), "")
         self._take(found.right, primary)
         self.given, self.offered = frozenset(found.right) - found.remembered, found.offered
+        absent = [one.key_id for one in stored if one.key_id not in found.right]
+        self._absent = frozenset(absent)  # each read that wants one does not have every provider asked again
         if not primary:
             return gathering.NO_PRIMARY, ""
-        absent = [one.key_id for one in stored if one.key_id not in found.right]
         async with self._database.system(autocommit=True) as tx:
             needed = await key_store.wrapping(tx, absent) if absent else []
         foreign = found.foreign & {primary, *needed}
