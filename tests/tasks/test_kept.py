@@ -71,12 +71,13 @@ async def test_what_waits_goes_on_when_its_task_is_deleted(
     assert [values(one.result)["text"] for one in done] == [f"Berlin {year} tasks/a" for year in (2020, 2021, 2022)]
 
 
-async def test_what_a_dependency_begins_fails_when_a_variable_is_required(
+async def test_what_a_dependency_begins_fails_when_its_key_cannot_be_filled_in(
     tasks: TaskServiceAsyncStub, steered: Steered
 ) -> None:
     await tasks.CreateTask(pb.CreateTaskRequest(task_id="first", task=pb.Task(kind="steered")))
-    needed = pb.VariableDeclaration(name="city", required=True)
-    after = pb.Task(kind="steered", payload=struct({"text": "{{ city | default('none') }}"}), variables=[needed])
+    options = pb.ExecutionOptions(concurrency=pb.ExecutionConcurrency(key="{{ city }}"))
+    city = pb.VariableDeclaration(name="city")
+    after = pb.Task(kind="steered", payload=struct({"text": "in {{ city }}"}), variables=[city], options=options)
     await tasks.CreateTask(pb.CreateTaskRequest(task_id="after", task=after))
     await tasks.AddDependency(pb.AddDependencyRequest(task="tasks/after", depends_on="tasks/first"))
     await tasks.ExecuteTask(pb.ExecuteTaskRequest(name="tasks/first"))
@@ -86,5 +87,6 @@ async def test_what_a_dependency_begins_fails_when_a_variable_is_required(
 
     (execution,) = await until(begun)
     end = await ended(tasks, execution.name)
-    assert (end.state, end.message) == (pb.EXECUTION_STATE_FAILED, "variables.city: is required: give a text")
+    assert end.state == pb.EXECUTION_STATE_FAILED
+    assert "options.concurrency.key: filled in, it is empty" in end.message
     assert len(steered.begun) == 1

@@ -190,6 +190,7 @@ FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(Healt
 @given(HOSTILE)
 @example("!")
 @example("a\n    indented")
+@example(" #")
 def test_no_text_becomes_markup_of_html_or_markdown(text: str) -> None:
     report = holding(text)
     json.loads(as_json(report))

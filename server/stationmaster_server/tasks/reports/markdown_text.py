@@ -75,7 +75,7 @@ def row_of(cells: list[str]) -> str:
 def escaped(text: str, *, start: bool = True) -> str:
     """Text that means itself; `start` says whether it begins a line."""
     first, *others = _SPECIAL.sub(r"\\\g<0>", text).split("\n")
-    lines = [_begun(first) if start else first, *(_begun(line.lstrip()) for line in others)]
+    lines = [_begun(first.lstrip()) if start else first, *(_begun(line.lstrip()) for line in others)]
     return "\\\n".join(lines)
 
 
