@@ -99,7 +99,14 @@ def show_config(
 @config_cli.command("check")
 def check_config(config: ConfigOption = None, data_folder: DataFolderOption = None) -> None:
     """Say whether a server can start with the settings; what is wrong is named, with the exit code 2."""
-    found = _shown(config, _given({"data_folder": data_folder}))
+    overrides = _given({"data_folder": data_folder})
+    found = _shown(config, overrides)
+    from stationmaster_server.app.audit import witnesses_of
+
+    try:
+        witnesses_of(load(config, overrides).audit)  # what their types cannot tell
+    except StartupError as error:
+        _fail(error)
     profile = next(one.value for one in found if one.name == "profile")
     typer.echo(f"the settings are fine: profile {profile}, {sum(one.changed for one in found)} changed")
 

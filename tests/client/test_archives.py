@@ -94,7 +94,8 @@ async def test_the_command_line_makes_fetches_restores_and_removes_archives(
     program, bare = Program(tmp_path, server.target, server.admin_key), session.partition("/")[2]
     empty = (await client.sessions.create(spec=SPEC)).name
     third = (await client.sessions.create(spec=SPEC)).name
-    target = tmp_path / "kept.tar.gz"
+    target, damaged = tmp_path / "kept.tar.gz", tmp_path / "damaged.tar.gz"
+    damaged.write_bytes(b"no archive")
     results = await program.many(
         [
             ["archives", "create", session],
@@ -115,10 +116,19 @@ async def test_the_command_line_makes_fetches_restores_and_removes_archives(
             ["archives", "ls", "--json"],
             ["archives", "rm", session],
             ["archives", "create", session, "--format", "zip"],
+            ["archives", "cleanup", "--older-than", "90"],
+            ["archives", "restore", third, "--file", "nowhere.tar.gz"],
+            ["archives", "restore", third, "--file", str(damaged)],
         ]
     )
-    codes = [0, 5, 0, 0, 0, 0, 2, 0, 0, 5, 2, 0, 2, 0, 0, 0, 3, 2]
+    codes = [0, 5, 0, 0, 0, 0, 2, 0, 0, 5, 2, 0, 2, 0, 0, 0, 3, 2, 2, 2, 5]
     assert [each.code for each in results] == codes, results
+    assert "exists already: --force replaces it" in results[1].err
+    assert "already exists: --force replaces it" in results[9].err or "exists already: --force" in results[9].err
+    assert "--older-than" in results[12].err
+    assert "90 of what? Write 90s, 90m, 90h or 90d" in results[18].err
+    assert str(damaged) in results[20].err.replace("\n", "")
+    assert "restore-" not in results[20].err
     archive = f"archives/{bare}"
     assert results[0].out == f"{archive}: 2 files, 5.0 MiB\n"
     assert json.loads(results[2].out)["name"] == archive

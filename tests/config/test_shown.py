@@ -87,3 +87,10 @@ def test_a_file_that_cannot_be_is_told_by_its_place(tmp_path: Path) -> None:
 def test_a_sound_file_is_said_to_be_fine(file: Path) -> None:
     result = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
     assert (result.exit_code, "profile low-resource" in result.output) == (0, True), result.output
+
+
+def test_what_types_cannot_tell_is_told_too(tmp_path: Path) -> None:
+    file = tmp_path / "witness.toml"
+    file.write_text('[[audit.witnesses]]\nurl = "https://witness.example"\nkey = "witness.example/w1+…+…"\n')
+    result = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
+    assert (result.exit_code, "audit.witnesses" in result.output) == (2, True), result.output

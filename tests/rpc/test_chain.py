@@ -57,6 +57,8 @@ async def test_a_missing_scope_is_refused_before_the_request_is_read(served: Ser
                 await call(raw, metadata=with_key(READER))
             assert raised.value.code() is Code.PERMISSION_DENIED
             assert reason_of(raised.value) == "SCOPE_MISSING"
+            details = str(raised.value.details())
+            assert "this key lacks" in details or "the role" in details
 
 
 async def test_a_refused_scope_is_in_the_audit_trail_when_its_caller_hears_of_it(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 from uuid import uuid4
@@ -13,7 +13,7 @@ import typer
 from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.download import PATIENCE, aside, free
-from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.errors import CommandError, ExitCode
 from stationmaster_client.cli.given import span
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.options import Filter, Limit, OrderBy, Session, query
@@ -22,6 +22,8 @@ from stationmaster_client.cli.transfer import bar
 from stationmaster_client.errors import StationmasterError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stationmaster.v1 import storage_pb2
 
 ENDINGS = {"gz": "TAR_GZ", "zst": "TAR_ZST"}
@@ -45,11 +47,11 @@ async def create(
     known = ENDINGS.get(form.lower().removeprefix("."))
     if known is None:
         raise CommandError(f"--format: there are no archives as {form!r}; there are: gz and zst")
-    made = await run.client.archives.create(
-        await resolve.session(run.client, session),
-        format=storage_pb2.ArchiveFormat.Value(f"ARCHIVE_FORMAT_{known}"),
-        overwrite=force,
-    )
+    name = await resolve.session(run.client, session)
+    with _told():
+        made = await run.client.archives.create(
+            name, format=storage_pb2.ArchiveFormat.Value(f"ARCHIVE_FORMAT_{known}"), overwrite=force
+        )
     run.out.done(made, f"{made.name}: {made.file_count:,} files, {size(made.size_bytes)}")
 
 
@@ -120,7 +122,8 @@ async def restore(
         str, typer.Option("--from", metavar="ARCHIVE", help="The archive of another session; default: its own.")
     ] = "",
     file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="An archive on this machine, .tar.gz or .tar.zst.")
+        Path | None,
+        typer.Option("--file", metavar="FILE", exists=True, help="An archive on this machine, .tar.gz or .tar.zst."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
@@ -132,7 +135,8 @@ async def restore(
         workspace = await _restore_file(run, name, file, force=force)
     else:
         source = await resolve.archive(run.client, origin) if origin else name
-        workspace = await run.client.archives.restore(name, source, overwrite=force)
+        with _told():
+            workspace = await run.client.archives.restore(name, source, overwrite=force)
     run.out.done(workspace, f"{workspace.name}: {workspace.file_count:,} files, {size(workspace.used_bytes)}")
 
 
@@ -159,6 +163,8 @@ async def cleanup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell which archives would be deleted.")] = False,
 ) -> None:
     """Delete the archives that are old enough, or that a filter fits; 1,000 at most."""
+    if not older_than and not condition:
+        raise CommandError("say which archives: by --older-than, by --filter, or by both")
     done = await run.client.archives.clean_up(
         filter=condition, older_than=span(older_than, "--older-than"), validate_only=dry_run
     )
@@ -195,13 +201,29 @@ async def _restore_file(run: Run, session: str, file: Path, *, force: bool) -> s
     except OSError as error:
         raise CommandError(f"{file} cannot be read: {error.strerror}") from None
     try:
-        await run.client.archives.restore(session, path=path, overwrite=force)
+        with _told(f"{session.replace('sessions/', 'workspaces/')}/files/{path}", str(file)):
+            await run.client.archives.restore(session, path=path, overwrite=force)
     except BaseException:
         with suppress(StationmasterError):  # it would hide why nothing was restored
             await run.client.files.delete(session, path)
         raise
     await run.client.files.delete(session, path)
     return await run.client.files.workspace(session)
+
+
+@contextmanager
+def _told(name: str = "", instead: str = "") -> Iterator[None]:
+    """Says what an option would do, and `instead` of a name that nobody has seen."""
+    from stationmaster_client.errors import AlreadyExists
+
+    try:
+        yield
+    except AlreadyExists as error:
+        raise CommandError(f"{error.message}: --force replaces it", ExitCode.CONFLICT) from None
+    except StationmasterError as error:
+        if name:
+            error.message = error.message.replace(name, instead)
+        raise
 
 
 def _ending(archive: storage_pb2.Archive) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stationmaster_client.cli import audit_proofs, resolve
+from stationmaster_client.cli import audit_proofs, given, resolve
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.listing import show
@@ -198,6 +198,8 @@ def _quoted(text: str) -> str:
 def _utc(text: str) -> str:
     from datetime import UTC, datetime
 
+    if text[:1] in ("+", "-") and (ahead := given.moment(text, "--since or --until")) is not None:
+        return ahead.isoformat()
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -105,6 +105,8 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
     if error.code.name == "UNAVAILABLE" and not error.reason and connection is not None:
         yield f"The server at {connection.target} cannot be reached: {_shorter(error.message)}"
         yield f"Is it running (stationmaster-server serve)? The address came from: {connection.source}."
+        if connection.source == "default":
+            yield "A server with another data folder is found by STATIONMASTER_DATA_FOLDER; any by --target."
         return
     if error.code.name == "DEADLINE_EXCEEDED" and not error.reason:
         yield "No answer came in time; --timeout SECONDS gives it longer."
@@ -126,10 +128,10 @@ def explain(error: StationmasterError, connection: Connection | None) -> Iterato
 
 def _as_here(text: str) -> str:
     """The text with commands, options and words for the methods, fields and limits that the server names."""
-    text = _NAMES.sub(lambda name: _HERE[name[0]], text)
+    text = _NAMES.sub(lambda name: _HERE[name[0]], _CALL_OR.sub("(", text))
     for name, words in {**_BY_TIME, **_NOT_BY_TIME}.items():
         text = text.replace(f"{name} is ", f"the limit of {words} is ")
-    return _CALL_OR.sub("(", text)
+    return text
 
 
 def _shorter(text: str) -> str:

@@ -84,9 +84,11 @@ def _object(value: Any, option: str) -> dict[str, Any]:
 
 
 def span(text: str, option: str) -> timedelta | None:
-    """A length of time; none if nothing was given."""
+    """A length of time with its unit; none if nothing was given."""
     if not text:
         return None
+    if text.strip().isdecimal() and int(text):
+        raise CommandError(f"{option}: {text} of what? Write {text}s, {text}m, {text}h or {text}d")
     try:
         return timedelta(seconds=seconds(text))
     except (ValueError, OverflowError) as error:

@@ -43,11 +43,14 @@ async def ls(
     """List the files and folders of a workspace, or of a folder in it."""
     from stationmaster.v1 import storage_pb2
 
+    name, folder = await resolve.session(run.client, session), folder.rstrip("/")
+    if folder:
+        await run.client.files.stat(name, folder)  # what is not there is not empty
     await show(
         run.out,
         run.client.files.list(
-            await resolve.session(run.client, session),
-            folder.rstrip("/"),
+            name,
+            folder,
             recursive=recursive,
             filter=f'name = "{pattern}"' if pattern else "",
             page_size=min(limit, 1000),
@@ -109,7 +112,7 @@ async def put(
 
     name = await resolve.session(run.client, session)
     answer = storage_pb2.ListFilesResponse()
-    for local, remote in _sources(source, path, recursive=recursive):
+    for local, remote in _sources(run, source, path, recursive=recursive):
         answer.files.append(await _upload(run, name, local, remote, force=force))
         if not run.out.as_json:
             run.out.print(f"{remote} ({size(answer.files[-1].size_bytes)})")
@@ -187,10 +190,15 @@ async def mv(
     force: Force = False,
 ) -> None:
     """Give a file another path; a destination that ends with a slash is a folder."""
+    from stationmaster_client.errors import AlreadyExists
+
     if destination.endswith("/"):
         destination += PurePosixPath(path).name
     name = await resolve.session(run.client, session)
-    moved = await run.client.files.move(name, path, destination, overwrite=force)
+    try:
+        moved = await run.client.files.move(name, path, destination, overwrite=force)
+    except AlreadyExists:
+        raise CommandError(f"{destination} exists already: --force replaces it", ExitCode.CONFLICT) from None
     run.out.done(moved, f"{path} is {moved.path} now")
 
 
@@ -223,7 +231,11 @@ async def _save(run: Run, session: str, path: str, target: Path) -> storage_pb2.
 
 
 async def _download(run: Run, session: str, path: str, file: BinaryIO) -> storage_pb2.File:
+    from stationmaster.v1 import storage_pb2
+
     found = await run.client.files.stat(session, path)
+    if found.kind == storage_pb2.FILE_KIND_FOLDER:
+        raise CommandError(f"{path} is a folder: download all that is in it with -r")
     with bar(run.out, path) as (tell, interrupted):
         stream = run.client.files.download(
             session, path, etag=found.etag, patience=PATIENCE, on_interruption=interrupted
@@ -236,7 +248,7 @@ async def _download(run: Run, session: str, path: str, file: BinaryIO) -> storag
     return found
 
 
-def _sources(source: str, path: str, *, recursive: bool) -> Iterator[tuple[Path | BinaryIO, str]]:
+def _sources(run: Run, source: str, path: str, *, recursive: bool) -> Iterator[tuple[Path | BinaryIO, str]]:
     """The files to upload, and the path of each in the workspace."""
     if source == "-":
         if not path:
@@ -249,11 +261,13 @@ def _sources(source: str, path: str, *, recursive: bool) -> Iterator[tuple[Path 
             raise CommandError(f"{source} is a folder: upload all that is in it with -r")
         prefix = PurePosixPath(path.strip("/") or local.resolve().name)
         for each in sorted(local.rglob("*")):
-            if each.is_file() and not each.is_symlink():
+            if each.is_symlink():
+                run.out.note(f"{each} is left out: it is a link")
+            elif each.is_file():
                 yield each, str(prefix / each.relative_to(local).as_posix())
         return
     if not local.is_file():
-        raise CommandError(f"{source} is not a file")
+        raise CommandError(f"{source} is not a file" if local.exists() else f"{source} is not there")
     yield local, path + local.name if path.endswith("/") or not path else path
 
 

@@ -130,7 +130,10 @@ def _differ(checkpoint: Checkpoint, told: tuple[str, int], after: int, previous:
 
 def _not_shown(previous: Checkpoint, checkpoint: Checkpoint, after: int) -> str:
     if previous.size > checkpoint.size:
-        return f"the log had {previous.size} events before, and has {checkpoint.size} now: it was cut"
+        return (
+            f"the earlier checkpoint tells of {previous.size} events, this bundle of {checkpoint.size}: either the log"
+            " was cut, or the bundle was exported before that checkpoint; export it anew, and verify again"
+        )
     return f"the bundle begins after event {after}: to go on from {previous.size} events, export after that or before"
 
 

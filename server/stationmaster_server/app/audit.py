@@ -67,12 +67,17 @@ def _keys(on: Ground) -> LogKeys:
     return LogKeys(on.database, configured=configured, file=file, make=settings.make_key_file)
 
 
-def _publish(stack: AsyncExitStack, on: Ground) -> None:
-    settings = on.settings.audit
+def witnesses_of(settings: AuditSettings) -> list[Witness]:
+    """The witnesses that settings name. Raises SettingsError."""
     try:
-        witnesses = [Witness(each.url, each.key) for each in settings.witnesses]
+        return [Witness(each.url, each.key) for each in settings.witnesses]
     except NoteError as error:
         raise SettingsError(f"setting audit.witnesses: {error}") from None
+
+
+def _publish(stack: AsyncExitStack, on: Ground) -> None:
+    settings = on.settings.audit
+    witnesses = witnesses_of(settings)
     copies = _copies(on.settings)
     if not witnesses and copies is None:
         return

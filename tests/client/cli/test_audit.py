@@ -116,7 +116,7 @@ async def test_events_are_searched_counted_and_exported(stationmaster: Program) 
 
     await until(signed)
     csv = await stationmaster("audit", "export", "--format", "csv", "-f", 'action = "custom.door.open"')
-    found, none, counted, table, wrong, wrong_time, wrong_action = await stationmaster.many(
+    found, none, counted, table, wrong, wrong_time, wrong_action, of_late = await stationmaster.many(
         [
             ["audit", "search", "--action", "custom.door.open", "--outcome", "denied", "--resource", 'doors/"1"'],
             ["audit", "search", "--since", "2020-01-01", "--until", "2020-02-01"],
@@ -125,10 +125,12 @@ async def test_events_are_searched_counted_and_exported(stationmaster: Program) 
             ["audit", "export", "--format", "pdf"],
             ["audit", "search", "--since", "yesterday"],
             ["audit", "record", "session.create"],
+            ["audit", "search", "--since", "-1h", "--action", "custom.door.open"],
         ]
     )
     assert [each.code for each in (found, none, counted, table, csv)] == [0] * 5
     assert "custom.door.open" in found.out
+    assert "custom.door.open" in of_late.out
     assert "No events." in none.err
     assert "custom.door.open" in counted.out
     assert any(event["action"] == "custom.door.open" for event in json.loads(table.out)["auditEvents"])

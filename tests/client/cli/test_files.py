@@ -119,6 +119,7 @@ async def test_nothing_is_replaced_unless_that_is_wanted(
 
 
 async def test_what_cannot_be_done_is_told(stationmaster: Program, session: str, folder: Path) -> None:
+    (folder / "pointer").symlink_to("a.csv")
     results = await stationmaster.many(
         [
             ["files", "put", session, str(folder)],
@@ -126,9 +127,18 @@ async def test_what_cannot_be_done_is_told(stationmaster: Program, session: str,
             ["files", "put", session, str(folder / "a.csv"), "../escape"],
             ["files", "get", session, "nowhere"],
             ["files", "rm", session, "nowhere"],
+            ["files", "ls", session, "nowhere"],
+            ["files", "put", session, str(folder), "linked", "-r"],
+            ["files", "get", session, "linked"],
+            ["files", "put", session, str(folder / "a.csv"), "a.csv"],
+            ["files", "mv", session, "a.csv", "linked/a.csv"],
         ]
     )
-    assert [each.code for each in results] == [2, 2, 2, 3, 3]
+    assert [each.code for each in results] == [2, 2, 2, 3, 3, 3, 0, 2, 0, 5]
+    assert "is not there" in results[1].err
+    assert "pointer is left out: it is a link" in results[6].err
+    assert "linked is a folder: download all that is in it with -r" in results[7].err
+    assert "linked/a.csv exists already: --force replaces it" in results[9].err
     assert "-r" in results[0].err
     assert "must not hold . or .." in results[2].err
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from stationmaster_server.errors import PermissionDenied, Reason, StationmasterError
-from stationmaster_server.identity.model import allows
+from stationmaster_server.identity.model import ROLE_SCOPES, Role, allows
 from stationmaster_server.rpc.call import Call
 from stationmaster_server.rpc.interceptors.base import Before, Failed, Interceptor
 from stationmaster_server.rpc.interceptors.refusals import Refusals
@@ -27,7 +27,7 @@ class Scopes(Interceptor):
         def check(call: Call) -> Awaitable[None] | None:
             if call.caller is not None and allows(call.caller.scopes, needed):
                 return None
-            text = f"{method.name} needs the scope {needed}; ask an administrator for a key that has it"
+            text = f"{method.name} needs the scope {needed}, which {_lacking(call, needed)}"
             error = PermissionDenied(Reason.SCOPE_MISSING, text, metadata={"scope": needed})
             return self._refusals.refuse(call, error, scope=needed)
 
@@ -41,3 +41,11 @@ class Scopes(Interceptor):
         if call.audited or not isinstance(error, PermissionDenied) or error.audited:
             return None
         return self._refusals.refuse(call, error)
+
+
+def _lacking(call: Call, needed: str) -> str:
+    if call.caller is None or allows(ROLE_SCOPES[call.caller.role], needed):
+        return "this key lacks: ask for one that has it"
+    roles = ", ".join(role.name for role in Role if allows(ROLE_SCOPES[role], needed))
+    whose = f"the role {call.caller.role.name} does not have"
+    return f"{whose}; these do: {roles}" if roles else f"{whose}: it is for operators of the installation"
