@@ -102,6 +102,24 @@ def test_the_same_holds_where_one_variant_has_nine_tenths(draws: tuple[Draw, Dra
     assert alarms <= ALPHA * runs
 
 
+def even(chance: random.Random) -> float:
+    return float(chance.random() < 0.5)
+
+
+@pytest.mark.parametrize("draw", [even, rare, calm])
+def test_the_same_holds_from_the_least_minimum_on_at_every_outcome(draw: Draw) -> None:
+    chance, alarms, runs = random.Random(7), 0, 300
+    for _ in range(runs):
+        arms = (Running(), Running())
+        for number in range(1, 201):
+            for arm in arms:
+                arm.add(draw(chance))
+            if number >= 30 and difference(arms[0].sample, arms[1].sample, ALPHA).p_value <= ALPHA:
+                alarms += 1
+                break
+    assert alarms <= ALPHA * runs
+
+
 def test_an_effect_is_found() -> None:
     chance, found = random.Random(1), 0
     for _ in range(100):
@@ -137,6 +155,7 @@ def test_what_was_not_measured_says_nothing() -> None:
     nothing = Sample(0, 0.0, 0.0)
     assert difference(nothing, Sample(100, 1.0, 1.0), ALPHA).p_value == 1
     assert mean_interval(nothing, ALPHA).p_value == 1
+    assert difference(Sample(50, 0.0, 0.0), Sample(50, 1.0, 0.0), ALPHA).p_value == 1  # all alike: by chance?
 
 
 @pytest.mark.parametrize(

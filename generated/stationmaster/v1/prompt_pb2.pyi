@@ -1708,7 +1708,7 @@ class Experiment(_message.Message):
     false_alarm_rate: _builtins.float
     """How often, at most, a difference may be seen where there is none, however often one looks. Absent: 0.05."""
     minimum_outcomes: _builtins.int
-    """Outcomes of each variant before anything is said. Absent: 100."""
+    """Outcomes of each variant before anything is said, 30 at least: a variance is not known before. Absent: 100."""
     state: Global___ExperimentState.ValueType
     """How it stands."""
     winner: _builtins.str

@@ -75,7 +75,7 @@ def _pooled(control: Sample, treatment: Sample) -> float:
 def _interval(estimate: float, variance: float, size: float, alpha: float) -> Interval:
     """`variance` is the estimate's own; `size` the number of outcomes that it stands on."""
     if variance <= 0:
-        return Interval(estimate, estimate, estimate, 0.0 if estimate else 1.0)
+        return Interval(estimate, -inf, inf, 1.0)  # a variance that is not known yet is not nought
     # The mixing variance that makes intervals narrowest at _BEST_AT outcomes.
     hardest = -2 * log(alpha)
     mixing = variance * size * (hardest + log(hardest + 1)) / _BEST_AT
