@@ -57,14 +57,15 @@ async def seen(prompts: PromptServiceAsyncStub, prompt_id: str, text: str) -> No
 
 
 async def test_a_moved_label_is_seen_at_once_where_it_moved_and_within_100_ms_elsewhere(
-    two: tuple[PromptServiceAsyncStub, PromptServiceAsyncStub],
+    two: tuple[PromptServiceAsyncStub, PromptServiceAsyncStub], database: Database
 ) -> None:
     here, there = two
     await create(here, "p", "one", "production")
     await revise(here, "p", "two")
     await seen(there, "p", "one")
-    took = []
+    took, least = [], []
     for move in range(MOVES):
+        least.append(await told_and_rendered(database, there))
         version = 2 - move % 2
         await label(here, "p", "production", version)
         moved = perf_counter()
@@ -72,9 +73,49 @@ async def test_a_moved_label_is_seen_at_once_where_it_moved_and_within_100_ms_el
         assert (await render(here, "p")).text == text
         await seen(there, "p", text)
         took.append(perf_counter() - moved)
-    took.sort()
-    # A busy machine holds some of them up; what nobody told of would be seen after seconds, each time.
-    assert took[MOVES // 4] < 0.1, took
+    # Beside what this machine needs just now for a notification and a render: a busy one holds both up.
+    for share in (0.5, 0.9):
+        at = round(share * (MOVES - 1))
+        assert sorted(took)[at] < max(0.1, 5 * sorted(least)[at]), (sorted(took), sorted(least))
+
+
+async def told_and_rendered(database: Database, prompts: PromptServiceAsyncStub) -> float:
+    """Seconds from a commit to its notification, and of a render: the least that any server needs to see a change."""
+    heard = asyncio.Event()
+    listening = await database.open_dedicated()
+    try:
+        await listening.add_listener("tests_of_prompts", lambda *_: heard.set())
+        async with database.system() as tx:
+            await tx.execute("NOTIFY tests_of_prompts")
+        began = perf_counter()
+        await heard.wait()
+        await render(prompts, "p")
+        return perf_counter() - began
+    finally:
+        await listening.close()
+
+
+async def test_without_word_of_a_change_it_is_seen_when_what_is_known_is_too_old(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unheard(tx: Transaction, organization_id: UUID, prompt_id: str) -> None:
+        """As when the connection that listens is broken, and nobody has noticed."""
+
+    monkeypatch.setattr(store, "notify", unheard)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(running(server_settings(tmp_path / "a", database_url)))
+        second = await stack.enter_async_context(running(server_settings(tmp_path / "b", database_url)))
+        here, there = [
+            PromptServiceStub(await stack.enter_async_context(open_channel(server.target, first.admin_key)))
+            for server in (first, second)
+        ]
+        await create(here, "part", "one", "production")
+        await create(here, "p", '{% include "part" %}', "production")
+        await seen(there, "p", "one")
+        await revise(here, "part", "two", "production")
+        assert (await render(here, "p")).text == "two"
+        await seen(there, "p", "two")
+        assert (await render(there, "part")).text == "two"
 
 
 async def test_a_label_that_went_away_and_an_included_prompt_are_seen_elsewhere(
