@@ -46,7 +46,8 @@ async def test_the_commands_of_the_guide_of_prompts_work_as_they_stand(server: R
     results = await stationmaster.many([question, *commands, ["tasks", "run", "hello", "--watch", "-v", "topic=3"]])
     assert [result.code for result in results] == [0] * len(results), results
     assert results[2].out == "Hello Ada.\n"
-    assert "production of prompts/greeting points to version 2" in results[5].out
+    assert results[5].out == "Dear Ada,\n"
+    assert "production of prompts/greeting points to version 2" in results[6].out
     rules = tmp_path / "rules.yaml"
     rules.write_text(guide.partition("```yaml\n")[2].partition("```")[0].replace("id: greeting", "id: ruled"))
     wrong = await stationmaster("prompts", "create", "--file", str(rules))
