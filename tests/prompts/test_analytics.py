@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -18,7 +19,7 @@ from stationmaster_server.prompts.histogram import BUCKETS, bucket, percentile
 
 from tests.fixtures.server import open_channel, running, server_settings
 from tests.promises.refusal import refused
-from tests.prompts.making import create, render, revise
+from tests.prompts.making import create, experiment, note, render, results, revise, started
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -128,6 +129,28 @@ async def test_what_is_old_or_left_behind_is_forgotten_bit_by_bit(
         for table in ("prompt_figures", "prompt_outcomes"):
             rows = await tx.fetch(f"SELECT p.prompt_id FROM {table} LEFT JOIN prompts p ON p.uid = prompt_uid")
             assert [row["prompt_id"] for row in rows] == ["p"] * 16
+
+
+async def test_units_of_an_experiment_are_forgotten_when_it_ended_long_ago(
+    tried: PromptServiceAsyncStub, database: Database
+) -> None:
+    old, new = await started(tried), await experiment(tried)
+    for each in (old, new):
+        if each is new:
+            await tried.StartExperiment(pb.StartExperimentRequest(name=new.name))
+        await render(tried, "p", unit="users/1")
+        assert (await note(tried, each, "users/1", 1)).counted
+        await tried.StopExperiment(pb.StopExperimentRequest(name=each.name))
+    async with database.system() as tx:
+        sql = "UPDATE prompt_experiments SET ended_at = now() - interval '2 days' WHERE id = $1"
+        await tx.execute(sql, UUID(old.name.rpartition("/")[2]))
+    while await forgotten(database):
+        pass
+    async with database.system() as tx:
+        for table in ("prompt_exposures", "prompt_outcomes"):
+            left = await tx.fetch(f"SELECT experiment_id FROM {table} WHERE experiment_id IS NOT NULL")
+            assert [str(row["experiment_id"]) for row in left] == [new.name.rpartition("/")[2]], table
+    assert not any(variant.exposures for variant in (await results(tried, old)).variants)
 
 
 async def forgotten(database: Database) -> bool:

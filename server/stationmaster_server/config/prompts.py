@@ -11,4 +11,6 @@ class PromptSettings(Group):
     """Prompts, and what is counted of them."""
 
     keep_figures: Duration = timedelta(days=400)
-    """Figures of renders, and outcomes that count for no experiment, are forgotten when they are older."""
+    """Figures of renders, and outcomes that count for no experiment, are forgotten when they are older; units of an
+    experiment and their outcomes, when it ended so long ago.
+    """

@@ -148,9 +148,15 @@ _NO_EXPERIMENT = (
     "NOT EXISTS (SELECT FROM prompt_experiments e"
     " WHERE e.organization_id = t.organization_id AND e.id = t.experiment_id)"
 )
+_ENDED = (
+    "EXISTS (SELECT FROM prompt_experiments e WHERE e.organization_id = t.organization_id"
+    " AND e.id = t.experiment_id AND e.ended_at < now() - $1::interval)"
+)
 _OLD = (
     ("prompt_figures", "hour < now() - $1::interval"),
     ("prompt_outcomes", "created_at < now() - $1::interval AND experiment_id IS NULL"),
+    ("prompt_outcomes", _ENDED),
+    ("prompt_exposures", _ENDED),
 )
 _LEFT_BEHIND = (
     ("prompt_figures", _NO_PROMPT),
