@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import Reason, Unavailable
-from stationmaster_server.maintenance import store
+from stationmaster_server.maintenance import registry, runner, status_store, store
 from stationmaster_server.maintenance.model import LONGEST_PAUSE, Figures, Policy, Scope, ServiceState, Settings
 
 from tests.maintenance.conftest import Host, Start
@@ -113,6 +114,68 @@ async def test_a_database_that_is_away_is_nobodys_failure(host: Start) -> None:
     await until(well)
     assert figures(server).failed == 0
     assert server.alarms.told == []
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, times: int) -> list[int]:
+    """A query of the framework's own that fails in a way that nobody foresaw; how often it will yet."""
+    left, query = [times], getattr(module, name)
+
+    async def query_or_fail(*arguments: Any, **named: Any) -> Any:
+        if left[0] > 0:
+            left[0] -= 1
+            raise RuntimeError(f"{name} is broken")
+        return await query(*arguments, **named)
+
+    monkeypatch.setattr(module, name, query_or_fail)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "scope"),
+    [
+        (store, "claim", Scope.ONE_SERVER),
+        (store, "release", Scope.ONE_SERVER),
+        (store, "put_figures", Scope.EVERY_SERVER),
+        (status_store, "seen", Scope.EVERY_SERVER),
+        (store, "put_error", Scope.EVERY_SERVER),
+    ],
+)
+async def test_what_goes_wrong_around_a_run_ends_no_service(
+    host: Start, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, scope: Scope
+) -> None:
+    monkeypatch.setattr(runner, "_AWAY_PAUSE", timedelta(milliseconds=10))
+    monkeypatch.setattr(registry, "_TELL_EVERY", 0.05)
+    service = Sample(failing(1), scope=scope, policy=Policy(timedelta(milliseconds=20)))
+    server = await host(service)
+    left = broken(monkeypatch, module, name, 2 if name != "put_error" else 1)
+
+    async def well() -> bool:
+        return not left[0] and server.registry._runners["sample"].figures.completed > 1 and not dead(server)
+
+    await until(well)
+    runs = len(service.runs)
+    await until(ran(service, runs + 2))
+    assert not dead(server)
+
+
+def dead(host: Host) -> list[str]:
+    """What should go on and has ended."""
+    return [task.get_name() for task in host.registry._tasks if task.done()]
+
+
+async def test_a_lease_is_kept_though_renewing_it_went_wrong(host: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def long() -> None:
+        await asyncio.sleep(2.5)  # more than two leases of the tests
+
+    services = [Sample(long, scope=Scope.ONE_SERVER, policy=Policy(timedelta(hours=1))) for _ in range(2)]
+    broken(monkeypatch, store, "renew", 1)
+    servers = [await host(service) for service in services]
+
+    async def ended() -> bool:
+        return any(figures(server).completed for server in servers)
+
+    await until(ended)
+    assert sum(len(service.runs) for service in services) == 1
 
 
 async def test_many_errors_within_an_hour_are_alarmed_though_none_is_in_a_row(host: Start) -> None:

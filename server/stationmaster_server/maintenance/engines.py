@@ -15,6 +15,7 @@ from stationmaster_server.maintenance import store
 from stationmaster_server.maintenance.base import BackgroundService, Options
 from stationmaster_server.maintenance.model import BY_DEFAULT, Fault, Policy, Scope, ServiceState
 from stationmaster_server.maintenance.thresholds import Alarm, Watchman
+from stationmaster_server.resilience.loops import attempt
 from stationmaster_server.resilience.pulse import Pulse
 
 _LOOK = 1.0
@@ -61,7 +62,7 @@ class EngineRunner:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self.take()
+            await attempt(f"figures of {self._engine.service_id}", self.take)
             await asyncio.sleep(_LOOK)
 
     async def take(self) -> None:

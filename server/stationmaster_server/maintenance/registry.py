@@ -21,6 +21,7 @@ from stationmaster_server.maintenance.base import BackgroundService
 from stationmaster_server.maintenance.engines import Engine, EngineRunner
 from stationmaster_server.maintenance.model import BY_DEFAULT, Figures, ServiceState
 from stationmaster_server.maintenance.runner import LEASE, Runner
+from stationmaster_server.resilience.loops import attempt
 from stationmaster_server.telemetry.metrics import Metrics
 
 _TELL_EVERY = 2.0
@@ -137,11 +138,15 @@ class Registry:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            try:
-                await self._load()
-            except Unavailable:
-                await asyncio.sleep(1)
-                self._reload.set()
+            await attempt("background settings", self._load_or_again)
+
+    async def _load_or_again(self) -> None:
+        try:
+            await self._load()
+        except BaseException:
+            self._reload.set()
+            await asyncio.sleep(1)
+            raise
 
     async def _load(self) -> None:
         async with self._database.system(autocommit=True) as tx:
@@ -157,10 +162,7 @@ class Registry:
     async def _keep_telling(self) -> None:
         while True:
             await asyncio.sleep(_TELL_EVERY)
-            try:
-                await self._tell()
-            except Unavailable:
-                continue  # what is told next time is told in full
+            await attempt("background figures", self._tell)  # what is told next time is told in full
 
     async def _tell(self, *, changed_only: bool = True) -> None:
         """Write what services did, and that this server is there; forget those that are not."""

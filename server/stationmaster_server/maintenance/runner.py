@@ -77,7 +77,7 @@ class Runner:
                 await self._wait(_FIRST_LOOK)
             while True:
                 self._wake.clear()
-                pause = await self._round() if self.settings.runs else None
+                pause = await self._try_round() if self.settings.runs else None
                 await self._wait(pause)
         finally:
             await self._end()
@@ -90,6 +90,14 @@ class Runner:
                 await self._wake.wait()
         except TimeoutError:
             return
+
+    async def _try_round(self) -> timedelta:
+        """A round; what goes wrong around a run ends neither this service nor its rounds to come."""
+        try:
+            return await self._round()
+        except Exception:  # noqa: BLE001 - nobody awaits this: the service would be gone without a word
+            _log.exception("a background service could not be looked after", service=self.service.service_id)
+            return _AWAY_PAUSE
 
     async def _round(self) -> timedelta:
         """Run if it is due; the pause until the next look."""
@@ -133,6 +141,9 @@ class Runner:
                         if not await store.renew(tx, self.service.service_id, token, self._lease):
                             break
                 except Unavailable:
+                    continue
+                except Exception:  # noqa: BLE001 - the run would go on without a lease, beside another server's
+                    _log.exception("a lease was not renewed; it is tried again", service=self.service.service_id)
                     continue
                 kept_at = time.monotonic()
             if self._update is not None:
