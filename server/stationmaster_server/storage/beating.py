@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from stationmaster_server.errors import StationmasterError
-
-logger = logging.getLogger(__name__)
+from stationmaster_server.resilience.loops import attempt
 
 
 @asynccontextmanager
@@ -19,10 +16,7 @@ async def beating(what: str, every_seconds: float, say: Callable[[], Awaitable[o
     async def beat() -> None:
         while True:
             await asyncio.sleep(every_seconds)
-            try:
-                await say()
-            except StationmasterError as error:
-                logger.warning("%s could not be extended: %s", what, error)
+            await attempt(what, say)
 
     task = asyncio.create_task(beat(), name=what)
     try:
