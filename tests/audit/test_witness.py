@@ -12,7 +12,7 @@ from stationmaster_client.transparency import open_checkpoint
 from stationmaster_server.audit import publishing
 from stationmaster_server.audit.notes import COSIGNATURE, NoteError
 from stationmaster_server.audit.proofs import Proofs
-from stationmaster_server.audit.publishing import Copies, Publisher
+from stationmaster_server.audit.publishing import Copies, NotPublished, Publisher
 from stationmaster_server.errors import FailedPrecondition
 from stationmaster_server.identity.model import Caller
 
@@ -106,6 +106,38 @@ async def test_a_witness_that_is_down_keeps_nobody_else_from_cosigning_and_is_as
     found = open_checkpoint((await proofs.checkpoint(caller, cosigned=True)).note, keys)
     assert [each.name for each in found.signatures[1:]] == ["witness.example/1", "witness.example/2"]
     assert (await publish(server, witnesses)).cosigned == 0  # there is nothing new
+
+
+class Full:
+    """A place that takes nothing."""
+
+    async def write(self, name: str, note: str) -> str | None:
+        raise OSError(f"no space left for {name}")
+
+
+class Others:
+    """A place that has a copy of somebody else's already."""
+
+    async def write(self, name: str, note: str) -> str | None:
+        return note.replace("\n", "0\n", 1)
+
+
+@pytest.mark.parametrize(
+    ("copies", "told"), [(None, "witness.example/1 did not cosign"), (Full(), "no space left"), (Others(), "rewritten")]
+)
+async def test_a_run_that_could_not_publish_everything_fails_so_that_operators_see_it(
+    server: Server, caller: Caller, witnesses: list[Witness], copies: Copies | None, told: str
+) -> None:
+    await fill(server, caller, 3)
+    witnesses[0].down = copies is None
+    asked = [publishing.Witness(each.url, each.vkey) for each in witnesses]
+    publisher = Publisher(server.database, server.log, asked, copies, every=timedelta())
+    with pytest.raises(NotPublished, match=told):
+        await publisher.run()
+    witnesses[0].down = False
+    publisher._copies = None
+    await publisher.run()
+    await publisher.close()
 
 
 async def test_cosignatures_of_a_checkpoint_are_gathered_over_rounds(

@@ -22,7 +22,6 @@ from stationmaster_server.audit.service import AuditLog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.identity.model import AuditEntry, Category, Outcome
 from stationmaster_server.identity.system import system_caller
-from stationmaster_server.resilience.loops import attempt
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +51,10 @@ class Witness:
             raise NoteError(f"the key of the witness {url} is not of the type cosignature/v1")
 
 
+class NotPublished(Exception):
+    """Checkpoints were not copied or cosigned, or a copy is another's: how often, and what of the first."""
+
+
 class Publisher:
     """`run` it now and then, on every server: each checkpoint is taken by one."""
 
@@ -74,15 +77,19 @@ class Publisher:
         self.refused = 0
         self.forks = 0
         """Checkpoints whose copy was another's: somebody rewrote the trail."""
+        self._faults: list[str] = []
 
     async def close(self) -> None:
         """Let go of connections."""
         await self._client.aclose()
 
     async def run(self) -> None:
-        """Publish what is due."""
+        """Publish what is due. Raises NotPublished when something was not: it is tried again with the next run."""
+        self._faults.clear()
         while await self.run_once() == _BATCH:
             pass
+        if self._faults:
+            raise NotPublished(f"{len(self._faults)} times: {self._faults[0]}")
 
     async def run_once(self) -> int:
         """Publish a batch of what is due; returns how many checkpoints were looked at."""
@@ -93,7 +100,11 @@ class Publisher:
         async def publish(each: Due) -> None:
             async with slots:
                 # What nobody foresaw of one organization keeps no other from its turn.
-                await attempt("publish an audit checkpoint", lambda: self._publish(each))
+                try:
+                    await self._publish(each)
+                except Exception as error:  # noqa: BLE001 - it is told by the run
+                    _log.exception("an audit checkpoint could not be published; it is tried again")
+                    self._faults.append(f"an audit checkpoint could not be published: {error}")
 
         await asyncio.gather(*(publish(each) for each in due))
         return len(due)
@@ -110,6 +121,7 @@ class Publisher:
             there = await copies.write(f"{due.organization_id}/{due.size:020d}", note)
         except OSError as error:
             _log.warning("an audit checkpoint could not be copied; it is tried again", error=str(error))
+            self._faults.append(f"an audit checkpoint could not be copied: {error}")
             return False
         if there is not None and there.split("\n\n")[0] != note.split("\n\n")[0]:
             await self._tell_of_fork(due, there)
@@ -121,6 +133,7 @@ class Publisher:
         organization = f"organizations/{due.organization_id}"
         text = "another audit checkpoint of this size was copied before: the trail was rewritten"
         _log.error(text, organization=organization, size=due.size)
+        self._faults.append(f"{organization}: {text}")
         details = {"size": due.size, "copied_before": there[:_SHOWN], "signed_now": due.note[:_SHOWN]}
         entry = AuditEntry("audit.fork", organization, Outcome.FAILED, Category.SECURITY, text, details, organization)
         async with self._database.system() as tx:
@@ -149,12 +162,14 @@ class Publisher:
                 raise NoteError("it answered without a cosignature of its key")
         except (httpx2.HTTPError, TimeoutError, ValueError) as error:
             self.refused += 1
+            why = str(error) or type(error).__name__
+            self._faults.append(f"the witness {witness.key.name} did not cosign an audit checkpoint: {why}")
             _log.warning(
                 "a witness did not cosign an audit checkpoint; it is asked again",
                 witness=witness.key.name,
                 origin=origin_of(due.organization_id),
                 size=due.size,
-                error=str(error) or type(error).__name__,
+                error=why,
             )
             return ""
         self.cosigned += 1
