@@ -15,6 +15,7 @@ from stationmaster_client.cli.main import app
 from stationmaster_server.__main__ import cli
 from stationmaster_server.identity.model import KNOWN_SCOPES
 
+from tests.contract.descriptors import methods
 from tests.docs.commands import GUIDES, README, ROOT, commands_of
 from tests.fixtures.server import running, server_settings
 
@@ -108,3 +109,13 @@ def test_commands_and_options_that_are_named_are_there() -> None:
 )
 def test_what_is_not_there_would_be_seen(wrong: str) -> None:
     assert unknown_in(wrong)
+
+
+def test_the_table_of_scopes_has_each_that_a_method_needs() -> None:
+    table = (ROOT / "docs/guides/command-line.md").read_text().partition("## Scopes")[2].partition("\n\nOwners")[0]
+    shown = set(
+        re.findall(r"`([a-z_.]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
+    )
+    needed = {method.scope for method in methods() if method.scope}
+    assert needed - shown == set()
+    assert shown - KNOWN_SCOPES - {"scope"} == set()
