@@ -45,10 +45,8 @@ async def list_reports(
     """List reports, newest first (-f 'format = PDF')."""
     from stationmaster.v1 import storage_pb2
 
-    from stationmaster_client.names import full
-
     if execution:
-        of_it = f'execution = "{full("executions", execution)}"'
+        of_it = f'execution = "{await resolve.execution(run.client, execution)}"'
         condition = f"{of_it} AND ({condition})" if condition else of_it
     await show(
         run.out,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from stationmaster_client.cli import resolve
+from stationmaster_client.cli import resolve, upload_ids
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.download import PATIENCE, aside, free
 from stationmaster_client.cli.errors import CommandError, ExitCode
@@ -202,17 +202,35 @@ async def mv(
     run.out.done(moved, f"{path} is {moved.path} now")
 
 
+@command(app, "give-up")
+async def give_up(
+    run: Run,
+    session: Session,
+    source: Annotated[str, typer.Argument(help="The file that was being uploaded.", metavar="FILE")],
+    path: Annotated[str, typer.Argument(help="Its path in the workspace; default: its name.", metavar="[PATH]")] = "",
+) -> None:
+    """Give up an upload that broke off, and what it holds of the quota; else `put` goes on with it."""
+    from google.protobuf.empty_pb2 import Empty
+
+    name = await resolve.session(run.client, session)
+    for local, remote in _sources(run, source, path, recursive=True):
+        await run.client.files.cancel_upload(name, upload_ids.of(name, remote, local))
+        run.out.done(Empty(), f"the upload of {remote} is given up")
+
+
 async def _upload(run: Run, session: str, local: Path | BinaryIO, remote: str, *, force: bool) -> storage_pb2.File:
     from stationmaster_client.errors import Aborted
     from stationmaster_client.files import NONE
 
     try:
+        upload_id = await upload_ids.to_go_on(run, session, upload_ids.of(session, remote, local))
         with bar(run.out, remote) as (tell, interrupted):
             return await run.client.files.upload(
                 session,
                 remote,
                 local,
                 etag="" if force else NONE,
+                upload_id=upload_id,
                 patience=PATIENCE,
                 on_progress=tell,
                 on_interruption=interrupted,

@@ -7,17 +7,23 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from stationmaster.v1 import agent_pb2
+from stationmaster.v1 import agent_pb2, storage_pb2
+from stationmaster.v1.storage_pb2_grpc import StorageServiceStub
 from stationmaster_client import Client
+from stationmaster_client.cli import upload_ids
+from stationmaster_client.errors import NotFound
+from stationmaster_client.files import NONE, file_name
 
 from tests.client.cli.program import Program
 from tests.client.cli.terminal import at_terminal
 from tests.client.relay import relaying
 from tests.fixtures.server import RunningServer
+from tests.waiting import until
 
 DATA = os.urandom(3_000_000)
 
@@ -119,7 +125,6 @@ async def test_nothing_is_replaced_unless_that_is_wanted(
 
 
 async def test_what_cannot_be_done_is_told(stationmaster: Program, session: str, folder: Path) -> None:
-    (folder / "pointer").symlink_to("a.csv")
     results = await stationmaster.many(
         [
             ["files", "put", session, str(folder)],
@@ -136,7 +141,7 @@ async def test_what_cannot_be_done_is_told(stationmaster: Program, session: str,
     )
     assert [each.code for each in results] == [2, 2, 2, 3, 3, 3, 0, 2, 0, 5]
     assert "is not there" in results[1].err
-    assert "pointer is left out: it is a link" in results[6].err
+    assert "link is left out: it is a link" in results[6].err
     assert "linked is a folder: download all that is in it with -r" in results[7].err
     assert "linked/a.csv exists already: --force replaces it" in results[9].err
     assert "-r" in results[0].err
@@ -150,6 +155,50 @@ async def test_standard_input_is_uploaded_and_standard_output_written(
     assert result.code == 0, result.err
     assert await client.files.read(session, "notes.txt") == b"from a pipe"
     assert (await stationmaster("files", "get", session, "notes.txt", "-o", "-")).out == "from a pipe"
+
+
+async def broken_off(server: RunningServer, session: str, file: Path, remote: str) -> str:
+    """An upload of the command line that was killed after a megabyte; its id."""
+    upload_id = upload_ids.of(session, remote, file)
+    data = await asyncio.to_thread(file.read_bytes)
+    header = storage_pb2.UploadFileHeader(
+        name=file_name(session, remote),
+        size_bytes=len(data),
+        sha256=sha256(data).hexdigest(),
+        etag=NONE,
+    )
+    async with server.channel() as channel:
+        call = StorageServiceStub(channel).UploadFile()
+        await call.write(storage_pb2.UploadFileRequest(header=header, request_id=upload_id))
+        await call.write(storage_pb2.UploadFileRequest(data=data[: 1 << 20]))
+        await asyncio.sleep(0.2)
+        call.cancel()  # the server keeps what has arrived
+    return upload_id
+
+
+async def test_an_upload_that_was_killed_is_gone_on_with_or_given_up(
+    stationmaster: Program, server: RunningServer, session: str, folder: Path, client: Client
+) -> None:
+    file, name = folder / "a.csv", session
+    for remote in ("kept.csv", "lost.csv"):
+        upload_id = await broken_off(server, name, file, remote)
+
+        async def received(upload_id: str = upload_id) -> bool:
+            return (await client.files.get_upload(name, upload_id)).received_bytes > 0
+
+        await until(received)
+    put = await stationmaster("files", "put", session, str(file), "kept.csv")
+    assert (put.code, "going on after 1.0 MiB" in put.err) == (0, True), put
+    assert await client.files.read(name, "kept.csv") == DATA
+    again = await stationmaster("files", "put", session, str(file), "kept.csv")
+    assert (again.code, "exists already: --force" in again.err) == (5, True)
+    forced = await stationmaster("files", "put", session, str(file), "kept.csv", "--force")
+    assert (forced.code, "going on" in forced.err) == (0, False)
+    given_up = await stationmaster("files", "give-up", session, str(file), "lost.csv")
+    assert given_up.out == "the upload of lost.csv is given up\n"
+    assert (await stationmaster("files", "give-up", session, str(file), "lost.csv")).code == 3
+    with pytest.raises(NotFound):
+        await client.files.get_upload(name, upload_id)
 
 
 async def test_transfers_go_on_by_themselves_after_a_broken_connection(
