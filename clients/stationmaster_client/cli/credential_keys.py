@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stationmaster_client.cli.command import Run, command
 from stationmaster_client.cli.credentials import Category, DryRun, app
 from stationmaster_client.cli.credentials_shown import describe_keys, state_of
-from stationmaster_client.cli.errors import CommandError
+from stationmaster_client.cli.errors import CommandError, ExitCode
 from stationmaster_client.names import last
+
+if TYPE_CHECKING:
+    from stationmaster.v1 import credential_pb2
 
 _ON_EXISTING = ("skip", "add-version", "fail")
 _LOOK_SECONDS = 0.5
+_STUCK_LOOKS = 120
 
 
 @command(app, "rotate-key")
@@ -42,10 +46,24 @@ async def rotate_key(
     if stop or retire:
         action = credential_pb2.KEY_ACTION_STOP if stop else credential_pb2.KEY_ACTION_RETIRE
     status = await run.client.credentials.rotate_key(key_id, action=action, make_new=new)
-    while wait and status.rotation.state == credential_pb2.KEY_ROTATION_STATE_RUNNING:
-        await asyncio.sleep(_LOOK_SECONDS)
-        status = await run.client.credentials.key_status()
+    if wait:
+        status = await _until_done(run, status)
     describe_keys(run.out, status)
+    if wait and status.rotation.state == credential_pb2.KEY_ROTATION_STATE_RUNNING:
+        left = f"{status.rotation.remaining} versions are left, and nothing was wrapped anew for a minute"
+        raise CommandError(f"{left}: the servers' log names those that do not open; destroy them", ExitCode.CONFLICT)
+
+
+async def _until_done(run: Run, status: credential_pb2.KeyStatus) -> credential_pb2.KeyStatus:
+    """The status when the rotation is done, or gets no further."""
+    from stationmaster.v1 import credential_pb2
+
+    looks = 0
+    while status.rotation.state == credential_pb2.KEY_ROTATION_STATE_RUNNING and looks < _STUCK_LOOKS:
+        await asyncio.sleep(_LOOK_SECONDS)
+        before, status = status.rotation.remaining, await run.client.credentials.key_status()
+        looks = looks + 1 if status.rotation.remaining == before else 0
+    return status
 
 
 @command(app, "key-status")

@@ -6,7 +6,13 @@ import json
 import stat
 from pathlib import Path
 
+import asyncpg
 import pytest
+from stationmaster.v1 import credential_pb2
+from stationmaster_client import Client
+from stationmaster_client.cli import credential_keys
+from stationmaster_client.cli.command import Run
+from stationmaster_client.cli.output import Output
 
 from tests.client.cli.program import Program
 from tests.client.cli.terminal import at_terminal
@@ -240,3 +246,25 @@ async def test_the_last_value_of_a_credential_is_not_destroyed_by_one_line(
         assert await terminal.ended() == 0
     assert (await stationmaster(*own, "add-version", "db", "--value-file", str(file))).code == 0
     assert (await stationmaster(*own, "destroy", "db", "3", "--yes")).code == 0
+
+
+async def test_waiting_for_a_rotation_ends_when_a_damaged_version_is_left(
+    server: RunningServer, administrator_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credential_keys, "_STUCK_LOOKS", 3)
+    async with Client.connect(server.target, server.admin_key, insecure=True) as client:
+        for name in ("whole", "damaged"):
+            await client.credentials.create(name, SECRET)
+        connection = await asyncpg.connect(administrator_url)
+        await connection.execute(
+            """UPDATE credential_versions v SET wrapped_key = decode(repeat('00', length(v.wrapped_key)), 'hex')
+               FROM credentials c WHERE c.uid = v.uid AND c.credential_id = 'damaged'"""
+        )
+        await connection.close()
+        status = await client.credentials.rotate_key()
+        run = Run(client, Output(as_json=True))
+        left = await credential_keys._until_done(run, status)
+        assert (left.rotation.state, left.rotation.remaining) == (credential_pb2.KEY_ROTATION_STATE_RUNNING, 1)
+        await client.credentials.destroy_version("damaged", 1)
+        done = await credential_keys._until_done(run, await client.credentials.rotate_key())
+        assert done.rotation.state == credential_pb2.KEY_ROTATION_STATE_DONE
