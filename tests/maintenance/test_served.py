@@ -229,7 +229,7 @@ async def test_operations_say_what_came_of_them_or_why_nothing_did(server: Runni
     async with server.channel() as channel:
         tasks = TaskServiceStub(channel)
         spec = task_pb2.Task(kind="prompt", display_name="Water the plants")
-        spec.payload.update({"agent": "helper", "prompt": "Hello"})
+        spec.payload.update({"model": "demo", "prompt": "Hello"})
         await tasks.CreateTask(task_pb2.CreateTaskRequest(task_id="water", task=spec))
     request = pb.TriggerOperationRequest(
         service="backgroundServices/task-embedding", operation="embed-task", arguments=struct({"task": "tasks/water"})
@@ -261,7 +261,7 @@ async def test_a_cycle_that_is_in_the_database_is_found(
         tasks = TaskServiceStub(channel)
         for task_id in ("a", "b", "c", "d"):
             spec = task_pb2.Task(kind="prompt")
-            spec.payload.update({"agent": "helper", "prompt": "Hello"})
+            spec.payload.update({"model": "demo", "prompt": "Hello"})
             await tasks.CreateTask(task_pb2.CreateTaskRequest(task_id=task_id, task=spec))
         for one, other in (("a", "b"), ("b", "c"), ("d", "a")):
             await tasks.AddDependency(task_pb2.AddDependencyRequest(task=f"tasks/{one}", depends_on=f"tasks/{other}"))

@@ -323,10 +323,10 @@ async def test_what_is_wrong_with_a_payload_is_told_without_words_of_python(task
     assert "what.0: must be 'sessions', 'messages'" in await said("export", what=["nothing"])
     misspelt = await said("steered", txt="hello")
     assert "task.payload.txt: there is no such field (did you mean text?); there are: fail, gate" in misspelt
-    assert "agent: 'No Body' does not fit: write small letters" in await said("prompt", agent="No Body", prompt="x")
+    assert "agent: does not fit: write small letters" in await said("prompt", agent="No Body", prompt="x")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await tasks.CreateTask(pb.CreateTaskRequest(task_id="Bad Name!", task=pb.Task(kind="steered")))
-    assert "task_id: 'Bad Name!' does not fit: write small letters, digits and -" in (refused.value.details() or "")
+    assert "task_id: does not fit: write small letters, digits and -" in (refused.value.details() or "")
     often = pb.Task(kind="steered", schedule=pb.Schedule(every=Duration(seconds=5)))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await tasks.CreateTask(pb.CreateTaskRequest(task_id="often", task=often))

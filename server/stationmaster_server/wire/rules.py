@@ -27,16 +27,18 @@ _SECONDS = re.compile(r"\b(\d+)s\b")
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 
-def of_pattern(pattern: str, value: object = None) -> str:
-    """What a text that a pattern refuses is to be; empty when there are no words for the pattern."""
+def of_pattern(pattern: str) -> str:
+    """What a text that a pattern refuses is to be; empty when there are no words for the pattern.
+
+    Without the text: it may be a secret in the wrong place.
+    """
     inner = pattern.removeprefix("^").removesuffix("$")
     if inner.startswith("(") and inner.endswith(")?"):
         inner = inner[1:-2]
     if inner in _WHOLE:
         return _WHOLE[inner]
     what = _IDS.get(inner) or _of_name(inner)
-    given = f"{value[:80]!r} does not fit: " if isinstance(value, str) and value else ""
-    return f"{given}write {what}" if what else ""
+    return f"does not fit: write {what}" if what else ""
 
 
 def _of_name(inner: str) -> str:

@@ -49,7 +49,7 @@ def _text(violation: Violation) -> str:
     said = violation.proto.message or violation.proto.rule_id
     match violation.proto.rule_id:
         case "string.pattern":
-            return rules.of_pattern(str(violation.rule_value), violation.field_value) or said
+            return rules.of_pattern(str(violation.rule_value)) or said
         case rule if rule.startswith("duration."):
             return rules.of_time(said)
         case _:

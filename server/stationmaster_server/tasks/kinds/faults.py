@@ -70,7 +70,7 @@ def _in_words(payload: type[BaseModel], error: Any) -> str:
     if kind in _LENGTHS:
         least = kind == "too_short"
         return f"needs at {'least' if least else 'most'} {context['min_length' if least else 'max_length']} of them"
-    if kind == "string_pattern_mismatch" and (words := rules.of_pattern(context["pattern"], error.get("input"))):
+    if kind == "string_pattern_mismatch" and (words := rules.of_pattern(context["pattern"])):
         return words
     return _PYTHON.sub("must ", str(error["msg"]).removeprefix("Value error, "))
 
