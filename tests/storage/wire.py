@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -36,6 +36,19 @@ class Wire:
     _hold: Match | None = None
     _held: asyncio.Event = field(default_factory=asyncio.Event)
     _free: asyncio.Event = field(default_factory=asyncio.Event)
+    _serving: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        task = asyncio.create_task(self.serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def close(self) -> None:
+        """End what is still being served."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def lose(self, match: Match, times: int = 1) -> None:
         """Forward what fits, so often, but never answer it."""
@@ -59,7 +72,7 @@ class Wire:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one request."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        with closing(writer), suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             line, *headers = head.decode("latin-1").rstrip().split("\r\n")
             length = next((int(each[15:]) for each in headers if each.lower().startswith("content-length:")), 0)
@@ -76,7 +89,6 @@ class Wire:
             else:
                 writer.write(answer)
                 await writer.drain()
-        writer.close()
 
     async def _complete(self, line: str, request: bytes) -> bytes:
         if line in self._completed:
@@ -101,10 +113,11 @@ class Wire:
 async def between(upstream: str) -> AsyncIterator[Wire]:
     """A wire to object storage."""
     wire = Wire(upstream)
-    server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
     wire.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield wire
     finally:
         wire.let_go()
         server.close()
+        await wire.close()
