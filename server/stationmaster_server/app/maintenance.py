@@ -94,18 +94,16 @@ def build_maintenance(stack: AsyncExitStack, server: RpcServer, on: Ground) -> d
     maintenance = Maintenance(on.database, on.gate.audit, lambda: on.background.services, on.settings.events.keepalive)
     operations = Operations(on.database, on.gate.audit, on.engines.queue, maintenance)
     server.add(MaintenanceServicer(maintenance, operations, on.tokens), needs=(DATABASE,))
-    return {operation_store.KIND: operations, alert_webhook.KIND: _webhook(stack, on.settings)}
+    return {operation_store.KIND: operations, alert_webhook.KIND: _webhook(on.settings)}
 
 
-def _webhook(stack: AsyncExitStack, settings: Settings) -> AlertWebhook:
+def _webhook(settings: Settings) -> AlertWebhook:
     configured = settings.maintenance
     secret = configured.alert_secret
     try:
-        webhook = AlertWebhook(configured.alert_webhook, read_secret(secret.get_secret_value()) if secret else None)
+        return AlertWebhook(configured.alert_webhook, read_secret(secret.get_secret_value()) if secret else None)
     except ValueError as error:
         raise SettingsError(f"setting maintenance.alert_secret: it {error}") from None
-    stack.push_async_callback(webhook.close)
-    return webhook
 
 
 def _making_partitions(database: Database) -> Callable[[], Awaitable[None]]:

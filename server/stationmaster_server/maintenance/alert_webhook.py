@@ -45,11 +45,6 @@ class AlertWebhook:
         """The receiver is the operator's, wherever it is; without a secret it is told unsigned."""
         self._url = url
         self._secret = secret
-        self._client = httpx2.AsyncClient(timeout=_TIMEOUT.total_seconds(), follow_redirects=False)
-
-    async def close(self) -> None:
-        """Let go of connections."""
-        await self._client.aclose()
 
     async def __call__(self, run: Run) -> Outcome:
         """Tell the receiver; none is named any more: then nobody wants to be told."""
@@ -57,7 +52,9 @@ class AlertWebhook:
             return Succeeded()
         body = json.dumps(run.item.payload, separators=(",", ":")).encode()
         try:
-            response = await self._client.post(self._url, content=body, headers=self._headers(run, body))
+            # Seldom, and certificates take their time to be read: not at every start of a server.
+            async with httpx2.AsyncClient(timeout=_TIMEOUT.total_seconds(), follow_redirects=False) as client:
+                response = await client.post(self._url, content=body, headers=self._headers(run, body))
         except httpx2.HTTPError as error:  # its text may have the URL, and that a token
             return Failed(f"the receiver of alerts could not be told: {type(error).__name__}", reason="CONNECTION")
         if response.is_success:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
@@ -120,7 +121,8 @@ class TypedTool(Generic[A]):
             raise ToolError(f"The arguments of {self.name} are wrong: {'; '.join(faults)}.") from None
 
 
-def _schema(arguments: type[Arguments]) -> dict[str, Any]:
+@cache
+def _schema(arguments: type[Arguments]) -> Mapping[str, Any]:
     schema = arguments.model_json_schema()
     # Titles repeat the names, and the description is the tool's: both would only cost tokens.
     schema.pop("title", None)
