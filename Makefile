@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # The first of these that is 3.11 or newer makes the environment; `make setup PYTHON=/path/to/python` overrides.
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python3.14)
-# Tests wait more than they compute: eight at a time keep two cores busy, and whoever is done takes from the others.
-PYTEST_FLAGS ?= -n 8 --dist worksteal
+# Tests wait more than they compute: six at a time keep two cores busy, and whoever is done takes from the others.
+PYTEST_FLAGS ?= -n 6 --dist worksteal
 MODELS := $(VENV)/share/stationmaster
 MODEL := $(MODELS)/models/all-minilm-l6-v2
 SOURCES := server clients tests scripts benchmarks

@@ -72,7 +72,7 @@ def names_of(caller: Caller) -> dict[str, list[str]]:
     return {kind: [name] for kind, name in caller.names.items() if kind != "stationmaster.dev/Organization"}
 
 
-@pytest.mark.parametrize("messages_per_method", [40, pytest.param(150, marks=pytest.mark.long)])
+@pytest.mark.parametrize("messages_per_method", [20, pytest.param(150, marks=pytest.mark.long)])
 async def test_no_message_makes_the_server_fail(mallory: Caller, victim: Caller, messages_per_method: int) -> None:
     names = names_of(mallory)
     for kind, others in names_of(victim).items():

@@ -61,9 +61,18 @@ def test_pauses_grow_from_failure_to_failure_up_to_five_minutes() -> None:
 
 
 async def test_one_that_raises_is_tried_again_started_anew_alarmed_and_well_again(
-    host: Start, database: Database
+    host: Start, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, other = Sample(failing(6)), Sample(fine, service_id="other")
+    pauses, pause = list[timedelta](), runner.Runner._pause
+
+    def noted(self: runner.Runner, failures: int) -> timedelta:
+        found = pause(self, failures)
+        if self.service is service and failures:
+            pauses.append(found)
+        return found
+
+    monkeypatch.setattr(runner.Runner, "_pause", noted)
     server = await host(service, other)
 
     async def well() -> bool:
@@ -78,8 +87,8 @@ async def test_one_that_raises_is_tried_again_started_anew_alarmed_and_well_agai
     assert [told[0] for told in server.alarms.told] == ["sample", "sample"]
     assert [bool(told[1]) for told in server.alarms.told] == [True, False]
     assert figures(server, "other").failed == 0
-    gaps = [following - one for one, following in pairwise(service.runs[:6])]
-    assert gaps[4] > gaps[0]
+    assert len(pauses) == 6
+    assert all(one < following for one, following in pairwise(pauses))
     async with database.system(autocommit=True) as tx:
         assert await store.errors_last_hour(tx, ["sample", "other"]) == {"sample": 6}
     text = server.metrics.render().decode()

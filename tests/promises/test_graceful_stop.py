@@ -204,11 +204,11 @@ async def test_an_execution_that_outlasts_the_grace_is_handed_back_told_and_goes
                         begun.set()
 
         reading = asyncio.create_task(read())
-        await asyncio.wait_for(begun.wait(), 10)
-        assert await server.stop(seconds=40) == 0
+        await asyncio.wait_for(begun.wait(), 60)
+        assert await server.stop(seconds=90) == 0
         assert not reading.done()
         await start(server_process, database_url, port, "1s")
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             await reading
         ended = await client.executions.get(execution.name)
     assert [(one.state, one.attempt, one.reason) for one in told] == [

@@ -196,7 +196,7 @@ async def stalled_reader(
 async def test_a_reader_that_stops_reading_costs_no_memory_and_loses_nothing(
     server_process: StartServer, database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await stalled_reader(server_process, database_url, 2_000, 3, capsys)
+    await stalled_reader(server_process, database_url, 1_000, 3, capsys)
 
 
 @pytest.mark.long

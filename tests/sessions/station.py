@@ -189,7 +189,7 @@ async def open_station(
     """A started station; several may share the database. `around` may put something around its runtime."""
     async with AsyncExitStack() as stack:
         database = await Database.connect(
-            database_url, pool_size=8, system_pool_size=8, connect_timeout=timedelta(seconds=60)
+            database_url, pool_size=8, system_pool_size=8, connect_timeout=timedelta(minutes=3)
         )
         stack.push_async_callback(database.close)
         listener = Listener(database)

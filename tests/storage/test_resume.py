@@ -136,7 +136,7 @@ async def test_an_upload_that_is_cancelled_leaves_nothing(
 class TestExpiry:
     @pytest.fixture
     def storage_settings(self) -> dict[str, Any]:
-        return {"upload_retention": "300ms"}
+        return {"upload_retention": "3s"}
 
     async def test_an_upload_that_nobody_goes_on_with_is_given_up_and_its_room_free(
         self, desk: Desk, myself: tuple[str, str], site: Site, database_url: str

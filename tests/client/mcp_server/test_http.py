@@ -34,15 +34,19 @@ async def post(url: str, headers: Mapping[str, str], body: object = INITIALIZE) 
         return await client.post(url, json=body, headers={**accept, **headers})
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [None, "", "Bearer", "Basic dXNlcjpwYXNz", "Bearer sm_wrong_key", "Bearer eyJhbGciOiJub25lIn0.e30."],
-)
-async def test_request_without_a_valid_key_is_refused(url: str, authorization: str | None) -> None:
-    response = await post(url, {} if authorization is None else {"Authorization": authorization})
-    assert response.status_code == 401
-    assert response.headers["www-authenticate"] == "Bearer"
-    assert "mcp-session-id" not in response.headers
+async def test_request_without_a_valid_key_is_refused(url: str) -> None:
+    for authorization in (
+        None,
+        "",
+        "Bearer",
+        "Basic dXNlcjpwYXNz",
+        "Bearer sm_wrong_key",
+        "Bearer eyJhbGciOiJub25lIn0.e30.",
+    ):
+        response = await post(url, {} if authorization is None else {"Authorization": authorization})
+        assert response.status_code == 401, authorization
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "mcp-session-id" not in response.headers
 
 
 async def test_key_that_is_revoked_is_refused_from_then_on(url: str, server: RunningServer) -> None:
@@ -116,9 +120,10 @@ async def test_session_of_the_protocol_belongs_to_who_opened_it(url: str, server
 
 
 @pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
-@pytest.mark.parametrize(
-    ("header", "value", "status"),
-    [
+async def test_request_of_a_hostile_page_is_refused_even_with_a_key(
+    url: str, server: RunningServer, version: str
+) -> None:
+    for header, value, status in (
         ("Host", "evil.example", 421),
         ("Host", "evil.example:80", 421),
         ("Host", "127.0.0.1.evil.example", 421),
@@ -126,13 +131,9 @@ async def test_session_of_the_protocol_belongs_to_who_opened_it(url: str, server
         ("Origin", "https://evil.example", 403),
         ("Origin", "http://localhost.evil.example", 403),
         ("Origin", "null", 403),
-    ],
-)
-async def test_request_of_a_hostile_page_is_refused_even_with_a_key(
-    url: str, server: RunningServer, header: str, value: str, status: int, version: str
-) -> None:
-    sent = {"Authorization": f"Bearer {server.admin_key}", "Mcp-Protocol-Version": version, header: value}
-    assert (await post(url, sent)).status_code == status
+    ):
+        sent = {"Authorization": f"Bearer {server.admin_key}", "Mcp-Protocol-Version": version, header: value}
+        assert (await post(url, sent)).status_code == status, value
 
 
 async def test_hosts_and_origins_that_are_allowed_pass(program: Program, server: RunningServer) -> None:
