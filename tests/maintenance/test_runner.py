@@ -125,6 +125,18 @@ async def test_a_database_that_is_away_is_nobodys_failure(host: Start) -> None:
     assert server.alarms.told == []
 
 
+async def test_a_provider_that_is_away_is_a_failure_that_is_told(host: Start) -> None:
+    service = Sample(failing(50, Unavailable(Reason.MODEL_UNAVAILABLE, "the encoder is away")))
+    server = await host(service)
+
+    async def alarmed() -> bool:
+        return bool(server.alarms.told)
+
+    await until(alarmed)
+    assert figures(server).state is ServiceState.UNHEALTHY
+    assert "the encoder is away" in server.alarms.told[0][1]
+
+
 def broken(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, times: int) -> list[int]:
     """A query of the framework's own that fails in a way that nobody foresaw; how often it will yet."""
     left, query = [times], getattr(module, name)

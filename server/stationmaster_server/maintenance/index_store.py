@@ -9,6 +9,11 @@ from stationmaster_server.db.connection import Connection
 _LIMIT_SECONDS = 3600
 
 
+async def take_time(connection: Connection) -> None:
+    """Large tables take longer than a statement of a call may; the service's own limit ends what takes too long."""
+    await connection.execute("SET statement_timeout = 0")
+
+
 async def due(connection: Connection, changes: int, every: timedelta) -> list[str]:
     """Tables of which so many rows changed since they were analyzed, or that nobody vacuumed for so long."""
     rows = await connection.fetch(

@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import Unavailable
+from stationmaster_server.errors import Reason, Unavailable
 from stationmaster_server.maintenance import store
 from stationmaster_server.maintenance.base import BackgroundService
 from stationmaster_server.maintenance.growth import Growth
@@ -29,6 +29,8 @@ _FIRST_LOOK = timedelta(seconds=1)
 """From the start of a server: it does not begin with what can wait."""
 _AWAY_PAUSE = timedelta(seconds=5)
 """Until the next attempt when the database was away."""
+_NOBODYS_FAULT = (Reason.DATABASE_UNAVAILABLE, Reason.SERVER_OVERLOADED, Reason.SERVER_STOPPING)
+"""Reasons that count for no failure; a provider that is away is one, or nobody would hear of it."""
 _JITTER = 0.1
 _LONGEST_ERROR = 1000
 
@@ -176,7 +178,7 @@ class Runner:
         finally:
             self._update = None
         figures.took(time.perf_counter() - began)
-        self._away = isinstance(error, Unavailable)
+        self._away = isinstance(error, Unavailable) and error.reason in _NOBODYS_FAULT
         if error is None:
             return await self._succeeded(failures)
         return await self._failed(error, failures)

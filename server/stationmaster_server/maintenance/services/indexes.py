@@ -62,6 +62,7 @@ class IndexOptimization(BackgroundService[IndexOptions]):
         every = timedelta(hours=options.interval_hours)
         connection = await self._database.open_dedicated()
         try:
+            await index_store.take_time(connection)
             tables = await index_store.due(connection, 0 if everything else options.change_threshold, every)
             for table in tables:
                 await index_store.vacuum(connection, table)
