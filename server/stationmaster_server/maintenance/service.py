@@ -224,13 +224,21 @@ def view_of(
         service.scope,
         service.policy.of(settings),
         settings,
-        service.options.model_validate(dict(settings.own)).model_dump(mode="json"),
+        _own(service.options, settings.own),
         help_of(service.options),
         _offered(service),
         totals,
         errors,
         tuple(servers),
     )
+
+
+def _own(options: type[Options], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds; what another version stored that this one does not take is shown as it is, for it is to be mended."""
+    try:
+        return options.model_validate(dict(stored)).model_dump(mode="json")
+    except ValidationError:
+        return {**options().model_dump(mode="json"), **stored}
 
 
 def _target(one: Progress) -> TargetProgress:
