@@ -402,13 +402,14 @@ class Model:
             twin.resume = True
 
     def retry(self, *twins: Twin) -> None:
-        """Queue dead items again."""
+        """Queue dead items again, in their order."""
         if any(twin.state is not State.DEAD for twin in twins):
             raise Refused("FailedPrecondition")
-        for twin in twins:
+        for place, twin in enumerate(twins):
             twin.become(State.QUEUED if twin.work.concurrency_key is None else State.WAITING)
             twin.paused = twin.deferred = False
-            twin.reason, twin.attempt, twin.run_at, twin.cancel, twin.resume = None, 0, self.now, False, False
+            twin.reason, twin.attempt, twin.cancel, twin.resume = None, 0, False, False
+            twin.run_at = self.now + place * STEP / 1000
             twin.start_deadline = None
             twin.close_deadline = _in(self.now, twin.work.timeouts.schedule_to_close)
             self._use(twin)

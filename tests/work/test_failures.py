@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from stationmaster_server.errors import Aborted, Reason, Unavailable
-from stationmaster_server.work import follow_up_store, store
+from stationmaster_server.work import claim_store, follow_up_store, store
 from stationmaster_server.work.model import (
     Failed,
     Outcome,
@@ -82,6 +82,19 @@ async def test_dead_items_are_listed_and_retried_singly_or_together(start_server
     for item in items[2:]:
         await server.reaches(item.item_id, State.SUCCEEDED)
     assert [item.item_id for item in await server.call(store.list_dead)] == [items[1].item_id]
+
+
+async def test_those_that_are_retried_together_are_claimed_in_the_order_given(idle: Server) -> None:
+    ids = [(await idle.submit()).item_id for _ in range(6)]
+    async with idle.database.system() as tx:
+        await tx.execute("UPDATE work_items SET state = 'DEAD', finished_at = now()")
+    given = [ids[place] for place in (3, 0, 5, 1, 4, 2)]
+    await idle.call(idle.queue.retry_many, given)
+    claimed = []
+    for _ in ids:
+        async with idle.database.system() as tx:
+            claimed += await claim_store.claim(tx, ["noop"], 1, timedelta(hours=1), "there", timedelta(minutes=1))
+    assert [item.item_id for item in claimed] == given
 
 
 async def test_a_dead_item_is_not_retried_before_its_end_was_followed_up(idle: Server) -> None:

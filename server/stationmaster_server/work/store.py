@@ -292,7 +292,8 @@ async def list_dead(
 _REVIVE = f"""
 {_LOCKED}
 UPDATE work_items i
-SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0, run_at = now(),
+SET state = CASE WHEN concurrency_key IS NULL THEN 'QUEUED' ELSE 'WAITING' END, attempt = 0,
+    run_at = now() + (array_position($2::uuid[], i.item_id) - 1) * interval '1 microsecond',  -- in the order given
     started_at = NULL, finished_at = NULL, reason = NULL, cancel_requested = false, resume_requested = false,
     rate_slot = NULL, followed_up = false, paused = false, deferred = NULL,
     start_deadline = NULL, close_deadline = now() + close_timeout
@@ -304,9 +305,10 @@ RETURNING {COLUMNS}
 
 
 async def revive(tx: Transaction, organization_id: UUID, item_ids: Sequence[UUID]) -> list[WorkItem]:
-    """Queue dead items again with all their attempts; those with a key wait to be admitted, and none is held back.
+    """Queue dead items again with all their attempts, in this order; those with a key wait to be admitted.
 
-    One whose end is not followed up yet stays as it is: of every end is told. The keys must be locked.
+    None is held back. One whose end is not followed up yet stays as it is: of every end is told. The keys must be
+    locked.
     """
     return [to_item(row) for row in await tx.fetch(_REVIVE, organization_id, list(item_ids))]
 
