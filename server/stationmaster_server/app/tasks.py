@@ -107,12 +107,18 @@ def build_tasks(
     stack.push_async_callback(follow_up.close)
     _look_after(on, services, tools)
     _fire_schedules(on, services)
+    return Tasks(TaskServicer(services, on.tokens), _handlers(on, services, follow_up))
+
+
+def _handlers(on: Ground, services: TaskServices, follow_up: FollowUp) -> dict[str, Handler]:
+    """What runs the work of tasks."""
+    kinds = services.kinds
     runners: dict[str, Handler] = {
         work_kind(name): ExecutionRunner(services, kinds.get(name), follow_up) for name in kinds
     }
-    reports = {reporting.KIND: reporting.Reporting(services, on.pools)}
-    embedding: dict[str, Handler] = {embeddings.KIND: embeddings.TaskEmbedding(services)}
-    return Tasks(TaskServicer(services, on.tokens), runners | reports | embedding)
+    runners[reporting.KIND] = reporting.Reporting(services, on.pools)
+    runners[embeddings.KIND] = embeddings.TaskEmbedding(services)
+    return runners
 
 
 def _look_after(on: Ground, services: TaskServices, tools: Tools) -> None:

@@ -39,7 +39,6 @@ from stationmaster_server.tasks.execution_store import NewRow, new_row
 from stationmaster_server.tasks.graph import Verdict, verdict, why_waiting
 from stationmaster_server.tasks.leaving import leave_session
 from stationmaster_server.tasks.model import (
-    FINAL,
     Execution,
     ExecutionState,
     KindStats,
@@ -50,7 +49,6 @@ from stationmaster_server.tasks.model import (
     Task,
     Trigger,
     execution_name,
-    illegal_state,
     task_name,
 )
 from stationmaster_server.tasks.owners import require_own_secrets
@@ -61,7 +59,6 @@ from stationmaster_server.tasks.starting import look_again
 from stationmaster_server.tasks.submitting import Submitting
 from stationmaster_server.tasks.work import new_work
 
-MOST_RETRIED = 1000
 MOST_IN_AUDIT = 100
 _REPLACE = OnConflict.TERMINATE_EXISTING
 
@@ -233,30 +230,6 @@ class Executions:
             await remember(tx, tenant, caller.request_key, after)
             return after
 
-    async def retry(self, caller: Caller, execution_id: UUID | None, filter_text: str = "") -> Sequence[UUID]:
-        """Queue failed executions again: one, or the oldest thousand of a filter.
-
-        Raises NotFound, FailedPrecondition(ILLEGAL_TRANSITION), Aborted, InvalidArgument(INVALID_FILTER).
-        """
-        tenant = caller.tenant
-        async with self._services.database.tenant(tenant) as tx:
-            again = await recall(tx, tenant, caller.request_key, Names)
-            if again is not None:
-                return again.ids
-            if execution_id:
-                await self._require_failed(tx, caller, execution_id)
-                await self._services.queue.retry(tx, tenant.organization_id, execution_id)
-                ids = [execution_id]
-            else:
-                failed = await self._failed(tx, caller, filter_text)
-                ids = await self._services.queue.retry_many(tx, tenant.organization_id, failed)
-            queued = events.state_changed(ExecutionState.QUEUED, 0, "RETRIED")
-            await self._services.log.hand_over(tx, tenant.organization_id, dict.fromkeys(ids, queued), None)
-            resource = execution_name(execution_id) if execution_id else "executions"
-            await self._audit(tx, caller, "execution.retry", resource, ids)
-            await remember(tx, tenant, caller.request_key, Names(list(ids)))
-            return ids
-
     async def stats(self, caller: Caller) -> Sequence[KindStats]:
         """How many executions of each kind stand how; of kinds that nobody uses, too."""
         async with self._services.database.tenant(caller.tenant, read=True) as tx:
@@ -362,27 +335,6 @@ class Executions:
             raise AlreadyExists("Execution", execution_name(execution_id)) from None
         if on_conflict is OnConflict.FAIL:
             raise AlreadyExists("Execution", execution_name(execution_id))
-
-    async def _failed(self, tx: Transaction, caller: Caller, filter_text: str) -> Sequence[UUID]:
-        if not filter_text:
-            raise InvalidArgument.field("filter", 'name one execution, or give a filter such as `kind = "crawl"`')
-        listing_store.LISTING.sql(filter_text, "", PageRequest(1))  # by itself: the parentheses below are ours
-        wanted = f'({filter_text}) AND state = "FAILED"'
-        page = await listing_store.list_executions(
-            tx,
-            caller.tenant.organization_id,
-            owner_scope(caller),
-            wanted,
-            "create_time",
-            PageRequest(MOST_RETRIED),
-        )
-        return [execution.id for execution in page.items]
-
-    async def _require_failed(self, tx: Transaction, caller: Caller, execution_id: UUID) -> None:
-        execution = await self._get(tx, caller, execution_id)
-        if execution.state is not ExecutionState.FAILED:
-            advice = "submit another one" if execution.state in FINAL else "wait for its end, or cancel it"
-            raise illegal_state(execution_name(execution_id), execution.state, "QUEUED", advice)
 
     async def _audit(
         self,

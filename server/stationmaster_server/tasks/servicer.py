@@ -21,6 +21,7 @@ from stationmaster_server.tasks.convert_events import events_to_proto
 from stationmaster_server.tasks.dependencies import Dependencies
 from stationmaster_server.tasks.executions import Executions
 from stationmaster_server.tasks.previews import Previews
+from stationmaster_server.tasks.retrying import retry
 from stationmaster_server.tasks.searching import Search
 from stationmaster_server.tasks.service import UPDATABLE, Tasks
 from stationmaster_server.tasks.services import TaskServices
@@ -223,7 +224,7 @@ class TaskServicer(TaskServiceServicer):
         execution_id = convert_executions.execution_id_of(request.name) if request.name else None
         if execution_id and request.filter:
             raise InvalidArgument.field("filter", "give either name or filter")
-        ids = await self._executions.retry(caller_of(request), execution_id, request.filter)
+        ids = await retry(self._services, caller_of(request), execution_id, request.filter)
         return pb.RetryExecutionResponse(names=[f"executions/{one}" for one in ids])
 
     async def BackfillTask(self, request: pb.BackfillTaskRequest, context: Context) -> pb.BackfillTaskResponse:

@@ -68,7 +68,7 @@ class TaskSync(BackgroundService[SyncOptions]):
     async def _resync(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
         async with self._database.system(autocommit=True) as tx:
             generation = await store.next_generation(tx, self.service_id)
-            await tx.execute(f"NOTIFY {changed.CHANNEL}")
+            await store.announce(tx)
         await self._sync.run()
         while True:
             async with self._database.system(autocommit=True) as tx:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.tasks.sync.changed import CHANNEL
 from stationmaster_server.tasks.sync.model import About, Cursor, Embedded, Key, Position, Progress
 
 MOST_COUNTED = 10_000
@@ -140,6 +141,11 @@ async def next_generation(tx: Transaction, service_id: str) -> int:
         service_id,
     )
     return generation
+
+
+async def announce(tx: Transaction) -> None:
+    """Have every server look at its targets with the commit."""
+    await tx.execute(f"NOTIFY {CHANNEL}")
 
 
 async def unfinished(tx: Transaction, service_id: str) -> list[str]:
