@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 from stationmaster.v1 import maintenance_pb2 as pb
 from stationmaster_client import Client
+from stationmaster_client.errors import FailedPrecondition
 from stationmaster_server.db.engine import Database
 from stationmaster_server.maintenance.model import Scope
 
@@ -61,6 +63,11 @@ async def test_settings_reach_the_other_server_and_what_a_killed_one_did_stays_c
         assert left.state == pb.BACKGROUND_SERVICE_STATE_PAUSED
         assert left.metrics.completed >= counted.metrics.completed
         assert left.metrics.failed == 0
+        # What somebody holds is held for everybody: it runs again once it is resumed, and not before.
+        with pytest.raises(FailedPrecondition, match="resume it") as refused:
+            await client.maintenance.trigger(EVICTION)
+        assert refused.value.reason == "SERVICE_HELD"
+        await client.maintenance.resume(EVICTION)
         ended = await client.maintenance.wait((await client.maintenance.trigger(EVICTION)).name)
         assert ended.state == pb.OPERATION_STATE_SUCCEEDED
 

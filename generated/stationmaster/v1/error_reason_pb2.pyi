@@ -154,6 +154,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
     ERROR_REASON_SERVICE_IS_ENGINE: _ErrorReason.ValueType  # 110
     """FAILED_PRECONDITION. The background service is an engine of the server: it is seen, and neither held nor set nor triggered."""
+    ERROR_REASON_SERVICE_HELD: _ErrorReason.ValueType  # 112
+    """FAILED_PRECONDITION. The background service is paused, or switched off, and is not run before it is resumed, or enabled."""
     ERROR_REASON_FILE_REFUSED: _ErrorReason.ValueType  # 100
     """FAILED_PRECONDITION. What lies there is no plain file (or folder) of the workspace: a link, a device, a file with a second name, or a file
     where a folder is needed and the reverse.
@@ -311,6 +313,8 @@ ERROR_REASON_CHECKPOINT_NOT_COSIGNED: ErrorReason.ValueType  # 91
 """FAILED_PRECONDITION. No witness has cosigned a checkpoint of the organization, because none is configured or none answered yet."""
 ERROR_REASON_SERVICE_IS_ENGINE: ErrorReason.ValueType  # 110
 """FAILED_PRECONDITION. The background service is an engine of the server: it is seen, and neither held nor set nor triggered."""
+ERROR_REASON_SERVICE_HELD: ErrorReason.ValueType  # 112
+"""FAILED_PRECONDITION. The background service is paused, or switched off, and is not run before it is resumed, or enabled."""
 ERROR_REASON_FILE_REFUSED: ErrorReason.ValueType  # 100
 """FAILED_PRECONDITION. What lies there is no plain file (or folder) of the workspace: a link, a device, a file with a second name, or a file
 where a folder is needed and the reverse.

@@ -153,11 +153,12 @@ class MaintenanceServiceServicer:
 
     def TriggerOperation(self, request, context):
         """Has an operation of a background service carried out by some server, once; GetOperation tells how it went. Operations that concern the
-        whole installation are for operators; those of an organization act in the caller's.
+        whole installation are for operators; those of an organization act in the caller's. `run` is the service's ordinary round: by its settings,
+        and never beside another run of a service that runs once for the installation, for whose end it waits.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
-        (SERVICE_IS_ENGINE).
+        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION (SERVICE_IS_ENGINE; SERVICE_HELD: `run`, of one that
+        is paused or switched off).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,11 +70,12 @@ class MaintenanceServiceStub:
     """
     TriggerOperation: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.TriggerOperationRequest, _maintenance_pb2.Operation]
     """Has an operation of a background service carried out by some server, once; GetOperation tells how it went. Operations that concern the
-    whole installation are for operators; those of an organization act in the caller's.
+    whole installation are for operators; those of an organization act in the caller's. `run` is the service's ordinary round: by its settings,
+    and never beside another run of a service that runs once for the installation, for whose end it waits.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
-    (SERVICE_IS_ENGINE).
+    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION (SERVICE_IS_ENGINE; SERVICE_HELD: `run`, of one that
+    is paused or switched off).
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.GetOperationRequest, _maintenance_pb2.Operation]
     """Returns an operation that somebody of the organization triggered. It is forgotten some time after its end.
@@ -145,11 +146,12 @@ class MaintenanceServiceAsyncStub(MaintenanceServiceStub):
     """
     TriggerOperation: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.TriggerOperationRequest, _maintenance_pb2.Operation]  # type: ignore[assignment]
     """Has an operation of a background service carried out by some server, once; GetOperation tells how it went. Operations that concern the
-    whole installation are for operators; those of an organization act in the caller's.
+    whole installation are for operators; those of an organization act in the caller's. `run` is the service's ordinary round: by its settings,
+    and never beside another run of a service that runs once for the installation, for whose end it waits.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
-    (SERVICE_IS_ENGINE).
+    PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION (SERVICE_IS_ENGINE; SERVICE_HELD: `run`, of one that
+    is paused or switched off).
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.GetOperationRequest, _maintenance_pb2.Operation]  # type: ignore[assignment]
     """Returns an operation that somebody of the organization triggered. It is forgotten some time after its end.
@@ -253,11 +255,12 @@ class MaintenanceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_maintenance_pb2.Operation, _abc.Awaitable[_maintenance_pb2.Operation]]:
         """Has an operation of a background service carried out by some server, once; GetOperation tells how it went. Operations that concern the
-        whole installation are for operators; those of an organization act in the caller's.
+        whole installation are for operators; those of an organization act in the caller's. `run` is the service's ordinary round: by its settings,
+        and never beside another run of a service that runs once for the installation, for whose end it waits.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), RESOURCE_EXHAUSTED (QUEUE_FULL),
-        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION
-        (SERVICE_IS_ENGINE).
+        PERMISSION_DENIED (ROLE_INSUFFICIENT: the operation is for operators), FAILED_PRECONDITION (SERVICE_IS_ENGINE; SERVICE_HELD: `run`, of one that
+        is paused or switched off).
         """
 
     @_abc_1.abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,33 +13,52 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listing import Page, PageRequest
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.requests import recall, remember
-from stationmaster_server.errors import InvalidArgument, NotFound, StationmasterError, Unavailable
+from stationmaster_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Reason,
+    StationmasterError,
+    Unavailable,
+)
 from stationmaster_server.identity.model import AuditEntry, Category, owner_scope
 from stationmaster_server.identity.roles import insufficient, operates
-from stationmaster_server.maintenance import operation_store
+from stationmaster_server.maintenance import operation_store, store
 from stationmaster_server.maintenance.base import Operation as Offered
 from stationmaster_server.maintenance.base import Options
-from stationmaster_server.maintenance.model import Operation, service_name
+from stationmaster_server.maintenance.model import BY_DEFAULT, Operation, service_name
+from stationmaster_server.maintenance.registry import Registry
 from stationmaster_server.maintenance.service import RUN, Maintenance, check_options
-from stationmaster_server.work.model import Failed, NewWork, Outcome, RetryPolicy, Succeeded, Timeouts
+from stationmaster_server.maintenance.waking import RunFailed, RunsElsewhere, held
+from stationmaster_server.work.model import Failed, NewWork, Outcome, Released, RetryPolicy, Succeeded, Timeouts
 from stationmaster_server.work.queue import WorkQueue
 from stationmaster_server.work.run import Run
 
 _RETRY = RetryPolicy(attempts=3)
-_TIME_LIMIT = timedelta(hours=1)
+_TIME_LIMIT = timedelta(hours=2, minutes=5)
+"""Of an attempt: a run waits for the one that is under way on its server, and each may take an hour."""
+_ELSEWHERE_AGAIN = timedelta(seconds=1)
+"""Until a run is tried again whose service another server runs."""
 
 
 class Operations:
     """Triggers and tells of operations, and is the handler of their work."""
 
-    def __init__(self, database: Database, audit: AuditLog, queue: WorkQueue, maintenance: Maintenance) -> None:
+    def __init__(
+        self, database: Database, audit: AuditLog, queue: WorkQueue, maintenance: Maintenance, registry: Registry
+    ) -> None:
         self._database = database
         self._audit = audit
         self._queue = queue
         self._maintenance = maintenance
+        self._registry = registry
 
     async def trigger(self, caller: Caller, service_id: str, operation: str, arguments: Mapping[str, Any]) -> Operation:
-        """Have an operation done. Raises NotFound, InvalidArgument, PermissionDenied, ResourceExhausted(QUEUE_FULL)."""
+        """Have an operation done.
+
+        Raises NotFound, InvalidArgument, PermissionDenied, ResourceExhausted(QUEUE_FULL),
+        FailedPrecondition(SERVICE_IS_ENGINE; SERVICE_HELD: a run of what is paused or switched off).
+        """
         offered = self._offered(service_id, operation)
         if offered.for_operators and not operates(caller):
             raise insufficient(f"only operators of the installation have {operation!r} done")
@@ -55,10 +74,13 @@ class Operations:
             retry=_RETRY,
             timeouts=Timeouts(start_to_close=_TIME_LIMIT),
         )
+        refused = await self._refusal(service_id) if operation == RUN.name else None
         async with self._database.tenant(tenant) as tx:
             again = await recall(tx, tenant, caller.request_key, Operation)
             if again is not None:
                 return again
+            if refused is not None:
+                raise refused
             item = await self._queue.submit(tx, work)
             details = {"service": service_name(service_id), "operation": operation}
             name = f"operations/{item.item_id}"
@@ -94,19 +116,28 @@ class Operations:
         try:
             offered = self._offered(payload["service"], payload["operation"])
             arguments = check_options(offered.arguments, payload["arguments"], "arguments")
+            if offered.name != RUN.name:
+                await self._registry.runner(payload["service"]).prepare()
             return Succeeded(dict(await offered.run(caller, arguments)))
-        except (InvalidArgument, NotFound) as error:
+        except RunsElsewhere:
+            return Released(datetime.now(UTC) + _ELSEWHERE_AGAIN)
+        except RunFailed as error:  # the service itself tries again
+            return Failed(str(error), retryable=False)
+        except (InvalidArgument, NotFound, FailedPrecondition) as error:
             return Failed(error.message, retryable=False, reason=error.reason)
-        except Unavailable:
+        except Unavailable as error:
+            if error.reason is Reason.SERVER_STOPPING:
+                return Released(datetime.now(UTC) + _ELSEWHERE_AGAIN)
             raise
         except StationmasterError as error:
             return Failed(error.message, reason=error.reason)
 
     def _offered(self, service_id: str, operation: str) -> Offered[Any]:
         service = self._maintenance.settable(service_id)
+        runner = self._registry.runner(service_id)
 
         async def run(_caller: Caller, _arguments: Options) -> Mapping[str, Any]:
-            await service.update()
+            await runner.run_now()
             return {}
 
         offered = [Offered(RUN.name, RUN.description, Options, run, RUN.for_operators), *service.operations()]
@@ -117,6 +148,11 @@ class Operations:
                 "operation", f"{service_name(service_id)} has no such operation; it has {known}"
             )
         return found
+
+    async def _refusal(self, service_id: str) -> FailedPrecondition | None:
+        async with self._database.system(autocommit=True) as tx:
+            stored = await store.all_settings(tx)
+        return held(service_id, stored.get(service_id, BY_DEFAULT))
 
 
 def _on_behalf(tenant: Tenant, role: Role, request_id: str) -> Caller:

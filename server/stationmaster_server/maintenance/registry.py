@@ -87,6 +87,13 @@ class Registry:
         """All of them, by id."""
         return {service_id: runner.service for service_id, runner in sorted(self._runners.items())}
 
+    def runner(self, service_id: str) -> Runner:
+        """What runs a service here. Raises KeyError for one that is not here, or is an engine."""
+        found = self._runners[service_id]
+        if isinstance(found, EngineRunner):
+            raise KeyError(service_id)
+        return found
+
     async def lacking(self, key_id: str) -> list[str]:
         """The names of other living servers that have encryption keys, but said of this one that they have it not."""
         async with self._database.system(autocommit=True) as tx:
@@ -154,10 +161,7 @@ class Registry:
         for service_id, runner in self._runners.items():
             if isinstance(runner, EngineRunner):
                 continue
-            settings = found.get(service_id, BY_DEFAULT)
-            if settings != runner.settings:
-                runner.settings = settings
-            runner.look()
+            runner.take(found.get(service_id, BY_DEFAULT))
 
     async def _keep_telling(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,17 +20,19 @@ from stationmaster_server.maintenance.growth import Growth
 from stationmaster_server.maintenance.model import BY_DEFAULT, Policy, Scope, ServiceState, Settings
 from stationmaster_server.maintenance.store import Claimed
 from stationmaster_server.maintenance.thresholds import Alarm, Watchman
+from stationmaster_server.maintenance.waking import RunFailed, RunsElsewhere, Waking, held
 
 LEASE = timedelta(seconds=30)
 _SHORTEST_LOOK, _LONGEST_LOOK = timedelta(seconds=5), timedelta(minutes=1)
 """Between two looks whether a service that is for all servers is due, and nobody runs it."""
+_BEYOND_JITTER = 1.25
+"""So much of a pause is over when the database says so as well, however it is spread."""
 _FIRST_LOOK = timedelta(seconds=1)
 """From the start of a server: it does not begin with what can wait."""
 _AWAY_PAUSE = timedelta(seconds=5)
 """Until the next attempt when the database was away."""
 _NOBODYS_FAULT = (Reason.DATABASE_UNAVAILABLE, Reason.SERVER_OVERLOADED, Reason.SERVER_STOPPING)
 """Reasons that count for no failure; a provider that is away is one, or nobody would hear of it."""
-_JITTER = 0.1
 _LONGEST_ERROR = 1000
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +43,7 @@ class LeaseLost(Exception):
 
 
 class Runner:
-    """Runs a service until it is cancelled. `settings` may be changed meanwhile: call `look` then."""
+    """Runs a service until it is cancelled."""
 
     def __init__(
         self, service: BackgroundService[Any], database: Database, alarm: Alarm, *, lease: timedelta = LEASE
@@ -56,7 +57,7 @@ class Runner:
         self._database = database
         self._growth = Growth()
         self._lease = lease
-        self._wake = asyncio.Event()
+        self._waking = Waking()
         self._configured: Settings | None = None
         self._update: asyncio.Task[None] | None = None
         self._away = False
@@ -66,66 +67,108 @@ class Runner:
         """What holds now."""
         return self.service.policy.of(self.settings)
 
-    def look(self) -> None:
-        """Something changed: settings, or there is a reason to run at once."""
-        self._wake.set()
-        if self._update is not None and not self.settings.runs:
+    def take(self, settings: Settings) -> None:
+        """Go by these settings; a run that is under way ends if they hold the service."""
+        if settings == self.settings:
+            return
+        self.settings = settings
+        self.look()
+        if self._update is not None and not settings.runs:
             self._update.cancel()
+
+    def look(self) -> None:
+        """There is a reason to run at once."""
+        self._waking.wake()
+
+    async def run_now(self) -> None:
+        """Run though it is not due, as in every round: by the stored settings, and under the lease.
+
+        Raises FailedPrecondition(SERVICE_HELD), RunsElsewhere, Unavailable (what it needs is away, or this server
+        stops) and RunFailed: the failure is the service's as any other, and it is tried again by its pauses.
+        """
+        await self._read_settings()
+        if (refused := held(self.service.service_id, self.settings)) is not None:
+            raise refused
+        await self._waking.ask()
+
+    async def prepare(self) -> None:
+        """Have the service go by the stored settings, for an operation beside its runs. Raises Unavailable."""
+        await self._read_settings()
+        await self._configure()
+
+    async def _read_settings(self) -> None:
+        async with self._database.system(autocommit=True) as tx:
+            stored = await store.all_settings(tx)
+        self.take(stored.get(self.service.service_id, BY_DEFAULT))
 
     async def run(self) -> None:
         """Run until cancelled."""
         try:
             if self.service.scope is Scope.ONE_SERVER:
-                await self._wait(_FIRST_LOOK)
+                await self._waking.wait(_FIRST_LOOK)
             while True:
-                self._wake.clear()
-                pause = await self._try_round() if self.settings.runs else None
-                await self._wait(pause)
+                self._waking.begin()
+                pause = await self._try_round()
+                await self._waking.wait(pause)
         finally:
+            self._waking.end()
             await self._end()
 
-    async def _wait(self, pause: timedelta | None) -> None:
-        """Until the pause is over, give or take a tenth, or there is something to look at; None: only the latter."""
-        seconds = None if pause is None else pause.total_seconds() * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-
-    async def _try_round(self) -> timedelta:
+    async def _try_round(self) -> timedelta | None:
         """A round; what goes wrong around a run ends neither this service nor its rounds to come."""
+        if not self.settings.runs:
+            self._waking.answer(held(self.service.service_id, self.settings))
+            return None
         try:
             return await self._round()
-        except Exception:  # noqa: BLE001 - nobody awaits this: the service would be gone without a word
+        except Exception as error:  # noqa: BLE001 - nobody awaits this: the service would be gone without a word
             _log.exception("a background service could not be looked after", service=self.service.service_id)
+            self._waking.answer(RunFailed(_text_of(error)))
             return _AWAY_PAUSE
 
     async def _round(self) -> timedelta:
-        """Run if it is due; the pause until the next look."""
+        """Run if it is due, or somebody asks for it; the pause until the next look."""
         if self.service.scope is Scope.EVERY_SERVER:
-            return self._pause(await self._once(self.figures.failures_in_a_row))
+            failures, error = await self._once(self.figures.failures_in_a_row)
+            self._waking.answer(self._answer(error))
+            return self._pause(failures)
         look = min(max(self.policy.interval / 60, _SHORTEST_LOOK), self.policy.interval, _LONGEST_LOOK)
         try:
             async with self._database.system(autocommit=True) as tx:
-                claimed = await store.claim(tx, self.service.service_id, self._lease)
-        except Unavailable:
+                claimed = await store.claim(tx, self.service.service_id, self._lease, early=self._waking.asked)
+        except Unavailable as away:
+            self._waking.answer(away)
             return look
-        if claimed is not None:
-            await self._leased(claimed)
-        return look
+        if claimed is None:
+            self._waking.answer(self._elsewhere())
+            return look
+        pause, error = await self._leased(claimed)
+        self._waking.answer(self._answer(error))
+        return min(look, _BEYOND_JITTER * pause)
 
-    async def _leased(self, claimed: Claimed) -> None:
+    async def _leased(self, claimed: Claimed) -> tuple[timedelta, BaseException | None]:
         token = claimed.token
         self._watchman.told = claimed.told
         async with self._renewing(token):
-            failures = await self._once(claimed.failures_in_a_row)
+            failures, error = await self._once(claimed.failures_in_a_row)
         pause, told = self._pause(failures), self._watchman.told
         try:
             async with self._database.system(autocommit=True) as tx:
                 await store.release(tx, self.service.service_id, token, pause, failures, told)
         except Unavailable:
-            return  # the lease expires
+            pass  # the lease expires
+        return pause, error
+
+    def _answer(self, error: BaseException | None) -> Exception | None:
+        """What those are told who asked for a run that ended so."""
+        if error is None:
+            return None
+        if isinstance(error, asyncio.CancelledError):
+            return held(self.service.service_id, self.settings) or self._elsewhere()
+        return error if self._away and isinstance(error, Unavailable) else RunFailed(_text_of(error))
+
+    def _elsewhere(self) -> RunsElsewhere:
+        return RunsElsewhere(f"another server runs {self.service.service_id}")
 
     def _pause(self, failures: int) -> timedelta:
         return min(self.policy.interval, _AWAY_PAUSE) if self._away else self.policy.pause_after(failures)
@@ -158,8 +201,10 @@ class Runner:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
 
-    async def _once(self, failures: int) -> int:
-        """One run; failures in a row after it."""
+    async def _once(self, failures: int) -> tuple[int, BaseException | None]:
+        """One run; failures in a row after it, and how it failed."""
+        if not self.settings.runs:  # since this round began
+            return failures, asyncio.CancelledError()
         figures = self.figures
         if failures:
             figures.retried += 1
@@ -180,13 +225,11 @@ class Runner:
         figures.took(time.perf_counter() - began)
         self._away = isinstance(error, Unavailable) and error.reason in _NOBODYS_FAULT
         if error is None:
-            return await self._succeeded(failures)
-        return await self._failed(error, failures)
+            return await self._succeeded(failures), None
+        return await self._failed(error, failures), error
 
     async def _bounded(self) -> None:
-        if self._configured is not self.settings:
-            await self.service.configure(self.service.options.model_validate(dict(self.settings.own)))
-            self._configured = self.settings
+        await self._configure()
         limit = self.service.time_limit
         try:
             async with asyncio.timeout(limit.total_seconds()) as bound:
@@ -195,6 +238,12 @@ class Runner:
             if bound.expired():
                 raise TimeoutError(f"it took longer than {limit.total_seconds():g} s and was ended") from None
             raise
+
+    async def _configure(self) -> None:
+        settings = self.settings
+        if self._configured is not settings:
+            await self.service.configure(self.service.options.model_validate(dict(settings.own)))
+            self._configured = settings
 
     async def _succeeded(self, failures: int) -> int:
         figures = self.figures
@@ -217,7 +266,7 @@ class Runner:
             self._become(ServiceState.IDLE)
             return 0
         failures += 1
-        text = (str(error) or type(error).__name__)[:_LONGEST_ERROR]
+        text = _text_of(error)
         figures.failed += 1
         figures.failures_in_a_row = failures
         figures.last_error, figures.last_error_at = text, datetime.now(UTC)
@@ -268,3 +317,7 @@ def _error_of(task: asyncio.Task[None]) -> BaseException | None:
         return task.exception()
     except asyncio.CancelledError as error:
         return error
+
+
+def _text_of(error: BaseException) -> str:
+    return (str(error) or type(error).__name__)[:_LONGEST_ERROR]

@@ -112,17 +112,18 @@ class Claimed(NamedTuple):
     told: frozenset[str]
 
 
-async def claim(tx: Transaction, service_id: str, lease: timedelta) -> Claimed | None:
-    """The lease of a service that is due and that nobody runs; None: it is not."""
+async def claim(tx: Transaction, service_id: str, lease: timedelta, *, early: bool = False) -> Claimed | None:
+    """The lease of a service that is due (`early`: or is not) and that nobody runs; None: it is not to be had."""
     token = new_id()
     row = await tx.fetchrow(
         """INSERT INTO background_leases AS l (service_id, token, expires_at) VALUES ($1, $2, now() + $3::interval)
            ON CONFLICT (service_id) DO UPDATE SET token = $2, expires_at = now() + $3::interval
-           WHERE l.due_at <= now() AND (l.expires_at IS NULL OR l.expires_at < now())
+           WHERE ($4 OR l.due_at <= now()) AND (l.expires_at IS NULL OR l.expires_at < now())
            RETURNING failures_in_a_row, told""",
         service_id,
         token,
         lease,
+        early,
     )
     return None if row is None else Claimed(token, row["failures_in_a_row"], frozenset(row["told"]))
 
