@@ -253,6 +253,45 @@ async def test_a_notification_of_its_channel_makes_it_run_at_once(host: Start, d
     await until(ran(service, 2))
 
 
+async def test_notifications_do_not_shorten_the_pauses_of_one_that_fails(host: Start, database: Database) -> None:
+    async def notify() -> None:
+        async with database.system() as tx:
+            await tx.execute("SELECT pg_notify('sample_channel', '')")
+
+    async def notified_and_failing() -> None:
+        await notify()
+        await asyncio.sleep(0.05)  # it arrives while this runs
+        raise RuntimeError("broken")
+
+    policy = Policy(timedelta(hours=1), retry_delay=timedelta(milliseconds=500))
+    service = Sample(notified_and_failing, policy=policy, channel="sample_channel")
+    server = await host(service)
+
+    async def failed_thrice() -> bool:
+        await notify()
+        return figures(server).failed >= 3
+
+    await until(failed_thrice)
+    first, second, *_ = [following - one for one, following in pairwise(service.runs)]
+    assert first > 0.05 + 0.45
+    assert second > 0.05 + 0.9
+    service.do(fine)
+    await set_to(database, Settings(paused=False))  # whoever resumes it does not wait
+    await until(ran(service, 4))
+    assert service.runs[3] - service.runs[2] < 0.05 + 1.8
+    await notify()
+    await until(ran(service, 5))
+
+
+async def test_settings_of_another_service_are_no_reason_to_run(host: Start, database: Database) -> None:
+    service, other = (Sample(fine, service_id=name, policy=Policy(timedelta(hours=1))) for name in ("other", "sample"))
+    await host(service, other)
+    await until(ran(service, 1))
+    await set_to(database, Settings(own={"word": "new"}))
+    await until(ran(other, 2))
+    assert len(service.runs) == 1
+
+
 async def test_one_for_all_servers_runs_once_however_many_there_are(host: Start) -> None:
     running, most = [0], [0]
 

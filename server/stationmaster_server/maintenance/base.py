@@ -43,7 +43,7 @@ class BackgroundService(ABC, Generic[S]):
     """Something that goes on in the background. `update` is one run; what it raises is a failure of that run alone.
 
     `time_limit` bounds a run: one that hangs is ended, and has failed. `channel`: a notification of the database on it
-    is a reason to run at once.
+    is a reason to run at once, but for one that waits after a failure.
     """
 
     service_id: str

@@ -56,9 +56,6 @@ class EngineRunner:
         self._database = database
         self._began = time.time()
 
-    def look(self) -> None:
-        """There is nothing to be told."""
-
     async def run(self) -> None:
         """Until cancelled."""
         while True:

@@ -109,7 +109,7 @@ class Registry:
         runner = Runner(service, self._database, self._alarms.tell, lease=self._lease)
         self._runners[service.service_id] = runner
         if service.channel is not None:
-            self._listener.add(service.channel, lambda _: runner.look())
+            self._listener.add(service.channel, lambda _: runner.notify())
 
     async def __aenter__(self) -> Registry:
         await self._load()

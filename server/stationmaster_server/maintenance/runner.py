@@ -72,13 +72,13 @@ class Runner:
         if settings == self.settings:
             return
         self.settings = settings
-        self.look()
+        self._waking.wake()
         if self._update is not None and not settings.runs:
             self._update.cancel()
 
-    def look(self) -> None:
-        """There is a reason to run at once."""
-        self._waking.wake()
+    def notify(self) -> None:
+        """There is something to do: run at once, unless it is waiting after a failure."""
+        self._waking.notify()
 
     async def run_now(self) -> None:
         """Run though it is not due, as in every round: by the stored settings, and under the lease.
@@ -109,7 +109,7 @@ class Runner:
             while True:
                 self._waking.begin()
                 pause = await self._try_round()
-                await self._waking.wait(pause)
+                await self._waking.wait(pause, keep=self._away or self.figures.failures_in_a_row > 0)
         finally:
             self._waking.end()
             await self._end()

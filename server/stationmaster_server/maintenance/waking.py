@@ -25,6 +25,7 @@ class Waking:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._told = False
         self._coming: list[asyncio.Future[None]] = []
         self._asking: list[asyncio.Future[None]] = []
 
@@ -34,7 +35,12 @@ class Waking:
         return bool(self._asking)
 
     def wake(self) -> None:
-        """End the pause."""
+        """End the pause, whatever it is for."""
+        self._told = True
+        self._event.set()
+
+    def notify(self) -> None:
+        """There is something to do: end the pause, unless it is one that must be kept."""
         self._event.set()
 
     async def ask(self) -> None:
@@ -47,6 +53,7 @@ class Waking:
     def begin(self) -> None:
         """A look begins, which answers all who asked until now."""
         self._event.clear()
+        self._told = False
         self._asking, self._coming = self._coming, []
 
     def answer(self, error: Exception | None) -> None:
@@ -66,12 +73,18 @@ class Waking:
         self._coming = []
         self.answer(Unavailable(Reason.SERVER_STOPPING, "this server stops; another one runs the service"))
 
-    async def wait(self, pause: timedelta | None) -> None:
-        """Until the pause is over, give or take a tenth, or there is something to look at; None: only the latter."""
+    async def wait(self, pause: timedelta | None, *, keep: bool = False) -> None:
+        """Until the pause is over, give or take a tenth, or there is something to look at; None: only the latter.
+
+        `keep`: it is a pause after a failure, which notifications do not end.
+        """
         seconds = None if pause is None else pause.total_seconds() * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()
+                while keep and not self._told:
+                    self._event.clear()
+                    await self._event.wait()
         except TimeoutError:
             return
 
