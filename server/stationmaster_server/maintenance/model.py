@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -29,6 +29,10 @@ class ServiceState(StrEnum):
     UNHEALTHY = "UNHEALTHY"
 
 
+SILENT_FOR = timedelta(seconds=30)
+"""A server that said nothing for so long is gone, or away: it may come back."""
+FORGOTTEN_AFTER = timedelta(days=1)
+"""So long after a server fell silent what it did becomes part of the totals, and its rows go."""
 LONGEST_PAUSE = timedelta(minutes=5)
 """Between two attempts of a service that keeps failing."""
 
@@ -90,6 +94,10 @@ class Policy:
         return min(self.retry_delay * doubled, LONGEST_PAUSE)
 
 
+COUNTS = ("completed", "failed", "retried", "restarted", "busy_seconds")
+"""Of the figures, what is added up."""
+
+
 @dataclass(slots=True)
 class Figures:
     """What a service did on one server since that started."""
@@ -111,10 +119,18 @@ class Figures:
     """Left behind by its last runs, if each of them left some."""
     handle_growth: int = 0
 
+    def since(self, before: Figures) -> Figures:
+        """The same, with what was counted after `before`."""
+        return replace(self, **{name: getattr(self, name) - getattr(before, name) for name in COUNTS})
+
     def took(self, seconds: float) -> None:
         """A run took so long."""
         self.busy_seconds += seconds
         self.recent_seconds = 0.8 * self.recent_seconds + 0.2 * seconds if self.recent_seconds else seconds
+
+
+NOTHING = Figures()
+"""Of a service that did nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)

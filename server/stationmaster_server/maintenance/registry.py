@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,15 +20,20 @@ from stationmaster_server.maintenance import status_store, store
 from stationmaster_server.maintenance.alarms import Alarms
 from stationmaster_server.maintenance.base import BackgroundService
 from stationmaster_server.maintenance.engines import Engine, EngineRunner
-from stationmaster_server.maintenance.model import BY_DEFAULT, Figures, ServiceState
+from stationmaster_server.maintenance.model import (
+    BY_DEFAULT,
+    FORGOTTEN_AFTER,
+    NOTHING,
+    SILENT_FOR,
+    Figures,
+    ServiceState,
+)
 from stationmaster_server.maintenance.runner import LEASE, Runner
 from stationmaster_server.resilience.loops import attempt
 from stationmaster_server.telemetry.metrics import Metrics
 
 _TELL_EVERY = 2.0
 """Seconds between two times that this server tells what its services did."""
-SILENT_FOR = timedelta(seconds=30)
-"""A server that said nothing for so long is gone."""
 
 _UNHEALTHY = ServiceState.UNHEALTHY
 _METRICS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
@@ -76,6 +82,8 @@ class Registry:
         self._runners: dict[str, Runner | EngineRunner] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._reload = asyncio.Event()
+        self._counts_from: Mapping[str, Figures] = {}
+        self._figures_told: Mapping[str, Figures] = {}
         listener.add(store.CHANNEL, self._told)
         for name, text, figure in _METRICS:
             metrics.read(f"background_service_{name}", text, self._read(figure), label="service", total=True)
@@ -130,7 +138,7 @@ class Registry:
             async with asyncio.timeout(2):
                 await self._tell(changed_only=False)
                 async with self._database.system() as tx:
-                    await store.drop_servers(tx, SILENT_FOR, self.server_id)
+                    await store.drop_servers(tx, FORGOTTEN_AFTER, self.server_id)
         except (Unavailable, TimeoutError):
             _log.warning("the figures of background services since the last two seconds are lost")
 
@@ -169,17 +177,22 @@ class Registry:
             await attempt("background figures", self._tell)  # what is told next time is told in full
 
     async def _tell(self, *, changed_only: bool = True) -> None:
-        """Write what services did, and that this server is there; forget those that are not."""
+        """Write what services did, and that this server is there; forget those that have long been gone."""
+        figures = {name: replace(runner.figures) for name, runner in self._runners.items()}
         changed = {name: one for name, one in self._runners.items() if one.changed or not changed_only}
         for runner in changed.values():
             runner.changed = False
-        told = (self.server_name, self._version, self._encoder)
+        about = (self.server_name, self._version, self._encoder)
         try:
             async with self._database.system() as tx:
-                await status_store.seen(tx, self.server_id, *told, self._resources(), self.encryption_keys())
-                await store.put_figures(tx, self.server_id, {name: one.figures for name, one in changed.items()})
-                await store.drop_servers(tx, SILENT_FOR)
+                new = await status_store.seen(tx, self.server_id, *about, self._resources(), self.encryption_keys())
+                # What was told before it was forgotten is part of the totals: from there it counts anew.
+                before = dict(self._figures_told) if new else self._counts_from
+                told = {name: one.since(before.get(name, NOTHING)) for name, one in figures.items()}
+                await store.put_figures(tx, self.server_id, {name: told[name] for name in (told if new else changed)})
+                await store.drop_servers(tx, FORGOTTEN_AFTER)
         except BaseException:
             for runner in changed.values():
                 runner.changed = True
             raise
+        self._counts_from, self._figures_told = before, figures

@@ -31,6 +31,7 @@ from stationmaster_server.maintenance import status_store, store
 from stationmaster_server.maintenance.base import BackgroundService, Options, help_of
 from stationmaster_server.maintenance.model import (
     BY_DEFAULT,
+    SILENT_FOR,
     Alert,
     Changed,
     Figures,
@@ -44,7 +45,6 @@ from stationmaster_server.maintenance.model import (
     TargetProgress,
     service_name,
 )
-from stationmaster_server.maintenance.registry import SILENT_FOR
 from stationmaster_server.maintenance.thresholds import faults
 from stationmaster_server.tasks.sync import store as sync_store
 from stationmaster_server.tasks.sync.model import Progress

@@ -19,13 +19,17 @@ async def seen(
     encoder: str,
     resources: Mapping[str, float],
     encryption_keys: Collection[str],
-) -> None:
-    """A server says that it is there, what it uses, and which encryption keys it has."""
-    await tx.execute(
+) -> bool:
+    """A server says that it is there, what it uses, and which encryption keys it has.
+
+    Returns whether it was not known: it is new, or what it did has become part of the totals.
+    """
+    new = await tx.fetchval(
         """INSERT INTO servers (server_id, name, version, encoder, resources, encryption_keys)
            VALUES ($1, $2, $3, $4, $5, $6)
            ON CONFLICT (server_id) DO UPDATE
-           SET resources = excluded.resources, encryption_keys = excluded.encryption_keys, seen_at = now()""",
+           SET resources = excluded.resources, encryption_keys = excluded.encryption_keys, seen_at = now()
+           RETURNING xmax = 0""",
         server_id,
         name,
         version,
@@ -33,6 +37,7 @@ async def seen(
         dict(resources),
         sorted(encryption_keys),
     )
+    return bool(new)
 
 
 async def servers(tx: Transaction, silent_for: timedelta) -> tuple[Server, ...]:

@@ -10,13 +10,21 @@ from uuid import UUID
 from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
-from stationmaster_server.maintenance.model import Figures, OnServer, Scope, ServiceState, ServiceView, Settings
+from stationmaster_server.maintenance.model import (
+    COUNTS,
+    SILENT_FOR,
+    Figures,
+    OnServer,
+    Scope,
+    ServiceState,
+    ServiceView,
+    Settings,
+)
 
 CHANNEL = "background_services"
 """Notifications of services whose settings changed, or that are to run at once."""
 _NOBODY = UUID(int=0)
 _NOW = ("recent_seconds", "memory_growth_bytes", "handle_growth")
-_COUNTS = ("completed", "failed", "retried", "restarted", "busy_seconds")
 _SETTINGS = """enabled, paused, pause_reason, "interval", max_failures, retry_delay, alert_errors_per_hour,
                alert_run_time, alert_memory_growth_bytes, alert_handle_growth, own, etag, updated_at"""
 
@@ -152,8 +160,8 @@ async def release(
 
 
 async def put_figures(tx: Transaction, server_id: UUID, figures: Mapping[str, Figures]) -> None:
-    """What services did on a server since it started."""
-    columns = ", ".join(("state", *_COUNTS, "failures_in_a_row", *_TIMES))
+    """What services did on a server since it started, or began to count anew."""
+    columns = ", ".join(("state", *COUNTS, "failures_in_a_row", *_TIMES))
     await tx.execute(
         f"""INSERT INTO background_figures (service_id, server_id, {columns})
             SELECT service_id, $1, {columns} FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[],
@@ -164,7 +172,7 @@ async def put_figures(tx: Transaction, server_id: UUID, figures: Mapping[str, Fi
         server_id,
         list(figures),
         [one.state for one in figures.values()],
-        *([getattr(one, name) for one in figures.values()] for name in (*_COUNTS, "failures_in_a_row", *_TIMES)),
+        *([getattr(one, name) for one in figures.values()] for name in (*COUNTS, "failures_in_a_row", *_TIMES)),
     )
 
 
@@ -194,8 +202,10 @@ async def forget_errors(tx: Transaction) -> None:
 async def all_figures(tx: Transaction) -> dict[str, tuple[Figures, list[OnServer]]]:
     """Of each service what it did in all, and how it is on each server."""
     rows = await tx.fetch(
-        """SELECT f.*, s.name FROM background_figures f LEFT JOIN servers s USING (server_id)
-           ORDER BY s.started_at, s.name"""
+        """SELECT f.*, s.name FROM background_figures f
+           LEFT JOIN servers s ON s.server_id = f.server_id AND s.seen_at > now() - $1::interval
+           ORDER BY s.started_at, s.name""",
+        SILENT_FOR,
     )
     found: dict[str, tuple[Figures, list[OnServer]]] = {}
     for row in rows:
@@ -216,6 +226,8 @@ async def drop_servers(tx: Transaction, silent_for: timedelta, server_id: UUID |
     )
     if not gone:
         return
+    # Servers that leave at the same time add to the totals one after the other.
+    await tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('background_figures', 0))")
     rows = await tx.fetch(
         "DELETE FROM background_figures WHERE server_id = ANY($1::uuid[]) OR server_id = $2 RETURNING *",
         [row[0] for row in gone],
@@ -236,7 +248,7 @@ def _figures(row: Any) -> Figures:
 
 
 def _add(total: Figures, one: Figures) -> None:
-    for name in _COUNTS:
+    for name in COUNTS:
         setattr(total, name, getattr(total, name) + getattr(one, name))
     total.last_run_at = _later(total.last_run_at, one.last_run_at)
     total.last_success_at = _later(total.last_success_at, one.last_success_at)

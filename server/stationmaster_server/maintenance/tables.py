@@ -38,7 +38,8 @@ background_leases = system_table(
     Column("told", ARRAY(Text), nullable=False, server_default=text("'{}'")),
 )
 
-# A server process. One that is gone leaves its figures to the row of no server, whose id is all zeros.
+# A server process. One that stops leaves its figures to the row of no server, whose id is all zeros; one that died
+# does so a day later, for it may only have been away.
 servers = system_table(
     "servers",
     Column("server_id", Uuid, primary_key=True),

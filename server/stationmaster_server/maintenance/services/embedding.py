@@ -12,8 +12,7 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
 from stationmaster_server.maintenance import status_store
 from stationmaster_server.maintenance.base import BackgroundService, Operation, Options
-from stationmaster_server.maintenance.model import Policy, Scope
-from stationmaster_server.maintenance.registry import SILENT_FOR
+from stationmaster_server.maintenance.model import SILENT_FOR, Policy, Scope
 from stationmaster_server.sessions import embeddings as messages
 from stationmaster_server.tasks import embeddings
 from stationmaster_server.tasks.process.renewing import Renewing
