@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,7 +19,7 @@ from stationmaster_server.maintenance.thresholds import faults
 
 from tests.maintenance.conftest import Host, Start
 from tests.maintenance.services import Sample
-from tests.maintenance.test_runner import figures, fine
+from tests.maintenance.test_runner import figures, fine, ran
 from tests.waiting import until
 
 OFTEN = Policy(timedelta(milliseconds=5), retry_delay=timedelta(milliseconds=5))
@@ -100,6 +102,35 @@ def test_a_threshold_of_zero_is_none(changes: dict[str, Any]) -> None:
     assert list(faults(bad, Policy(timedelta(1), **changes), 1000)) == []
 
 
+async def test_what_the_process_has_is_read_beside_the_event_loop(host: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, threads = growth.Footprint.now, list[int]()
+
+    def noted(_cls: object) -> growth.Footprint:
+        threads.append(threading.get_ident())
+        return now()
+
+    monkeypatch.setattr(growth.Footprint, "now", classmethod(noted))
+    service = Sample(fine)
+    await host(service)
+    await until(ran(service, 3))
+    assert len(threads) > 3
+    assert len(set(threads)) == 1  # one thread for all readings
+    assert threading.get_ident() not in threads
+
+
+async def test_services_run_though_the_system_says_nothing_of_the_process(
+    host: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_cls: object) -> growth.Footprint:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(growth.Footprint, "now", classmethod(none_left))
+    service = Sample(fine)
+    server = await host(service)
+    await until(ran(service, 3))
+    assert figures(server).failed == 0
+
+
 @contextmanager
 def footprints(monkeypatch: pytest.MonkeyPatch, *pairs: tuple[int, int]) -> Iterator[None]:
     """What the system says before and after each run: the same number of bytes and of files."""
@@ -123,12 +154,12 @@ def footprints(monkeypatch: pytest.MonkeyPatch, *pairs: tuple[int, int]) -> Iter
         ([(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 1)], 0),  # it was given back
     ],
 )
-def test_growth_counts_only_when_every_run_leaves_something(
+async def test_growth_counts_only_when_every_run_leaves_something(
     pairs: list[tuple[int, int]], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown = Growth()
     with footprints(monkeypatch, *pairs):
         for _ in pairs:
-            with grown.watched():
-                pass
+            before = await growth.Footprint.read()
+            grown.note(before, await growth.Footprint.read())
     assert (grown.memory_bytes, grown.handles) == (expected, expected)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 
+import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from stationmaster_server.telemetry import monitor
 from stationmaster_server.telemetry.calls import CallMetrics
 from stationmaster_server.telemetry.metrics import Metrics
 from stationmaster_server.telemetry.monitor import ResourceMonitor
@@ -52,12 +56,31 @@ def test_readings_are_taken_when_somebody_asks() -> None:
     assert found["stationmaster_done_total[]"] == 5
 
 
+async def test_the_monitor_reads_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, count = set[int](), monitor.open_files
+
+    def noted(process: psutil.Process) -> dict[str, float]:
+        threads.add(threading.get_ident())
+        return count(process)
+
+    monkeypatch.setattr(monitor, "open_files", noted)
+    looks: list[float] = []
+    async with ResourceMonitor(Metrics(), timedelta(milliseconds=10), looks.append):
+
+        async def looked_twice() -> bool:
+            return len(looks) > 1
+
+        await until(looked_twice)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
 async def test_the_monitor_tells_what_the_process_uses() -> None:
     metrics = Metrics()
-    async with ResourceMonitor(metrics, timedelta(milliseconds=10)) as monitor:
+    async with ResourceMonitor(metrics, timedelta(milliseconds=10)) as watching:
 
         async def looked() -> bool:
-            return monitor.figures["memory_resident_bytes"] > 1_000_000
+            return watching.figures["memory_resident_bytes"] > 1_000_000
 
         await until(looked)
         await asyncio.sleep(0)

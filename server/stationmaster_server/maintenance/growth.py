@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+
+from stationmaster_server.telemetry.reading import reading
 
 _RUNS = 5
 """A service is suspected when each of its last runs left more behind than it found."""
@@ -23,8 +24,16 @@ class Footprint:
     handles: int
 
     @classmethod
+    async def read(cls) -> Footprint | None:
+        """What the system says of this process, read in a thread; None: it says nothing, as when files have run out."""
+        try:
+            return await reading(cls.now)
+        except (OSError, psutil.Error):
+            return None
+
+    @classmethod
     def now(cls) -> Footprint:
-        """Read what the system says of this process; it takes a fraction of a millisecond."""
+        """The same, in this thread."""
         process = _process()
         return cls(process.memory_info().rss, _handles(process))
 
@@ -42,16 +51,12 @@ class Growth:
         self.memory_bytes = 0
         self.handles = 0
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look before and after a run."""
-        before = Footprint.now()
-        try:
-            yield
-        finally:
-            after = Footprint.now()
-            self.memory_bytes = _grown(self._memory, after.memory_bytes - before.memory_bytes, self.memory_bytes)
-            self.handles = _grown(self._handles, after.handles - before.handles, self.handles)
+    def note(self, before: Footprint | None, after: Footprint | None) -> None:
+        """A run ended."""
+        if before is None or after is None:
+            return
+        self.memory_bytes = _grown(self._memory, after.memory_bytes - before.memory_bytes, self.memory_bytes)
+        self.handles = _grown(self._handles, after.handles - before.handles, self.handles)
 
 
 def _grown(last: deque[int], change: int, so_far: int) -> int:
@@ -76,4 +81,6 @@ def _process() -> psutil.Process:
 def _handles(process: psutil.Process) -> int:
     if sys.platform == "win32":
         return int(process.num_handles())
-    return int(process.num_fds())
+    # Linux 6.2 and later says how many there are; before that each of them is listed.
+    stated = Path("/proc/self/fd").stat().st_size if sys.platform == "linux" else 0
+    return stated or int(process.num_fds())

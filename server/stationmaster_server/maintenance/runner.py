@@ -16,7 +16,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import Reason, Unavailable
 from stationmaster_server.maintenance import store
 from stationmaster_server.maintenance.base import BackgroundService
-from stationmaster_server.maintenance.growth import Growth
+from stationmaster_server.maintenance.growth import Footprint, Growth
 from stationmaster_server.maintenance.model import BY_DEFAULT, Policy, Scope, ServiceState, Settings
 from stationmaster_server.maintenance.store import Claimed
 from stationmaster_server.maintenance.thresholds import Alarm, Watchman
@@ -203,6 +203,7 @@ class Runner:
 
     async def _once(self, failures: int) -> tuple[int, BaseException | None]:
         """One run; failures in a row after it, and how it failed."""
+        footprint = await Footprint.read()
         if not self.settings.runs:  # since this round began
             return failures, asyncio.CancelledError()
         figures = self.figures
@@ -212,9 +213,7 @@ class Runner:
         self._become(ServiceState.RUNNING)
         self._update = asyncio.create_task(self._bounded(), name=self.service.service_id)
         try:
-            with self._growth.watched():
-                await asyncio.wait([self._update])
-            figures.memory_growth_bytes, figures.handle_growth = self._growth.memory_bytes, self._growth.handles
+            await asyncio.wait([self._update])
             error = _error_of(self._update)
         except asyncio.CancelledError:
             self._update.cancel()
@@ -223,6 +222,8 @@ class Runner:
         finally:
             self._update = None
         figures.took(time.perf_counter() - began)
+        self._growth.note(footprint, await Footprint.read())
+        figures.memory_growth_bytes, figures.handle_growth = self._growth.memory_bytes, self._growth.handles
         self._away = isinstance(error, Unavailable) and error.reason in _NOBODYS_FAULT
         if error is None:
             return await self._succeeded(failures), None

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from stationmaster_server.telemetry.metrics import Metrics
+from stationmaster_server.telemetry.reading import reading
 
 _LAG_PROBE = 0.25
 
@@ -47,7 +48,7 @@ class ResourceMonitor:
         return {**self._figures, "event_loop_lag_seconds": self._lag}
 
     async def __aenter__(self) -> ResourceMonitor:
-        self._look()
+        await self._look()
         self._tasks = [asyncio.create_task(self._watch_loop()), asyncio.create_task(self._watch_process())]
         return self
 
@@ -60,7 +61,7 @@ class ResourceMonitor:
         while True:
             await asyncio.sleep(self._interval)
             began = time.perf_counter()
-            self._look()
+            await self._look()
             self._looked(time.perf_counter() - began)
 
     async def _watch_loop(self) -> None:
@@ -74,27 +75,34 @@ class ResourceMonitor:
         worst, self._worst_lag = self._worst_lag, 0.0
         return worst
 
-    def _look(self) -> None:
-        with self._process.oneshot(), contextlib.suppress(psutil.Error):
+    async def _look(self) -> None:
+        figures = await reading(self._read)
+        if figures:
+            self._figures = {**figures, "tasks": float(len(asyncio.all_tasks()))}
+
+    def _read(self) -> dict[str, float]:
+        """In a thread; nothing where the system does not say."""
+        with self._process.oneshot(), contextlib.suppress(psutil.Error, OSError):
             memory = self._process.memory_info()
-            self._figures = {
+            return {
                 "cpu_percent": self._process.cpu_percent(),
                 "memory_resident_bytes": float(memory.rss),
                 "memory_virtual_bytes": float(memory.vms),
-                "tasks": float(len(asyncio.all_tasks())),
                 "threads": float(threading.active_count()),
                 "threads_native": float(self._process.num_threads()),
-                **self._files(),
+                **open_files(self._process),
             }
+        return {}
 
-    def _files(self) -> dict[str, float]:
-        """Count open files and, among them, sockets. Cheap on Linux only; elsewhere files alone."""
-        if sys.platform != "linux":
-            return {"open_files": float(self._process.num_fds())} if os.name == "posix" else {}
-        sockets = 0
-        with os.scandir("/proc/self/fd") as entries:
-            names = [entry.name for entry in entries]
-        for name in names:
-            with contextlib.suppress(OSError):
-                sockets += str(Path(f"/proc/self/fd/{name}").readlink()).startswith("socket:")
-        return {"open_files": float(len(names)), "connections": float(sockets)}
+
+def open_files(process: psutil.Process) -> dict[str, float]:
+    """Count open files and, among them, sockets. Cheap on Linux only; elsewhere files alone."""
+    if sys.platform != "linux":
+        return {"open_files": float(process.num_fds())} if os.name == "posix" else {}
+    sockets = 0
+    with os.scandir("/proc/self/fd") as entries:
+        names = [entry.name for entry in entries]
+    for name in names:
+        with contextlib.suppress(OSError):
+            sockets += str(Path(f"/proc/self/fd/{name}").readlink()).startswith("socket:")
+    return {"open_files": float(len(names)), "connections": float(sockets)}
