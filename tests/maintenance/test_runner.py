@@ -151,6 +151,18 @@ def broken(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, times: int) 
     return left
 
 
+def counted_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[int]:
+    """How often a query is asked from now on."""
+    count, query = [0], getattr(module, name)
+
+    async def counted(*arguments: Any, **named: Any) -> Any:
+        count[0] += 1
+        return await query(*arguments, **named)
+
+    monkeypatch.setattr(module, name, counted)
+    return count
+
+
 @pytest.mark.parametrize(
     ("module", "name", "scope"),
     [

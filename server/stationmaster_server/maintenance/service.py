@@ -45,12 +45,15 @@ from stationmaster_server.maintenance.model import (
     TargetProgress,
     service_name,
 )
+from stationmaster_server.maintenance.shared import Shared
 from stationmaster_server.maintenance.thresholds import faults
 from stationmaster_server.tasks.sync import store as sync_store
 from stationmaster_server.tasks.sync.model import Progress
 
 WATCH_EVERY = 1.0
 """Seconds between two looks of a watcher."""
+_AGE = timedelta(seconds=0.9 * WATCH_EVERY)
+"""Of what watchers see."""
 LATE_AFTER = timedelta(minutes=1)
 """Work that has been due for so long, and that nobody has begun, is something to look at."""
 RUN = OperationHelp("run", "Run at once, though it is not due.", for_operators=True, arguments={})
@@ -72,6 +75,8 @@ class Maintenance:
         self._audit = audit
         self._services = services
         self._keepalive = keepalive.total_seconds()
+        self._watched = Shared(self._views, _AGE)
+        self._counts = Shared(self._count, _AGE)
 
     async def list(self, caller: Caller, filter_text: str, order_by: str, page: PageRequest) -> Page[ServiceView]:
         """A page of services, by id by default. Raises InvalidArgument, PermissionDenied."""
@@ -140,7 +145,7 @@ class Maintenance:
         known: dict[str, ServiceView] = {}
         silent = 0.0
         while True:
-            views = {view.service_id: view for view in await self._views()}
+            views = {view.service_id: view for view in await self._watched.get()}
             changed = [view for service_id, view in views.items() if known.get(service_id) != view]
             if changed or silent >= self._keepalive:
                 yield changed
@@ -149,13 +154,13 @@ class Maintenance:
             await asyncio.sleep(WATCH_EVERY)
             silent += WATCH_EVERY
 
-    async def status(self, caller: Caller) -> SystemStatus:
-        """How the installation is. Raises PermissionDenied."""
+    async def status(self, caller: Caller, *, watched: bool = False) -> SystemStatus:
+        """How the installation is; `watched`: for somebody who looks again and again. Raises PermissionDenied."""
         _require_operator(caller)
-        views = await self._views()
+        views = await (self._watched.get() if watched else self._views())
+        counts = await (self._counts.get() if watched else self._count())
         async with self._database.system(autocommit=True) as tx:
             servers = await status_store.servers(tx, SILENT_FOR)
-            counts = await status_store.counts(tx)
         return SystemStatus(
             servers,
             counts.sessions,
@@ -167,6 +172,10 @@ class Maintenance:
             (*_alerts(views), *_late(counts.oldest_due), *_apart(servers)),
             counts.now,
         )
+
+    async def _count(self) -> status_store.Counts:
+        async with self._database.system(autocommit=True) as tx:
+            return await status_store.counts(tx)
 
     async def _views(self) -> Sequence[ServiceView]:
         async with self._database.system(autocommit=True) as tx:

@@ -108,7 +108,7 @@ class MaintenanceServicer(maintenance_pb2_grpc.MaintenanceServiceServicer):
         pause = span(request, "interval")
         seconds = pause.total_seconds() if pause else _WATCH_SECONDS
         while True:
-            status = await self._maintenance.status(current_caller())
+            status = await self._maintenance.status(current_caller(), watched=True)
             yield pb.WatchSystemStatusResponse(status=convert.status_to_proto(status))
             await asyncio.sleep(seconds)
 
