@@ -57,6 +57,22 @@ async def test_an_engine_that_fails_in_each_round_is_told_of_and_so_is_its_recov
     assert [fault and fault.kind for fault in watched.told] == ["failing", None]
 
 
+async def test_the_alarm_of_many_errors_ends_once_there_were_few_within_the_hour(database: Database) -> None:
+    watched = Watched(database)
+    for _ in range(20):
+        watched.fail(RuntimeError("now and then"))
+        with watched.pulse.round():
+            pass
+        await watched.runner.take()  # a pulse keeps few errors
+    assert [fault and fault.kind for fault in watched.told] == ["errors"]
+    await watched.runner.take()
+    assert len(watched.told) == 1  # nothing ended yet
+    async with database.system(autocommit=True) as tx:
+        await tx.execute("UPDATE background_errors SET at = at - interval '1 hour'")
+    await watched.runner.take()
+    assert [fault and fault.kind for fault in watched.told] == ["errors", None]
+
+
 async def test_a_database_that_is_away_is_no_engines_failure(database: Database) -> None:
     watched = Watched(database)
     watched.fail(Unavailable(Reason.DATABASE_UNAVAILABLE, "the database is away"))

@@ -81,13 +81,13 @@ class EngineRunner:
         await self._watchman.look(self._engine.policy, await self._keep(errors), *silent)
 
     async def _keep(self, errors: list[str]) -> int:
-        """Keep errors for a day; how many there were within the hour, as far as this server knows."""
+        """Keep errors for a day; how many there were within the hour, if this server had any."""
+        if not errors and not self._watchman.errors:
+            return 0
         try:
             async with self._database.system(autocommit=True) as tx:
                 for error in errors:
                     await store.put_error(tx, self._engine.service_id, error)
-                if not errors:
-                    return self._watchman.errors
                 return (await store.errors_last_hour(tx, [self._engine.service_id])).get(self._engine.service_id, 0)
         except Unavailable:
             _log.warning("errors of an engine are in the log alone", service=self._engine.service_id)
