@@ -147,6 +147,19 @@ async def test_a_paused_service_says_why_and_resumed_it_runs_at_once(maintenance
     await until(lambda: completed(count))
 
 
+async def test_a_service_that_is_paused_once_more_keeps_its_reason_unless_another_is_given(maintenance: Any) -> None:
+    async def pause(reason: str) -> str:
+        request = pb.PauseBackgroundServiceRequest(name=NAME, reason=reason)
+        answer: pb.BackgroundService = await maintenance.PauseBackgroundService(request)
+        return answer.pause_reason
+
+    assert await pause("the disk") == "the disk"
+    assert await pause("") == "the disk"
+    assert await pause("the network") == "the network"
+    await maintenance.ResumeBackgroundService(pb.ResumeBackgroundServiceRequest(name=NAME))
+    assert await pause("") == ""
+
+
 async def test_an_engine_is_seen_and_neither_held_nor_set_nor_triggered(maintenance: Any) -> None:
     name = "backgroundServices/audit-sequencing"
 

@@ -132,7 +132,8 @@ class MaintenanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseBackgroundService(self, request, context):
-        """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
+        """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason
+        changes, if there is another one.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
         (SERVICE_IS_ENGINE).

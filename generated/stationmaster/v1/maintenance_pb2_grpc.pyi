@@ -57,7 +57,8 @@ class MaintenanceServiceStub:
     (SERVICE_IS_ENGINE).
     """
     PauseBackgroundService: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.PauseBackgroundServiceRequest, _maintenance_pb2.BackgroundService]
-    """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
+    """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason
+    changes, if there is another one.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
     (SERVICE_IS_ENGINE).
@@ -133,7 +134,8 @@ class MaintenanceServiceAsyncStub(MaintenanceServiceStub):
     (SERVICE_IS_ENGINE).
     """
     PauseBackgroundService: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.PauseBackgroundServiceRequest, _maintenance_pb2.BackgroundService]  # type: ignore[assignment]
-    """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
+    """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason
+    changes, if there is another one.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
     (SERVICE_IS_ENGINE).
@@ -230,7 +232,8 @@ class MaintenanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _maintenance_pb2.PauseBackgroundServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_maintenance_pb2.BackgroundService, _abc.Awaitable[_maintenance_pb2.BackgroundService]]:
-        """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason changes.
+        """Holds a background service: a run that is under way ends, and no other begins on any server. Of one that is paused only the reason
+        changes, if there is another one.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (REQUEST_ID_REUSED), PERMISSION_DENIED (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
         (SERVICE_IS_ENGINE).

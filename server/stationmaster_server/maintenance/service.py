@@ -126,10 +126,15 @@ class Maintenance:
         return await self._change(caller, service_id, "background_service.update", changes, details, etag)
 
     async def pause(self, caller: Caller, service_id: str, reason: str) -> ServiceView:
-        """Hold a service on every server. Raises NotFound, FailedPrecondition(SERVICE_IS_ENGINE), PermissionDenied."""
+        """Hold a service on every server; without a reason one that is paused keeps its own.
+
+        Raises NotFound, FailedPrecondition(SERVICE_IS_ENGINE), PermissionDenied.
+        """
         _require_operator(caller)
         self.settable(service_id)
-        changes = {"paused": True, "pause_reason": reason}
+        changes: dict[str, Any] = {"paused": True}
+        if reason:
+            changes["pause_reason"] = reason
         return await self._change(caller, service_id, "background_service.pause", changes, {"reason": reason})
 
     async def resume(self, caller: Caller, service_id: str) -> ServiceView:
