@@ -151,8 +151,9 @@ class InvalidArgument(StationmasterError):
 class NotFound(StationmasterError):
     """The resource does not exist, or belongs to somebody else: the two answer alike (contract rule 10)."""
 
-    def __init__(self, resource_type: str, name: str) -> None:
-        super().__init__(Reason.RESOURCE_NOT_FOUND, f"{resource_type} {name!r} was not found")
+    def __init__(self, resource_type: str, name: str, advice: str = "") -> None:
+        text = f"{resource_type} {name!r} was not found"
+        super().__init__(Reason.RESOURCE_NOT_FOUND, f"{text}; {advice}" if advice else text)
         self.resource_type = resource_type
         self.resource_name = name
 

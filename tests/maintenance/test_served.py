@@ -160,6 +160,20 @@ async def test_a_service_that_is_paused_once_more_keeps_its_reason_unless_anothe
     assert await pause("") == ""
 
 
+async def test_an_unknown_service_is_refused_with_those_that_there_are(maintenance: Any) -> None:
+    name = "backgroundServices/crawl-cleanups"
+    for call in (
+        maintenance.GetBackgroundService(pb.GetBackgroundServiceRequest(name=name)),
+        maintenance.PauseBackgroundService(pb.PauseBackgroundServiceRequest(name=name)),
+        maintenance.TriggerOperation(pb.TriggerOperationRequest(service=name, operation="run")),
+    ):
+        refusal = await refused(call)
+        assert refusal.reason == "RESOURCE_NOT_FOUND"
+        there_are = refusal.message.partition("there are: ")[2].split(", ")
+        assert {"crawl-cleanup", "audit-sequencing"} <= set(there_are)
+        assert there_are == sorted(there_are)
+
+
 async def test_an_engine_is_seen_and_neither_held_nor_set_nor_triggered(maintenance: Any) -> None:
     name = "backgroundServices/audit-sequencing"
 

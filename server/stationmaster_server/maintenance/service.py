@@ -97,7 +97,8 @@ class Maintenance:
         """A service of this server. Raises NotFound."""
         found = self._services().get(service_id)
         if found is None:
-            raise NotFound("BackgroundService", service_name(service_id))
+            there_are = ", ".join(sorted(self._services()))
+            raise NotFound("BackgroundService", service_name(service_id), f"there are: {there_are}")
         return found
 
     def settable(self, service_id: str) -> BackgroundService[Any]:
