@@ -91,7 +91,13 @@ def add_engines(registry: Registry, on: Ground, worker: Worker) -> None:
 
 def build_maintenance(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dict[str, Handler]:
     """Put MaintenanceService on the server; return the handlers of operations and of alerts."""
-    maintenance = Maintenance(on.database, on.gate.audit, lambda: on.background.services, on.settings.events.keepalive)
+    maintenance = Maintenance(
+        on.database,
+        on.gate.audit,
+        lambda: on.background.services,
+        on.settings.events.keepalive,
+        lambda: on.board.missing,
+    )
     operations = Operations(on.database, on.gate.audit, on.engines.queue, maintenance, on.background)
     server.add(MaintenanceServicer(maintenance, operations, on.tokens), needs=(DATABASE,))
     return {operation_store.KIND: operations, alert_webhook.KIND: _webhook(on.settings)}

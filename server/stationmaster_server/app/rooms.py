@@ -14,6 +14,7 @@ from stationmaster_server.app.mcp import build_mcp
 from stationmaster_server.app.prompts import build_prompts
 from stationmaster_server.app.sessions import build_sessions
 from stationmaster_server.app.storage import build_storage
+from stationmaster_server.app.storage_watch import STORAGE
 from stationmaster_server.app.tasks import build_tasks
 from stationmaster_server.app.watchdog import DATABASE
 from stationmaster_server.identity import key_store
@@ -60,8 +61,9 @@ async def add_rooms(stack: AsyncExitStack, server: RpcServer, on: Ground) -> dic
     )
     tasks = build_tasks(stack, on, sessions, storage, prompts, outbound, credentials.using, agents.service)
     agent = AgentServicer(agents.service, tokens)
-    below = (identity, audit, storage.servicer, prompts.servicer, mcp.servicer)
+    below = (identity, audit, prompts.servicer, mcp.servicer)
     for servicer in (*below, agent, sessions.servicer, tasks.servicer):
         server.add(servicer, needs=(DATABASE,))
+    server.add(storage.servicer, needs=(DATABASE, STORAGE))
     server.add(credentials.servicer, needs=(DATABASE, KEY))
     return sessions.handlers | tasks.handlers

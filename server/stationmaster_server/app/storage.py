@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stationmaster_server.app.archives import build_archives
 from stationmaster_server.app.credentials import aws_identities
 from stationmaster_server.app.ground import Ground
+from stationmaster_server.app.storage_watch import StorageWatch
 from stationmaster_server.config import Settings
 from stationmaster_server.config.storage import PlaceKind
 from stationmaster_server.maintenance.base import Routine
@@ -64,6 +65,12 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
         keep=settings.upload_retention,
     )
     bucket = None if settings.place is PlaceKind.LOCAL else place
+    if bucket is not None:
+        objects = bucket_of(on.settings)
+        stack.push_async_callback(objects.close)
+        watch = StorageWatch(objects.answer, on.board)
+        what = "Looks whether the bucket of files answers; while it does not StorageService is not served."
+        on.background.add(Routine("storage-check", what, timedelta(seconds=15), watch.look))
     usage = Usage(database, quotas, place)
     for routine in _routines(on, reports, changes, batches, uploads, usage):
         on.background.add(routine)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import starmap
 from typing import Any
 
 from pydantic import ValidationError
@@ -69,11 +70,13 @@ class Maintenance:
         audit: AuditLog,
         services: Callable[[], Mapping[str, BackgroundService[Any]]],
         keepalive: timedelta,
+        missing: Callable[[], Mapping[str, str]],
     ) -> None:
-        """`services`: all there are, by id."""
+        """`services`: all there are, by id. `missing`: what this server needs and has not, and why."""
         self._database = database
         self._audit = audit
         self._services = services
+        self._missing = missing
         self._keepalive = keepalive.total_seconds()
         self._watched = Shared(self._views, _AGE)
         self._counts = Shared(self._count, _AGE)
@@ -175,7 +178,12 @@ class Maintenance:
             counts.database_bytes,
             counts.connections,
             Counter(view.state for view in views),
-            (*_alerts(views), *_late(counts.oldest_due), *_apart(servers)),
+            (
+                *starmap(Alert, sorted(self._missing().items())),
+                *_alerts(views),
+                *_late(counts.oldest_due),
+                *_apart(servers),
+            ),
             counts.now,
         )
 

@@ -185,6 +185,10 @@ class Objects:
         await self.delete(keys)
         return there
 
+    async def answer(self) -> None:
+        """See whether the bucket is there, by one request."""
+        await self.any_below("probes")
+
     async def probe(self) -> None:
         """Write, read, copy, list and delete something."""
         key = f"probes/{uuid4().hex}"
