@@ -10,6 +10,8 @@ PYTEST_FLAGS ?= -n 6 --dist worksteal
 MODELS := $(VENV)/share/stationmaster
 MODEL := $(MODELS)/models/all-minilm-l6-v2
 SOURCES := server clients tests scripts benchmarks
+# Hundreds of processes are started in a run of the tests: none compiles what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-long soak check check-style check-types check-imports check-contract format generate bench lock clean
