@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 from google.protobuf.message import Message
+from stationmaster.v1 import maintenance_pb2
 
 from tests.contract.descriptors import Method, name_fields
 from tests.contract.samples import put
@@ -23,6 +24,9 @@ EVERYTHING = 1_000_000
 async def answer_to(caller: Caller, method: Method, request: Message) -> Any:
     """What a call comes to: its answer, or the turn and all events of a stream."""
     answers = await caller.call(method, request, enough=EVERYTHING)
+    if isinstance(answers[0], maintenance_pb2.BackgroundService):  # what it did goes on meanwhile, and is told as it is
+        for part in ("metrics", "servers", "targets"):
+            answers[0].ClearField(part)
     if not method.streams:
         return answers[0]
     events = [event.SerializeToString(deterministic=True) for answer in answers for event in answer.events]

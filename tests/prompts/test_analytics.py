@@ -140,6 +140,7 @@ async def test_units_of_an_experiment_are_forgotten_when_it_ended_long_ago(
             await tried.StartExperiment(pb.StartExperimentRequest(name=new.name))
         await render(tried, "p", unit="users/1")
         assert (await note(tried, each, "users/1", 1)).counted
+        assert sum(variant.exposures for variant in (await results(tried, each)).variants) == 1
         await tried.StopExperiment(pb.StopExperimentRequest(name=each.name))
     async with database.system() as tx:
         sql = "UPDATE prompt_experiments SET ended_at = now() - interval '2 days' WHERE id = $1"

@@ -19,18 +19,18 @@ class Rate:
         self._slowed = 0.0
         self._pressed = 0.0
 
-    async def take(self, size_bytes: int = 0) -> None:
-        """Account for a message; raises Ended when the flood lasts."""
+    async def take(self, size_bytes: int = 0, messages: int = 1) -> None:
+        """Account for what was read at once; raises Ended when the flood lasts."""
         now, rate = time.monotonic(), self._bounds.messages_per_second
         # What a busy machine reads too slowly to slow it down is a flood all the same.
-        self._pressed = max(0.0, self._pressed - (now - self._at) * rate / 4) + 1
+        self._pressed = max(0.0, self._pressed - (now - self._at) * rate / 4) + messages
         if self._pressed > 2 * self._bounds.message_burst:
             raise Ended(f"it floods: more than {rate / 4:,.0f} messages a second without a pause", is_fault=True)
         self._left = min(self._left + (now - self._at) * rate, self._bounds.message_burst)
         self._at = now
         if self._left >= self._bounds.message_burst / 2:
             self._slowed = 0.0
-        self._left -= 1 + size_bytes / self._bounds.message_unit_bytes
+        self._left -= messages + size_bytes / self._bounds.message_unit_bytes
         if self._left >= 0:
             return
         wait = -self._left / rate

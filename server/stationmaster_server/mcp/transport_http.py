@@ -136,7 +136,7 @@ class _Bounded(httpx2.AsyncBaseTransport):
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             await response.aclose()
             return _answer(Kind.FAULT, "it answers in an encoding that was not asked for")
-        body = _Body(response, Rate(self._bounds), self._fate)
+        body = Body(response, Rate(self._bounds), self._fate)
         return httpx2.Response(response.status_code, headers=response.headers, stream=body)
 
     async def _whole(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
@@ -165,7 +165,7 @@ class _Bounded(httpx2.AsyncBaseTransport):
         return _answer(Kind.LOST if status >= 500 else Kind.STATUS, f"it answered with HTTP status {status}")
 
 
-class _Body(httpx2.AsyncByteStream):
+class Body(httpx2.AsyncByteStream):
     """The bytes of a response, at a bounded rate."""
 
     def __init__(self, response: httpx2.Response, rate: Rate, fate: Fate) -> None:
@@ -176,7 +176,7 @@ class _Body(httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._response.aiter_raw():
             try:
-                await self._rate.take(len(chunk))
+                await self._rate.take(len(chunk), max(1, _events_in(chunk)))
             except Ended as ended:
                 raise self._fate.end(ended) from ended
             yield chunk
@@ -195,6 +195,11 @@ def _answer(kind: Kind, text: str, reason: Reason = Reason.MCP_SERVER_FAULT) -> 
         headers={"content-type": "application/json"},
         content=message.model_dump_json(by_alias=True, exclude_none=False).encode(),
     )
+
+
+def _events_in(chunk: bytes) -> int:
+    """How many server-sent events end in it: a blank line ends one, whichever line ends a server writes."""
+    return chunk.count(b"\n\n") + chunk.count(b"\n\r\n")
 
 
 def _without_length(headers: httpx2.Headers) -> httpx2.Headers:
