@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable
 
@@ -37,6 +38,9 @@ async def serve(app: App, ready: Callable[[App], None], stop: asyncio.Event | No
             await asyncio.gather(starting, return_exceptions=True)
             return
         await starting
+        # What the start has made stays until the end; looking at all of it again and again would hold up every call.
+        gc.collect()
+        gc.freeze()
         try:
             ready(app)
             await waiting
