@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import mcp
@@ -17,7 +18,9 @@ from stationmaster.v1 import identity_pb2
 from stationmaster_client import Client
 
 from tests.client.cli.program import Program
+from tests.fixtures.forks import COMMAND_LINE, Streams, fork
 from tests.fixtures.server import RunningServer
+from tests.waiting import until
 
 LIMIT_SECONDS = 60
 
@@ -103,18 +106,21 @@ async def kept(connection: AbstractAsyncContextManager[Agent]) -> AsyncIterator[
 @asynccontextmanager
 async def serving(program: Program, *options: str) -> AsyncIterator[str]:
     """The URL of the command as an HTTP server."""
-    process = await program.start("mcp", "--http", "--port", "0", *options)
-    assert process.stderr is not None
+    said = program.home / f"mcp-{uuid4().hex}.log"
+    said.touch()
+    process = fork(COMMAND_LINE, ("mcp", "--http", "--port", "0", *options), program.environment(), Streams(said, said))
+
+    async def has_spoken() -> bool:
+        return "\n" in said.read_text() or process.returncode is not None
+
     try:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            line = (await process.stderr.readline()).decode()
-        found = re.search(r"https?://\S+/mcp", line)
-        assert found, line
+        await until(has_spoken, seconds=LIMIT_SECONDS)
+        found = re.search(r"https?://\S+/mcp", said.read_text())
+        assert found, said.read_text()
         yield found[0]
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
+        process.terminate()
+        await process.wait()
 
 
 async def stranger(server: RunningServer) -> str:
