@@ -235,6 +235,7 @@ async def test_differences_are_found(database: Database, tenant: Tenant, made: M
     for name in (TEXT, VECTORS, GRAPH):
         sync = made[name]
         cursor = await sync.target.cursor()
+        assert cursor is not None
         await sync.target.apply([TaskState(key)], cursor)  # as if it were gone
         assert await sync.differences() == [key], name
 

@@ -10,7 +10,7 @@ import structlog
 
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.sync import source, store
-from stationmaster_server.tasks.sync.model import Cursor, Key, TaskState
+from stationmaster_server.tasks.sync.model import NOTHING, Cursor, Key, TaskState
 from stationmaster_server.tasks.sync.target import Target
 
 _TELL_AGAIN = 20.0
@@ -37,12 +37,22 @@ class Sync:
         async with self._turn:
             if not await self.target.open():
                 return 0
-            async with self._database.system(autocommit=True) as tx:
-                at = await store.begin(tx, self._service_id, self.target.about)
-            cursor, written = await self.target.cursor(), 0
-            if cursor is None or cursor.source != at.source or not at.forgotten <= cursor.position <= at.settled:
-                cursor, written = await self._fill(Cursor(at.source, at.settled), cursor)
+            written = 0
+            while (cursor := await self._begin()).filling is not None:
+                written += await self._fill(cursor)
             return written + await self._follow(cursor)
+
+    async def _begin(self) -> Cursor:
+        """Where to go on: from nothing if the target is not of this source, or changes after its cursor are gone."""
+        old = await self.target.cursor()
+        async with self._database.system(autocommit=True) as tx:
+            at = await store.begin(tx, self._service_id, self.target.about)
+        if old is not None and old.source == at.source and at.forgotten <= old.position <= at.settled:
+            return old
+        _log.info("a target is filled from nothing", service=self._service_id, place=self.target.place, had=str(old))
+        cursor = Cursor(at.source, at.settled, NOTHING)
+        await self.target.reset(cursor)
+        return cursor
 
     async def _follow(self, cursor: Cursor) -> int:
         written, all_of_them, about = 0, False, self.target.about
@@ -57,21 +67,18 @@ class Sync:
             await self._tell(cursor)
         return written
 
-    async def _fill(self, cursor: Cursor, old: Cursor | None) -> tuple[Cursor, int]:
-        """From nothing. What changes meanwhile comes after `cursor`, which is taken before anything is read."""
-        _log.info("a target is filled from nothing", service=self._service_id, place=self.target.place, had=str(old))
-        await self.target.reset()
-        keys: list[Key] = []
+    async def _fill(self, cursor: Cursor) -> int:
+        """The tasks that are still to come. What changes meanwhile comes after the position, which was taken before."""
         written = 0
-        while True:
-            await self._tell(cursor._replace(source=""))
+        while cursor.filling is not None:
+            await self._tell(cursor)
             async with self._database.system(autocommit=True) as tx:
-                keys = await store.keys_after(tx, keys[-1] if keys else None, self.batch_size)
+                keys = await store.keys_after(tx, cursor.filling, self.batch_size)
                 states = await source.read(tx, keys, self.target.about)
-            await self.target.apply(states, None if keys else cursor)
-            if not keys:
-                return cursor, written
+            cursor = cursor._replace(filling=keys[-1] if keys else None)
+            await self.target.apply(states, cursor)
             written += len(keys)
+        return written
 
     async def _tell(self, cursor: Cursor) -> None:
         """How far it is; of one that is being filled, what must not be forgotten until it is."""
@@ -80,7 +87,7 @@ class Sync:
             return
         self._told = (cursor, now)
         async with self._database.system(autocommit=True) as tx:
-            if self._in_database and cursor.source:  # which is written with the contents, and in no other way
+            if self._in_database:  # it is written with the contents, and in no other way
                 await store.saw(tx, self._service_id, self.target.place)
                 return
             await store.put_cursor(tx, self._service_id, self.target.place, self.target.about, cursor)

@@ -39,7 +39,7 @@ class GraphIndex:
         async with self._database.system(autocommit=True) as tx:
             return await store.cursor_of(tx, self._service_id, self.place)
 
-    async def apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+    async def apply(self, states: Sequence[TaskState], cursor: Cursor) -> None:
         """Look at the levels of these tasks; an organization where one is off gets all of its levels anew."""
         keys = [state.key for state in states]
         async with self._database.system(autocommit=True) as tx:
@@ -50,10 +50,9 @@ class GraphIndex:
                 here = [key for key in keys if key.organization_id == organization_id]
                 if await index_store.off_level(tx, here):
                     await _rebuild(tx, organization_id)
-            if cursor is not None:
-                await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
+            await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
-    async def reset(self) -> None:
+    async def reset(self, cursor: Cursor) -> None:
         """Make the levels of every organization anew."""
         async with self._database.system(autocommit=True) as tx:
             organizations = await index_store.organizations_with_levels(tx)
@@ -62,7 +61,7 @@ class GraphIndex:
                 await dependency_store.lock_graph(tx, organization_id)
                 await _rebuild(tx, organization_id)
         async with self._database.system(autocommit=True) as tx:
-            await index_store.drop_cursor(tx, self._service_id, self.place)
+            await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
     async def contents(self) -> Mapping[Key, object]:
         """Each level but 0."""

@@ -10,11 +10,6 @@ from stationmaster_server.tasks.model import MAX_DEPTH
 from stationmaster_server.tasks.sync.model import Key
 
 
-async def drop_cursor(tx: Transaction, service_id: str, place: str) -> None:
-    """A target of this database is to be filled from nothing."""
-    await tx.execute("UPDATE sync_cursors SET source = '' WHERE service_id = $1 AND place = $2", service_id, place)
-
-
 async def lacking(tx: Transaction, etags: Mapping[Key, str]) -> list[Key]:
     """Those of the tasks that have no vector of this etag."""
     rows = await tx.fetch(

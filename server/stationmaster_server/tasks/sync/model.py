@@ -31,11 +31,17 @@ class Position(NamedTuple):
     number: int
 
 
+NOTHING = Key(UUID(int=0), "")
+"""Before every task."""
+
+
 class Cursor(NamedTuple):
-    """Every change up to `position`, of the source as it was named then, is in the target."""
+    """Every change up to `position`, of the source as it was named then, is in the target: of tasks up to `filling`."""
 
     source: str
     position: Position
+    filling: Key | None = None
+    """The last task that is there of one that is being filled from nothing; None: all are."""
 
     def __str__(self) -> str:
         return f"{self.position.transaction}:{self.position.number}"

@@ -11,7 +11,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.tasks import store as tasks
 from stationmaster_server.tasks.embeddings import text_of
 from stationmaster_server.tasks.sync import store
-from stationmaster_server.tasks.sync.model import About, Key, TaskState, Text
+from stationmaster_server.tasks.sync.model import NOTHING, About, Key, TaskState, Text
 
 _PAGE = 1000
 
@@ -27,10 +27,10 @@ async def read(tx: Transaction, keys: Sequence[Key], about: Collection[About]) -
 async def read_all(database: Database, about: Collection[About]) -> list[TaskState]:
     """The states of all tasks, while nobody changes them."""
     states: list[TaskState] = []
-    keys: list[Key] = []
+    keys: list[Key] = [NOTHING]
     while True:
         async with database.system(autocommit=True) as tx:
-            keys = await store.keys_after(tx, keys[-1] if keys else None, _PAGE)
+            keys = await store.keys_after(tx, keys[-1], _PAGE)
             if not keys:
                 return states
             states += await read(tx, keys, about)

@@ -67,12 +67,12 @@ async def changes_after(
     return keys, Position(rows[-1][2], rows[-1][3]), len(rows) < limit
 
 
-async def keys_after(tx: Transaction, key: Key | None, limit: int) -> list[Key]:
+async def keys_after(tx: Transaction, key: Key, limit: int) -> list[Key]:
     """The next tasks, by organization and id."""
     rows = await tx.fetch(
         """SELECT organization_id, task_id FROM tasks
-           WHERE $1::uuid IS NULL OR (organization_id, task_id) > ($1, $2) ORDER BY 1, 2 LIMIT $3""",
-        *(key or (None, "")),
+           WHERE (organization_id, task_id) > ($1, $2) ORDER BY 1, 2 LIMIT $3""",
+        *key,
         limit,
     )
     return [Key(*row) for row in rows]
@@ -107,24 +107,28 @@ async def vectors_of(tx: Transaction, keys: Sequence[Key]) -> dict[Key, Embedded
 async def cursor_of(tx: Transaction, service_id: str, place: str) -> Cursor | None:
     """How far a target is; None when it is to be filled from nothing."""
     row = await tx.fetchrow(
-        "SELECT source, transaction, number FROM sync_cursors WHERE service_id = $1 AND place = $2 AND source <> ''",
+        """SELECT source, transaction, number, filling_organization_id, filling_task_id FROM sync_cursors
+           WHERE service_id = $1 AND place = $2""",
         service_id,
         place,
     )
-    return None if row is None else Cursor(row[0], Position(row[1], row[2]))
+    return None if row is None else Cursor(row[0], Position(row[1], row[2]), None if row[3] is None else Key(*row[3:]))
 
 
 async def put_cursor(tx: Transaction, service_id: str, place: str, about: Collection[About], cursor: Cursor) -> None:
-    """Keep how far a target is; with an empty `source`, from where on it needs changes once it is filled."""
+    """Keep how far a target is: no change after it is forgotten."""
     await tx.execute(
-        """INSERT INTO sync_cursors (service_id, place, about, source, transaction, number)
-           VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (service_id, place) DO UPDATE
-           SET (about, source, transaction, number, seen_at) = ROW ($3, $4, $5, $6, now())""",
+        """INSERT INTO sync_cursors (
+               service_id, place, about, source, transaction, number, filling_organization_id, filling_task_id)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (service_id, place) DO UPDATE
+           SET (about, source, transaction, number, filling_organization_id, filling_task_id, seen_at)
+               = ROW ($3, $4, $5, $6, $7, $8, now())""",
         service_id,
         place,
         [str(one) for one in about],
         cursor.source,
         *cursor.position,
+        *(cursor.filling or (None, None)),
     )
 
 
@@ -150,7 +154,8 @@ async def announce(tx: Transaction) -> None:
 
 async def unfinished(tx: Transaction, service_id: str) -> list[str]:
     """Where targets, seen within a minute, are not yet filled as the newest generation wants it."""
-    sql = f"""SELECT place FROM sync_cursors WHERE service_id = $1 AND source IS DISTINCT FROM {_SOURCE}
+    sql = f"""SELECT place FROM sync_cursors WHERE service_id = $1
+              AND (source IS DISTINCT FROM {_SOURCE} OR filling_task_id IS NOT NULL)
               AND seen_at > now() - interval '1 minute'"""
     return [row[0] for row in await tx.fetch(sql, service_id)]
 
@@ -206,5 +211,5 @@ def _columns(keys: Sequence[Key]) -> tuple[list[UUID], list[str]]:
 
 
 def _progress(row: Any) -> Progress:
-    cursor = f"{row['transaction']}:{row['number']}" if row["source"] else ""
+    cursor = f"{row['transaction']}:{row['number']}" if row["filling_task_id"] is None else ""
     return Progress(row["place"], cursor, row["waiting"], row["lag"], row["seen_at"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Identity, Index, Text, text
+from sqlalchemy import BigInteger, Column, Identity, Index, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from stationmaster_server.db.schema import system_table, tenant_table, timestamp
@@ -46,8 +46,8 @@ task_changes.info["triggers"] = (
 # What comes after a cursor, of all organizations.
 Index(None, task_changes.c.about, task_changes.c.transaction, task_changes.c.number)
 
-# How far targets are. Of one in this database it is the cursor itself; of another what it said last. `source` is empty
-# while it is being filled from nothing.
+# How far targets are. Of one in this database it is the cursor itself; of another what it said last. While it is being
+# filled from nothing, `filling` is the last task that it has.
 sync_cursors = system_table(
     "sync_cursors",
     Column("service_id", Text, primary_key=True),
@@ -56,6 +56,8 @@ sync_cursors = system_table(
     Column("source", Text, nullable=False),
     Column("transaction", BigInteger, nullable=False),
     Column("number", BigInteger, nullable=False),
+    Column("filling_organization_id", Uuid),
+    Column("filling_task_id", Text),
     timestamp("seen_at", default_now=True),
 )
 

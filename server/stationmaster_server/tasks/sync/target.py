@@ -37,12 +37,12 @@ class Target(Protocol):
         """How far it is; None: it must be filled from nothing."""
         ...
 
-    async def apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
-        """Make tasks as they are now; what is not there of one goes. All of it and the cursor, or nothing."""
+    async def apply(self, states: Sequence[TaskState], cursor: Cursor) -> None:
+        """Make tasks as they are now; what is not there of one goes. The cursor comes with all of it, or not at all."""
         ...
 
-    async def reset(self) -> None:
-        """Begin from nothing: no cursor, and no contents that are taken for true."""
+    async def reset(self, cursor: Cursor) -> None:
+        """Begin from nothing, with this cursor: no contents are taken for true."""
         ...
 
     async def contents(self) -> Mapping[Key, object]:

@@ -10,7 +10,10 @@ from stationmaster_server.embedding.encoder import Vector
 from stationmaster_server.errors import Reason, ResourceExhausted, Unavailable
 from stationmaster_server.tasks import search_store
 from stationmaster_server.tasks.sync import index_store, store
-from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
+from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState, Text
+
+_AT_ONCE = 64
+"""Texts are embedded, and their vectors kept: a run that is cut short loses no more."""
 
 
 class VectorIndex:
@@ -36,30 +39,34 @@ class VectorIndex:
         async with self._database.system(autocommit=True) as tx:
             return await store.cursor_of(tx, self._service_id, self.place)
 
-    async def apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+    async def apply(self, states: Sequence[TaskState], cursor: Cursor) -> None:
         """Embed what lacks a vector of its text; vectors of tasks that are deleted went with them."""
         texts = {state.key: state.text for state in states if state.text is not None}
         async with self._database.system(autocommit=True) as tx:
             lacking = await index_store.lacking(tx, {key: text.text_etag for key, text in texts.items()})
-        vectors = await self._embed([texts[key].body for key in lacking]) if lacking else []
-        async with self._database.system() as tx:
-            for key, vector in zip(lacking, vectors, strict=True):
-                # One that has changed meanwhile has a change to come.
-                await search_store.keep_vector(tx, *key, texts[key].text_etag, self._embedder.name, vector)
-            if cursor is not None:
-                await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
+        for start in range(0, len(lacking), _AT_ONCE):
+            await self._embed({key: texts[key] for key in lacking[start : start + _AT_ONCE]})
+        async with self._database.system(autocommit=True) as tx:
+            await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
-    async def _embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+    async def _embed(self, texts: Mapping[Key, Text]) -> None:
+        vectors = await self._vectors([text.body for text in texts.values()])
+        async with self._database.system() as tx:
+            for (key, text), vector in zip(texts.items(), vectors, strict=True):
+                # One that has changed meanwhile has a change to come.
+                await search_store.keep_vector(tx, *key, text.text_etag, self._embedder.name, vector)
+
+    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector]:
         try:
             return await self._embedder.embed(texts)
         except ResourceExhausted as error:  # others have the encoder, which is no failure
             raise Unavailable(Reason.SERVER_OVERLOADED, error.message, retry_after=error.retry_after) from error
 
-    async def reset(self) -> None:
+    async def reset(self, cursor: Cursor) -> None:
         """Have every vector made anew; until then a search goes by the old ones."""
         async with self._database.system() as tx:
             await index_store.outdate_vectors(tx)
-            await index_store.drop_cursor(tx, self._service_id, self.place)
+            await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
     async def contents(self) -> Mapping[Key, object]:
         """Of which text each vector is."""

@@ -795,6 +795,8 @@ CREATE TABLE sync_cursors (
     source TEXT NOT NULL,
     transaction BIGINT NOT NULL,
     number BIGINT NOT NULL,
+    filling_organization_id UUID,
+    filling_task_id TEXT,
     seen_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT sync_cursors_pkey PRIMARY KEY (service_id, place)
 );

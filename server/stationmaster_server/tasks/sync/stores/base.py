@@ -39,13 +39,13 @@ class StoreTarget(ABC):
         """As it was written with the contents."""
         return await self._off_loop(self._cursor)
 
-    async def apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+    async def apply(self, states: Sequence[TaskState], cursor: Cursor) -> None:
         """Write the tasks and the cursor in one transaction of the store."""
         await self._off_loop(lambda: self._apply(states, cursor))
 
-    async def reset(self) -> None:
+    async def reset(self, cursor: Cursor) -> None:
         """Delete everything."""
-        await self._off_loop(self._reset)
+        await self._off_loop(lambda: self._reset(cursor))
 
     async def contents(self) -> Mapping[Key, object]:
         """Everything."""
@@ -65,10 +65,10 @@ class StoreTarget(ABC):
     def _cursor(self) -> Cursor | None: ...
 
     @abstractmethod
-    def _apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None: ...
+    def _apply(self, states: Sequence[TaskState], cursor: Cursor) -> None: ...
 
     @abstractmethod
-    def _reset(self) -> None: ...
+    def _reset(self, cursor: Cursor) -> None: ...
 
     @abstractmethod
     def _contents(self) -> Mapping[Key, object]: ...

@@ -42,30 +42,32 @@ class GraphStore(StoreTarget):
         if self._store is None:
             self._store = Store(str(self.path))
             self.copy.stale = True
-        self.copy.renew(self._store.backup)
+        cursor = self._cursor()
+        if cursor is None or cursor.filling is None:  # until it is filled, readers have what there was before
+            self.copy.renew(self._store.backup)
 
     def _stop(self) -> None:
         self._store = None  # closes its files with its last reference
 
     def _cursor(self) -> Cursor | None:
         for quad in self._graph.quads_for_pattern(NamedNode(f"{BASE}cursor"), None, None, None):
-            source, transaction, number = str(getattr(quad.object, "value", "")).split(" ")
-            return Cursor(source, Position(int(transaction), int(number)))
+            source, transaction, number, *filling = str(getattr(quad.object, "value", "")).split(" ")
+            position = Position(int(transaction), int(number))
+            return Cursor(source, position, Key(UUID(filling[0]), filling[1]) if filling else None)
         return None
 
-    def _apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+    def _apply(self, states: Sequence[TaskState], cursor: Cursor) -> None:
         statements = [f"DELETE WHERE {{ GRAPH {_of(state.key)} {{ {_task(state.key)} ?p ?o }} }}" for state in states]
         inserted = [f"GRAPH {_of(state.key)} {{ {' '.join(_triples(state))} }}" for state in states if state.text]
-        if cursor is not None:
-            statements.append(f"DELETE WHERE {{ {_CURSOR} ?p ?o }}")
-            inserted.append(f"{_CURSOR} <{BASE}at> {Literal(f'{cursor.source} {_numbers(cursor)}')} .")
+        statements.append(f"DELETE WHERE {{ {_CURSOR} ?p ?o }}")
+        inserted.append(_at(cursor))
         statements.append(f"INSERT DATA {{ {' '.join(inserted)} }}")
         self.copy.stale = True
         self._graph.update(" ;\n".join(statements))
 
-    def _reset(self) -> None:
+    def _reset(self, cursor: Cursor) -> None:
         self.copy.stale = True
-        self._graph.update("CLEAR ALL")
+        self._graph.update(f"CLEAR ALL ;\nINSERT DATA {{ {_at(cursor)} }}")
 
     def _contents(self) -> Mapping[Key, object]:
         found: dict[Key, set[tuple[str, str]]] = defaultdict(set)
@@ -107,5 +109,7 @@ def _task(key: Key) -> str:
     return f"<{BASE}organizations/{key.organization_id}/tasks/{key.task_id}>"
 
 
-def _numbers(cursor: Cursor) -> str:
-    return f"{cursor.position.transaction} {cursor.position.number}"
+def _at(cursor: Cursor) -> str:
+    filling = f" {cursor.filling.organization_id} {cursor.filling.task_id}" if cursor.filling else ""
+    said = f"{cursor.source} {cursor.position.transaction} {cursor.position.number}{filling}"
+    return f"{_CURSOR} <{BASE}at> {Literal(said)} ."

@@ -12,7 +12,8 @@ import apsw
 from stationmaster_server.tasks.sync.model import Cursor, Key, Position, TaskState
 from stationmaster_server.tasks.sync.stores.base import StoreTarget
 
-_CURSOR = "CREATE TABLE IF NOT EXISTS sync_cursor (source TEXT, transaction_id INTEGER, number INTEGER)"
+_CURSOR = """CREATE TABLE IF NOT EXISTS sync_progress (source TEXT, transaction_id INTEGER, number INTEGER,
+    filling_organization_id TEXT, filling_task_id TEXT)"""
 _WAIT_MS = 10_000
 """For readers of the file."""
 
@@ -60,27 +61,32 @@ class SqliteTarget(StoreTarget):
             self._connection = None
 
     def _cursor(self) -> Cursor | None:
-        row = self._file.execute("SELECT source, transaction_id, number FROM sync_cursor").fetchone()
-        return None if row is None else Cursor(row[0], Position(row[1], row[2]))
+        row = self._file.execute("SELECT * FROM sync_progress").fetchone()
+        filling = None if row is None or row[3] is None else key_of(*row[3:])
+        return None if row is None else Cursor(row[0], Position(row[1], row[2]), filling)
 
-    def _apply(self, states: Sequence[TaskState], cursor: Cursor | None) -> None:
+    def _apply(self, states: Sequence[TaskState], cursor: Cursor) -> None:
         with self._file as file:
             for state in states:
                 self._put(file, state)
-            if cursor is not None:
-                file.execute("DELETE FROM sync_cursor")
-                file.execute("INSERT INTO sync_cursor VALUES (?, ?, ?)", (cursor.source, *cursor.position))
+            _put_cursor(file, cursor)
 
     @abstractmethod
     def _put(self, file: apsw.Connection, state: TaskState) -> None: ...
 
-    def _reset(self) -> None:
+    def _reset(self, cursor: Cursor) -> None:
         with self._file as file:
-            file.execute("DELETE FROM sync_cursor")
+            _put_cursor(file, cursor)
             for name in self.names:
                 file.execute(f"DROP TABLE {name}")
             for table in self.tables:
                 file.execute(table)
+
+
+def _put_cursor(file: apsw.Connection, cursor: Cursor) -> None:
+    filling = (None, None) if cursor.filling is None else (str(cursor.filling.organization_id), cursor.filling.task_id)
+    file.execute("DELETE FROM sync_progress")
+    file.execute("INSERT INTO sync_progress VALUES (?, ?, ?, ?, ?)", (cursor.source, *cursor.position, *filling))
 
 
 def key_of(organization_id: str, task_id: str) -> Key:
