@@ -173,7 +173,8 @@ async def keep_vector(
            SELECT organization_id, task_id, text_etag, $4, $5::real[]::vector FROM tasks
            WHERE organization_id = $1 AND task_id = $2 AND text_etag = $3 FOR SHARE
            ON CONFLICT (organization_id, task_id)
-           DO UPDATE SET etag = EXCLUDED.etag, encoder = EXCLUDED.encoder, vector = EXCLUDED.vector""",
+           DO UPDATE SET etag = EXCLUDED.etag, encoder = EXCLUDED.encoder, vector = EXCLUDED.vector,
+                         created_at = now()""",
         organization_id,
         task_id,
         text_etag,

@@ -72,7 +72,7 @@ class TaskSync(BackgroundService[SyncOptions]):
         await self._sync.run()
         while True:
             async with self._database.system(autocommit=True) as tx:
-                if not await store.unfinished(tx, self.service_id):
+                if not await store.unfinished(tx, self.service_id, in_database=self.scope is Scope.ONE_SERVER):
                     return {"generation": generation}
             await asyncio.sleep(_LOOK_EVERY)
 

@@ -46,7 +46,7 @@ class Sync:
         """Where to go on: from nothing if the target is not of this source, or changes after its cursor are gone."""
         old = await self.target.cursor()
         async with self._database.system(autocommit=True) as tx:
-            at = await store.begin(tx, self._service_id, self.target.about)
+            at = await store.begin(tx, self._service_id, self.target.about, in_database=self._in_database)
         if old is not None and old.source == at.source and at.forgotten <= old.position <= at.settled:
             return old
         _log.info("a target is filled from nothing", service=self._service_id, place=self.target.place, had=str(old))

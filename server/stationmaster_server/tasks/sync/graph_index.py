@@ -53,14 +53,9 @@ class GraphIndex:
             await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
     async def reset(self, cursor: Cursor) -> None:
-        """Make the levels of every organization anew."""
-        async with self._database.system(autocommit=True) as tx:
-            organizations = await index_store.organizations_with_levels(tx)
-        for organization_id in organizations:
-            async with self._database.system() as tx:
-                await dependency_store.lock_graph(tx, organization_id)
-                await _rebuild(tx, organization_id)
-        async with self._database.system(autocommit=True) as tx:
+        """Have every level proven, of which those of what is no task cannot be."""
+        async with self._database.system() as tx:
+            await index_store.drop_stray_levels(tx)
             await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
     async def contents(self) -> Mapping[Key, object]:

@@ -10,22 +10,20 @@ from stationmaster_server.tasks.model import MAX_DEPTH
 from stationmaster_server.tasks.sync.model import Key
 
 
-async def lacking(tx: Transaction, etags: Mapping[Key, str]) -> list[Key]:
-    """Those of the tasks that have no vector of this etag."""
+async def lacking(tx: Transaction, service_id: str, etags: Mapping[Key, str]) -> list[Key]:
+    """Those of the tasks that have no vector of this etag, made since the service was to make all of them anew."""
     rows = await tx.fetch(
         """SELECT k.organization_id, k.task_id
            FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k(organization_id, task_id, etag)
-           LEFT JOIN task_vectors v USING (organization_id, task_id) WHERE v.etag IS DISTINCT FROM k.etag""",
+           LEFT JOIN task_vectors v USING (organization_id, task_id)
+           WHERE v.etag IS DISTINCT FROM k.etag
+              OR v.created_at < (SELECT asked_at FROM sync_generations WHERE service_id = $4)""",
         [key.organization_id for key in etags],
         [key.task_id for key in etags],
         list(etags.values()),
+        service_id,
     )
     return [Key(*row) for row in rows]
-
-
-async def outdate_vectors(tx: Transaction) -> None:
-    """Every vector is of a text that is no more."""
-    await tx.execute("UPDATE task_vectors SET etag = ''")
 
 
 async def vector_etags(tx: Transaction) -> dict[Key, str]:
@@ -49,10 +47,12 @@ async def off_level(tx: Transaction, keys: Sequence[Key]) -> list[Key]:
     return [Key(*row) for row in rows]
 
 
-async def organizations_with_levels(tx: Transaction) -> list[UUID]:
-    """Those that have edges, or levels."""
-    sql = "SELECT organization_id FROM task_dependencies UNION SELECT organization_id FROM task_levels"
-    return [row[0] for row in await tx.fetch(sql)]
+async def drop_stray_levels(tx: Transaction) -> None:
+    """Delete the levels of what is no task."""
+    await tx.execute(
+        """DELETE FROM task_levels l WHERE NOT EXISTS (
+               SELECT FROM tasks t WHERE t.organization_id = l.organization_id AND t.task_id = l.task_id)"""
+    )
 
 
 async def rebuild_levels(tx: Transaction, organization_id: UUID) -> bool:

@@ -15,11 +15,13 @@ MOST_COUNTED = 10_000
 _LAST = 2**63 - 1
 # Every transaction before it has ended: what they changed is seen, and no change of theirs is still to come.
 _HORIZON = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-# Another PostgreSQL, a restored one, another database or table: numbers of transactions mean something else there.
-_SOURCE = """concat_ws('/',
-    (SELECT system_identifier FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint()),
-    (SELECT oid FROM pg_database WHERE datname = current_database()), 'task_changes'::regclass::oid,
-    coalesce((SELECT generation FROM sync_generations WHERE service_id = $1), 0))"""
+# What is in the database moves with it: what people had filled anew is all that can make it another one.
+_GENERATION = "coalesce((SELECT generation FROM sync_generations WHERE service_id = $1), 0)::text"
+# Another PostgreSQL, a restored one, another database or table: numbers of transactions mean something else there. The
+# timeline is the first part of the name of the log that is written; the last checkpoint may still be of the one before.
+_SOURCE = f"""concat_ws('/',
+    (SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+    (SELECT oid FROM pg_database WHERE datname = current_database()), 'task_changes'::regclass::oid, {_GENERATION})"""
 
 
 class Begin(NamedTuple):
@@ -30,10 +32,11 @@ class Begin(NamedTuple):
     forgotten: Position
 
 
-async def begin(tx: Transaction, service_id: str, about: Collection[About]) -> Begin:
-    """How the source is."""
+async def begin(tx: Transaction, service_id: str, about: Collection[About], *, in_database: bool) -> Begin:
+    """How the source is, for a target in this database or for one beside it."""
+    source = _GENERATION if in_database else _SOURCE
     row = await tx.fetchrow(
-        f"""SELECT {_SOURCE} AS source, {_HORIZON} - 1 AS settled, coalesce(f.transaction, 0), coalesce(f.number, 0)
+        f"""SELECT {source} AS source, {_HORIZON} - 1 AS settled, coalesce(f.transaction, 0), coalesce(f.number, 0)
             FROM (SELECT) one LEFT JOIN LATERAL (
                 SELECT transaction, number FROM sync_forgotten WHERE about = ANY($2)
                 ORDER BY transaction DESC, number DESC LIMIT 1) f ON true""",
@@ -141,7 +144,8 @@ async def next_generation(tx: Transaction, service_id: str) -> int:
     """Have the service's targets filled from nothing, wherever they are."""
     generation: int = await tx.fetchval(
         """INSERT INTO sync_generations AS g (service_id, generation) VALUES ($1, 1)
-           ON CONFLICT (service_id) DO UPDATE SET generation = g.generation + 1 RETURNING generation""",
+           ON CONFLICT (service_id) DO UPDATE
+           SET (generation, asked_at) = ROW (g.generation + 1, now()) RETURNING generation""",
         service_id,
     )
     return generation
@@ -152,10 +156,11 @@ async def announce(tx: Transaction) -> None:
     await tx.execute(f"NOTIFY {CHANNEL}")
 
 
-async def unfinished(tx: Transaction, service_id: str) -> list[str]:
+async def unfinished(tx: Transaction, service_id: str, *, in_database: bool) -> list[str]:
     """Where targets, seen within a minute, are not yet filled as the newest generation wants it."""
+    wanted = _GENERATION if in_database else _SOURCE
     sql = f"""SELECT place FROM sync_cursors WHERE service_id = $1
-              AND (source IS DISTINCT FROM {_SOURCE} OR filling_task_id IS NOT NULL)
+              AND (source IS DISTINCT FROM {wanted} OR filling_task_id IS NOT NULL)
               AND seen_at > now() - interval '1 minute'"""
     return [row[0] for row in await tx.fetch(sql, service_id)]
 

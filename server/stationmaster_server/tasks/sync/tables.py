@@ -61,11 +61,12 @@ sync_cursors = system_table(
     timestamp("seen_at", default_now=True),
 )
 
-# How often people had a service fill its targets from nothing.
+# How often people had a service fill its targets from nothing, and since when what was made before is not good enough.
 sync_generations = system_table(
     "sync_generations",
     Column("service_id", Text, primary_key=True),
     Column("generation", BigInteger, nullable=False),
+    timestamp("asked_at", default_now=True),
 )
 
 # Up to where changes were forgotten: a cursor before that is of no use.

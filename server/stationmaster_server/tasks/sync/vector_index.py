@@ -43,7 +43,8 @@ class VectorIndex:
         """Embed what lacks a vector of its text; vectors of tasks that are deleted went with them."""
         texts = {state.key: state.text for state in states if state.text is not None}
         async with self._database.system(autocommit=True) as tx:
-            lacking = await index_store.lacking(tx, {key: text.text_etag for key, text in texts.items()})
+            etags = {key: text.text_etag for key, text in texts.items()}
+            lacking = await index_store.lacking(tx, self._service_id, etags)
         for start in range(0, len(lacking), _AT_ONCE):
             await self._embed({key: texts[key] for key in lacking[start : start + _AT_ONCE]})
         async with self._database.system(autocommit=True) as tx:
@@ -63,9 +64,8 @@ class VectorIndex:
             raise Unavailable(Reason.SERVER_OVERLOADED, error.message, retry_after=error.retry_after) from error
 
     async def reset(self, cursor: Cursor) -> None:
-        """Have every vector made anew; until then a search goes by the old ones."""
-        async with self._database.system() as tx:
-            await index_store.outdate_vectors(tx)
+        """Have every vector looked at; only those from before somebody asked for a resync are made anew."""
+        async with self._database.system(autocommit=True) as tx:
             await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
     async def contents(self) -> Mapping[Key, object]:

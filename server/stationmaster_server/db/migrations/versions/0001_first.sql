@@ -811,6 +811,7 @@ CREATE TABLE sync_forgotten (
 CREATE TABLE sync_generations (
     service_id TEXT NOT NULL,
     generation BIGINT NOT NULL,
+    asked_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT sync_generations_pkey PRIMARY KEY (service_id)
 );
 
