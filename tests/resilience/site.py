@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,8 @@ class Site:
     """What it was asked, and over how many connections."""
 
     port: int = 0
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    answers: Mapping[str, Answer | Callable[[bytes], Answer]] = field(default_factory=dict)
+    """By the path; a function gets the body."""
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     connections: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -36,7 +37,8 @@ class Site:
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 path = head[0].split()[1]
                 self.requests.append((path, headers, body))
-                response = self.answers.get(path, answer(b"hello"))
+                found = self.answers.get(path, answer(b"hello"))
+                response = found(body) if callable(found) else found
                 writer.write(response)
                 await writer.drain()
                 if b"Connection: close" in response:
@@ -59,7 +61,9 @@ def redirect(where: str, status: int = 302) -> Answer:
 
 
 @asynccontextmanager
-async def serve(answers: Mapping[str, Answer] | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
+async def serve(
+    answers: Mapping[str, Answer | Callable[[bytes], Answer]] | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Site]:
     """A site on a free port of 127.0.0.1."""
     site = Site(answers=answers or {})
     server = await asyncio.start_server(site.accept, "127.0.0.1", 0, ssl=tls)

@@ -21,7 +21,7 @@ _WIDE = 110
 _COLUMNS = ("SERVICE", "STATE", "EVERY", "LAST RUN", "TOOK#", "OK#", "FAILED#", "1H#")
 _MORE = ("RETRIED#", "SERVERS#")
 _SERVERS = ("SERVER", "STATE", "FAILURES#", "LAST RUN", "TAKES#", "LEFT BEHIND#", "FILES#")
-_TARGETS = ("TARGET", "CURSOR", "WAITING#", "LAG#", "SEEN")
+_TARGETS = ("TARGET", "CURSOR", "WAITING#", "LAG#", "SKIPPED#", "SEEN")
 _STYLES = {
     "idle": "green",
     "running": "cyan",
@@ -103,7 +103,8 @@ def describe_service(out: Output, service: maintenance_pb2.BackgroundService) ->
 
 def _target(one: maintenance_pb2.BackgroundServiceTarget) -> tuple[str | Text, ...]:
     waiting = f"{one.waiting:,}" if one.waiting else ""
-    return one.place, one.cursor or "being filled", waiting, span(one.lag), age(one.seen_time)
+    skipped = f"{one.skipped:,}" if one.skipped else ""
+    return one.place, one.cursor or "being filled", waiting, span(one.lag), skipped, age(one.seen_time)
 
 
 def _server(one: maintenance_pb2.BackgroundServiceOnServer) -> tuple[str | Text, ...]:

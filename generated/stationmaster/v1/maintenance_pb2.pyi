@@ -276,12 +276,15 @@ class BackgroundServiceTarget(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     SEEN_TIME_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
     place: _builtins.str
     """Where it is: `PostgreSQL`, or `host:path`."""
     cursor: _builtins.str
     """The last change that is in it, as `transaction:number`; empty while it is being filled from nothing."""
     waiting: _builtins.int
     """Changes that are still to come; 10,000 stands for as many or more."""
+    skipped: _builtins.int
+    """Tasks that cannot be in it as they are, such as those whose text the encoder refuses; `check` names them. Each is tried again when it changes."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """For how long the oldest of them has been waiting."""
@@ -298,10 +301,11 @@ class BackgroundServiceTarget(_message.Message):
         waiting: _builtins.int = ...,
         lag: _duration_pb2.Duration | None = ...,
         seen_time: _timestamp_pb2.Timestamp | None = ...,
+        skipped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "lag", b"lag", "place", b"place", "seen_time", b"seen_time", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "lag", b"lag", "place", b"place", "seen_time", b"seen_time", "skipped", b"skipped", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,7 +31,10 @@ def build_sync(stack: AsyncExitStack, on: Ground) -> Poke:
     """Have every target kept in step; returns what is to be called when tasks changed."""
     database = on.database
     what = "Makes sure that every task has the vector of its text: embeds what the queue left over."
-    _add(on, _VECTORS, what, VectorIndex(database, on.embedder, _VECTORS), ours=True)
+    vectors = VectorIndex(database, on.embedder, _VECTORS)
+    _add(on, _VECTORS, what, vectors, ours=True)
+    refused = "Texts of tasks that the encoder refused: they are skipped until they change."
+    on.metrics.read("task_vector_sync_refused_texts", refused, lambda: vectors.refused, total=True)
     what = (
         "Proves the levels of changed tasks, which new dependencies are judged by; makes them anew where they are off."
     )

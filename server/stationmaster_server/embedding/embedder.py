@@ -18,6 +18,10 @@ AT_ONCE = 16
 _LIMIT = timedelta(seconds=60)
 
 
+class TextRefused(FailedPrecondition):
+    """One of the texts is what the encoder does not take, too long for it perhaps; or it takes none by its settings."""
+
+
 class Embedder(Protocol):
     """What makes the vectors of this server. All of one name can be compared."""
 
@@ -34,7 +38,8 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """A vector for each text.
 
-        Raises ResourceExhausted, Unavailable, DeadlineExceeded, which may pass; FailedPrecondition(MODEL_UNAVAILABLE).
+        Raises ResourceExhausted, Unavailable, DeadlineExceeded, which may pass; FailedPrecondition(MODEL_UNAVAILABLE),
+        which is TextRefused where other texts may be embedded all the same: see `embed_each`.
         """
         ...
 

@@ -12,6 +12,7 @@ import httpx2
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from stationmaster_server.config.embedding import EmbeddingServerSettings
+from stationmaster_server.embedding.embedder import TextRefused
 from stationmaster_server.embedding.encoder import DIMENSIONS, Vector
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason, Unavailable
 from stationmaster_server.resilience.circuit_breaker import CircuitBreaker
@@ -23,6 +24,8 @@ _MOST_CHARACTERS = 8_000
 _MOST_BYTES = 16 * 1024 * 1024
 _ATTEMPTS = 3
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_REFUSING = frozenset({400, 413, 422})
+"""What servers say to texts that are too long, to many at once, and to settings that they do not know."""
 _LATER = timedelta(seconds=10)
 
 
@@ -93,6 +96,8 @@ class RemoteEmbedder:
         if answer.status_code in _TRANSIENT:
             text = f"the embedding server {self._host} answered {answer.status_code}"
             raise Unavailable(Reason.MODEL_UNAVAILABLE, text, retry_after=_LATER)
+        if answer.status_code in _REFUSING:
+            raise self._refused(answer.status_code, texts)
         if not answer.is_success:
             what = "look at embedding.openai.api_key" if answer.status_code in (401, 403) else "look at the settings"
             raise self._wrong(f"answered {answer.status_code} to the model {self._settings.model!r}: {what}")
@@ -112,11 +117,20 @@ class RemoteEmbedder:
                 raise self._wrong(f"{text} are needed: choose a model that makes so many, or can shorten its own")
         return vectors
 
+    def _refused(self, status: int, texts: Sequence[str]) -> TextRefused:
+        of = "a text" if len(texts) == 1 else f"{len(texts)} texts"
+        what = f"answered {status} to {of} of up to {max(map(len, texts)):,} characters for the model"
+        text = f"the embedding server {self._host} {what} {self._settings.model!r}: shorten what is too long for it,"
+        advice = "or look at the settings [embedding.openai]"
+        return TextRefused(Reason.MODEL_UNAVAILABLE, f"{text} {advice}", self._violation())
+
     def _wrong(self, what: str) -> FailedPrecondition:
-        violation = PreconditionViolation("MODEL", self.name, "An operator looks at the settings [embedding.openai].")
         return FailedPrecondition(
-            Reason.MODEL_UNAVAILABLE, f"the embedding server {self._host} {what} [embedding.openai]", violation
+            Reason.MODEL_UNAVAILABLE, f"the embedding server {self._host} {what} [embedding.openai]", self._violation()
         )
+
+    def _violation(self) -> PreconditionViolation:
+        return PreconditionViolation("MODEL", self.name, "An operator looks at the settings [embedding.openai].")
 
 
 def _sendable(text: str) -> str:

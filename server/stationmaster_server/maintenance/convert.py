@@ -107,6 +107,7 @@ def _target(one: TargetProgress) -> pb.BackgroundServiceTarget:
         cursor=one.cursor,
         waiting=one.waiting,
         lag=duration(one.lag),
+        skipped=one.skipped,
         seen_time=timestamp(one.seen_at),
     )
 

@@ -151,12 +151,16 @@ class OnServer:
 
 @dataclass(frozen=True, slots=True)
 class TargetProgress:
-    """How far something is that a service keeps in step; `waiting` changes are to come, the oldest for `lag`."""
+    """How far something is that a service keeps in step; `waiting` changes are to come, the oldest for `lag`.
+
+    `skipped` tasks cannot be in it as they are.
+    """
 
     place: str
     cursor: str
     waiting: int
     lag: timedelta
+    skipped: int
     seen_at: datetime
 
 

@@ -266,7 +266,7 @@ def _own(options: type[Options], stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def _target(one: Progress) -> TargetProgress:
     lag = timedelta(seconds=max(one.lag_seconds, 0.0))
-    return TargetProgress(one.place, one.cursor, one.waiting, lag, one.seen_at)
+    return TargetProgress(one.place, one.cursor, one.waiting, lag, one.skipped, one.seen_at)
 
 
 def _offered(service: BackgroundService[Any]) -> tuple[OperationHelp, ...]:

@@ -181,17 +181,26 @@ async def keep_vector(
         encoder,
         vector,
     )
-    return tag == "INSERT 0 1"
+    if tag != "INSERT 0 1":
+        return False
+    skipped = "DELETE FROM sync_skipped WHERE organization_id = $1 AND task_id = $2"
+    await tx.execute(skipped, organization_id, task_id)
+    return True
 
 
 async def lacking_vectors(tx: Transaction, encoder: str, limit: int, *, others: bool) -> list[tuple[UUID, str]]:
     """Some tasks, of all organizations, without a vector of their newest text; with `others`, of this encoder.
 
-    Any of them: some that cannot be embedded keep no others waiting.
+    Any of them: some that cannot be embedded keep no others waiting. Not those whose text the encoder refused.
     """
     rows = await tx.fetch(
         """SELECT t.organization_id, t.task_id FROM tasks t LEFT JOIN task_vectors v USING (organization_id, task_id)
-           WHERE v.encoder IS NULL OR v.etag <> t.text_etag OR ($3 AND v.encoder <> $1) ORDER BY random() LIMIT $2""",
+           WHERE (v.encoder IS NULL OR v.etag <> t.text_etag OR ($3 AND v.encoder <> $1))
+             AND NOT EXISTS (
+                 SELECT FROM sync_skipped s
+                 WHERE s.organization_id = t.organization_id AND s.task_id = t.task_id AND s.etag = t.text_etag
+                   AND s.method = $1)
+           ORDER BY random() LIMIT $2""",
         encoder,
         limit,
         others,

@@ -16,6 +16,7 @@ from stationmaster_server.maintenance.model import Policy, Scope
 from stationmaster_server.tasks.model import task_name
 from stationmaster_server.tasks.sync import changed, store
 from stationmaster_server.tasks.sync.engine import Sync
+from stationmaster_server.tasks.sync.model import Key
 
 KEEP_DAYS = 7
 _MOST_TOLD = 100
@@ -78,5 +79,16 @@ class TaskSync(BackgroundService[SyncOptions]):
 
     async def _check(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
         found = await self._sync.differences()
-        some = [f"{key.organization_id}/{task_name(key.task_id)}" for key in found[:_MOST_TOLD]]
-        return {"place": self._sync.target.place, "differences": len(found), "tasks": some}
+        skipped = await self._sync.target.skipped()
+        some = [{"task": _named(key), "why": why} for key, why in sorted(skipped.items())[:_MOST_TOLD]]
+        return {
+            "place": self._sync.target.place,
+            "differences": len(found),
+            "tasks": [_named(key) for key in found[:_MOST_TOLD]],
+            "skipped": len(skipped),
+            "skipped_tasks": some,
+        }
+
+
+def _named(key: Key) -> str:
+    return f"{key.organization_id}/{task_name(key.task_id)}"

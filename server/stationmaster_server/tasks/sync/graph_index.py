@@ -63,6 +63,10 @@ class GraphIndex:
         async with self._database.system(autocommit=True) as tx:
             return await index_store.levels(tx)
 
+    async def skipped(self) -> Mapping[Key, str]:
+        """Nothing."""
+        return {}
+
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
         """The longest chain that each task depends on, where there is one; of what depends on a cycle, some number."""
         edges = {state.key: [Key(state.key.organization_id, edge[0]) for edge in state.edges] for state in states}

@@ -10,18 +10,26 @@ from stationmaster_server.tasks.model import MAX_DEPTH
 from stationmaster_server.tasks.sync.model import Key
 
 
-async def lacking(tx: Transaction, service_id: str, etags: Mapping[Key, str]) -> list[Key]:
-    """Those of the tasks that have no vector of this etag, made since the service was to make all of them anew."""
+async def lacking(tx: Transaction, service_id: str, encoder: str, etags: Mapping[Key, str]) -> list[Key]:
+    """Those of the tasks that have no vector of this etag, made since the service was to make all of them anew.
+
+    Not those whose text the encoder refused since then.
+    """
     rows = await tx.fetch(
         """SELECT k.organization_id, k.task_id
            FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k(organization_id, task_id, etag)
            LEFT JOIN task_vectors v USING (organization_id, task_id)
-           WHERE v.etag IS DISTINCT FROM k.etag
-              OR v.created_at < (SELECT asked_at FROM sync_generations WHERE service_id = $4)""",
+           LEFT JOIN sync_generations g ON g.service_id = $4
+           WHERE (v.etag IS DISTINCT FROM k.etag OR v.created_at < g.asked_at)
+             AND NOT EXISTS (
+                 SELECT FROM sync_skipped s
+                 WHERE s.organization_id = k.organization_id AND s.task_id = k.task_id AND s.service_id = $4
+                   AND s.etag = k.etag AND s.method = $5 AND s.skipped_at >= coalesce(g.asked_at, '-infinity'))""",
         [key.organization_id for key in etags],
         [key.task_id for key in etags],
         list(etags.values()),
         service_id,
+        encoder,
     )
     return [Key(*row) for row in rows]
 

@@ -89,4 +89,5 @@ class Progress:
     cursor: str
     waiting: int
     lag_seconds: float
+    skipped: int
     seen_at: datetime

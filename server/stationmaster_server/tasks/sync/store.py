@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.tasks.sync import skipped_store
 from stationmaster_server.tasks.sync.changed import CHANNEL
 from stationmaster_server.tasks.sync.model import About, Cursor, Embedded, Key, Position, Progress
 
@@ -168,7 +169,8 @@ async def unfinished(tx: Transaction, service_id: str, *, in_database: bool) -> 
 async def progress(tx: Transaction) -> dict[str, list[Progress]]:
     """How far every target is that was seen within a day, by the service."""
     rows = await tx.fetch(
-        f"""SELECT s.*, w.waiting, coalesce(extract(epoch FROM now() - w.oldest), 0)::float8 AS lag
+        f"""SELECT s.*, w.waiting, coalesce(extract(epoch FROM now() - w.oldest), 0)::float8 AS lag,
+                {skipped_store.COUNT.format(service="s.service_id")} AS skipped
             FROM sync_cursors s, LATERAL (
                 SELECT least(count(*), {MOST_COUNTED}) AS waiting, min(changed_at) AS oldest
                 FROM unnest(s.about) AS wanted(about), LATERAL (
@@ -217,4 +219,4 @@ def _columns(keys: Sequence[Key]) -> tuple[list[UUID], list[str]]:
 
 def _progress(row: Any) -> Progress:
     cursor = f"{row['transaction']}:{row['number']}" if row["filling_task_id"] is None else ""
-    return Progress(row["place"], cursor, row["waiting"], row["lag"], row["seen_at"])
+    return Progress(row["place"], cursor, row["waiting"], row["lag"], row["skipped"], row["seen_at"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Identity, Index, Text, Uuid, text
+from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Identity, Index, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from stationmaster_server.db.schema import system_table, tenant_table, timestamp
@@ -59,6 +59,20 @@ sync_cursors = system_table(
     Column("filling_organization_id", Uuid),
     Column("filling_task_id", Text),
     timestamp("seen_at", default_now=True),
+)
+
+# What a target cannot hold as it is, by its etag and in what way (`method`, an encoder): until it changes.
+sync_skipped = tenant_table(
+    "sync_skipped",
+    Column("task_id", Text, primary_key=True),
+    Column("service_id", Text, primary_key=True),
+    Column("etag", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    timestamp("skipped_at", default_now=True),
+    ForeignKeyConstraint(
+        ["organization_id", "task_id"], ["tasks.organization_id", "tasks.task_id"], ondelete="CASCADE"
+    ),
 )
 
 # How often people had a service fill its targets from nothing, and since when what was made before is not good enough.

@@ -49,6 +49,10 @@ class Target(Protocol):
         """Everything that it holds."""
         ...
 
+    async def skipped(self) -> Mapping[Key, str]:
+        """What it cannot hold as it is now, and why; `contents` has it as if it did."""
+        ...
+
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
         """What `contents` must be when these are all tasks."""
         ...

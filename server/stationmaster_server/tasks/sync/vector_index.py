@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import structlog
+
 from stationmaster_server.db.engine import Database
-from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.embedding.each import embed_each
+from stationmaster_server.embedding.embedder import Embedder, TextRefused
 from stationmaster_server.embedding.encoder import Vector
 from stationmaster_server.errors import Reason, ResourceExhausted, Unavailable
 from stationmaster_server.tasks import search_store
-from stationmaster_server.tasks.sync import index_store, store
+from stationmaster_server.tasks.model import task_name
+from stationmaster_server.tasks.sync import index_store, skipped_store, store
 from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState, Text
 
+_log = structlog.get_logger(__name__)
 _AT_ONCE = 64
 """Texts are embedded, and their vectors kept: a run that is cut short loses no more."""
 
@@ -26,6 +32,8 @@ class VectorIndex:
         self._database = database
         self._embedder = embedder
         self._service_id = service_id
+        self.refused = 0
+        """Texts that the encoder refused, on this server since it started."""
 
     async def open(self) -> bool:
         """Always."""
@@ -44,7 +52,7 @@ class VectorIndex:
         texts = {state.key: state.text for state in states if state.text is not None}
         async with self._database.system(autocommit=True) as tx:
             etags = {key: text.text_etag for key, text in texts.items()}
-            lacking = await index_store.lacking(tx, self._service_id, etags)
+            lacking = await index_store.lacking(tx, self._service_id, self._embedder.name, etags)
         for start in range(0, len(lacking), _AT_ONCE):
             await self._embed({key: texts[key] for key in lacking[start : start + _AT_ONCE]})
         async with self._database.system(autocommit=True) as tx:
@@ -53,13 +61,22 @@ class VectorIndex:
     async def _embed(self, texts: Mapping[Key, Text]) -> None:
         vectors = await self._vectors([text.body for text in texts.values()])
         async with self._database.system() as tx:
-            for (key, text), vector in zip(texts.items(), vectors, strict=True):
+            for (key, text), found in zip(texts.items(), vectors, strict=True):
                 # One that has changed meanwhile has a change to come.
-                await search_store.keep_vector(tx, *key, text.text_etag, self._embedder.name, vector)
+                if isinstance(found, TextRefused):
+                    await self._skip(tx, key, text.text_etag, found)
+                else:
+                    await search_store.keep_vector(tx, *key, text.text_etag, self._embedder.name, found)
 
-    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector]:
+    async def _skip(self, tx: Transaction, key: Key, etag: str, refused: TextRefused) -> None:
+        named = f"{key.organization_id}/{task_name(key.task_id)}"
+        _log.warning("a task is not embedded until its text changes", task=named, error=refused.message)
+        self.refused += 1
+        await skipped_store.put(tx, self._service_id, key, etag, self._embedder.name, refused.message)
+
+    async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector | TextRefused]:
         try:
-            return await self._embedder.embed(texts)
+            return await embed_each(self._embedder, texts)
         except ResourceExhausted as error:  # others have the encoder, which is no failure
             raise Unavailable(Reason.SERVER_OVERLOADED, error.message, retry_after=error.retry_after) from error
 
@@ -69,9 +86,15 @@ class VectorIndex:
             await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
     async def contents(self) -> Mapping[Key, object]:
-        """Of which text each vector is."""
+        """Of which text each vector is, or was tried to be."""
         async with self._database.system(autocommit=True) as tx:
-            return await index_store.vector_etags(tx)
+            skipped = await skipped_store.skipped(tx, self._service_id)
+            return await index_store.vector_etags(tx) | {key: etag for key, (etag, _) in skipped.items()}
+
+    async def skipped(self) -> Mapping[Key, str]:
+        """Texts that the encoder refused."""
+        async with self._database.system(autocommit=True) as tx:
+            return {key: why for key, (_, why) in (await skipped_store.skipped(tx, self._service_id)).items()}
 
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
         """A vector of each task's text as it is."""

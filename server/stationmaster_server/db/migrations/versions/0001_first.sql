@@ -1194,6 +1194,18 @@ CREATE TABLE report_pieces (
     CONSTRAINT report_pieces_organization_id_report_id_fkey FOREIGN KEY(organization_id, report_id) REFERENCES reports (organization_id, id) ON DELETE CASCADE
 );
 
+CREATE TABLE sync_skipped (
+    organization_id UUID NOT NULL,
+    task_id TEXT NOT NULL,
+    service_id TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    method TEXT NOT NULL,
+    why TEXT NOT NULL,
+    skipped_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT sync_skipped_pkey PRIMARY KEY (organization_id, task_id, service_id),
+    CONSTRAINT sync_skipped_organization_id_task_id_fkey FOREIGN KEY(organization_id, task_id) REFERENCES tasks (organization_id, task_id) ON DELETE CASCADE
+);
+
 CREATE TABLE task_vectors (
     organization_id UUID NOT NULL,
     task_id TEXT NOT NULL,
@@ -1899,6 +1911,16 @@ ALTER TABLE report_pieces ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON report_pieces TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON report_pieces TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sync_skipped TO stationmaster_system;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sync_skipped TO stationmaster_app;
+
+ALTER TABLE sync_skipped ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant ON sync_skipped TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
+
+CREATE POLICY system ON sync_skipped TO stationmaster_system USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON task_vectors TO stationmaster_system;
 

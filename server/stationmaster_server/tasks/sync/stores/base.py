@@ -51,6 +51,10 @@ class StoreTarget(ABC):
         """Everything."""
         return await self._off_loop(self._contents)
 
+    async def skipped(self) -> Mapping[Key, str]:
+        """Nothing: files take everything."""
+        return {}
+
     @abstractmethod
     def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
         """What `contents` must be."""
