@@ -24,9 +24,21 @@ S = TypeVar("S", bound=Options)
 A = TypeVar("A", bound=Options)
 
 
+class NotYet(Exception):
+    """An operation cannot be done here and now: it is taken up again in a moment, by whichever server comes to it."""
+
+    def __init__(self, text: str, *, give_up_after: timedelta | None = None) -> None:
+        """`text` is its error if it is given up."""
+        super().__init__(text)
+        self.give_up_after = give_up_after
+
+
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[A]):
-    """Something that people can have a service do. `run` gets who asked and what was said; tells what came of it."""
+    """Something that people can have a service do. `run` gets who asked and what was said; tells what came of it.
+
+    `request_id` of who asked is that of the operation, also when it is taken up or tried again. May raise NotYet.
+    """
 
     name: str
     description: str

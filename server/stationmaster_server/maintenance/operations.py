@@ -24,8 +24,8 @@ from stationmaster_server.errors import (
 from stationmaster_server.identity.model import AuditEntry, Category, owner_scope
 from stationmaster_server.identity.roles import insufficient, operates
 from stationmaster_server.maintenance import operation_store, store
+from stationmaster_server.maintenance.base import NotYet, Options
 from stationmaster_server.maintenance.base import Operation as Offered
-from stationmaster_server.maintenance.base import Options
 from stationmaster_server.maintenance.model import BY_DEFAULT, Operation, service_name
 from stationmaster_server.maintenance.registry import Registry
 from stationmaster_server.maintenance.service import RUN, Maintenance, check_options
@@ -38,7 +38,7 @@ _RETRY = RetryPolicy(attempts=3)
 _TIME_LIMIT = timedelta(hours=2, minutes=5)
 """Of an attempt: a run waits for the one that is under way on its server, and each may take an hour."""
 _ELSEWHERE_AGAIN = timedelta(seconds=1)
-"""Until a run is tried again whose service another server runs."""
+"""Until what another server runs, or cannot be done yet, is tried again."""
 
 
 class Operations:
@@ -119,6 +119,11 @@ class Operations:
             if offered.name != RUN.name:
                 await self._registry.runner(payload["service"]).prepare()
             return Succeeded(dict(await offered.run(caller, arguments)))
+        except NotYet as error:
+            now, limit = datetime.now(UTC), error.give_up_after
+            if limit is not None and now > item.created_at + limit:
+                return Failed(str(error), retryable=False)
+            return Released(now + _ELSEWHERE_AGAIN)
         except RunsElsewhere:
             return Released(datetime.now(UTC) + _ELSEWHERE_AGAIN)
         except RunFailed as error:  # the service itself tries again

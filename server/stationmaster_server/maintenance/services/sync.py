@@ -11,16 +11,18 @@ from pydantic import Field
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.maintenance.base import BackgroundService, Operation, Options
+from stationmaster_server.maintenance.base import BackgroundService, NotYet, Operation, Options
 from stationmaster_server.maintenance.model import Policy, Scope
 from stationmaster_server.tasks.model import task_name
 from stationmaster_server.tasks.sync import changed, store
 from stationmaster_server.tasks.sync.engine import Sync
 from stationmaster_server.tasks.sync.model import Key
+from stationmaster_server.tasks.sync.target import TargetHeld
 
 KEEP_DAYS = 7
 _MOST_TOLD = 100
 _LOOK_EVERY = 0.5
+_FOR_THE_HOLDER = timedelta(minutes=2)
 
 
 class SyncOptions(Options):
@@ -78,7 +80,10 @@ class TaskSync(BackgroundService[SyncOptions]):
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _check(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
-        found = await self._sync.differences()
+        try:
+            found = await self._sync.differences()
+        except TargetHeld as error:  # which takes it up sooner or later
+            raise NotYet(f"{error}; it did not do so", give_up_after=_FOR_THE_HOLDER) from error
         skipped = await self._sync.target.skipped()
         some = [{"task": _named(key), "why": why} for key, why in sorted(skipped.items())[:_MOST_TOLD]]
         return {

@@ -11,7 +11,7 @@ import structlog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.tasks.sync import source, store
 from stationmaster_server.tasks.sync.model import NOTHING, Cursor, Key, TaskState
-from stationmaster_server.tasks.sync.target import Target
+from stationmaster_server.tasks.sync.target import Target, TargetHeld
 
 _TELL_AGAIN = 20.0
 """Seconds after which it is told again that a target is kept in step, though nothing changed."""
@@ -98,10 +98,13 @@ class Sync:
             await self.target.close()
 
     async def differences(self) -> list[Key]:
-        """Tasks of which the target holds something else than it should, while nothing changes. Raises TargetAway."""
+        """Tasks of which the target holds something else than it should, while nothing changes.
+
+        Raises TargetAway, TargetHeld.
+        """
         async with self._turn:
             if not await self.target.open():
-                return []
+                raise TargetHeld(f"another process holds {self.target.place}, and alone can look into it")
             states: list[TaskState] = await source.read_all(self._database, self.target.about)
             held = await self.target.contents()
         return await asyncio.to_thread(_compared, self.target, states, held)

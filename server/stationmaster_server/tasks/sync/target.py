@@ -12,6 +12,10 @@ class TargetAway(Exception):
     """A target cannot be read or written: what happened, where, and what to do."""
 
 
+class TargetHeld(Exception):
+    """Another process has a target open: it alone can tell what is in it."""
+
+
 class Target(Protocol):
     """Somewhere that tasks are kept as well. One writes it at a time; every method may raise TargetAway."""
 
