@@ -126,7 +126,7 @@ async def test_every_vector_is_made_anew_only_when_somebody_asked_for_it(databas
     assert await vectors.run() == COUNT  # looked at from nothing
     assert embedder.count == COUNT
     async with database.system() as tx:
-        await store.next_generation(tx, VECTORS)
+        await store.next_generation(tx, VECTORS, "somebody")
     assert await vectors.run() == COUNT
     assert await vectors.run() == 0
     assert embedder.count == 2 * COUNT
@@ -147,6 +147,6 @@ async def test_levels_are_proven_from_nothing(database: Database, tenant: Tenant
     assert await graph.run() == 0  # nothing tells of it
     assert [key.task_id for key in await graph.differences()] == ["nobody", "task-2"]
     async with database.system() as tx:
-        await store.next_generation(tx, GRAPH)
+        await store.next_generation(tx, GRAPH, "somebody")
     await graph.run()
     assert await graph.differences() == []

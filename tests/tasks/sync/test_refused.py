@@ -94,7 +94,7 @@ async def test_a_resync_tries_refused_texts_again(database: Database, tenant: Te
         await sync.run()
         assert await shown(database) == 1
         async with database.system() as tx:
-            await store.next_generation(tx, VECTORS)
+            await store.next_generation(tx, VECTORS, "somebody")
         await sync.run()
         assert await sync.target.skipped() == {}
         assert await shown(database) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -17,11 +18,12 @@ from stationmaster_server.tasks.model import task_name
 from stationmaster_server.tasks.sync import changed, store
 from stationmaster_server.tasks.sync.engine import Sync
 from stationmaster_server.tasks.sync.model import Key
-from stationmaster_server.tasks.sync.target import TargetHeld
+from stationmaster_server.tasks.sync.target import TargetAway, TargetHeld
 
 KEEP_DAYS = 7
 _MOST_TOLD = 100
-_LOOK_EVERY = 0.5
+_WORK_SECONDS = 20.0
+"""Of an operation at a time, so that it does not keep others from their turns."""
 _FOR_THE_HOLDER = timedelta(minutes=2)
 
 
@@ -61,23 +63,30 @@ class TaskSync(BackgroundService[SyncOptions]):
 
     def operations(self) -> tuple[Operation[Any], ...]:
         """From nothing; and whether all is as it should be."""
-        resync = "Fill the target from nothing, on every server that has one; ends when all are filled."
+        resync = "Fill the target from nothing, on every server that has one; ends when all that are there are filled."
         check = "Compare the target with the tasks; what changes meanwhile may be told as a difference."
         return (
             Operation("resync", resync, Options, self._resync, for_operators=True),
             Operation("check", check, Options, self._check, for_operators=True),
         )
 
-    async def _resync(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
+    async def _resync(self, caller: Caller, _arguments: Options) -> Mapping[str, Any]:
+        async with self._database.system() as tx:
+            if await store.next_generation(tx, self.service_id, asked_by=caller.request_id):
+                await store.announce(tx)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WORK_SECONDS):
+                await self._sync.run()  # which the service goes on with
         async with self._database.system(autocommit=True) as tx:
-            generation = await store.next_generation(tx, self.service_id)
-            await store.announce(tx)
-        await self._sync.run()
-        while True:
-            async with self._database.system(autocommit=True) as tx:
-                if not await store.unfinished(tx, self.service_id, in_database=self.scope is Scope.ONE_SERVER):
-                    return {"generation": generation}
-            await asyncio.sleep(_LOOK_EVERY)
+            now = await store.filling(tx, self.service_id, in_database=self.scope is Scope.ONE_SERVER)
+        if now.awaited or (now.just_asked and not now.filled):
+            raise NotYet(f"targets are being filled: {', '.join(now.awaited) or 'none so far'}")
+        if not now.filled:
+            raise TargetAway(
+                f"nobody fills a target of {self.service_id}, which was at {', '.join(now.away) or 'no place so far'}:"
+                " look whether the service runs (services show), and resume it, or start the server that had it"
+            )
+        return {"generation": now.generation, "filled": now.filled, "not_filled": now.away}
 
     async def _check(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
         try:

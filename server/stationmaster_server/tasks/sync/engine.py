@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
 from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import Unavailable
 from stationmaster_server.tasks.sync import source, store
 from stationmaster_server.tasks.sync.model import NOTHING, Cursor, Key, TaskState
 from stationmaster_server.tasks.sync.target import Target, TargetHeld
@@ -34,7 +36,7 @@ class Sync:
 
     async def run(self) -> int:
         """Apply all changes that there are; tells how many tasks were written. Raises TargetAway."""
-        async with self._turn:
+        async with self._turn, self._seen():
             if not await self.target.open():
                 return 0
             written = 0
@@ -51,6 +53,7 @@ class Sync:
             return old
         _log.info("a target is filled from nothing", service=self._service_id, place=self.target.place, had=str(old))
         cursor = Cursor(at.source, at.settled, NOTHING)
+        await self._tell(cursor)
         await self.target.reset(cursor)
         return cursor
 
@@ -91,6 +94,24 @@ class Sync:
                 await store.saw(tx, self._service_id, self.target.place)
                 return
             await store.put_cursor(tx, self._service_id, self.target.place, self.target.about, cursor)
+
+    @asynccontextmanager
+    async def _seen(self) -> AsyncIterator[None]:
+        """Meanwhile, however long the target takes, it is told that somebody is at work."""
+
+        async def see() -> None:
+            while True:
+                await asyncio.sleep(_TELL_AGAIN)
+                with suppress(Unavailable):
+                    async with self._database.system(autocommit=True) as tx:
+                        await store.saw(tx, self._service_id, self.target.place)
+
+        seeing = asyncio.create_task(see(), name=f"sight of {self._service_id}")
+        try:
+            yield
+        finally:
+            seeing.cancel()
+            await asyncio.gather(seeing, return_exceptions=True)
 
     async def close(self) -> None:
         """Let go of the target."""

@@ -33,6 +33,16 @@ class Begin(NamedTuple):
     forgotten: Position
 
 
+class Filling(NamedTuple):
+    """Where the targets of a service are filled, where they are being filled, and where nobody was seen to do so."""
+
+    generation: int
+    just_asked: bool
+    filled: list[str]
+    awaited: list[str]
+    away: list[str]
+
+
 async def begin(tx: Transaction, service_id: str, about: Collection[About], *, in_database: bool) -> Begin:
     """How the source is, for a target in this database or for one beside it."""
     source = _GENERATION if in_database else _SOURCE
@@ -141,15 +151,16 @@ async def saw(tx: Transaction, service_id: str, place: str) -> None:
     await tx.execute("UPDATE sync_cursors SET seen_at = now() WHERE service_id = $1 AND place = $2", service_id, place)
 
 
-async def next_generation(tx: Transaction, service_id: str) -> int:
-    """Have the service's targets filled from nothing, wherever they are."""
-    generation: int = await tx.fetchval(
-        """INSERT INTO sync_generations AS g (service_id, generation) VALUES ($1, 1)
+async def next_generation(tx: Transaction, service_id: str, asked_by: str) -> bool:
+    """Have the service's targets filled from nothing, wherever they are; False: that one has asked for it already."""
+    tag = await tx.execute(
+        """INSERT INTO sync_generations AS g (service_id, generation, asked_by) VALUES ($1, 1, $2)
            ON CONFLICT (service_id) DO UPDATE
-           SET (generation, asked_at) = ROW (g.generation + 1, now()) RETURNING generation""",
+           SET (generation, asked_at, asked_by) = ROW (g.generation + 1, now(), $2) WHERE g.asked_by <> $2""",
         service_id,
+        asked_by,
     )
-    return generation
+    return tag == "INSERT 0 1"
 
 
 async def announce(tx: Transaction) -> None:
@@ -157,13 +168,23 @@ async def announce(tx: Transaction) -> None:
     await tx.execute(f"NOTIFY {CHANNEL}")
 
 
-async def unfinished(tx: Transaction, service_id: str, *, in_database: bool) -> list[str]:
-    """Where targets, seen within a minute, are not yet filled as the newest generation wants it."""
-    wanted = _GENERATION if in_database else _SOURCE
-    sql = f"""SELECT place FROM sync_cursors WHERE service_id = $1
-              AND (source IS DISTINCT FROM {wanted} OR filling_task_id IS NOT NULL)
-              AND seen_at > now() - interval '1 minute'"""
-    return [row[0] for row in await tx.fetch(sql, service_id)]
+async def filling(tx: Transaction, service_id: str, *, in_database: bool) -> Filling:
+    """How far the service's targets are with what was asked for last."""
+    row = await tx.fetchrow(
+        f"""SELECT g.generation, g.asked_at > now() - interval '1 minute' AS just_asked,
+                   coalesce(array_agg(c.place ORDER BY c.place) FILTER (WHERE c.filled), '{{}}'),
+                   coalesce(array_agg(c.place ORDER BY c.place) FILTER (WHERE NOT c.filled AND c.seen), '{{}}'),
+                   coalesce(array_agg(c.place ORDER BY c.place) FILTER (WHERE NOT c.filled AND NOT c.seen), '{{}}')
+            FROM sync_generations g LEFT JOIN (
+                SELECT service_id, place, seen_at > now() - interval '1 minute' AS seen,
+                       source = {_GENERATION if in_database else _SOURCE} AND filling_task_id IS NULL AS filled
+                FROM sync_cursors) c USING (service_id)
+            WHERE g.service_id = $1 GROUP BY g.service_id""",
+        service_id,
+    )
+    if row is None:
+        raise RuntimeError(f"nobody has asked for a resync of {service_id}")
+    return Filling(*row)
 
 
 async def progress(tx: Transaction) -> dict[str, list[Progress]]:

@@ -81,6 +81,7 @@ sync_generations = system_table(
     Column("service_id", Text, primary_key=True),
     Column("generation", BigInteger, nullable=False),
     timestamp("asked_at", default_now=True),
+    Column("asked_by", Text, nullable=False),
 )
 
 # Up to where changes were forgotten: a cursor before that is of no use.
