@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import create_mock_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 from stationmaster_server.db.all_tables import load
+from stationmaster_server.db.leftovers import leftovers_ddl
 from stationmaster_server.db.migrations.run import FOLDER
 from stationmaster_server.db.partitions import partitions_ddl
 from stationmaster_server.db.roles import roles_ddl
@@ -32,6 +33,7 @@ def statements() -> Iterator[str]:
     yield from triggers_ddl(metadata)
     yield from security_ddl(metadata)
     yield from partitions_ddl()
+    yield from leftovers_ddl()
 
 
 def write(target: Path) -> None:

@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from stationmaster_server.db.all_tables import load
 from stationmaster_server.db.embedded.cluster import SUPERUSER, Cluster
 from stationmaster_server.db.errors import NotMigrated
+from stationmaster_server.db.leftovers import leftovers_ddl
 from stationmaster_server.db.migrate import migrate, pending, revisions
 from stationmaster_server.db.migrations.run import FOLDER
 from stationmaster_server.db.partitions import partitions_ddl
@@ -38,7 +39,7 @@ async def test_the_migrated_schema_equals_the_declared_one(database_url: str, em
         empty_url,
         metadata,
         [*roles_ddl(), *EXTENSIONS_DDL],
-        [*triggers_ddl(metadata), *security_ddl(metadata), *partitions_ddl()],
+        [*triggers_ddl(metadata), *security_ddl(metadata), *partitions_ddl(), *leftovers_ddl()],
     )
     migrated, declared = await catalog(database_url), await catalog(empty_url)
     assert migrated.keys() == declared.keys()

@@ -274,7 +274,7 @@ async def test_operations_say_what_came_of_them_or_why_nothing_did(server: Runni
     optimize = pb.TriggerOperationRequest(service="backgroundServices/index-optimization", operation="optimize")
     optimized = await ended(maintenance, (await maintenance.TriggerOperation(optimize)).name)
     assert optimized.state == pb.OPERATION_STATE_SUCCEEDED, optimized.error
-    assert "work_items" in json_format.MessageToDict(optimized.result)["tables"]
+    assert "public.work_items" in json_format.MessageToDict(optimized.result)["tables"]
     listed = await maintenance.ListOperations(
         pb.ListOperationsRequest(filter='service = "backgroundServices/task-embedding" AND state = FAILED')
     )

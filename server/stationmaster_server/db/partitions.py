@@ -28,6 +28,9 @@ BEGIN
     BEGIN
       EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)', partition, parent,
                      first || '+00', first + interval '1 month' || '+00');
+      IF current_setting('server_version_num')::int >= 170000 THEN  -- each is vacuumed by its own grants
+        EXECUTE format('GRANT MAINTAIN ON public.%I TO stationmaster_system', partition);
+      END IF;
       made := made + 1;
     EXCEPTION WHEN check_violation THEN
       -- Rows of the month came before its partition: they, and those to come, stay in the default partition.

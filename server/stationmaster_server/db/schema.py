@@ -93,7 +93,7 @@ def triggers_ddl(tables: MetaData = metadata) -> Iterator[str]:
 def security_ddl(tables: MetaData = metadata) -> Iterator[str]:
     """GRANTs and row-level security of every table, and the default partition of those that are partitioned.
 
-    Partitions get no grant: they are reached through their parent only, whose policies then hold.
+    Partitions get no grant but MAINTAIN: they are read through their parent only, whose policies then hold.
     """
     for role in (APP_ROLE, SYSTEM_ROLE):
         yield f"GRANT USAGE ON SCHEMA public TO {role}"
@@ -101,9 +101,9 @@ def security_ddl(tables: MetaData = metadata) -> Iterator[str]:
         yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table.name} TO {SYSTEM_ROLE}"
         if table.info.get("tenant"):
             yield from _tenant_security(table.name, table.info.get("of_user"))
-    yield _MAINTAIN
     for table in partitioned_tables(tables):
         yield f"CREATE TABLE {table.name}_default PARTITION OF {table.name} DEFAULT"
+    yield _MAINTAIN
 
 
 # So that the engines may VACUUM and REINDEX what they do not own; before PostgreSQL 17 only autovacuum does.

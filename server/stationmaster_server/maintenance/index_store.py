@@ -1,4 +1,7 @@
-"""The statements of looking after tables, on a connection of their own: VACUUM stands in no transaction."""
+"""The statements of looking after tables, on a connection of their own: VACUUM stands in no transaction.
+
+Tables and indexes are named with their schema, as the database quotes them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,12 @@ from datetime import timedelta
 from stationmaster_server.db.connection import Connection
 
 _LIMIT_SECONDS = 3600
+# VACUUM and REINDEX pass over what they may not, with a warning. Before PostgreSQL 17 only the owner may.
+_PERMITTED = """CASE WHEN current_setting('server_version_num')::int >= 170000
+                THEN has_table_privilege(t.oid, 'MAINTAIN') ELSE pg_has_role(t.relowner, 'USAGE') END"""
+# What others have in this database is theirs.
+_OURS = "t.relnamespace = 'public'::regnamespace"
+_NAME = "format('public.%I', {}.relname)"
 
 
 async def take_time(connection: Connection) -> None:
@@ -14,40 +23,44 @@ async def take_time(connection: Connection) -> None:
     await connection.execute("SET statement_timeout = 0")
 
 
-async def due(connection: Connection, changes: int, every: timedelta) -> list[str]:
-    """Tables of which so many rows changed since they were analyzed, or that nobody vacuumed for so long."""
+async def due(connection: Connection, changes: int, every: timedelta) -> tuple[list[str], list[str]]:
+    """Tables of which so many rows changed since they were analyzed, or that nobody vacuumed for so long.
+
+    Those that may be vacuumed, and those that may not.
+    """
     rows = await connection.fetch(
-        """SELECT relname FROM pg_stat_user_tables s
-           WHERE n_mod_since_analyze + n_dead_tup >= $1
-              OR n_live_tup > 0 AND coalesce(greatest(last_vacuum, last_autovacuum), '-infinity') < now() - $2::interval
-           ORDER BY relname""",
+        f"""SELECT {_NAME.format("t")} AS name, {_PERMITTED} AS permitted
+            FROM pg_stat_user_tables s JOIN pg_class t ON t.oid = s.relid
+            WHERE {_OURS} AND (
+                n_mod_since_analyze + n_dead_tup >= $1
+                OR n_live_tup > 0
+                   AND coalesce(greatest(last_vacuum, last_autovacuum), '-infinity') < now() - $2::interval)
+            ORDER BY 1""",
         changes,
         every,
     )
-    return [row["relname"] for row in rows]
+    return [row["name"] for row in rows if row["permitted"]], [row["name"] for row in rows if not row["permitted"]]
 
 
 async def vacuum(connection: Connection, table: str) -> None:
-    """Vacuum and analyze a table, whose name is the database's own."""
-    await connection.execute(f"VACUUM (ANALYZE) {_quoted(table)}", timeout=_LIMIT_SECONDS)
+    """Vacuum and analyze a table."""
+    await connection.execute(f"VACUUM (ANALYZE) {table}", timeout=_LIMIT_SECONDS)
 
 
 async def swollen(connection: Connection, times: float) -> list[str]:
-    """Indexes of vectors that are so many times as large as the table that they are on."""
+    """Indexes of vectors that are so many times as large as the table that they are on, and may be made anew."""
     rows = await connection.fetch(
-        """SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
-           JOIN pg_class t ON t.oid = x.indrelid
-           WHERE a.amname = 'hnsw' AND pg_relation_size(i.oid) > 8 * 1024 * 1024
-             AND pg_relation_size(i.oid) > $1 * greatest(pg_table_size(t.oid), 1) ORDER BY 1""",
+        f"""SELECT {_NAME.format("i")} AS name
+            FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
+            JOIN pg_class t ON t.oid = x.indrelid
+            WHERE a.amname = 'hnsw' AND x.indisvalid AND {_OURS} AND {_PERMITTED}
+              AND pg_relation_size(i.oid) > 8 * 1024 * 1024
+              AND pg_relation_size(i.oid) > $1 * greatest(pg_table_size(t.oid), 1) ORDER BY 1""",
         times,
     )
-    return [row["relname"] for row in rows]
+    return [row["name"] for row in rows]
 
 
 async def reindex(connection: Connection, index: str) -> None:
     """Make an index anew beside the old one, so that nobody waits."""
-    await connection.execute(f"REINDEX INDEX CONCURRENTLY {_quoted(index)}", timeout=_LIMIT_SECONDS)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    await connection.execute(f"REINDEX INDEX CONCURRENTLY {index}", timeout=_LIMIT_SECONDS)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
+import structlog
 from pydantic import Field
 
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.leftovers import drop_leftovers
 from stationmaster_server.maintenance import index_store
 from stationmaster_server.maintenance.base import BackgroundService, Operation, Options
 from stationmaster_server.maintenance.model import Policy, Scope
+
+_log = structlog.get_logger(__name__)
 
 
 class IndexOptions(Options):
@@ -40,6 +44,7 @@ class IndexOptimization(BackgroundService[IndexOptions]):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._options = IndexOptions()
+        self._told: set[str] = set()
 
     async def configure(self, options: IndexOptions) -> None:
         """Go by these thresholds."""
@@ -51,7 +56,10 @@ class IndexOptimization(BackgroundService[IndexOptions]):
 
     def operations(self) -> tuple[Operation[Any], ...]:
         """All tables, due or not."""
-        what = "Vacuum and analyze every table, and make swollen indexes of vectors anew."
+        what = (
+            "Vacuum and analyze every table that this login may, and make swollen indexes of vectors anew; drop what"
+            " reindexing left that was ended."
+        )
         return (Operation("optimize", what, Options, self._optimize_all, for_operators=True),)
 
     async def _optimize_all(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
@@ -63,7 +71,8 @@ class IndexOptimization(BackgroundService[IndexOptions]):
         connection = await self._database.open_dedicated()
         try:
             await index_store.take_time(connection)
-            tables = await index_store.due(connection, 0 if everything else options.change_threshold, every)
+            dropped = await drop_leftovers(connection)
+            tables, skipped = await index_store.due(connection, 0 if everything else options.change_threshold, every)
             for table in tables:
                 await index_store.vacuum(connection, table)
             indexes = await index_store.swollen(connection, options.reindex_bloat)
@@ -71,4 +80,11 @@ class IndexOptimization(BackgroundService[IndexOptions]):
                 await index_store.reindex(connection, index)
         finally:
             await connection.close()
-        return {"tables": tables, "indexes": indexes}
+        self._tell(skipped)
+        return {"tables": tables, "skipped": skipped, "indexes": indexes, "dropped": dropped}
+
+    def _tell(self, skipped: Sequence[str]) -> None:
+        """Of each table once."""
+        if new := sorted(set(skipped) - self._told):
+            _log.warning("tables may not be vacuumed by this login, which only autovacuum does", tables=new)
+            self._told.update(new)

@@ -1973,16 +1973,16 @@ CREATE POLICY tenant ON message_vectors TO stationmaster_app USING (organization
 
 CREATE POLICY system ON message_vectors TO stationmaster_system USING (true);
 
+CREATE TABLE audit_events_default PARTITION OF audit_events DEFAULT;
+
+CREATE TABLE events_default PARTITION OF events DEFAULT;
+
 DO $$
 BEGIN
   IF current_setting('server_version_num')::int >= 170000 THEN
     EXECUTE 'GRANT MAINTAIN ON ALL TABLES IN SCHEMA public TO stationmaster_system';
   END IF;
 END $$;
-
-CREATE TABLE audit_events_default PARTITION OF audit_events DEFAULT;
-
-CREATE TABLE events_default PARTITION OF events DEFAULT;
 
 CREATE FUNCTION stationmaster_ensure_partitions(parent text, months_ahead integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
@@ -2002,6 +2002,9 @@ BEGIN
     BEGIN
       EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)', partition, parent,
                      first || '+00', first + interval '1 month' || '+00');
+      IF current_setting('server_version_num')::int >= 170000 THEN  -- each is vacuumed by its own grants
+        EXECUTE format('GRANT MAINTAIN ON public.%I TO stationmaster_system', partition);
+      END IF;
       made := made + 1;
     EXCEPTION WHEN check_violation THEN
       -- Rows of the month came before its partition: they, and those to come, stay in the default partition.
@@ -2039,3 +2042,28 @@ GRANT EXECUTE ON FUNCTION stationmaster_ensure_partitions(text, integer) TO stat
 REVOKE ALL ON FUNCTION stationmaster_drop_partitions(text, interval) FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION stationmaster_drop_partitions(text, interval) TO stationmaster_system;
+
+CREATE FUNCTION stationmaster_drop_leftovers() RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+DECLARE
+  leftover text;
+  dropped text[] := '{}';
+BEGIN
+  FOR leftover IN
+    SELECT format('public.%I', c.relname) FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
+    WHERE NOT x.indisvalid AND c.relnamespace = 'public'::regnamespace AND c.relname ~ '_cc(new|old)\d*$'
+    ORDER BY 1
+  LOOP
+    BEGIN
+      EXECUTE 'DROP INDEX ' || leftover;
+      dropped := dropped || leftover;
+    EXCEPTION WHEN lock_not_available OR undefined_object OR undefined_table OR insufficient_privilege THEN
+      RAISE WARNING 'index % was not dropped: %', leftover, SQLERRM;
+    END;
+  END LOOP;
+  RETURN dropped;
+END $$;
+
+REVOKE ALL ON FUNCTION stationmaster_drop_leftovers() FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION stationmaster_drop_leftovers() TO stationmaster_system;

@@ -1,0 +1,45 @@
+"""Indexes that a REINDEX CONCURRENTLY left when it was ended: dropped by engines, through a function of the owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stationmaster_server.db.connection import Connection
+from stationmaster_server.db.roles import SYSTEM_ROLE
+
+# Where one is under way it holds its table, and dropping gives up.
+_FUNCTION = r"""
+CREATE FUNCTION stationmaster_drop_leftovers() RETURNS text[]
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+DECLARE
+  leftover text;
+  dropped text[] := '{}';
+BEGIN
+  FOR leftover IN
+    SELECT format('public.%I', c.relname) FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
+    WHERE NOT x.indisvalid AND c.relnamespace = 'public'::regnamespace AND c.relname ~ '_cc(new|old)\d*$'
+    ORDER BY 1
+  LOOP
+    BEGIN
+      EXECUTE 'DROP INDEX ' || leftover;
+      dropped := dropped || leftover;
+    EXCEPTION WHEN lock_not_available OR undefined_object OR undefined_table OR insufficient_privilege THEN
+      RAISE WARNING 'index % was not dropped: %', leftover, SQLERRM;
+    END;
+  END LOOP;
+  RETURN dropped;
+END $$
+"""
+
+
+def leftovers_ddl() -> Iterator[str]:
+    """The function, for the system role alone."""
+    yield _FUNCTION
+    yield "REVOKE ALL ON FUNCTION stationmaster_drop_leftovers() FROM PUBLIC"
+    yield f"GRANT EXECUTE ON FUNCTION stationmaster_drop_leftovers() TO {SYSTEM_ROLE}"
+
+
+async def drop_leftovers(connection: Connection) -> list[str]:
+    """Drop what ended reindexing left, on a connection of the engines; returns the names of what was dropped."""
+    dropped: list[str] = await connection.fetchval("SELECT stationmaster_drop_leftovers()")
+    return dropped
