@@ -19,6 +19,7 @@ from stationmaster_server.sessions.searching import MessageSearch
 
 from tests.embedding.here import embedder_here
 from tests.embedding.named import Named
+from tests.embedding.picky import Picky, embedder_of
 from tests.fixtures.database import make_tenant
 from tests.sessions.builders import add, colleague, insert, make_caller, message
 
@@ -231,6 +232,18 @@ async def test_vectors_of_another_encoder_are_neither_compared_nor_kept(
     assert {encoder for _, _, encoder in await vectors(database)} == {"two"}
     await another.begin_anew()
     assert await another.embed_rest(1000) == 0
+
+
+async def test_a_message_that_the_embedding_server_refuses_keeps_no_other_from_being_found(
+    database: Database, tenant: Tenant
+) -> None:
+    await say(database, tenant, "penguins one", "a monster", "penguins two")
+    await say(database, await make_tenant(database), "penguins three")
+    async with embedder_of(Picky(["monster"])) as embedder:
+        embedding = MessageEmbedding(database, embedder)
+        assert await embedding.embed_rest(1000) == 4
+        assert await embedding.embed_rest(1000) == 0
+    assert len(await vectors(database)) == 3
 
 
 async def test_a_text_that_says_nothing_is_near_nothing(database: Database, tenant: Tenant, caller: Caller) -> None:

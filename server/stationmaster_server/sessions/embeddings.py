@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from stationmaster_server.db.engine import Database
-from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.each import embed_each
+from stationmaster_server.embedding.embedder import Embedder, TextRefused
+from stationmaster_server.embedding.encoder import Vector
 from stationmaster_server.embedding.pieces import Piece, pieces
 from stationmaster_server.errors import Reason, ResourceExhausted
 from stationmaster_server.sessions import vector_store
 from stationmaster_server.sessions.vector_store import Unembedded, Wanting
 
+_log = structlog.get_logger(__name__)
 _AT_ONCE = 16
 """Messages that are embedded, and written, together."""
 
@@ -71,7 +76,13 @@ class MessageEmbedding:
         cut: list[tuple[int, int, Piece]] = [
             (message.number, place, piece) for message in batch for place, piece in enumerate(pieces(message.text))
         ]
-        vectors = await self._embedder.embed([piece.text for _, _, piece in cut])
+        found = await embed_each(self._embedder, [piece.text for _, _, piece in cut])
+        rows: list[tuple[int, int, Piece, Vector]] = []
+        for where, vector in zip(cut, found, strict=True):
+            if isinstance(vector, TextRefused):  # found by its words alone
+                told = {"session": str(session.session_id), "message": where[0], "error": vector.message}
+                _log.warning("a piece of a message is not embedded", **told)
+            elif any(vector):
+                rows.append((*where, vector))
         async with self._database.system() as tx:
-            rows = [(*where, vector) for where, vector in zip(cut, vectors, strict=True) if any(vector)]
             await vector_store.put(tx, session, self.encoder, rows, after, until)
