@@ -37,8 +37,14 @@ async def test_a_check_of_files_that_another_process_holds_does_not_claim_that_t
         await other.differences()
     with pytest.raises(NotYet, match="another process"):
         await asked(service, "check", tenant)
+    await TaskSync(TEXT, "A sync.", database, holder, ours=False).update()
+    told = await asked(service, "check", tenant)
+    assert (told["place"], told["differences"]) == (holder.target.place, 0)
+    await Changer(database, tenant, 9, seed=2).create(8)
+    with pytest.raises(NotYet):  # what was found for one is not told to another, later
+        await asked(service, "check", tenant, ask="another")
     await holder.close()
-    assert (await asked(service, "check", tenant))["differences"] == 0
+    assert (await asked(service, "check", tenant, ask="a third"))["differences"] == 1
     await other.close()
 
 

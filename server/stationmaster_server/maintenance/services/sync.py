@@ -15,7 +15,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.maintenance.base import BackgroundService, NotYet, Operation, Options
 from stationmaster_server.maintenance.model import Policy, Scope
 from stationmaster_server.tasks.model import task_name
-from stationmaster_server.tasks.sync import changed, store
+from stationmaster_server.tasks.sync import changed, check_store, store
 from stationmaster_server.tasks.sync.engine import Sync
 from stationmaster_server.tasks.sync.model import Key
 from stationmaster_server.tasks.sync.target import TargetAway, TargetHeld
@@ -24,7 +24,7 @@ KEEP_DAYS = 7
 _MOST_TOLD = 100
 _WORK_SECONDS = 20.0
 """Of an operation at a time, so that it does not keep others from their turns."""
-_FOR_THE_HOLDER = timedelta(minutes=2)
+_FOR_THE_HOLDER = timedelta(minutes=10)
 
 
 class SyncOptions(Options):
@@ -54,8 +54,10 @@ class TaskSync(BackgroundService[SyncOptions]):
         self._sync.batch_size = options.batch_size
 
     async def update(self) -> None:
-        """Apply what changed."""
+        """Apply what changed, and check the target for those who cannot."""
         await self._sync.run()
+        if self.scope is Scope.EVERY_SERVER:
+            await self._answer()
 
     async def cleanup(self) -> None:
         """Close the target; the next run opens it anew."""
@@ -88,11 +90,30 @@ class TaskSync(BackgroundService[SyncOptions]):
             )
         return {"generation": now.generation, "filled": now.filled, "not_filled": now.away}
 
-    async def _check(self, _caller: Caller, _arguments: Options) -> Mapping[str, Any]:
+    async def _check(self, caller: Caller, _arguments: Options) -> Mapping[str, Any]:
         try:
-            found = await self._sync.differences()
-        except TargetHeld as error:  # which takes it up sooner or later
-            raise NotYet(f"{error}; it did not do so", give_up_after=_FOR_THE_HOLDER) from error
+            return await self._found()
+        except TargetHeld as error:
+            async with self._database.system() as tx:
+                found = await check_store.ask(tx, self.service_id, self._sync.target.place, caller.request_id)
+                await store.announce(tx)
+            if found is None:
+                text = f"{error}; it did not: look whether its service runs (services show)"
+                raise NotYet(text, give_up_after=_FOR_THE_HOLDER) from error
+            return found
+
+    async def _answer(self) -> None:
+        place = self._sync.target.place
+        async with self._database.system(autocommit=True) as tx:
+            askers = await check_store.asked(tx, self.service_id, place)
+        if askers:
+            with suppress(TargetHeld):  # whoever has it answers
+                found = await self._found()
+                async with self._database.system(autocommit=True) as tx:
+                    await check_store.answer(tx, self.service_id, place, askers, found)
+
+    async def _found(self) -> Mapping[str, Any]:
+        found = await self._sync.differences()
         skipped = await self._sync.target.skipped()
         some = [{"task": _named(key), "why": why} for key, why in sorted(skipped.items())[:_MOST_TOLD]]
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Identity, Index, Text, Uuid, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from stationmaster_server.db.schema import system_table, tenant_table, timestamp
 
@@ -73,6 +73,16 @@ sync_skipped = tenant_table(
     ForeignKeyConstraint(
         ["organization_id", "task_id"], ["tasks.organization_id", "tasks.task_id"], ondelete="CASCADE"
     ),
+)
+
+# Checks of what another process holds than the one that was asked (`asked_by`: which operation), and what it found.
+sync_checks = system_table(
+    "sync_checks",
+    Column("service_id", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
+    Column("asked_by", Text, primary_key=True),
+    Column("found", JSONB),
+    timestamp("asked_at", default_now=True),
 )
 
 # How often people had a service fill its targets from nothing, and since when what was made before is not good enough.

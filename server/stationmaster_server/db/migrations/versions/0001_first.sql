@@ -788,6 +788,15 @@ CREATE TABLE streams (
     CONSTRAINT streams_pkey PRIMARY KEY (organization_id, stream_id)
 );
 
+CREATE TABLE sync_checks (
+    service_id TEXT NOT NULL,
+    place TEXT NOT NULL,
+    asked_by TEXT NOT NULL,
+    found JSONB,
+    asked_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT sync_checks_pkey PRIMARY KEY (service_id, place, asked_by)
+);
+
 CREATE TABLE sync_cursors (
     service_id TEXT NOT NULL,
     place TEXT NOT NULL,
@@ -1706,6 +1715,8 @@ ALTER TABLE streams ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON streams TO stationmaster_app USING (organization_id = NULLIF(current_setting('stationmaster.organization', true), '')::uuid);
 
 CREATE POLICY system ON streams TO stationmaster_system USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON sync_checks TO stationmaster_system;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON sync_cursors TO stationmaster_system;
 
