@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 
 import structlog
 
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.probe import Probe
 from stationmaster_server.rpc.health import HealthBoard
 
 DATABASE = "database"
@@ -15,14 +17,19 @@ _EVERY = 1.0
 _ANSWER_LIMIT = 2.0
 _MOST_SILENT = 2
 """Pings in a row without an answer until the database counts as away: a busy machine may swallow one."""
+AWAY_WITHIN = timedelta(seconds=_MOST_SILENT * (_EVERY + _ANSWER_LIMIT))
+"""A database that falls silent is told of within this; one that refuses or is gone, with the next look."""
 _log = structlog.get_logger(__name__)
 
 
 class Watchdog:
-    """`async with` it. What needs the database is NOT_SERVING while it is away, and comes back with it."""
+    """`async with` it. What needs the database is NOT_SERVING while it is away, and comes back with it.
+
+    A server whose connections are all busy goes on serving: its calls wait, and are refused one by one.
+    """
 
     def __init__(self, database: Database, board: HealthBoard) -> None:
-        self._database = database
+        self._probe = Probe(database)
         self._board = board
         self._task: asyncio.Task[None] | None = None
         self._silent = 0
@@ -37,6 +44,7 @@ class Watchdog:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._probe.close()
 
     async def _watch(self) -> None:
         while True:
@@ -47,7 +55,7 @@ class Watchdog:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(_ANSWER_LIMIT):
-                await self._database.ping()
+                await self._probe.ask()
         except Exception as error:  # noqa: BLE001 - whatever it is: the database does not answer
             self._silent += 1
             if isinstance(error, TimeoutError) and self._silent < _MOST_SILENT:

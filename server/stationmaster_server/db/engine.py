@@ -68,13 +68,13 @@ class Database:
         return Statements(self._engines, None) if autocommit else Block(self._engines, None)
 
     async def ping(self) -> None:
-        """One round trip of each kind; Unavailable when the database is away."""
+        """One round trip of each kind; Unavailable when the database is away, or every connection stays busy."""
         for session in (Statements(self._tenants, None), self.system(autocommit=True)):
             async with session as tx:
                 await tx.fetchval("SELECT 1")
 
     async def open_dedicated(self) -> Connection:
-        """A connection outside the pools, for LISTEN only; the caller closes it."""
+        """A connection outside the pools, for what must not wait for one of theirs; the caller closes it."""
         return await self._engine_opening.open()
 
     async def close(self) -> None:
