@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -18,7 +22,7 @@ from stationmaster_server.maintenance.model import Scope
 from tests.fixtures.server import ServerProcess, StartServer
 from tests.maintenance.conftest import LEASE, Start
 from tests.maintenance.services import Sample
-from tests.maintenance.test_runner import fine, ran
+from tests.maintenance.test_runner import ran
 from tests.waiting import until
 
 EVICTION = "backgroundServices/model-client-eviction"
@@ -72,9 +76,34 @@ async def test_settings_reach_the_other_server_and_what_a_killed_one_did_stays_c
         assert ended.state == pb.OPERATION_STATE_SUCCEEDED
 
 
-async def test_a_run_of_a_killed_server_is_taken_over(host: Start, database: Database, database_url: str) -> None:
+class Lease(NamedTuple):
+    """Whose run it is, until when, and the time by the same clock."""
+
+    token: UUID | None
+    expires_at: datetime | None
+    now: datetime
+
+
+async def lease(database: Database) -> Lease:
+    """The lease of the sample."""
+    async with database.system(autocommit=True) as tx:
+        row = await tx.fetchrow(
+            "SELECT token, expires_at, clock_timestamp() FROM background_leases WHERE service_id = 'sample'"
+        )
+    assert row is not None
+    return Lease(*row)
+
+
+async def test_a_run_of_a_killed_server_is_taken_over_when_its_lease_has_run_out_and_not_before(
+    host: Start, database: Database, database_url: str
+) -> None:
+    leases: list[Lease] = []
+
+    async def note() -> None:
+        leases.append(await lease(database))
+
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.maintenance.doomed", database_url, str(LEASE.total_seconds())),
+        *(sys.executable, "-m", "tests.maintenance.doomed", database_url, str(3 * LEASE.total_seconds())),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=asyncio.subprocess.PIPE,
     )
@@ -82,13 +111,29 @@ async def test_a_run_of_a_killed_server_is_taken_over(host: Start, database: Dat
     try:
         async with asyncio.timeout(60):
             assert await process.stdout.readline() == b"running\n"
-        service = Sample(fine, scope=Scope.ONE_SERVER)
+        held = await lease(database)
+        service = Sample(note, scope=Scope.ONE_SERVER)
         server = await host(service)
-        async with database.system(autocommit=True) as tx:
-            held = await tx.fetchval("SELECT token IS NOT NULL AND expires_at > now() FROM background_leases")
-        assert held or service.runs == []
-    finally:
+        assert held.token is not None
+        assert held.expires_at is not None
+        past = held.expires_at + LEASE
+
+        async def kept() -> bool:
+            return (await lease(database)).now > past
+
+        await until(kept)  # a lease that was not renewed would have run out
+        assert (await lease(database)).token == held.token
+        assert service.runs == []
         process.kill()
-        await process.wait()
+        assert await process.wait() == -signal.SIGKILL
+        left = await lease(database)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     await until(ran(service, 2))
+    assert left.token == held.token
+    assert left.expires_at is not None
+    assert leases[0].now > left.expires_at
+    assert leases[0].token not in {None, held.token}
     assert server.registry._runners["sample"].figures.failed == 0
