@@ -24,6 +24,8 @@ from tests.fixtures.scratch import scratch
 
 PROMISES = (
     "what was seen is replayed byte for byte",
+    "killed in the middle of an answer, the server goes on with it",
+    "what a tool writes is on disk",
     "an agent asks before what its rules say",
     "no file of the database or the logs has it in clear",
     "a label that moved is seen by the next render",
@@ -111,12 +113,17 @@ def test_a_promise_that_is_not_kept_shows_and_fails_the_demo(
     assert "something is not as promised" in told.err
 
 
-async def test_an_act_that_breaks_off_is_a_row_that_was_not_kept(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_act_that_breaks_off_or_shows_nothing_is_a_row_that_was_not_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     async def broken(stage: Stage) -> None:
         raise DemoFailure("the report did not come within 60 s")
 
     async def surprised(stage: Stage) -> None:
         raise IndexError("list index out of range")
+
+    async def idle(stage: Stage) -> None:
+        stage.programme.fact("there would be something to see")
 
     async def whole(stage: Stage) -> None:
         stage.programme.check("Audit", "the trail verifies", True, "9 events")
@@ -124,27 +131,32 @@ async def test_an_act_that_breaks_off_is_a_row_that_was_not_kept(capsys: pytest.
     console = Console(width=120)
     story = Story(console, Server(Path(), None))
     async with Client(Connection("127.0.0.1:1")) as client:
-        stage = Stage(client, Path(), "sessions/1", "agents/a", False, story._programme)
-        for service, play in (("Task", broken), ("Storage", surprised), ("Audit", whole)):
+        stage = Stage(client, Path(), "sessions/1", "agents/a", 1, False, story._programme)
+        for service, play in (("Task", broken), ("Storage", surprised), ("Prompt", idle), ("Audit", whole)):
             await story._play(stage, service, play)
     assert story._close(1.0) is False
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     table = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert ["✗", "Task", "what belongs to it can be shown", "the report did not come within 60 s"] in table
     assert ["✗", "Storage", "what belongs to it can be shown", "IndexError: list index out of range"] in table
+    assert ["✗", "Prompt", "what belongs to it can be shown", "nothing was shown"] in table
     assert ["✓", "Audit", "the trail verifies", "9 events"] in table
 
 
+def test_a_demo_that_checked_nothing_has_kept_nothing() -> None:
+    assert Story(Console(), Server(Path(), None))._close(1.0) is False
+
+
 def test_a_search_for_a_secret_that_looked_at_nothing_shows_nothing(tmp_path: Path) -> None:
-    name, secret = credentials.NAME.encode(), b"s3cret"
+    note, secret = b"its description", b"s3cret"
 
     def kept() -> bool:
-        return credentials._judged(*credentials._search(tmp_path, [name, secret]), [secret])[0]
+        return credentials._judged(*credentials._search(tmp_path, [note, secret]), [secret], note)[0]
 
     assert not kept()
     (tmp_path / "other").write_bytes(b"x" * 100)
     assert not kept()
-    (tmp_path / "database").write_bytes(b"a row of " + name)
+    (tmp_path / "database").write_bytes(b"a row of " + note)
     assert kept()
     (tmp_path / "log").write_bytes(b"it is " + secret)
     assert not kept()
@@ -166,6 +178,7 @@ async def test_an_interrupted_demo_leaves_nothing(temporary: Path) -> None:
     async for line in demo.stdout:
         if b"SERVING" in line:
             break
+    assert len(left_behind(temporary)) > 2  # its folder, a server and a PostgreSQL: what is to be gone afterwards
     demo.send_signal(signal.SIGTERM)
     await demo.communicate()
     assert demo.returncode == 130

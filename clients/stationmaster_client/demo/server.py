@@ -39,6 +39,8 @@ class Server:
         self.port = _free_port()
         self._log = folder / "demo-server.log"
         self._process: asyncio.subprocess.Process | None = None
+        self.killed: int | None = None
+        """What the process that was killed ended with."""
 
     @property
     def pid(self) -> int:
@@ -54,7 +56,7 @@ class Server:
     async def start(self) -> float:
         """Start it and wait until it is SERVING; returns the seconds this took. Raises DemoFailure."""
         if self._process is not None:
-            await self._process.wait()
+            self.killed = await self._ended(self._process)
         began = time.monotonic()
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -71,6 +73,13 @@ class Server:
                     raise DemoFailure(f"the server was not SERVING within {START_LIMIT_SECONDS:.0f} s\n{self._tail()}")
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
         return time.monotonic() - began
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        try:
+            async with asyncio.timeout(STOP_LIMIT_SECONDS):
+                return await process.wait()
+        except TimeoutError:
+            raise DemoFailure(f"the server that was killed still runs after {STOP_LIMIT_SECONDS:.0f} s") from None
 
     async def _serving(self, client: Client) -> bool:
         if self._process is None or self._process.returncode is not None:

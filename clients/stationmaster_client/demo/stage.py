@@ -50,10 +50,14 @@ class Programme:
         self._checks.append((service, check))
         self._console.print(Text("  ").join([_mark(check) + Text(promise), Text(detail, "dim")]))
 
+    def shown(self, service: str) -> int:
+        """How many checks there were of a service."""
+        return sum(name == service for name, _ in self._checks)
+
     @property
     def kept(self) -> bool:
-        """Whether every promise was."""
-        return all(check.kept for _, check in self._checks)
+        """Whether every promise was, and there were any."""
+        return bool(self._checks) and all(check.kept for _, check in self._checks)
 
     def table(self) -> Table:
         """All of it."""
@@ -76,6 +80,8 @@ class Stage:
     session: str
     """The session of the conversation."""
     agent: str
+    pid: int
+    """The server's process since it was killed."""
     has_model: bool
     """Whether the server searches by meaning."""
     programme: Programme = field(repr=False)

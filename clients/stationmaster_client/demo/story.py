@@ -19,13 +19,14 @@ from stationmaster_client.demo.stage import Programme, Stage
 from stationmaster_client.errors import StationmasterError
 
 TOOLS = ("files.list", "files.read", "files.write", "files.search", "math.evaluate", "time.now")
+FILE, LINE = "timetable.txt", "07:15 Aurora, platform 4"
 TALK = (
-    "write 07:15 Aurora, platform 4 to timetable.txt",
-    "read timetable.txt",
+    f"write {LINE} to {FILE}",
+    f"read {FILE}",
     "what is 17*60 + 42",
 )
 AGENT = "agents/clerk"
-WORDS = 60
+WORDS = 100
 KILL_AFTER_WORDS = 25
 LONG = f"/slow 20\n/say {WORDS}"
 
@@ -63,7 +64,8 @@ class Story:
             self._programme.act("A conversation that uses tools on real files")
             for text in TALK:
                 await self._turn(client, session, text)
-            self._show_file()
+            for held in self._written():
+                self._programme.fact(f"on disk, {FILE} holds: {held}")
             self._programme.act("A tool of an MCP server that asks before it changes something")
             await self._turn(client, session, READ)
             await self._turn(client, session, CHANGE)
@@ -76,17 +78,24 @@ class Story:
             self._programme.act("Was anything lost?")
             self._programme.fact("event 1 is the session's creation; the conversation begins with event 2")
             await self._compare(client, session)
-            stage = Stage(
-                client, self._server.folder, session, AGENT, self._server.model_folder is not None, self._programme
-            )
+            stage = self._stage(client, session)
             for service, play in ACTS:
                 await self._play(stage, service, play)
         return self._close(time.monotonic() - began)
 
+    def _stage(self, client: Client, session: str) -> Stage:
+        server = self._server
+        return Stage(
+            client, server.folder, session, AGENT, server.pid, server.model_folder is not None, self._programme
+        )
+
     async def _play(self, stage: Stage, service: str, play: Callable[[Stage], Awaitable[None]]) -> None:
-        """An act that breaks off is a promise that was not kept; the others are played all the same."""
+        """An act that breaks off or shows nothing is a promise not kept; the others are played all the same."""
+        shown = self._programme.shown(service)
         try:
             await play(stage)
+            if self._programme.shown(service) == shown:
+                raise DemoFailure("nothing was shown")
         except (DemoFailure, StationmasterError) as error:
             self._programme.check(service, "what belongs to it can be shown", False, str(error))
         except Exception as error:  # noqa: BLE001 - an answer that no act expects is not what was promised either
@@ -97,7 +106,7 @@ class Story:
         evidence = await self._evidence(client, session)
         for one in check(evidence):
             self._programme.check("Session", one.promise, one.kept, one.detail)
-        for service, one in zip(("Agent", "MCP"), check_tools(evidence), strict=True):
+        for service, one in check_tools(evidence):
             self._programme.check(service, one.promise, one.kept, one.detail)
 
     async def _prepare(self, client: Client) -> str:
@@ -154,9 +163,8 @@ class Story:
         transcript.line("  ✎ the demo answers for you: allow once", "yellow")
         await client.permissions.allow(asked.permission_request)
 
-    def _show_file(self) -> None:
-        for file in self._server.folder.rglob("timetable.txt"):
-            self._programme.fact(f"on disk, {file.name} holds: {file.read_text().strip()}")
+    def _written(self) -> list[str]:
+        return [file.read_text().strip() for file in self._server.folder.rglob(FILE)]
 
     def _kill_in_time(self, transcript: Transcript, event: event_pb2.Event) -> None:
         """Kill the server once enough of the answer was seen, and start it again meanwhile."""
@@ -183,7 +191,19 @@ class Story:
                 if event.sequence >= newest:
                     break
         messages = [message async for message in client.sessions.messages(session)]
-        return Evidence(self._seen, self._seen_before_kill, replay, messages, self._said, WORDS, self._departures)
+        return Evidence(
+            seen=self._seen,
+            seen_before_kill=self._seen_before_kill,
+            killed=self._server.killed,
+            newest=newest,
+            replay=replay,
+            messages=messages,
+            said=self._said,
+            words=WORDS,
+            departures=self._departures,
+            written=self._written(),
+            to_write=LINE,
+        )
 
     def _close(self, seconds: float) -> bool:
         self._programme.act("What this has shown")

@@ -6,6 +6,8 @@ import asyncio
 import secrets
 from pathlib import Path
 
+from stationmaster.v1 import credential_pb2
+
 from stationmaster_client.demo.stage import Stage
 
 NAME, PURPOSE = "timetable-service", "demo"
@@ -17,28 +19,34 @@ async def play(stage: Stage) -> None:
     client, programme = stage.client, stage.programme
     programme.act("A secret")
     first, second = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    created = await client.credentials.create(NAME, first)
+    note = secrets.token_urlsafe(24)
+    described = credential_pb2.Credential(description=note)
+    created = await client.credentials.create(NAME, first, credential=described)
     shown = await client.credentials.get(NAME)
     rotated = await client.credentials.rotate(NAME, second)
     current = await client.credentials.value(NAME, purpose=PURPOSE)
     programme.fact(f"{created.name} was kept, shown, and replaced by its second version")
-    hidden = first not in str(shown) and second not in str(rotated)
-    programme.check("Credential", "no answer but that of AccessCredential has it", hidden, "two answers searched")
+    answers = [str(each) for each in (created, shown, rotated, *[each async for each in client.credentials.list()])]
+    hidden = all(NAME in answer for answer in answers) and not any(
+        secret in answer for answer in answers for secret in (first, second)
+    )
+    detail = f"{len(answers)} answers searched"
+    programme.check("Credential", "no answer but that of AccessCredential has it", hidden, detail)
     programme.check("Credential", "a rotation takes effect at once", current == second, "version 2")
     wanted = [first.encode(), second.encode()]
-    searched, found = await asyncio.to_thread(_search, stage.folder, [NAME.encode(), *wanted])
-    kept, detail = _judged(searched, found, wanted)
+    searched, found = await asyncio.to_thread(_search, stage.folder, [note.encode(), *wanted])
+    kept, detail = _judged(searched, found, wanted, note.encode())
     programme.check("Credential", "no file of the database or the logs has it in clear", kept, detail)
 
 
-def _judged(searched: int, found: dict[bytes, str], secret: list[bytes]) -> tuple[bool, str]:
-    """Whether no secret was found, by a search that finds what is there in clear."""
+def _judged(searched: int, found: dict[bytes, str], secret: list[bytes], note: bytes) -> tuple[bool, str]:
+    """Whether no secret was found, by a search that finds its description, which nobody encrypts."""
     told = next((found[each] for each in secret if each in found), None)
     if told is not None:
         return False, f"it is in {told}"
-    if NAME.encode() not in found:
-        return False, f"the search does not even find the name, in {searched / 2**20:.0f} MiB"
-    return True, f"{searched / 2**20:.0f} MiB searched, in which its name is found"
+    if note not in found:
+        return False, f"the search does not even find its description, in {searched / 2**20:.0f} MiB"
+    return True, f"{searched / 2**20:.0f} MiB searched, in which its description is found"
 
 
 def _search(folder: Path, wanted: list[bytes]) -> tuple[int, dict[bytes, str]]:

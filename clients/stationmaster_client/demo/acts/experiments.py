@@ -38,7 +38,8 @@ async def play(stage: Stage) -> None:
         "Prompt", "each outcome counts for the version that was given", counts == shares, f"{counts.total()} outcomes"
     )
     await client.experiments.conclude(experiment, SHORT)
-    text = (await client.prompts.render(NAME, VARIABLES, label=LABEL, unit=UNITS[0])).text
+    loser = next((unit for unit, variant in first.items() if variant == POLITE), UNITS[0])
+    text = (await client.prompts.render(NAME, VARIABLES, label=LABEL, unit=loser)).text
     moved = text == "Aurora leaves from 7."
     programme.check("Prompt", "the winner is what the label says from then on", moved, f"“{text}”")
 

@@ -14,7 +14,8 @@ async def play(stage: Stage) -> None:
     """Export the conversation into its own workspace, and follow that."""
     client, programme = stage.client, stage.programme
     programme.act("A task that tells how far it is")
-    payload = to_struct({"what": [WHAT], "session": stage.session})
+    filters = {WHAT: f'session = "{stage.session}"'}
+    payload = to_struct({"what": [WHAT], "session": stage.session, "filters": filters})
     await client.tasks.create(EXPORT, task_pb2.Task(kind="export", payload=payload))
     execution = await client.tasks.execute(EXPORT)
     async with client.executions.watch(execution.name) as events:
@@ -23,6 +24,7 @@ async def play(stage: Stage) -> None:
     path = f"exports/{execution.name.removeprefix('executions/')}/{WHAT}.jsonl"
     written = len((await client.files.read(stage.session, path)).splitlines())
     ended = bool(told) and told[-1].execution_state_changed.state == "SUCCEEDED"
-    good = ended and bool(counted) and counted == sorted(counted) and counted[-1] == written
+    said = len([message async for message in client.sessions.messages(stage.session)])
+    good = ended and bool(counted) and counted == sorted(counted) and 0 < counted[-1] == written == said
     detail = f"{counted[-1] if counted else 'nothing'} told, {written} lines in the file"
     programme.check("Task", "progress is streamed, and true in the end", good, detail)
