@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -54,8 +53,11 @@ class Stage:
         self.servers[number : number + 1] = [server]
 
     async def kill(self, number: int) -> None:
-        """SIGKILL a server, and start it again."""
-        await self.servers[number].kill()
+        """SIGKILL a server, and start it again. It has to be alive: one that ended by itself is no server to kill."""
+        victim = self.servers[number]
+        self.check_alive(victim)
+        await victim.kill()
+        assert victim.process.returncode == -signal.SIGKILL
         self.kills += 1
         await self.start(number)
 
@@ -65,8 +67,17 @@ class Stage:
         assert found is not None
         os.kill(found[0], signal.SIGKILL)
         self.restarts += 1
-        await asyncio.sleep(0)
-        await until(self._answers, seconds=60)
+
+        async def anew() -> bool:
+            postgres = find_postmaster(self.folder / "database" / "postgres" / "data")
+            return postgres is not None and postgres != found and await self._answers()
+
+        await until(anew, seconds=60)
+
+    def check_alive(self, *servers: ServerProcess) -> None:
+        """No server ended that nobody killed; all of them unless some are given."""
+        for server in servers or self.servers:
+            assert server.process.returncode is None, f"{server.process.returncode}:\n{server.text[-4000:]}"
 
     async def ask(self, sql: str, *args: object) -> Any:
         """One value, from the database itself."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -32,6 +33,8 @@ from tests.waiting import until
 LENGTH_SECONDS = float(os.environ.get("SOAK_SECONDS", "24"))
 EVERY_SECONDS = min(30.0, LENGTH_SECONDS / 6)
 SETTLING_SECONDS = 120.0
+_KILLS_AT_LEAST = 3
+"""Of the first server, of PostgreSQL, of the second server."""
 
 
 @pytest_asyncio.fixture
@@ -56,10 +59,10 @@ async def stage(server_process: StartServer, data_folder: Path) -> AsyncIterator
 
 
 async def disturb(stage: Stage, loads: list[asyncio.Task[None]]) -> None:
-    """Every so often kill the second server or PostgreSQL by turns, and once the first server."""
+    """Every so often kill the second server or PostgreSQL by turns, each at least once, and once the first server."""
     loop = asyncio.get_running_loop()
     began, number = loop.time(), 0
-    while loop.time() + EVERY_SECONDS < began + LENGTH_SECONDS:
+    while number < _KILLS_AT_LEAST or loop.time() + EVERY_SECONDS < began + LENGTH_SECONDS:
         done, _ = await asyncio.wait(loads, timeout=EVERY_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
@@ -84,21 +87,34 @@ async def test_nothing_is_lost_and_nothing_grows_under_load_and_kills(
         ]
         watching = asyncio.create_task(figures.watch(stage))
         await disturb(stage, callers)
+        await loads.all_come_round()
         stop.set()
         async with asyncio.timeout(SETTLING_SECONDS):
             await asyncio.gather(*callers)
         watching.cancel()
+        stage.check_alive()
         messages = await loads.check_sessions()
         await check_executions(stage, loads)
         await check_trail(stage, loads)
-        await check_bundle(clients[0])
+        await check_bundle(clients[0], loads)
+    turns, executions = await taken_up(stage)
     killed = f"{stage.kills} servers and {stage.restarts} databases killed"
+    assert turns > 0, "no kill met a turn"
+    assert executions > 0, "no kill met an execution"
+    again = f"{turns} turns and {executions} executions taken up again"
     kept = f"{messages} messages, {len(loads.executions)} executions, {len(loads.recorded)} events"
     with capsys.disabled():
         sys.stdout.write(
-            f"\n  {LENGTH_SECONDS:.0f} s: {killed}; {loads.calls} calls; none lost of {kept}\n  {figures}\n"
+            f"\n  {LENGTH_SECONDS:.0f} s: {killed}; {loads.calls} calls; {again}; none lost of {kept}\n  {figures}\n"
         )
     assert figures.grown() == []
+
+
+async def taken_up(stage: Stage) -> tuple[int, int]:
+    """How many turns and executions were taken up again after the server that ran them was killed."""
+    of_a_kind = """SELECT count(*) FROM work_items
+                   WHERE kind LIKE $1 AND jsonb_path_exists(errors, '$[*] ? (@.reason == "LEASE_EXPIRED")')"""
+    return await stage.ask(of_a_kind, "turn"), await stage.ask(of_a_kind, "task.%")
 
 
 async def check_executions(stage: Stage, loads: Loads) -> None:
@@ -121,6 +137,7 @@ async def check_trail(stage: Stage, loads: Loads) -> None:
     """Each event is there once, and has its place in the tree once."""
     connection = await asyncpg.connect(stage.superuser_url)
     try:
+        assert loads.recorded
         rows = await connection.fetch("SELECT resource FROM audit_events WHERE action = 'custom.soak'")
         assert sorted(row["resource"] for row in rows) == sorted(loads.recorded)
 
@@ -136,8 +153,15 @@ async def check_trail(stage: Stage, loads: Loads) -> None:
         await connection.close()
 
 
-async def check_bundle(client: Client) -> None:
-    """The whole trail verifies offline, with the public key alone."""
-    lines = [line async for line in client.audit.export()]
+async def check_bundle(client: Client, loads: Loads) -> None:
+    """The whole trail verifies offline, with the public key alone, and has each event once."""
     keys = [VerifierKey.parse(key.verifier_key) for key in (await client.audit.checkpoint()).keys]
-    assert verify_bundle(io.BytesIO("".join(lines).encode()), keys).events > 0
+
+    async def whole() -> bool:
+        text = "".join([line async for line in client.audit.export()])
+        assert verify_bundle(io.BytesIO(text.encode()), keys).events > 0
+        found = re.findall(r"soak/[0-9a-f-]{36}", text)
+        assert len(found) == len(set(found))
+        return set(found) == set(loads.recorded)
+
+    await until(whole)  # the newest checkpoint may be a second behind
