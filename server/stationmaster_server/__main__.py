@@ -98,7 +98,7 @@ def show_config(
 
 @config_cli.command("check")
 def check_config(config: ConfigOption = None, data_folder: DataFolderOption = None) -> None:
-    """Say whether a server can start with the settings; what is wrong is named, with the exit code 2."""
+    """Say whether a server can start with the settings; what is wrong is named, with the exit code 78."""
     overrides = _given({"data_folder": data_folder})
     found = _shown(config, overrides)
     from stationmaster_server.app.audit import witnesses_of

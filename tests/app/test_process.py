@@ -170,7 +170,7 @@ async def test_children_do_not_outlive_a_killed_parent(server_process: StartServ
 async def test_an_unknown_setting_stops_the_start(data_folder: Path) -> None:
     environment = {"STATIONMASTER_DATA_FOLDER": str(data_folder), "STATIONMASTER_SERVER__PROT": "1"}
     code, _, errors = await run("serve", environment=environment)
-    assert code == 2
+    assert code == 78
     assert "did you mean STATIONMASTER_SERVER__PORT?" in fault(errors)
 
 

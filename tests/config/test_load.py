@@ -25,7 +25,7 @@ def fault(file: Path | None = None, **environ: str) -> str:
     """Why these settings are refused, in one line."""
     with pytest.raises(SettingsError) as raised:
         load(file, environ=environ)
-    assert raised.value.exit_code == 2
+    assert raised.value.exit_code == 78
     assert "\n" not in str(raised.value)
     return str(raised.value)
 

@@ -74,12 +74,12 @@ def test_a_file_that_cannot_be_is_told_by_its_place(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("[server]\nprot = 1\n[work]\nslots = 0\n")
     result = CliRunner().invoke(cli, ["config", "check", "--config", str(wrong)])
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert "unknown setting 'server.prot'" in result.output
     assert "did you mean server.port" in result.output
     wrong.write_text("[work]\nslots = 0\n[server]\nport = 70000\n")
     result = CliRunner().invoke(cli, ["config", "check", "--config", str(wrong)])
-    assert result.exit_code == 2
+    assert result.exit_code == 78
     assert "work.slots" in result.output
     assert "server.port" in result.output
 
@@ -93,4 +93,4 @@ def test_what_types_cannot_tell_is_told_too(tmp_path: Path) -> None:
     file = tmp_path / "witness.toml"
     file.write_text('[[audit.witnesses]]\nurl = "https://witness.example"\nkey = "witness.example/w1+…+…"\n')
     result = CliRunner().invoke(cli, ["config", "check", "--config", str(file)])
-    assert (result.exit_code, "audit.witnesses" in result.output) == (2, True), result.output
+    assert (result.exit_code, "audit.witnesses" in result.output) == (78, True), result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import tomllib
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stationmaster_server.config import load
+from stationmaster_server.config import Profile, load
 
 from tests.docs.commands import ROOT
 from tests.fixtures.forks import SERVER, run
@@ -25,6 +26,7 @@ SECRETS = {
     "STATIONMASTER_CREDENTIALS__KEYS": "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
     "STATIONMASTER_AUDIT__SIGNING_KEYS": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 }
+PLAIN = {"STATIONMASTER_SERVER__ALLOW_PLAINTEXT": "true"}
 GRPC_PORT, ADMIN_PORT = 50151, 9464
 
 
@@ -89,8 +91,7 @@ async def test_alerts_are_about_metrics_that_there_are(database_url: str, tmp_pa
 def test_a_server_has_the_time_to_stop_in_order(tmp_path: Path) -> None:
     """Whoever ends it waits longer than it may take, in the profile that all of them have."""
     ours = {"profile": "production", "data_folder": str(tmp_path)}
-    secrets = {**SECRETS, "STATIONMASTER_SERVER__ALLOW_PLAINTEXT": "true"}
-    server = load(None, ours, environ=secrets).server
+    server = load(None, ours, environ=SECRETS | PLAIN).server
     takes = (server.drain_delay + server.shutdown_grace).total_seconds()
     unit = (DEPLOY / "systemd" / "stationmaster.service").read_text()
     patience = [int(seconds) for seconds in re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)]
@@ -101,16 +102,42 @@ def test_a_server_has_the_time_to_stop_in_order(tmp_path: Path) -> None:
     assert min(patience) >= takes + 10
 
 
-async def test_the_unit_runs_commands_that_there_are_and_does_not_repeat_what_settings_stop() -> None:
-    unit = (DEPLOY / "systemd" / "stationmaster.service").read_text()
-    commands = re.findall(r"^ExecStart(?:Pre)?=/opt/stationmaster/bin/stationmaster-server (.+)$", unit, re.MULTILINE)
-    assert commands == ["config check", "serve"]
-    for command in commands:
-        code, _, err = await run(SERVER, (*command.split(), "--help"), dict(os.environ))
-        assert code == 0, err
+def unit_of_systemd() -> configparser.ConfigParser:
+    """The unit, without what may be said twice in it."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign] # names of systemd have capitals
+    unit.read(DEPLOY / "systemd" / "stationmaster.service")
+    return unit
+
+
+async def test_the_unit_does_not_repeat_what_settings_stop() -> None:
+    """Exit codes keep systemd from a restart when they are the main process's, not those of ExecStartPre."""
+    service = unit_of_systemd()["Service"]
+    assert "ExecStartPre" not in service
+    program, *command = service["ExecStart"].split()
+    assert (Path(program).name, command) == ("stationmaster-server", ["serve"])
+    kept = {int(code) for code in service["RestartPreventExitStatus"].split()}
     wrong = {**os.environ, "STATIONMASTER_SERVER__PROT": "1"}
-    code, _, _ = await run(SERVER, ("config", "check"), wrong)
-    assert f"\nRestartPreventExitStatus={code}\n" in unit
+    by_settings, _, _ = await run(SERVER, tuple(command), wrong)
+    by_usage, _, _ = await run(SERVER, (*command, "--no-such-option"), dict(os.environ))
+    assert kept == {by_settings, by_usage} == {78, 2}
+
+
+def test_the_unit_gives_up_what_ends_at_once_and_not_a_database_that_is_away() -> None:
+    unit = unit_of_systemd()
+    service, limits = unit["Service"], unit["Unit"]
+    assert service["Restart"] == "on-failure"
+    starts, within = int(limits["StartLimitBurst"]), int(limits["StartLimitIntervalSec"])
+    pause = float(service["RestartSec"])
+    a_start = 5.0  # what it takes until a fault is found, and more
+    assert starts * (pause + a_start) < within
+    for profile in Profile:
+        settings = load(None, {"profile": profile.value, "data_folder": "/"}, environ=SECRETS | PLAIN)
+        assert starts * (pause + settings.database.connect_timeout.total_seconds()) > within, profile
+
+
+def test_the_account_of_the_unit_is_the_one_that_is_made() -> None:
+    unit = (DEPLOY / "systemd" / "stationmaster.service").read_text()
     account = (DEPLOY / "systemd" / "stationmaster.sysusers").read_text().splitlines()[-1].split()
     assert (f"\nUser={account[1]}\n" in unit, f"StateDirectory={Path(account[-1]).name}\n" in unit) == (True, True)
 

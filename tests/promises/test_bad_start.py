@@ -133,25 +133,32 @@ def certificate_that_is_not_there(sound: Installation) -> Installation:
     return sound.but(SERVER__TLS__CERTIFICATE=here, SERVER__TLS__KEY=here)
 
 
+def file_that_is_no_certificate(sound: Installation) -> Installation:
+    file = sound.folder / "settings.pem"
+    file.write_text("[server]")
+    return sound.but(SERVER__TLS__CERTIFICATE=str(file), SERVER__TLS__KEY=str(file))
+
+
 def model_that_was_not_fetched(sound: Installation) -> Installation:
     return sound.but(EMBEDDING__PROVIDER="local")
 
 
 Fault = Callable[[Installation], Installation]
 FAULTS: list[tuple[Fault, int, str, tuple[str, ...]]] = [
-    (unknown_setting, 2, "settings", ("STATIONMASTER_SERVER__PROT", "did you mean STATIONMASTER_SERVER__PORT?")),
-    (unknown_setting_in_the_file, 2, "settings", ("'server.prot'", "settings.toml", "did you mean server.port?")),
-    (file_that_is_not_there, 2, "settings", ("nowhere.toml", "cannot be read")),
-    (impossible_setting, 2, "settings", ("work.lease", "at least 1s")),
-    (malformed_settings, 2, "settings", ("server.port", "work.slots")),
-    (settings_that_do_not_go_together, 2, "settings", ("server.host 0.0.0.0", "server.tls.certificate")),
+    (unknown_setting, 78, "settings", ("STATIONMASTER_SERVER__PROT", "did you mean STATIONMASTER_SERVER__PORT?")),
+    (unknown_setting_in_the_file, 78, "settings", ("'server.prot'", "settings.toml", "did you mean server.port?")),
+    (file_that_is_not_there, 78, "settings", ("nowhere.toml", "cannot be read")),
+    (impossible_setting, 78, "settings", ("work.lease", "at least 1s")),
+    (malformed_settings, 78, "settings", ("server.port", "work.slots")),
+    (settings_that_do_not_go_together, 78, "settings", ("server.host 0.0.0.0", "server.tls.certificate")),
     (folder_that_cannot_be_written, 1, "settings", ("cannot be written", "choose another", "DATA_FOLDER")),
     (postgresql_of_another_version, 1, "database", ("of PostgreSQL 11", "this server brings", "dump it")),
     (database_that_does_not_answer, 1, "database", ("did not answer", "is it running", "database.url")),
     (password_that_is_wrong, 1, "database", ("password", "check database.url")),
     (database_that_does_not_exist, 1, "database", ("nowhere", "check database.url")),
-    (certificate_that_is_not_there, 1, "tls", ("nowhere.pem", "server.tls")),
-    (model_that_was_not_fetched, 2, "embedding", ("embedding.provider", "models fetch")),
+    (certificate_that_is_not_there, 78, "tls", ("nowhere.pem", "server.tls")),
+    (file_that_is_no_certificate, 78, "tls", ("settings.pem", "not a PEM file")),
+    (model_that_was_not_fetched, 78, "embedding", ("embedding.provider", "models fetch")),
 ]
 
 

@@ -1,7 +1,7 @@
 """Settings of the server: `load` reads them once, everything else gets plain values by constructor."""
 
 from stationmaster_server.config.crawl import CrawlerSettings
-from stationmaster_server.config.load import SettingsError, load
+from stationmaster_server.config.load import load
 from stationmaster_server.config.model import (
     AdminSettings,
     DatabaseSettings,
@@ -20,7 +20,7 @@ from stationmaster_server.config.model import (
     WorkSettings,
 )
 from stationmaster_server.config.pools import PoolSettings
-from stationmaster_server.config.startup import StartupError
+from stationmaster_server.config.startup import SettingsError, StartupError
 
 __all__ = [
     "AdminSettings",

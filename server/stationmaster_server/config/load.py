@@ -17,7 +17,7 @@ from pydantic_settings import EnvSettingsSource
 
 from stationmaster_server.config.model import Profile, Settings
 from stationmaster_server.config.profiles import PROFILES
-from stationmaster_server.config.startup import StartupError
+from stationmaster_server.config.startup import SettingsError
 
 PREFIX = "STATIONMASTER_"
 CONFIG_VARIABLE = "STATIONMASTER_CONFIG"
@@ -61,12 +61,6 @@ class Layer:
     def origin_of(self, name: str) -> str:
         """Where exactly a setting is said."""
         return self.names.get(name, self.origin)
-
-
-class SettingsError(StartupError):
-    """Settings that the server cannot start with; the message names each and says what to write."""
-
-    exit_code = 2
 
 
 def load(

@@ -9,7 +9,7 @@ from typing import cast
 import grpc
 import structlog
 
-from stationmaster_server.config import StartupError, TlsSettings
+from stationmaster_server.config import SettingsError, TlsSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class _Files:
         self._seen = stamps
         try:
             configuration = self.read()
-        except StartupError as error:
+        except SettingsError as error:
             _log.warning("the certificate changed but cannot be read; the old one stays", error=str(error))
             return None
         _log.info("the certificate was read anew", certificate=str(self._certificate))
@@ -59,7 +59,7 @@ def _bytes_of(file: Path, setting: str) -> bytes:
         content = file.read_bytes()
     except OSError as error:
         why = error.strerror or error
-        raise StartupError(f"{setting}: {file} cannot be read ({why}); check the path and who may read it") from None
+        raise SettingsError(f"{setting}: {file} cannot be read ({why}); check the path and who may read it") from None
     if b"-----BEGIN" not in content:
-        raise StartupError(f"{setting}: {file} is not a PEM file")
+        raise SettingsError(f"{setting}: {file} is not a PEM file")
     return content

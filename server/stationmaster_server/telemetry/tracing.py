@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Tracer
 
-from stationmaster_server.config import StartupError
+from stationmaster_server.config import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Tracing:
 
 
 def set_up(endpoint: str | None, *, sample_ratio: float, service_instance: str) -> Tracing | None:
-    """Return tracing, or None without an endpoint. Raises StartupError when the extra `otel` is missing."""
+    """Return tracing, or None without an endpoint. Raises SettingsError when the extra `otel` is missing."""
     if endpoint is None:
         return None
     try:
@@ -29,7 +29,7 @@ def set_up(endpoint: str | None, *, sample_ratio: float, service_instance: str) 
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     except ImportError:
-        raise StartupError("telemetry.otlp_endpoint needs the extra: pip install 'stationmaster[otel]'") from None
+        raise SettingsError("telemetry.otlp_endpoint needs the extra: pip install 'stationmaster[otel]'") from None
     resource = Resource.create({"service.name": "stationmaster", "service.instance.id": service_instance})
     provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
     provider.add_span_processor(

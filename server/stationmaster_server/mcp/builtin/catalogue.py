@@ -18,7 +18,7 @@ from stationmaster_server.config.mcp_builtin import (
     Organizations,
     serves,
 )
-from stationmaster_server.config.startup import StartupError
+from stationmaster_server.config.startup import SettingsError
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.errors import NotFound
@@ -105,11 +105,11 @@ def monitoring_entry(
 
 
 def kubernetes_entry(settings: McpKubernetesSettings) -> Entry | None:
-    """The server `kubernetes_readonly`, if it is configured. StartupError when its library is missing."""
+    """The server `kubernetes_readonly`, if it is configured. SettingsError when its library is missing."""
     if not settings.organizations:
         return None
     if find_spec("kubernetes") is None:
-        raise StartupError("mcp.kubernetes needs the extra: pip install 'stationmaster[server,kubernetes]'")
+        raise SettingsError("mcp.kubernetes needs the extra: pip install 'stationmaster[server,kubernetes]'")
     from stationmaster_server.mcp.builtin.cluster import Cluster
 
     cluster = Cluster(settings)
