@@ -98,13 +98,13 @@ def show_config(
 
 @config_cli.command("check")
 def check_config(config: ConfigOption = None, data_folder: DataFolderOption = None) -> None:
-    """Say whether a server can start with the settings; what is wrong is named, with the exit code 78."""
+    """Say whether a server can start with the settings and what they name; if not, why, with the exit code 78."""
     overrides = _given({"data_folder": data_folder})
     found = _shown(config, overrides)
-    from stationmaster_server.app.audit import witnesses_of
+    from stationmaster_server.app.checking import check
 
     try:
-        witnesses_of(load(config, overrides).audit)  # what their types cannot tell
+        check(load(config, overrides))
     except StartupError as error:
         _fail(error)
     profile = next(one.value for one in found if one.name == "profile")

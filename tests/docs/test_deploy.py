@@ -17,6 +17,7 @@ from stationmaster_server.config import Profile, load
 from tests.docs.commands import ROOT
 from tests.fixtures.forks import SERVER, run
 from tests.fixtures.server import running, server_settings
+from tests.rpc.certificates import Authority
 
 DEPLOY = ROOT / "deploy"
 GUIDE = ROOT / "docs" / "guides" / "deployment.md"
@@ -35,7 +36,8 @@ async def test_the_settings_are_taken(file: Path, tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("STATIONMASTER_")}
     ours = {**SECRETS, "STATIONMASTER_DATA_FOLDER": str(tmp_path)}
     if file.parent == DEPLOY:  # it has certificates
-        ours |= {f"STATIONMASTER_SERVER__TLS__{name}": __file__ for name in ("CERTIFICATE", "KEY")}
+        files = zip(("CERTIFICATE", "KEY"), Authority(tmp_path).issue("localhost"), strict=True)
+        ours |= {f"STATIONMASTER_SERVER__TLS__{name}": str(made) for name, made in files}
     code, out, err = await run(SERVER, ("config", "check", "--config", str(file)), clean | ours)
     assert code == 0, out + err
 

@@ -139,6 +139,14 @@ def file_that_is_no_certificate(sound: Installation) -> Installation:
     return sound.but(SERVER__TLS__CERTIFICATE=str(file), SERVER__TLS__KEY=str(file))
 
 
+def copies_that_cannot_be_made(sound: Installation) -> Installation:
+    return sound.but(AUDIT__COPIES=(sound.folder / "nowhere").as_uri())
+
+
+def secret_of_alerts_that_is_none(sound: Installation) -> Installation:
+    return sound.but(MAINTENANCE__ALERT_WEBHOOK="https://example.org", MAINTENANCE__ALERT_SECRET="secret")
+
+
 def model_that_was_not_fetched(sound: Installation) -> Installation:
     return sound.but(EMBEDDING__PROVIDER="local")
 
@@ -158,6 +166,8 @@ FAULTS: list[tuple[Fault, int, str, tuple[str, ...]]] = [
     (database_that_does_not_exist, 1, "database", ("nowhere", "check database.url")),
     (certificate_that_is_not_there, 78, "tls", ("nowhere.pem", "server.tls")),
     (file_that_is_no_certificate, 78, "tls", ("settings.pem", "not a PEM file")),
+    (copies_that_cannot_be_made, 78, "settings", ("audit.copies", "nowhere")),
+    (secret_of_alerts_that_is_none, 78, "settings", ("maintenance.alert_secret", "whsec_")),
     (model_that_was_not_fetched, 78, "embedding", ("embedding.provider", "models fetch")),
 ]
 

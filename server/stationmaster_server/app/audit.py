@@ -96,6 +96,18 @@ def _publish(stack: AsyncExitStack, on: Ground) -> None:
     on.metrics.read("audit_forks", what, lambda: publisher.forks, total=True)
 
 
+def store_of(settings: AuditSettings) -> Copies | None:
+    """Where checkpoints are copied to, if that has a URL. Raises SettingsError when it cannot be used."""
+    if settings.copies in {"", IN_STORAGE}:
+        return None
+    from stationmaster_server.audit.copies import ObjectStore  # its library takes 20 MiB, which few need
+
+    try:
+        return ObjectStore(settings.copies)
+    except ValueError as error:
+        raise SettingsError(f"setting audit.copies: {error}") from None
+
+
 def _copies(settings: Settings) -> Copies | None:
     if not settings.audit.copies:
         return None
@@ -103,12 +115,7 @@ def _copies(settings: Settings) -> Copies | None:
         from stationmaster_server.storage.places.s3_once import WrittenOnce
 
         return WrittenOnce(bucket_of(settings))
-    from stationmaster_server.audit.copies import ObjectStore  # its library takes 20 MiB, which few need
-
-    try:
-        return ObjectStore(settings.audit.copies)
-    except ValueError as error:
-        raise SettingsError(f"setting audit.copies: {error}") from None
+    return store_of(settings.audit)
 
 
 def _kept(settings: AuditSettings) -> dict[Category, timedelta | None]:

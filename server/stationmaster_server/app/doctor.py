@@ -14,7 +14,7 @@ import psutil
 from stationmaster_server.agents.runtimes.claude.runtime import lacking
 from stationmaster_server.app import pools
 from stationmaster_server.app.agents import prices_of, provider_settings
-from stationmaster_server.app.audit import witnesses_of
+from stationmaster_server.app.checking import check_named
 from stationmaster_server.app.database import connect, database_url, place_of
 from stationmaster_server.app.doctor_keys import encryption, private_key
 from stationmaster_server.app.embedding import embedding
@@ -48,7 +48,7 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
     try:
         settings = load(config_file, overrides)
         make_data_folder(settings.data_folder)
-        witnesses_of(settings.audit)
+        check_named(settings)
     except StartupError as error:
         yield Finding(Verdict.FAIL, "settings", str(error))
         return

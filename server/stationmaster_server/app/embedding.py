@@ -36,13 +36,18 @@ def build_embedder(stack: AsyncExitStack, settings: Settings, pools: Pools, outb
 
 def _encoder(settings: Settings) -> Encoder:
     provider, lacks = settings.embedding.provider, lacking(settings)
+    check_encoder(settings)
     if provider is EmbeddingProvider.HASHING or (lacks and provider is EmbeddingProvider.AUTO):
         if lacks and provider is EmbeddingProvider.AUTO:
             _log.debug("search by meaning knows words and parts of words, and no synonyms", why=lacks)
         return HashingEncoder()
-    if lacks:
-        raise SettingsError(f"setting embedding.provider: it is local, but {lacks}")
     return MiniLmEncoder(model_folder(settings))
+
+
+def check_encoder(settings: Settings) -> None:
+    """Raises SettingsError when the local model is wanted and cannot be used."""
+    if settings.embedding.provider is EmbeddingProvider.LOCAL and (lacks := lacking(settings)):
+        raise SettingsError(f"setting embedding.provider: it is local, but {lacks}")
 
 
 def lacking(settings: Settings) -> str:

@@ -25,14 +25,15 @@ async def build_gate(stack: AsyncExitStack, settings: Settings, database: Databa
     stack.push_async_callback(audit.close)
     if settings.identity.local_admin:
         await ensure_local_administrator(database, settings.data_folder, audit)
-    issuers, certificates = _issuers(settings.identity.jwt_issuers), settings.server.tls.client_ca is not None
+    issuers, certificates = issuers_of(settings.identity.jwt_issuers), settings.server.tls.client_ca is not None
     authenticator = Authenticator(database, listener, audit, issuers, certificates=certificates)
     await authenticator.start()
     stack.push_async_callback(authenticator.close)
     return Gate(authenticator, Quotas(database, listener, audit), audit)
 
 
-def _issuers(settings: Sequence[JwtIssuerSettings]) -> list[Issuer]:
+def issuers_of(settings: Sequence[JwtIssuerSettings]) -> list[Issuer]:
+    """Who may vouch for users. Raises SettingsError."""
     return [
         Issuer(
             name=issuer.issuer,

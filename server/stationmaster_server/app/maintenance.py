@@ -12,6 +12,7 @@ from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.transport import Gate
 from stationmaster_server.app.watchdog import DATABASE
 from stationmaster_server.config import Settings, SettingsError
+from stationmaster_server.config.maintenance import MaintenanceSettings
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.db.partitions import ensure_every_partition
@@ -100,14 +101,14 @@ def build_maintenance(stack: AsyncExitStack, server: RpcServer, on: Ground) -> d
     )
     operations = Operations(on.database, on.gate.audit, on.engines.queue, maintenance, on.background)
     server.add(MaintenanceServicer(maintenance, operations, on.tokens), needs=(DATABASE,))
-    return {operation_store.KIND: operations, alert_webhook.KIND: _webhook(on.settings)}
+    return {operation_store.KIND: operations, alert_webhook.KIND: alerts_of(on.settings.maintenance)}
 
 
-def _webhook(settings: Settings) -> AlertWebhook:
-    configured = settings.maintenance
-    secret = configured.alert_secret
+def alerts_of(settings: MaintenanceSettings) -> AlertWebhook:
+    """Where alerts go, and what they are signed with. Raises SettingsError."""
+    secret = settings.alert_secret
     try:
-        return AlertWebhook(configured.alert_webhook, read_secret(secret.get_secret_value()) if secret else None)
+        return AlertWebhook(settings.alert_webhook, read_secret(secret.get_secret_value()) if secret else None)
     except ValueError as error:
         raise SettingsError(f"setting maintenance.alert_secret: it {error}") from None
 

@@ -43,7 +43,7 @@ def build_sync(stack: AsyncExitStack, on: Ground) -> Poke:
     on.background.add(
         Routine("task-change-cleanup", what, timedelta(minutes=10), lambda: _forget(database), scope=Scope.ONE_SERVER)
     )
-    stores = list(_stores(on.settings.sync.targets))
+    stores = list(stores_of(on.settings.sync.targets))
     for name, what, target in stores:
         _add(on, name, what, target, ours=False)
     if not stores:
@@ -57,7 +57,8 @@ def _add(on: Ground, name: str, what: str, target: Target, *, ours: bool) -> Non
     on.background.add(TaskSync(name, what, on.database, Sync(on.database, name, target, in_database=ours), ours=ours))
 
 
-def _stores(targets: SyncTargets) -> Iterator[tuple[str, str, Target]]:
+def stores_of(targets: SyncTargets) -> Iterator[tuple[str, str, Target]]:
+    """The stores that settings name: each with the service that keeps it in step. Raises SettingsError."""
     if targets.vectors.path is not None:
         what = "Keeps the store of vectors that settings name in step with tasks."
         yield "task-vector-store-sync", what, _store("vectors", "vector_store", "VectorStore", targets.vectors.path)

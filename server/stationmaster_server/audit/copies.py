@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -15,6 +16,11 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         """Credentials come from the environment, as the store's own tools take them. Raises ValueError."""
+        if url.startswith("file:") and (folder := _folder(url)).is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"the folder {folder} cannot be written by this account (uid {os.getuid()}): let it write there,"
+                " or name another folder"
+            )
         try:
             self._store = from_url(url)
         except BaseError as error:
@@ -34,8 +40,11 @@ class ObjectStore:
         return None
 
 
+def _folder(url: str) -> Path:
+    return Path(url2pathname(urlsplit(url).path))
+
+
 def _refusal(url: str, error: BaseError) -> str:
-    folder = url2pathname(urlsplit(url).path)
-    if url.startswith("file:") and not Path(folder).is_dir():
+    if url.startswith("file:") and not (folder := _folder(url)).is_dir():
         return f"there is no folder {folder}: make it, for the server's account to write in"
     return str(error).partition("\n")[0]
