@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from buf.validate import validate_pb2
 from google.api import field_behavior_pb2, resource_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from grpc_tools import protoc
+from stationmaster_server.wire.rules import of_pattern
 
 from tests.contract import descriptors
 from tests.contract.descriptors import Method, behaviors, message_type, option, reference, rules
@@ -250,6 +253,26 @@ def test_secrets_are_redacted_in_text() -> None:
     ]
     assert secrets
     assert all(field.GetOptions().debug_redact for field in secrets)
+
+
+def patterns(of_field: validate_pb2.FieldRules) -> Iterator[str]:
+    """Of a text, of the items of a list, of the keys and values of a map."""
+    if of_field.string.pattern:
+        yield of_field.string.pattern
+    inside = {"repeated": [of_field.repeated.items], "map": [of_field.map.keys, of_field.map.values]}
+    for each in inside.get(of_field.WhichOneof("type") or "", ()):
+        yield from patterns(each)
+
+
+def test_what_a_pattern_refuses_is_told_in_words() -> None:
+    found = {
+        pattern: of_pattern(pattern)
+        for message in descriptors.messages()
+        for field in message.fields
+        for pattern in patterns(rules(field))
+    }
+    assert len(found) > 50
+    assert [pattern for pattern, words in found.items() if not words or "]{" in words or "^" in words] == []
 
 
 @pytest.mark.parametrize("method", METHODS, ids=by_name)

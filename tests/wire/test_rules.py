@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from stationmaster_server.wire import rules
 
+ACTION = (
+    "custom. and one to four words with points between them, such as custom.invoice.approve; a word is letters, digits,"
+    " - and _, beginning with a letter, at most 41 characters"
+)
 ID = "small letters, digits and -, beginning with a letter, at most 63 characters"
 
 
@@ -21,7 +25,11 @@ ID = "small letters, digits and -, beginning with a letter, at most 63 character
         ),
         ("^workspaces/[0-9a-f-]{36}/files/", "does not fit: write workspaces/UUID/files/PATH"),
         (r"^[^\x00-\x1f\x7f]*$", "leave out line breaks and other control characters"),
-        ("^[0-9a-f]{64}$", ""),
+        (
+            r"^custom(\.[a-zA-Z][a-zA-Z0-9_-]{0,40}){1,4}$",
+            f"does not fit: write {ACTION}",
+        ),
+        ("^[xyz]{3}$", ""),
     ],
 )
 def test_a_pattern_is_told_in_words(pattern: str, said: str) -> None:

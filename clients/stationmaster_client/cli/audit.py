@@ -25,6 +25,8 @@ Filter = Annotated[
 app = group("Who did what, and what was refused; and the proof of it.")
 audit_proofs.add_to(app)
 
+_CATEGORIES = ("business", "security", "compliance")
+_OUTCOMES = ("allowed", "denied", "failed")
 _STYLES = {"denied": "yellow", "failed": "red"}
 
 
@@ -94,11 +96,12 @@ async def record(
     """Write an event of your own into the trail."""
     from stationmaster.v1 import audit_pb2
 
-    try:
-        of = audit_pb2.AuditCategory.Value(f"AUDIT_CATEGORY_{category.upper()}")
-        ended = audit_pb2.AuditOutcome.Value(f"AUDIT_OUTCOME_{outcome.upper()}")
-    except ValueError:
-        raise CommandError("--category and --outcome are words such as security and denied") from None
+    if category.lower() not in _CATEGORIES:
+        raise CommandError(f"--category {category}: write business, security or compliance")
+    if outcome.lower() not in _OUTCOMES:
+        raise CommandError(f"--outcome {outcome}: write allowed, denied or failed")
+    of = audit_pb2.AuditCategory.Value(f"AUDIT_CATEGORY_{category.upper()}")
+    ended = audit_pb2.AuditOutcome.Value(f"AUDIT_OUTCOME_{outcome.upper()}")
     event = await run.client.audit.record(
         action, resource, category=of, outcome=ended, reason=reason, details=pairs(details or [], "--detail")
     )

@@ -9,6 +9,7 @@ from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
 from stationmaster_client.channel import client_version
 from stationmaster_client.errors import NotFound, StationmasterError
+from stationmaster_client.mcp_server.arguments import ToolServer
 from stationmaster_client.mcp_server.caller import Call, Callers
 from stationmaster_client.mcp_server.errors import explain
 from stationmaster_client.mcp_server.tool import TOOLS, add
@@ -31,7 +32,7 @@ For operators of the server: get_background_service_status shows what it does by
 
 def build(callers: Callers) -> MCPServer[Any]:
     """A server whose requests act as `callers` says."""
-    server: MCPServer[Any] = MCPServer(
+    server = ToolServer(
         "stationmaster",
         title="Stationmaster",
         instructions=_INSTRUCTIONS,

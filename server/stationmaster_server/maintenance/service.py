@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -50,6 +51,7 @@ from stationmaster_server.maintenance.shared import Shared
 from stationmaster_server.maintenance.thresholds import faults
 from stationmaster_server.tasks.sync import store as sync_store
 from stationmaster_server.tasks.sync.model import Progress
+from stationmaster_server.wire import rules
 
 WATCH_EVERY = 1.0
 """Seconds between two looks of a watcher."""
@@ -59,6 +61,8 @@ LATE_AFTER = timedelta(minutes=1)
 """Work that has been due for so long, and that nobody has begun, is something to look at."""
 RUN = OperationHelp("run", "Run at once, though it is not due.", for_operators=True, arguments={})
 """What every service can be had to do."""
+
+_PYDANTIC = re.compile(r"^(Input|String|Value|List|Dictionary|Number) should ")
 
 
 class Maintenance:
@@ -286,14 +290,19 @@ def check_options(options: type[Options], given: Mapping[str, Any], field: str) 
         return options.model_validate(dict(given))
     except ValidationError as error:
         faults = []
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        for fault in error.errors(include_url=False, include_input=False):
             place = ".".join([field, *map(str, fault["loc"])])
-            known = ", ".join(options.model_fields) or "none"
-            unknown = fault["type"] == "extra_forbidden"
-            text = f"there is no such setting; there are: {known}" if unknown else fault["msg"]
-            faults.append(FieldViolation(place, text))
+            faults.append(FieldViolation(place, _in_words(options, fault)))
         text = "; ".join(f"{fault.field}: {fault.description}" for fault in faults[:20])
         raise InvalidArgument(Reason.INVALID_FIELD, text, *faults[:20]) from None
+
+
+def _in_words(options: type[Options], fault: Any) -> str:
+    if fault["type"] == "extra_forbidden":
+        return f"there is no such setting; there are: {', '.join(options.model_fields) or 'none'}"
+    if fault["type"] == "string_pattern_mismatch" and (words := rules.of_pattern(fault["ctx"]["pattern"])):
+        return words
+    return _PYDANTIC.sub("must ", str(fault["msg"]))
 
 
 def _alerts(views: Sequence[ServiceView]) -> Iterator[Alert]:

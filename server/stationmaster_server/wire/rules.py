@@ -22,6 +22,34 @@ _WHOLE = {
     r"[^\x00-\x1f\x7f]*": "leave out line breaks and other control characters",
     r"https?://[^\s]+": "write an address that begins with https:// or http://",
 }
+_NO_BRACES = "credentials/ID, or a text of at most 400 characters with {credentials/ID} in it, where ID is "
+_OTHERS = {
+    "[A-Za-z0-9_.*/-]+": "letters, digits, _, ., /, - and *, such as files.* or github/*",
+    "[A-Za-z0-9_.:/@-]+": "letters, digits, _, ., :, /, @ and -, such as anthropic:claude-sonnet-5",
+    "(prompts/)?[a-z][a-z0-9-]{0,62}((@|/versions/)[1-9][0-9]{0,8}|@[a-z][a-z0-9_.-]{0,62})?": (
+        "prompts/ID, prompts/ID@LABEL or prompts/ID@NUMBER, where ID is " + _SMALL.format(" and -")
+    ),
+    r"(\*|(mcpServers/)?[a-z][a-z0-9_-]{0,62})": "mcpServers/ID or *, where ID is " + _SMALL.format(", - and _"),
+    r"custom(\.[a-zA-Z][a-zA-Z0-9_-]{0,40}){1,4}": (
+        "custom. and one to four words with points between them, such as custom.invoice.approve; a word is letters,"
+        " digits, - and _, beginning with a letter, at most 41 characters"
+    ),
+    "[a-z0-9][a-z0-9_.:-]{0,62}": "small letters, digits, -, _, . and :, beginning with a letter or digit, at most 63",
+    "[a-z0-9][a-z0-9_.-]{0,62}": "small letters, digits, -, _ and ., beginning with a letter or digit, at most 63",
+    "[a-z_][a-zA-Z0-9_]{0,62}": "letters, digits and _, beginning with a small letter or _, at most 63 characters",
+    "whsec_[A-Za-z0-9+/]{32,86}={0,2}": "whsec_ and the base64 of 24 to 64 bytes",
+    r"([a-z][a-z_]*\.([a-z_]+|\*)|\*)": "a scope such as sessions.read, sessions.* for all of a kind, or *",
+    "[A-Za-z0-9-]{1,100}": "letters, digits and -, at most 100 characters",
+    "[0-9a-f]{64}": "64 hexadecimal digits, a to f in small letters",
+    r"(credentials/[a-z][a-z0-9-]{0,62}|[^{}\x00]{0,200}\{credentials/[a-z][a-z0-9-]{0,62}\}[^{}\x00]{0,200})": (
+        _NO_BRACES + _SMALL.format(" and -")
+    ),
+    r"(credentials/[a-z][a-z0-9-]{0,62}|"
+    r"[^{}\x00-\x1f\x7f]{0,200}\{credentials/[a-z][a-z0-9-]{0,62}\}[^{}\x00-\x1f\x7f]{0,200})": (
+        _NO_BRACES + _SMALL.format(" and -")
+    ),
+    "(archives/[0-9a-f-]{36}$|workspaces/[0-9a-f-]{36}/files/)": "archives/UUID or workspaces/UUID/files/PATH",
+}
 _PLAIN = re.compile(r"[A-Za-z/|()-]+")
 _SECONDS = re.compile(r"\b(\d+)s\b")
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
@@ -33,11 +61,11 @@ def of_pattern(pattern: str) -> str:
     Without the text: it may be a secret in the wrong place.
     """
     inner = pattern.removeprefix("^").removesuffix("$")
-    if inner.startswith("(") and inner.endswith(")?"):
+    if inner not in _OTHERS and inner.startswith("(") and inner.endswith(")?"):
         inner = inner[1:-2]
     if inner in _WHOLE:
         return _WHOLE[inner]
-    what = _IDS.get(inner) or _of_name(inner)
+    what = _IDS.get(inner) or _OTHERS.get(inner) or _of_name(inner)
     return f"does not fit: write {what}" if what else ""
 
 

@@ -116,7 +116,18 @@ async def test_events_are_searched_counted_and_exported(stationmaster: Program) 
 
     await until(signed)
     csv = await stationmaster("audit", "export", "--format", "csv", "-f", 'action = "custom.door.open"')
-    found, none, counted, table, wrong, wrong_time, wrong_action, of_late = await stationmaster.many(
+    (
+        found,
+        none,
+        counted,
+        table,
+        wrong,
+        wrong_time,
+        wrong_action,
+        wrong_category,
+        wrong_outcome,
+        of_late,
+    ) = await stationmaster.many(
         [
             ["audit", "search", "--action", "custom.door.open", "--outcome", "denied", "--resource", 'doors/"1"'],
             ["audit", "search", "--since", "2020-01-01", "--until", "2020-02-01"],
@@ -125,6 +136,8 @@ async def test_events_are_searched_counted_and_exported(stationmaster: Program) 
             ["audit", "export", "--format", "pdf"],
             ["audit", "search", "--since", "yesterday"],
             ["audit", "record", "session.create"],
+            ["audit", "record", "custom.sale", "--category", "money"],
+            ["audit", "record", "custom.sale", "--outcome", "maybe"],
             ["audit", "search", "--since", "-1h", "--action", "custom.door.open"],
         ]
     )
@@ -135,7 +148,12 @@ async def test_events_are_searched_counted_and_exported(stationmaster: Program) 
     assert "custom.door.open" in counted.out
     assert any(event["action"] == "custom.door.open" for event in json.loads(table.out)["auditEvents"])
     assert len(csv.out.splitlines()) == 2
-    assert [each.code for each in (wrong, wrong_time, wrong_action)] == [2, 2, 2]
+    assert [each.code for each in (wrong, wrong_time, wrong_action, wrong_category, wrong_outcome)] == [2] * 5
+    assert "custom. and one to four words" in wrong_action.err
+    assert "custom.invoice.approve" in wrong_action.err
+    assert not any(letter in wrong_action.err for letter in "^{$")
+    assert "--category money: write business, security or compliance" in wrong_category.err
+    assert "--outcome maybe: write allowed, denied or failed" in wrong_outcome.err
 
 
 async def test_who_is_searched_for_may_be_named_as_elsewhere(stationmaster: Program) -> None:

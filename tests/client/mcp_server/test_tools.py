@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -200,6 +201,70 @@ async def test_errors_say_what_to_do(local: Agent) -> None:
     closed = await local.error("send_message", session=name, text="hello")
     assert "fork_session" in closed
     assert "ForkSession" not in closed
+
+
+async def test_wrong_arguments_are_told_by_name_with_what_the_tool_takes(local: Agent) -> None:
+    name = await begin(local)
+    _, before = await local("list_sessions")
+    missing, short, many, decided, unknown = [
+        await local.error(tool, **arguments)
+        for tool, arguments in (
+            ("send_message", {"session": name}),
+            ("send_message", {"session": name, "text": ""}),
+            ("list_sessions", {"limit": 1_000}),
+            ("resolve_permission", {"permission_request": "x", "decision": "allow"}),
+            ("fork_session", {"session": name, "after_message": 99}),
+        )
+    ]
+    assert "text: is missing" in missing
+    assert "send_message takes session, text, wait_seconds" in missing
+    assert "text: must have at least 1 character" in short
+    assert "limit: must be less than or equal to 100, and is 1000" in many
+    assert "decision: must be 'allow_once', 'allow_for_session' or 'deny', and is 'allow'" in decided
+    assert "after_message: there is no such argument; fork_session takes session, up_to_message" in unknown
+    assert (await local("list_sessions"))[1] == before
+    for told in (missing, short, many, decided, unknown):
+        assert "pydantic" not in told
+        assert "validation error" not in told
+    schemas = [tool.input_schema for tool in (await local.mcp.list_tools()).tools]
+    assert all(schema["additionalProperties"] is False for schema in schemas)
+
+
+async def test_what_is_not_there_is_told_with_the_tool_that_shows_what_is(local: Agent) -> None:
+    name = await begin(local)
+    nobody = "00000000-0000-7000-8000-000000000000"
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("create_session", {"agent": "nobody"}, "list_agents"),
+        ("get_session", {"session": nobody}, "list_sessions"),
+        ("wait_for_turn", {"turn": f"{name}/turns/{nobody}"}, "send_message"),
+        ("get_background_service_status", {"service": "nobody"}, "get_background_service_status without service"),
+        (
+            "resolve_permission",
+            {"permission_request": f"{name}/permissionRequests/{nobody}", "decision": "deny"},
+            "list_permission_requests",
+        ),
+        ("read_message", {"session": name, "number": 77}, "list_messages"),
+    ]
+    tools = {tool.name for tool in (await local.mcp.list_tools()).tools}
+    for tool, arguments, advice in cases:
+        told = await local.error(tool, **arguments)
+        assert advice in told, told
+        others = {other for other in tools - {tool, advice.split()[0]} if re.search(rf"\b{other}\b", told)}
+        assert others == set(), told
+    unknown = await local.error("send_mesage")
+    assert "did you mean send_message?" in unknown
+    assert "list_sessions" in unknown
+
+
+async def test_what_does_not_fit_is_told_in_words(local: Agent) -> None:
+    for tool, arguments in (
+        ("force_task_embedding", {"task": "No Task"}),
+        ("get_background_service_status", {"service": "No Service"}),
+        ("get_agent", {"agent": "Nobody!"}),
+    ):
+        told = await local.error(tool, **arguments)
+        assert "small letters, digits and -" in told, told
+        assert not any(part in told for part in ("^", "]{", "pattern")), told
 
 
 async def test_every_tool_says_what_it_takes_gives_and_changes(local: Agent) -> None:

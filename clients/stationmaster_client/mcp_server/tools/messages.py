@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, Field
 from stationmaster.v1 import event_pb2
 
@@ -168,7 +169,7 @@ async def read_message(
     page = await call.client.sessions.messages(session, filter=f"number = {number}", page_size=1).page()
     name = full("sessions", session)
     if not page.messages:
-        return Piece(session=name, number=number, role="none", piece="No such message.", length=0, next_offset=None)
+        raise ToolError(f"{name} has no message {number}; list_messages shows which there are")
     text = as_text(page.messages[0])
     end = offset + max_characters
     return Piece(
