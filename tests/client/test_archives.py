@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -141,6 +142,39 @@ async def test_the_command_line_makes_fetches_restores_and_removes_archives(
     assert results[13].out == f"{archive}\n1 archives would be deleted, 5.0 MiB\n"
     assert await client.files.read(third, "a/b") == await client.files.read(empty, "a/b") == DATA
     assert [each.path async for each in client.files.list(third, recursive=True)] == ["a/b", "c"]
+
+
+async def test_an_archive_that_was_made_by_hand_is_refused_with_what_it_lacks_and_what_to_do(
+    server: RunningServer, client: Client, tmp_path: Path
+) -> None:
+    program = Program(tmp_path, server.target, server.admin_key)
+    session = (await client.sessions.create(spec=SPEC)).name
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace" / "notes.txt").write_text("hello")
+    (tmp_path / "notes.txt").write_text("hello")
+    commands = {
+        "file.tar.gz": ["notes.txt"],
+        "folder.tar.gz": ["workspace"],
+        "ours-but-gnu.tar.gz": ["--format=gnu", "workspace/notes.txt"],
+        "ours-but-dated.tar.gz": ["--format=posix", "workspace/notes.txt"],
+        "elsewhere.tar.gz": ["--format=ustar", "notes.txt"],
+        "without.tar.gz": ["--format=ustar", "workspace/notes.txt"],
+    }
+    for name, arguments in commands.items():
+        subprocess.run(["tar", "-C", tmp_path, "-czf", tmp_path / name, *arguments], check=True)  # noqa: ASYNC221
+    results = await program.many(
+        [["archives", "restore", session, "--file", str(tmp_path / each)] for each in commands]
+    )
+    for name, result in zip(commands, results, strict=True):
+        told = " ".join(result.err.split())
+        assert result.code == 5, told
+        assert name in told, told
+        assert "nothing was changed" in told, told
+        assert "stationmaster archives create" in told, told
+        assert "workspace/PATH" in told, told
+        assert "manifest.json" in told, told
+        assert "stationmaster files put" in told, told
+    assert [each.path async for each in client.files.list(session, recursive=True)] == []
 
 
 async def test_why_nothing_was_restored_is_told_also_when_the_uploaded_file_stays(

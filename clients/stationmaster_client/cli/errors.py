@@ -75,6 +75,8 @@ _HERE = {
     "ForkSession": "stationmaster sessions fork",
     "SetPromptLabel": "stationmaster prompts label",
     "DeleteFile": "stationmaster files rm",
+    "UploadFile": "stationmaster files put",
+    "ArchiveWorkspace": "stationmaster archives create",
     "make_new": "--new",
     "skip_trial": "--untried",
 }

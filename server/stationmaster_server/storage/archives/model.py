@@ -118,6 +118,10 @@ class ArchiveRefused(Exception):
         self.why = why
 
 
+class NotOurs(ArchiveRefused):
+    """It is not of the form that archives of workspaces have: another program made it, or somebody by hand."""
+
+
 def archive_name(session_id: UUID) -> str:
     """`archives/{session}`."""
     return f"archives/{session_id}"

@@ -22,10 +22,13 @@ from stationmaster_server.storage.access import home_of, owner_of
 from stationmaster_server.storage.archives import archive_store
 from stationmaster_server.storage.archives.inflating import Inflating
 from stationmaster_server.storage.archives.model import (
+    MANIFEST,
+    WORKSPACE,
     ArchiveFormat,
     ArchiveRefused,
     Limits,
     Member,
+    NotOurs,
     Rules,
     archive_name,
     names_of,
@@ -35,6 +38,11 @@ from stationmaster_server.storage.faults import told
 from stationmaster_server.storage.file_model import file_name
 from stationmaster_server.storage.places.place import Home, Place
 from stationmaster_server.storage.places.threads import Threads
+
+_OURS = (
+    f". Archives that ArchiveWorkspace made are restored: they have files as {WORKSPACE}PATH and, as the last member,"
+    f" {MANIFEST} with their checksums. Unpack any other, and bring its files by UploadFile"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,7 @@ def refusal(source: Source, refused: ArchiveRefused) -> FailedPrecondition:
     member = refused.member[:300]
     what = f"its member {member!r}: {refused.why}" if member else refused.why
     violation = PreconditionViolation("ARCHIVE_MEMBER", member or source.name, refused.why)
-    return FailedPrecondition(
-        Reason.ARCHIVE_REFUSED, f"{source.name!r} is not restored, {what}; nothing was changed", violation
-    )
+    text = f"{source.name!r} is not restored, {what}; nothing was changed"
+    if isinstance(refused, NotOurs):
+        text += _OURS
+    return FailedPrecondition(Reason.ARCHIVE_REFUSED, text, violation)

@@ -6,7 +6,7 @@ import re
 import tarfile
 from dataclasses import dataclass
 
-from stationmaster_server.storage.archives.model import ArchiveRefused
+from stationmaster_server.storage.archives.model import ArchiveRefused, NotOurs
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -63,10 +63,10 @@ def parse(block: bytes) -> Head:
     if _octal(wanted, name) != sum(block) - sum(wanted) + 8 * 0x20:
         raise ArchiveRefused(name, "its header is damaged")
     if block[257:265] != b"ustar\x0000":
-        raise ArchiveRefused(name, "its header is not of the form that POSIX has for tar files")
+        raise NotOurs(name, "its header is not of the form that POSIX has for tar files")
     kind = block[156:157]
     if kind not in _FILES and kind != EXTENDED:
-        raise ArchiveRefused(name, f"is {_KINDS.get(kind, 'of an unknown kind')}; only plain files are restored")
+        raise NotOurs(name, f"is {_KINDS.get(kind, 'of an unknown kind')}; only plain files are restored")
     return Head(name, _octal(block[124:136], name), kind == EXTENDED)
 
 
@@ -82,7 +82,7 @@ def extended(data: bytes) -> dict[str, str]:
         if key.startswith("GNU.sparse"):
             raise ArchiveRefused(found.get("path", ""), "is a sparse file; only plain files are restored")
         if key not in ("path", "size") or key in found:
-            raise ArchiveRefused(found.get("path", ""), f"has the extended header {key!r}, which it may not have")
+            raise NotOurs(found.get("path", ""), f"has the extended header {key!r}, which it may not have")
         found[key] = _decoded(value)
         data = data[length:]
     if not found.get("size", "0").isdecimal() or len(found.get("size", "")) > 18:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from stationmaster_server.storage import paths
 from stationmaster_server.storage.archives import manifest, tar
 from stationmaster_server.storage.archives.inflating import Inflating
-from stationmaster_server.storage.archives.model import MANIFEST, WORKSPACE, ArchiveRefused, Limits, Member
+from stationmaster_server.storage.archives.model import MANIFEST, WORKSPACE, ArchiveRefused, Limits, Member, NotOurs
 from stationmaster_server.storage.archives.names import Tree
 
 _PIECE_BYTES = 1024 * 1024
@@ -60,7 +60,7 @@ class Unpacking:
     async def _head(self) -> tuple[str, int]:
         block = await self._stream.exactly(tar.BLOCK)
         if not any(block):
-            raise ArchiveRefused("", f"ends without {MANIFEST}: it was cut off, or is none of a workspace")
+            raise NotOurs("", f"ends without {MANIFEST}: it was cut off, or is none of a workspace")
         head = tar.parse(block)
         if not head.is_extended:
             return head.name, head.size_bytes
@@ -76,7 +76,7 @@ class Unpacking:
     def _path(self, name: str) -> str:
         """The path of a member, which no other member may have, nor be in the way of."""
         if not name.startswith(WORKSPACE):
-            raise ArchiveRefused(name, f"is neither below {WORKSPACE} nor {MANIFEST}")
+            raise NotOurs(name, f"is neither below {WORKSPACE} nor {MANIFEST}")
         path = name.removeprefix(WORKSPACE)
         try:
             names = paths.parse(path)
