@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
+import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from stationmaster_server.config import ServerSettings
@@ -141,6 +142,19 @@ async def serving(
 def with_key(key: str) -> tuple[tuple[str, str], ...]:
     """The metadata that carries a key."""
     return (("authorization", f"Bearer {key}"),)
+
+
+async def refused(call: Any, **options: Any) -> grpc.aio.AioRpcError:
+    """How the server ends a client stream that it refuses before it reads of it: nothing is sent.
+
+    grpc.aio takes a message that it sends after the server has ended the call for a failure of its own, and forgets the
+    server's status over it (https://github.com/grpc/grpc/issues/36066). A server that refuses nothing waits for the
+    first message: DEADLINE_EXCEEDED.
+    """
+    stream = call(timeout=10, **options)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await (stream.read() if isinstance(stream, grpc.aio.StreamStreamCall) else stream)
+    return raised.value
 
 
 def details_of(error: grpc.aio.AioRpcError) -> dict[str, Message]:

@@ -11,7 +11,7 @@ import pytest
 from stationmaster_server.wire.caller import current_caller, time_left
 
 from tests.rpc.echo import SERVICE, EchoStub, messages
-from tests.rpc.served import ALL, READER, Served, details_of, reason_of, with_key
+from tests.rpc.served import ALL, READER, Served, details_of, reason_of, refused, with_key
 from tests.waiting import until
 
 Code = grpc.StatusCode
@@ -37,15 +37,13 @@ async def test_all_four_kinds_of_call_pass(stub: EchoStub) -> None:
 
 
 async def test_a_call_without_a_key_is_unauthenticated(stub: EchoStub, served: Served) -> None:
-    calls: tuple[Any, ...] = (stub.echo(request()), stub.join(requests("a")))
-    for call in calls:
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await call
-        assert raised.value.code() is Code.UNAUTHENTICATED
-        assert reason_of(raised.value) == "CREDENTIALS_MISSING"
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
+    with pytest.raises(grpc.aio.AioRpcError) as one:
+        await stub.echo(request())
+    with pytest.raises(grpc.aio.AioRpcError) as stream:
         await stub.count(request()).read()
-    assert raised.value.code() is Code.UNAUTHENTICATED
+    for error in (one.value, stream.value, await refused(stub.join), await refused(stub.chat)):
+        assert error.code() is Code.UNAUTHENTICATED
+        assert reason_of(error) == "CREDENTIALS_MISSING"
     assert served.echo.reached == 0
 
 
