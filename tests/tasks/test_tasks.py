@@ -321,6 +321,13 @@ async def test_what_is_wrong_with_a_payload_is_told_without_words_of_python(task
     assert "at least" not in of_item
     assert "needs at least 1 of them" in await said("crawl", start_urls=[])
     assert "what.0: must be 'sessions', 'messages'" in await said("export", what=["nothing"])
+    assert "start_time: is to be a time: 2026-" in await said("export", what=["tasks"], start_time="yesterday")
+    assert await said("webhook", url="http://127.0.0.1:1/", headers={"webhook-id": "1"}) == (
+        "task.payload.headers.webhook-id: is a header that the server writes itself; leave it out"
+    )
+    assert "task.payload.max_pages: must be at most 10000 on this server" in await said(
+        "crawl", start_urls=["http://x/"], max_pages=50_000
+    )
     misspelt = await said("steered", txt="hello")
     assert "task.payload.txt: there is no such field (did you mean text?); there are: fail, gate" in misspelt
     assert "agent: does not fit: write small letters" in await said("prompt", agent="No Body", prompt="x")

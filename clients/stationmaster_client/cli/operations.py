@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from stationmaster_client.cli import resolve
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.listing import show
 from stationmaster_client.cli.operations_shown import describe_operation, failed, row
 from stationmaster_client.cli.options import Filter, Limit, OrderBy
 
-Operation = Annotated[str, typer.Argument(help="Its name, operations/…, or its id.", metavar="OPERATION")]
+Operation = Annotated[
+    str, typer.Argument(help="Id or name; the end of an id is enough, - is the newest.", metavar="OPERATION")
+]
 
 app = group("What background services were asked to do (stationmaster services trigger), and what came of it.")
 
@@ -45,6 +48,7 @@ async def show_operation(
     from stationmaster.v1 import maintenance_pb2
 
     client = run.client.maintenance
+    operation = await resolve.operation(run.client, operation)
     found = await (client.wait(operation) if wait else client.operation(operation))
     describe_operation(run.out, found)
     if wait and found.state == maintenance_pb2.OPERATION_STATE_FAILED:

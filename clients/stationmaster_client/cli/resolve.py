@@ -121,6 +121,11 @@ async def execution(client: Client, text: str) -> str:
     return await _newest_or_one(client.executions.list(page_size=_page(text)), "executions", text)
 
 
+async def operation(client: Client, text: str) -> str:
+    """An operation's name; `-` is the newest."""
+    return await _newest_or_one(client.maintenance.operations(page_size=_page(text)), "operations", text)
+
+
 async def experiment(client: Client, text: str) -> str:
     """An experiment's name; `-` is the newest."""
     return await _newest_or_one(client.experiments.list(page_size=_page(text)), "experiments", text)

@@ -68,7 +68,10 @@ async def pause(
 async def resume(run: Run, service: Service) -> None:
     """Let a paused background service go on at once, or have one that keeps failing try again now."""
     changed = await run.client.maintenance.resume(service)
-    run.out.done(changed, f"{changed.name} goes on")
+    how = (
+        "goes on" if changed.enabled else f"is switched off; stationmaster services set {service} --enable lets it run"
+    )
+    run.out.done(changed, f"{changed.name} {how}")
 
 
 @command(app, "set")

@@ -22,7 +22,7 @@ from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, InvalidArgument, Reason, Unavailable
 from stationmaster_server.identity.model import AuditEntry, Category
-from stationmaster_server.identity.roles import insufficient, operates
+from stationmaster_server.identity.roles import require_operator
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 CATEGORY = "environment"
@@ -104,8 +104,8 @@ class Importing:
 
     def _found(self, caller: Caller, wanted: Import) -> dict[str, str]:
         """The values by the ids of their credentials."""
-        if not wanted.variables and not operates(caller):
-            raise insufficient("only operators of the installation import the server's own environment")
+        if not wanted.variables:
+            require_operator(caller, "import the server's own environment")
         source = wanted.variables or self._variables
         if not wanted.variables and not wanted.prefix:
             raise InvalidArgument.field("prefix", "is required to import the server's own environment")

@@ -18,7 +18,7 @@ from stationmaster_server.db.requests import look, recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import FailedPrecondition, PreconditionViolation, Reason
 from stationmaster_server.identity.model import AuditEntry, Category
-from stationmaster_server.identity.roles import insufficient, operates
+from stationmaster_server.identity.roles import require_operator
 
 _WRAPS = "wraps credentials still: rotate to another key and wait until that is done"
 
@@ -153,8 +153,7 @@ class Keys:
 
 
 def _require_operator(caller: Caller) -> None:
-    if not operates(caller):
-        raise insufficient("only operators of the installation look after its encryption keys")
+    require_operator(caller, "look after its encryption keys")
 
 
 def _in_use(key_id: str, why: str) -> FailedPrecondition:

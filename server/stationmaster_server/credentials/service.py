@@ -21,7 +21,7 @@ from stationmaster_server.db.requests import recall, remember
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, ResourceExhausted
 from stationmaster_server.identity.model import AuditEntry, Category
-from stationmaster_server.identity.roles import insufficient, operates
+from stationmaster_server.identity.roles import require_operator
 
 MOST_CREDENTIALS = 10_000
 
@@ -167,8 +167,8 @@ class Credentials:
 
 def _require_variable(caller: Caller, variable: str) -> None:
     """The server's environment is the installation's, not an organization's."""
-    if variable and not operates(caller):
-        raise insufficient("only operators of the installation name variables of the server's environment")
+    if variable:
+        require_operator(caller, "name variables of the server's environment")
 
 
 async def _require_room(tx: Transaction, organization_id: UUID) -> None:

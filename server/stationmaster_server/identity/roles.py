@@ -21,6 +21,12 @@ def operates(caller: Caller) -> bool:
     return PLATFORM_SCOPE in caller.scopes
 
 
+def require_operator(caller: Caller, what: str) -> None:
+    """Refuse callers that do not operate the installation."""
+    if not operates(caller):
+        raise insufficient(f"only operators of the installation {what}: API keys with the scope {PLATFORM_SCOPE}")
+
+
 def administers(caller: Caller) -> bool:
     """Whether the caller may manage others of its organization."""
     return operates(caller) or rank(caller.role) >= rank(Role.ADMIN)

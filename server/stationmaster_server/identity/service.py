@@ -25,6 +25,7 @@ from stationmaster_server.identity.roles import (
     operates,
     require_above,
     require_administrator,
+    require_operator,
 )
 from stationmaster_server.resilience.outbound import Outbound
 
@@ -90,8 +91,7 @@ class IdentityService:
         self, caller: Caller, display_name: str, owner_display_name: str, owner_email: str
     ) -> Organization:
         """A new organization with its first user, an owner. For operators."""
-        if not operates(caller):
-            raise insufficient("only operators of the installation create organizations")
+        require_operator(caller, "create organizations")
         organization_id = new_id()
         owner = _user(organization_id, NewUser(owner_display_name, Role.OWNER, owner_email))
         async with self._database.system() as tx:

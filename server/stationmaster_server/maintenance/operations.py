@@ -22,7 +22,7 @@ from stationmaster_server.errors import (
     Unavailable,
 )
 from stationmaster_server.identity.model import AuditEntry, Category, owner_scope
-from stationmaster_server.identity.roles import insufficient, operates
+from stationmaster_server.identity.roles import require_operator
 from stationmaster_server.maintenance import operation_store, store
 from stationmaster_server.maintenance.base import NotYet, Options
 from stationmaster_server.maintenance.base import Operation as Offered
@@ -60,8 +60,8 @@ class Operations:
         FailedPrecondition(SERVICE_IS_ENGINE; SERVICE_HELD: a run of what is paused or switched off).
         """
         offered = self._offered(service_id, operation)
-        if offered.for_operators and not operates(caller):
-            raise insufficient(f"only operators of the installation have {operation!r} done")
+        if offered.for_operators:
+            require_operator(caller, f"have {operation!r} done")
         check_options(offered.arguments, arguments, "arguments")
         tenant = caller.tenant
         payload = {"service": service_id, "operation": operation, "arguments": dict(arguments), "role": caller.role}

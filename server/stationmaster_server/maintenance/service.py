@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,14 +20,13 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import (
     Aborted,
     FailedPrecondition,
-    FieldViolation,
     InvalidArgument,
     NotFound,
     PreconditionViolation,
     Reason,
 )
 from stationmaster_server.identity.model import AuditEntry, Caller, Category
-from stationmaster_server.identity.roles import insufficient, operates
+from stationmaster_server.identity.roles import require_operator
 from stationmaster_server.maintenance import status_store, store
 from stationmaster_server.maintenance.base import BackgroundService, Options, help_of
 from stationmaster_server.maintenance.model import (
@@ -51,7 +49,7 @@ from stationmaster_server.maintenance.shared import Shared
 from stationmaster_server.maintenance.thresholds import faults
 from stationmaster_server.tasks.sync import store as sync_store
 from stationmaster_server.tasks.sync.model import Progress
-from stationmaster_server.wire import rules
+from stationmaster_server.wire.faults import violations
 
 WATCH_EVERY = 1.0
 """Seconds between two looks of a watcher."""
@@ -61,8 +59,6 @@ LATE_AFTER = timedelta(minutes=1)
 """Work that has been due for so long, and that nobody has begun, is something to look at."""
 RUN = OperationHelp("run", "Run at once, though it is not due.", for_operators=True, arguments={})
 """What every service can be had to do."""
-
-_PYDANTIC = re.compile(r"^(Input|String|Value|List|Dictionary|Number) should ")
 
 
 class Maintenance:
@@ -289,20 +285,8 @@ def check_options(options: type[Options], given: Mapping[str, Any], field: str) 
     try:
         return options.model_validate(dict(given))
     except ValidationError as error:
-        faults = []
-        for fault in error.errors(include_url=False, include_input=False):
-            place = ".".join([field, *map(str, fault["loc"])])
-            faults.append(FieldViolation(place, _in_words(options, fault)))
-        text = "; ".join(f"{fault.field}: {fault.description}" for fault in faults[:20])
-        raise InvalidArgument(Reason.INVALID_FIELD, text, *faults[:20]) from None
-
-
-def _in_words(options: type[Options], fault: Any) -> str:
-    if fault["type"] == "extra_forbidden":
-        return f"there is no such setting; there are: {', '.join(options.model_fields) or 'none'}"
-    if fault["type"] == "string_pattern_mismatch" and (words := rules.of_pattern(fault["ctx"]["pattern"])):
-        return words
-    return _PYDANTIC.sub("must ", str(fault["msg"]))
+        found = violations(field, options, error.errors(include_url=False, include_input=False))
+        raise InvalidArgument.fields(found) from None
 
 
 def _alerts(views: Sequence[ServiceView]) -> Iterator[Alert]:
@@ -348,5 +332,4 @@ def _apart(servers: Sequence[Server]) -> list[Alert]:
 
 
 def _require_operator(caller: Caller) -> None:
-    if not operates(caller):
-        raise insufficient("only operators of the installation see and change its background services")
+    require_operator(caller, "see and change its background services")

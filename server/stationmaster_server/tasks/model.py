@@ -287,6 +287,6 @@ def illegal_state(name: str, state: TaskState | ExecutionState, wanted: str, adv
     """The refusal of a change of state."""
     return FailedPrecondition(
         Reason.ILLEGAL_TRANSITION,
-        f"{name} is {state} and cannot become {wanted}",
+        f"{name} is {state} already" if state == wanted else f"{name} is {state} and cannot become {wanted}",
         PreconditionViolation("TASK_STATE", name, advice),
     )

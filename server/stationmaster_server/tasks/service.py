@@ -171,7 +171,7 @@ class Tasks:
                 return again
             task = await self._own(tx, caller, task_id)
             if task.state is wanted:
-                raise illegal_state(task_name(task_id), task.state, wanted, "it is what you want already")
+                raise illegal_state(task_name(task_id), task.state, wanted, "there is nothing to do")
             if wanted is TaskState.ACTIVE:
                 await self._resume_schedule(tx, caller, task)
             task = await store.set_state(tx, tenant.organization_id, task_id, wanted, reason, new_id().hex)

@@ -36,6 +36,9 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
         ("services", "trigger", "index-optimization", "optimize", "--wait", "--json"),
         ("operations", "list"),
         ("operations", "list", "--json"),
+        ("operations", "show", "-", "--json"),
+        ("services", "set", "crawl-cleanup", "--disable"),
+        ("services", "resume", "crawl-cleanup"),
     ]
     results = await stationmaster.many(commands)
     assert [result.code for result in results] == [0] * len(commands), [result.err for result in results]
@@ -54,6 +57,9 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
         optimized,
         operations,
         told,
+        newest,
+        _,
+        still_off,
     ) = (result.out for result in results)
     names = {service["name"] for service in json.loads(listed)["backgroundServices"]}
     assert {"backgroundServices/session-cleanup", "backgroundServices/task-embedding"} <= names
@@ -75,7 +81,12 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
     assert "20 errors an hour, runs of 2 min, 1.0 KiB left behind, 7 files left open" in " ".join(alerts.split())
     assert "succeeded" in triggered
     assert "tables" in json.loads(optimized)["result"]
-    assert operations.count("succeeded") == len(json.loads(told)["operations"]) == 2
+    all_operations = json.loads(told)["operations"]
+    assert operations.count("succeeded") == len(all_operations) == 2
+    assert json.loads(newest)["name"] == all_operations[0]["name"]
+    by_its_end = await stationmaster("operations", "show", operations.splitlines()[2].split()[0], "--json")
+    assert json.loads(by_its_end.out)["name"] == all_operations[1]["name"]
+    assert "stationmaster services set crawl-cleanup --enable" in still_off
 
 
 async def test_what_cannot_be_is_said_with_what_can(stationmaster: Program) -> None:

@@ -20,6 +20,7 @@ from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
 from tests.tasks.process.calls import CORPUS, found, process, processed, search
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from stationmaster.v1.task_pb2_grpc import TaskServiceAsyncStub
@@ -86,6 +87,19 @@ async def why_it_failed(tasks: TaskServiceAsyncStub, **payload: Any) -> str:
     """The reason of the only attempt."""
     (attempt,) = (await process(tasks, **payload)).failed_attempts
     return attempt.reason
+
+
+async def test_a_crawl_that_failed_is_not_waited_for(tasks: TaskServiceAsyncStub) -> None:
+    spec = pb.ExecutionSpec(kind="crawl", payload=struct({"start_urls": ["http://127.0.0.1:1/"]}))
+    crawl = await tasks.SubmitExecution(pb.SubmitExecutionRequest(execution=spec))
+
+    async def failed() -> bool:
+        found = await tasks.GetExecution(pb.GetExecutionRequest(name=crawl.name))
+        return found.state == pb.EXECUTION_STATE_FAILED
+
+    await until(failed)
+    (attempt,) = (await process(tasks, crawl=crawl.name)).failed_attempts
+    assert attempt.error == f"{crawl.name} is FAILED: retry it first"
 
 
 async def session_of(channel: grpc.aio.Channel) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from stationmaster_server.config.crawl import CrawlerSettings
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.engine import Database
-from stationmaster_server.errors import InvalidArgument, Reason, ResourceExhausted
+from stationmaster_server.errors import FieldViolation, InvalidArgument, Reason, ResourceExhausted
 from stationmaster_server.resilience.outbound import Outbound
 from stationmaster_server.resilience.outbound_proxy import proxy_url
 from stationmaster_server.resilience.pools import Pools
@@ -113,6 +113,10 @@ class CrawlKind:
         self._extract = extract
         self._defaults = defaults
 
+    async def faults(self, caller: Caller, payload: Mapping[str, Any]) -> Sequence[FieldViolation]:
+        """More pages, or more of them a second, than this server gives."""
+        return _beyond(payload.get("rate_limit_seconds"), payload.get("max_pages"), self._defaults)
+
     async def run(self, job: Job[CrawlPayload]) -> Done:
         """Crawl, or go on. Raises KindFailed when not a single page could be fetched."""
         settings = settings_of(job.payload, self._defaults)
@@ -167,17 +171,24 @@ class _Teller:
             self._job.log(f"{progress.url}: {progress.error}", "warning")
 
 
+def _beyond(rate_limit_seconds: object, max_pages: object, defaults: CrawlerSettings) -> list[FieldViolation]:
+    """What asks for more than this server gives."""
+    found, least_seconds = [], defaults.min_rate_limit.total_seconds()
+    if isinstance(rate_limit_seconds, int | float) and rate_limit_seconds < least_seconds:
+        text = f"must be at least {least_seconds:g} on this server (its setting crawl.min_rate_limit)"
+        found.append(FieldViolation("rate_limit_seconds", text))
+    if isinstance(max_pages, int | float) and max_pages > defaults.max_pages:
+        text = f"must be at most {defaults.max_pages} on this server (its setting crawl.max_pages)"
+        found.append(FieldViolation("max_pages", text))
+    return found
+
+
 def settings_of(payload: CrawlPayload, defaults: CrawlerSettings) -> CrawlSettings:
     """What a payload asks for, over the server's defaults and within its bounds. Raises InvalidArgument."""
+    if beyond := _beyond(payload.rate_limit_seconds, payload.max_pages, defaults):
+        raise InvalidArgument.fields([FieldViolation(f"payload.{one.field}", one.description) for one in beyond])
     rate = _seconds(payload.rate_limit_seconds, max(defaults.rate_limit, defaults.min_rate_limit))
-    if rate < defaults.min_rate_limit:
-        least = f"{defaults.min_rate_limit.total_seconds():g} on this server (its setting crawl.min_rate_limit)"
-        raise InvalidArgument.field("payload.rate_limit_seconds", f"must be at least {least}")
     max_pages = payload.max_pages or min(_PAGES, defaults.max_pages)
-    if max_pages > defaults.max_pages:
-        raise InvalidArgument.field(
-            "payload.max_pages", f"must be at most {defaults.max_pages} on this server (its setting crawl.max_pages)"
-        )
     return CrawlSettings(
         payload.start_urls,
         max_depth=payload.max_depth,

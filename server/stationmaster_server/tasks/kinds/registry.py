@@ -13,10 +13,12 @@ from stationmaster_server.db.caller import Caller
 from stationmaster_server.errors import FieldViolation, InvalidArgument
 from stationmaster_server.tasks import secrets
 from stationmaster_server.tasks.kinds.base import Guarded, Kind, LooksAhead, SendsCredentials
-from stationmaster_server.tasks.kinds.faults import violations
+from stationmaster_server.templating.templates import is_template
+from stationmaster_server.wire.faults import violations
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_OPTION = "-p"
 
 
 class Kinds:
@@ -84,7 +86,8 @@ class Kinds:
         try:
             return kind.payload.model_validate(payload)
         except ValidationError as error:
-            raise InvalidArgument.fields(violations(field, kind.payload, error.errors(include_url=False))) from None
+            wrong = violations(field, kind.payload, error.errors(include_url=False), option=_OPTION)
+            raise InvalidArgument.fields(wrong) from None
 
     def check(self, name: str, payload: Mapping[str, Any], field: str) -> None:
         """The same of a payload with templates: what they will make is taken for good."""
@@ -92,8 +95,13 @@ class Kinds:
         try:
             kind.payload.model_validate(payload)
         except ValidationError as error:
-            if wrong := violations(field, kind.payload, error.errors(include_url=False), templates=True):
+            found = error.errors(include_url=False)
+            if wrong := violations(field, kind.payload, found, option=_OPTION, taken_for_good=_is_template):
                 raise InvalidArgument.fields(wrong) from None
+
+
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and is_template(value)
 
 
 def _beside(field: str) -> str:

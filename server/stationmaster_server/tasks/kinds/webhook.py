@@ -62,7 +62,7 @@ def _is_a_secret(secret: SecretStr) -> SecretStr:
 
 def _is_a_header(name: str) -> str:
     if name.lower() in _OURS or name.lower().startswith("webhook-"):
-        raise ValueError("is a header that the server writes itself")
+        raise ValueError("is a header that the server writes itself; leave it out")
     return name
 
 

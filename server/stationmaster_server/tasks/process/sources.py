@@ -21,7 +21,7 @@ from stationmaster_server.tasks import execution_store
 from stationmaster_server.tasks.crawl import page_store
 from stationmaster_server.tasks.crawl.model import PageState
 from stationmaster_server.tasks.kinds.base import KindFailed
-from stationmaster_server.tasks.model import ExecutionState, execution_name
+from stationmaster_server.tasks.model import FINAL, ExecutionState, execution_name
 from stationmaster_server.tasks.process.model import Source
 
 _READ_LIMIT = timedelta(seconds=30)
@@ -89,8 +89,10 @@ class Sources:
                 text = f"{execution_name(execution_id)} is of the kind {crawl.kind}, not crawl"
                 raise KindFailed(text, reason="NOT_A_CRAWL", retryable=False)
             if crawl.state is not ExecutionState.SUCCEEDED:
-                text = f"{execution_name(execution_id)} is {crawl.state}: wait until it has succeeded"
-                raise KindFailed(text, reason="CRAWL_NOT_DONE")
+                ended = crawl.state in FINAL
+                how = "retry it first" if ended else "wait until it has succeeded"
+                text = f"{execution_name(execution_id)} is {crawl.state}: {how}"
+                raise KindFailed(text, reason="CRAWL_NOT_DONE", retryable=not ended)
             pages = (await page_store.count(tx, organization_id, execution_id)).states["FETCHED"]
         if not pages:
             text = f"the pages of {execution_name(execution_id)} are not kept any more: crawl again"

@@ -1,16 +1,15 @@
-"""What is wrong with a payload, in the words of whoever writes it."""
+"""What is wrong with values that a model of pydantic takes, in the words of whoever writes them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel
 
 from stationmaster_server.errors import FieldViolation
-from stationmaster_server.templating.templates import is_template
 from stationmaster_server.wire import rules
 
 _PYTHON = re.compile(r"^(Input|String|Value|Tuple|List|Set|Dictionary|URL|Data|Number|Datetime) should ")
@@ -25,28 +24,37 @@ _WANTED = {
     "bool_parsing": "true or false",
     "dict_type": "an object",
     "model_type": "an object",
+    **dict.fromkeys(
+        ("datetime_type", "datetime_parsing", "datetime_from_date_parsing"), "a time: 2026-03-01T07:30:00Z"
+    ),
+    **dict.fromkeys(("date_type", "date_parsing", "date_from_datetime_parsing"), "a day: 2026-03-01"),
 }
+_KEY = "[key]"
+"""How pydantic says that it is the key of a mapping that is wrong; the key itself stands before it."""
 _LISTS = frozenset({"tuple_type", "list_type", "set_type", "frozen_set_type"})
 _LENGTHS = frozenset({"too_short", "too_long"})
 
 
 def violations(
-    field: str, payload: type[BaseModel], wrong: Iterable[Any], *, templates: bool = False
+    field: str,
+    model: type[BaseModel],
+    wrong: Iterable[Any],
+    *,
+    option: str = "",
+    taken_for_good: Callable[[object], bool] = lambda _: False,
 ) -> list[FieldViolation]:
     """Pydantic's errors, each with its path below `field`; without those that only follow from others.
 
-    `templates`: what those will make is taken for good.
+    `option`: by which the command line gives such values. `taken_for_good`: values that are known later.
     """
     found = list(wrong)
     return [
-        FieldViolation(".".join((field, *(str(part) for part in one["loc"]))), _in_words(payload, one))
+        FieldViolation(
+            ".".join((field, *(str(part) for part in one["loc"] if part != _KEY))), _in_words(model, one, option)
+        )
         for one in found
-        if not (_follows(one, found) or (templates and _is_template(one.get("input"))))
+        if not (_follows(one, found) or taken_for_good(one.get("input")))
     ]
-
-
-def _is_template(value: object) -> bool:
-    return isinstance(value, str) and is_template(value)
 
 
 def _follows(error: Any, others: Sequence[Any]) -> bool:
@@ -57,16 +65,17 @@ def _follows(error: Any, others: Sequence[Any]) -> bool:
     )
 
 
-def _in_words(payload: type[BaseModel], error: Any) -> str:
+def _in_words(model: type[BaseModel], error: Any, option: str) -> str:
     kind, name, context = error["type"], error["loc"][-1] if error["loc"] else "", error.get("ctx", {})
     if kind in _LISTS:
-        return f"is to be a list; on the command line: -p '{name}[]=…', once for each item"
+        how = f"; on the command line: {option} '{name}[]=…', once for each item" if option else ""
+        return f"is to be a list{how}"
     if kind in _WANTED:
         return f"is to be {_WANTED[kind]}"
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
-        return _unknown(str(name), payload if len(error["loc"]) == 1 else None)
+        return _unknown(str(name), model if len(error["loc"]) == 1 else None)
     if kind in _LENGTHS:
         least = kind == "too_short"
         return f"needs at {'least' if least else 'most'} {context['min_length' if least else 'max_length']} of them"
@@ -75,9 +84,10 @@ def _in_words(payload: type[BaseModel], error: Any) -> str:
     return _PYTHON.sub("must ", str(error["msg"]).removeprefix("Value error, "))
 
 
-def _unknown(name: str, payload: type[BaseModel] | None) -> str:
-    if payload is None:
+def _unknown(name: str, model: type[BaseModel] | None) -> str:
+    if model is None:
         return "there is no such field"
-    known = sorted(payload.model_fields)
+    known = sorted(model.model_fields)
     near = get_close_matches(name, known, 1)
-    return f"there is no such field{f' (did you mean {near[0]}?)' if near else ''}; there are: {', '.join(known)}"
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"there is no such field{meant}; there are: {', '.join(known) or 'none'}"
