@@ -341,6 +341,34 @@ async def test_a_run_that_outlives_a_lease_keeps_it(host: Start) -> None:
     assert sum(len(service.runs) for service in services) == 1
 
 
+async def test_a_run_whose_lease_cannot_be_renewed_ends_before_another_server_may_take_it_over(
+    host: Start, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, runs_out, ended = asyncio.get_running_loop().time, list[float](), list[float]()
+
+    async def long() -> None:
+        async with database.system(autocommit=True) as tx:
+            left = await tx.fetchval("SELECT expires_at - clock_timestamp() FROM background_leases")
+        runs_out.append(clock() + left.total_seconds())
+        try:
+            await asyncio.sleep(10_000)
+        finally:
+            ended.append(clock())
+
+    async def silent(*_: object) -> bool:
+        await asyncio.sleep(10_000)
+        return True
+
+    monkeypatch.setattr(store, "renew", silent)
+    await host(Sample(long, scope=Scope.ONE_SERVER, policy=Policy(timedelta(hours=1))))
+
+    async def over() -> bool:
+        return bool(ended)
+
+    await until(over)
+    assert ended[0] < runs_out[0] + 0.2  # what a busy machine may add
+
+
 @pytest.mark.parametrize("failures", [0, 3])
 async def test_what_a_server_did_stays_in_the_totals_when_it_is_gone(
     host: Start, database: Database, failures: int

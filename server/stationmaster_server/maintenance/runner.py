@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -133,6 +133,7 @@ class Runner:
             self._waking.answer(self._answer(error))
             return self._pause(failures)
         look = min(max(self.policy.interval / 60, _SHORTEST_LOOK), self.policy.interval, _LONGEST_LOOK)
+        claimed_at = asyncio.get_running_loop().time()
         try:
             async with self._database.system(autocommit=True) as tx:
                 claimed = await store.claim(tx, self.service.service_id, self._lease, early=self._waking.asked)
@@ -142,14 +143,14 @@ class Runner:
         if claimed is None:
             self._waking.answer(self._elsewhere())
             return look
-        pause, error = await self._leased(claimed)
+        pause, error = await self._leased(claimed, claimed_at)
         self._waking.answer(self._answer(error))
         return min(look, _BEYOND_JITTER * pause)
 
-    async def _leased(self, claimed: Claimed) -> tuple[timedelta, BaseException | None]:
+    async def _leased(self, claimed: Claimed, claimed_at: float) -> tuple[timedelta, BaseException | None]:
         token = claimed.token
         self._watchman.told = claimed.told
-        async with self._renewing(token):
+        async with self._renewing(token, claimed_at):
             failures, error = await self._once(claimed.failures_in_a_row)
         pause, told = self._pause(failures), self._watchman.told
         try:
@@ -174,23 +175,12 @@ class Runner:
         return min(self.policy.interval, _AWAY_PAUSE) if self._away else self.policy.pause_after(failures)
 
     @asynccontextmanager
-    async def _renewing(self, token: UUID) -> AsyncIterator[None]:
-        """Keep the lease; a run whose lease is lost is cancelled."""
+    async def _renewing(self, token: UUID, claimed_at: float) -> AsyncIterator[None]:
+        """Keep the lease; a run whose lease is lost, or may be, is cancelled."""
 
         async def renew() -> None:
-            kept_at = time.monotonic()
-            while time.monotonic() < kept_at + self._lease.total_seconds():
-                await asyncio.sleep(self._lease.total_seconds() / 4)
-                try:
-                    async with self._database.system(autocommit=True) as tx:
-                        if not await store.renew(tx, self.service.service_id, token, self._lease):
-                            break
-                except Unavailable:
-                    continue
-                except Exception:  # noqa: BLE001 - the run would go on without a lease, beside another server's
-                    _log.exception("a lease was not renewed; it is tried again", service=self.service.service_id)
-                    continue
-                kept_at = time.monotonic()
+            with suppress(TimeoutError):
+                await self._renew(token, claimed_at)
             if self._update is not None:
                 self._update.cancel(msg=LeaseLost.__name__)
 
@@ -200,6 +190,29 @@ class Runner:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _renew(self, token: UUID, kept_at: float) -> None:
+        """Until the lease is somebody else's; TimeoutError when it has run out, however long the database is silent.
+
+        It is counted from before the database was asked, which counts it from a moment later.
+        """
+        lease, name = self._lease.total_seconds(), self.service.service_id
+        while True:
+            async with asyncio.timeout_at(kept_at + lease):
+                renewed = None
+                while renewed is None:
+                    await asyncio.sleep(lease / 4)
+                    asked_at = asyncio.get_running_loop().time()
+                    try:
+                        async with self._database.system(autocommit=True) as tx:
+                            renewed = await store.renew(tx, name, token, self._lease)
+                    except Unavailable:
+                        continue
+                    except Exception:  # noqa: BLE001 - the run would go on without a lease, beside another server's
+                        _log.exception("a lease was not renewed; it is tried again", service=name)
+            if not renewed:
+                return
+            kept_at = asked_at
 
     async def _once(self, failures: int) -> tuple[int, BaseException | None]:
         """One run; failures in a row after it, and how it failed."""
