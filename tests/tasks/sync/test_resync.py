@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from stationmaster_server.db.engine import Database
+from stationmaster_server.db.ids import new_id
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.maintenance.base import NotYet
 from stationmaster_server.maintenance.services.sync import TaskSync
@@ -134,3 +135,23 @@ async def test_what_nobody_fills_is_not_told_to_be_filled(database: Database, te
     told = await asked(service, "resync", tenant)
     assert (told["filled"], told["not_filled"]) == ([here.target.place], [gone.target.place])
     await here.close()
+
+
+@pytest.mark.usefixtures("three")
+async def test_two_resyncs_at_once_are_both_done_by_what_the_later_one_asked_for(
+    database: Database, tenant: Tenant, tmp_path: Path
+) -> None:
+    holder, asking = (
+        sync_at(database, tmp_path / "text.db"),
+        service_of(database, sync_at(database, tmp_path / "text.db")),
+    )
+    await holder.run()
+    earlier, later = str(new_id()), str(new_id())
+    for ask in (earlier, later):
+        with pytest.raises(NotYet):
+            await asked(asking, "resync", tenant, ask=ask)
+    assert await holder.run() == 3
+    for ask in (earlier, later):
+        assert (await asked(asking, "resync", tenant, ask=ask))["generation"] == 2
+    assert await holder.run() == 0
+    await holder.close()

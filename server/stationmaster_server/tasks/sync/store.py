@@ -154,9 +154,10 @@ async def saw(tx: Transaction, service_id: str, place: str) -> None:
 async def next_generation(tx: Transaction, service_id: str, asked_by: str) -> bool:
     """Have the service's targets filled from nothing, wherever they are; False: that one has asked for it already."""
     tag = await tx.execute(
-        """INSERT INTO sync_generations AS g (service_id, generation, asked_by) VALUES ($1, 1, $2)
+        """INSERT INTO sync_generations AS g (service_id, generation, asked_by) VALUES ($1, 1, ARRAY[$2])
            ON CONFLICT (service_id) DO UPDATE
-           SET (generation, asked_at, asked_by) = ROW (g.generation + 1, now(), $2) WHERE g.asked_by <> $2""",
+           SET (generation, asked_at, asked_by) = ROW (g.generation + 1, now(), $2 || g.asked_by[:99])
+           WHERE $2 <> ALL (g.asked_by)""",
         service_id,
         asked_by,
     )

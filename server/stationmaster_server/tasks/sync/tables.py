@@ -86,12 +86,13 @@ sync_checks = system_table(
 )
 
 # How often people had a service fill its targets from nothing, and since when what was made before is not good enough.
+# `asked_by`: the operations that asked last, the newest first. Each asks once, however often it is taken up.
 sync_generations = system_table(
     "sync_generations",
     Column("service_id", Text, primary_key=True),
     Column("generation", BigInteger, nullable=False),
     timestamp("asked_at", default_now=True),
-    Column("asked_by", Text, nullable=False),
+    Column("asked_by", ARRAY(Text), nullable=False),
 )
 
 # Up to where changes were forgotten: a cursor before that is of no use.

@@ -821,7 +821,7 @@ CREATE TABLE sync_generations (
     service_id TEXT NOT NULL,
     generation BIGINT NOT NULL,
     asked_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
-    asked_by TEXT NOT NULL,
+    asked_by TEXT[] NOT NULL,
     CONSTRAINT sync_generations_pkey PRIMARY KEY (service_id)
 );
 
