@@ -19,7 +19,7 @@ from stationmaster_client.errors import FailedPrecondition
 from stationmaster_server.db.engine import Database
 from stationmaster_server.maintenance.model import Scope
 
-from tests.fixtures.server import ServerProcess, StartServer
+from tests.fixtures.server import ServerProcess, StartServer, running, server_settings
 from tests.maintenance.conftest import LEASE, Start
 from tests.maintenance.services import Sample
 from tests.maintenance.test_runner import ran
@@ -74,6 +74,19 @@ async def test_settings_reach_the_other_server_and_what_a_killed_one_did_stays_c
         await client.maintenance.resume(EVICTION)
         ended = await client.maintenance.wait((await client.maintenance.trigger(EVICTION)).name)
         assert ended.state == pb.OPERATION_STATE_SUCCEEDED
+
+
+async def test_an_operation_is_done_by_a_server_that_has_its_service(database_url: str, tmp_path: Path) -> None:
+    has_it = {"targets": {"text": {"path": str(tmp_path / "text.db")}}}
+    async with (
+        running(server_settings(tmp_path / "one", database_url, sync=has_it, work={"slots": 1})) as one,
+        running(server_settings(tmp_path / "other", database_url)),
+        Client.connect(one.target, one.admin_key) as client,
+    ):
+        name = "backgroundServices/task-text-store-sync"
+        begun = await asyncio.gather(*(client.maintenance.trigger(name, "check") for _ in range(20)))  # for both
+        for ended in await asyncio.gather(*(client.maintenance.wait(each.name) for each in begun)):
+            assert ended.state == pb.OPERATION_STATE_SUCCEEDED, ended.error
 
 
 class Lease(NamedTuple):

@@ -39,6 +39,8 @@ _TIME_LIMIT = timedelta(hours=2, minutes=5)
 """Of an attempt: a run waits for the one that is under way on its server, and each may take an hour."""
 _ELSEWHERE_AGAIN = timedelta(seconds=1)
 """Until what another server runs, or cannot be done yet, is tried again."""
+_FOR_ANOTHER = timedelta(minutes=10)
+"""Until a server must have come that has the service, and the operation."""
 
 
 class Operations:
@@ -114,7 +116,7 @@ class Operations:
         payload, item = run.item.payload, run.item
         caller = _on_behalf(Tenant(item.organization_id, item.user_id), Role(payload["role"]), str(item.item_id))
         try:
-            offered = self._offered(payload["service"], payload["operation"])
+            offered = self._here(payload["service"], payload["operation"])
             arguments = check_options(offered.arguments, payload["arguments"], "arguments")
             if offered.name != RUN.name:
                 await self._registry.runner(payload["service"]).prepare()
@@ -136,6 +138,15 @@ class Operations:
             raise
         except StationmasterError as error:
             return Failed(error.message, reason=error.reason)
+
+    def _here(self, service_id: str, operation: str) -> Offered[Any]:
+        try:
+            return self._offered(service_id, operation)
+        except (
+            InvalidArgument,
+            NotFound,
+        ) as error:  # another server took it, by its settings
+            raise NotYet(error.message, give_up_after=_FOR_ANOTHER) from error
 
     def _offered(self, service_id: str, operation: str) -> Offered[Any]:
         service = self._maintenance.settable(service_id)
