@@ -295,6 +295,31 @@ async def test_notifications_do_not_shorten_the_pauses_of_one_that_fails(host: S
     await until(ran(service, 5))
 
 
+@pytest.mark.parametrize("scope", [Scope.EVERY_SERVER, Scope.ONE_SERVER])
+async def test_a_shorter_interval_holds_from_now_on_and_not_after_the_longer_one(
+    host: Start, database: Database, scope: Scope
+) -> None:
+    service = Sample(fine, policy=Policy(timedelta(hours=6)), scope=scope)
+    await host(service)
+    await until(ran(service, 1))
+    await set_to(database, Settings(interval=timedelta(milliseconds=100)))
+    await until(ran(service, 4))
+
+
+@pytest.mark.parametrize("scope", [Scope.EVERY_SERVER, Scope.ONE_SERVER])
+async def test_settings_that_mend_what_fails_end_its_pause(host: Start, database: Database, scope: Scope) -> None:
+    policy = Policy(timedelta(hours=1), retry_delay=timedelta(hours=1))
+    service = Sample(failing(1), policy=policy, scope=scope)
+    server = await host(service)
+
+    async def failed() -> bool:
+        return figures(server).failed == 1
+
+    await until(failed)
+    await set_to(database, Settings(own={"word": "right"}))
+    await until(ran(service, 2))
+
+
 async def test_settings_of_another_service_are_no_reason_to_run(host: Start, database: Database) -> None:
     service, other = (Sample(fine, service_id=name, policy=Policy(timedelta(hours=1))) for name in ("other", "sample"))
     await host(service, other)

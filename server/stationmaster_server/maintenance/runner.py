@@ -148,14 +148,13 @@ class Runner:
         return min(look, _BEYOND_JITTER * pause)
 
     async def _leased(self, claimed: Claimed, claimed_at: float) -> tuple[timedelta, BaseException | None]:
-        token = claimed.token
         self._watchman.told = claimed.told
-        async with self._renewing(token, claimed_at):
+        async with self._renewing(claimed.token, claimed_at):
             failures, error = await self._once(claimed.failures_in_a_row)
         pause, told = self._pause(failures), self._watchman.told
         try:
             async with self._database.system(autocommit=True) as tx:
-                await store.release(tx, self.service.service_id, token, pause, failures, told)
+                await store.release(tx, self.service.service_id, claimed, pause, failures, told)
         except Unavailable:
             pass  # the lease expires
         return pause, error

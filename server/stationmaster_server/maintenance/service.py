@@ -233,8 +233,6 @@ class Maintenance:
             text = f"{service_name(service_id)} has changed; read it again and decide anew"
             raise Aborted(Reason.ETAG_MISMATCH, text)
         await store.put_settings(tx, service_id, replace(old, **changes))
-        if changes.get("paused") is False:
-            await store.hurry(tx, service_id)
 
 
 def view_of(

@@ -75,7 +75,7 @@ async def lock_settings(tx: Transaction, service_id: str) -> Settings | None:
 
 
 async def put_settings(tx: Transaction, service_id: str, new: Settings) -> Settings:
-    """Change settings, whose etag is a new one then, and tell every server."""
+    """Change settings, whose etag is a new one then, and tell every server; the service is due at once."""
     row = await tx.fetchrow(
         f"""INSERT INTO background_services (service_id, {_SETTINGS})
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now())
@@ -98,6 +98,7 @@ async def put_settings(tx: Transaction, service_id: str, new: Settings) -> Setti
     )
     if row is None:
         raise RuntimeError("INSERT .. RETURNING gave no row")
+    await tx.execute("UPDATE background_leases SET due_at = now() WHERE service_id = $1", service_id)
     await tell(tx, service_id)
     return Settings(*row)
 
@@ -107,17 +108,13 @@ async def tell(tx: Transaction, service_id: str) -> None:
     await tx.execute("SELECT pg_notify($1, $2)", CHANNEL, service_id)
 
 
-async def hurry(tx: Transaction, service_id: str) -> None:
-    """Make a service that runs once for all servers due now."""
-    await tx.execute("UPDATE background_leases SET due_at = now() WHERE service_id = $1", service_id)
-
-
 class Claimed(NamedTuple):
     """A lease, with how the service was when it was last run, on whichever server."""
 
     token: UUID
     failures_in_a_row: int
     told: frozenset[str]
+    due_at: datetime
 
 
 async def claim(tx: Transaction, service_id: str, lease: timedelta, *, early: bool = False) -> Claimed | None:
@@ -127,13 +124,13 @@ async def claim(tx: Transaction, service_id: str, lease: timedelta, *, early: bo
         """INSERT INTO background_leases AS l (service_id, token, expires_at) VALUES ($1, $2, now() + $3::interval)
            ON CONFLICT (service_id) DO UPDATE SET token = $2, expires_at = now() + $3::interval
            WHERE ($4 OR l.due_at <= now()) AND (l.expires_at IS NULL OR l.expires_at < now())
-           RETURNING failures_in_a_row, told""",
+           RETURNING failures_in_a_row, told, due_at""",
         service_id,
         token,
         lease,
         early,
     )
-    return None if row is None else Claimed(token, row["failures_in_a_row"], frozenset(row["told"]))
+    return None if row is None else Claimed(token, row["failures_in_a_row"], frozenset(row["told"]), row["due_at"])
 
 
 async def renew(tx: Transaction, service_id: str, token: UUID, lease: timedelta) -> bool:
@@ -144,15 +141,19 @@ async def renew(tx: Transaction, service_id: str, token: UUID, lease: timedelta)
 
 
 async def release(
-    tx: Transaction, service_id: str, token: UUID, pause: timedelta, failures: int, told: Collection[str]
+    tx: Transaction, service_id: str, claimed: Claimed, pause: timedelta, failures: int, told: Collection[str]
 ) -> None:
-    """Give a lease back; the service is due after the pause. Nothing if it is somebody else's."""
+    """Give a lease back; the service is due after the pause, or at once if its settings changed since it was claimed.
+
+    Nothing if it is somebody else's.
+    """
     await tx.execute(
-        """UPDATE background_leases SET token = NULL, expires_at = NULL, due_at = now() + $3::interval,
-               failures_in_a_row = $4, told = $5
+        """UPDATE background_leases SET token = NULL, expires_at = NULL, failures_in_a_row = $5, told = $6,
+               due_at = CASE WHEN due_at = $3 THEN now() + $4::interval ELSE due_at END
            WHERE service_id = $1 AND token = $2""",
         service_id,
-        token,
+        claimed.token,
+        claimed.due_at,
         pause,
         failures,
         sorted(told),
