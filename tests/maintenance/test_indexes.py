@@ -22,6 +22,8 @@ from stationmaster_server.maintenance.services.indexes import IndexOptimization
 from tests.waiting import until
 
 INDEX = "pieces_vector_idx"
+LITTLE = 1.0
+"""Seconds: whoever waits for a whole table has all others wait behind it."""
 
 
 @pytest_asyncio.fixture
@@ -109,12 +111,13 @@ async def test_what_an_ended_reindex_left_is_dropped_and_one_under_way_is_not(
 
         await until(begun)
         engines = await database.open_dedicated()
-        assert await drop_leftovers(engines) == []
-        await engines.close()
+        assert await asyncio.wait_for(drop_leftovers(engines), LITTLE) == []
         assert await begun()
         await superuser.execute("SELECT pg_cancel_backend($1)", reindexing.get_server_pid())
         with pytest.raises(asyncpg.QueryCanceledError):
             await under_way
+        assert await asyncio.wait_for(drop_leftovers(engines), LITTLE) == []  # somebody writes
+        await engines.close()
         await transaction.rollback()
         assert await begun()
         assert (await optimized(database))["dropped"] == [f"public.{INDEX}_ccnew"]

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from stationmaster_server.db.connection import Connection
 from stationmaster_server.db.roles import SYSTEM_ROLE
 
-# Where one is under way it holds its table, and dropping gives up.
+# Where one is under way, or a VACUUM, its lock on the table is seen, and the table passed over. Whoever waits to drop
+# an index keeps all others from its table for so long: that is why it gives up soon; the next round tries again.
 _FUNCTION = r"""
 CREATE FUNCTION stationmaster_drop_leftovers() RETURNS text[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '100ms' AS $$
 DECLARE
   leftover text;
   dropped text[] := '{}';
@@ -18,6 +19,8 @@ BEGIN
   FOR leftover IN
     SELECT format('public.%I', c.relname) FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
     WHERE NOT x.indisvalid AND c.relnamespace = 'public'::regnamespace AND c.relname ~ '_cc(new|old)\d*$'
+      AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.relation = x.indrelid AND l.mode = 'ShareUpdateExclusiveLock'
+                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
     ORDER BY 1
   LOOP
     BEGIN

@@ -2055,7 +2055,7 @@ REVOKE ALL ON FUNCTION stationmaster_drop_partitions(text, interval) FROM PUBLIC
 GRANT EXECUTE ON FUNCTION stationmaster_drop_partitions(text, interval) TO stationmaster_system;
 
 CREATE FUNCTION stationmaster_drop_leftovers() RETURNS text[]
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public SET lock_timeout = '100ms' AS $$
 DECLARE
   leftover text;
   dropped text[] := '{}';
@@ -2063,6 +2063,8 @@ BEGIN
   FOR leftover IN
     SELECT format('public.%I', c.relname) FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
     WHERE NOT x.indisvalid AND c.relnamespace = 'public'::regnamespace AND c.relname ~ '_cc(new|old)\d*$'
+      AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.relation = x.indrelid AND l.mode = 'ShareUpdateExclusiveLock'
+                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
     ORDER BY 1
   LOOP
     BEGIN
