@@ -75,6 +75,19 @@ async def test_every_partition_is_vacuumed(database: Database, superuser: Any) -
     assert {row[0] for row in await superuser.fetch(never)} & set(partitions) == set()
 
 
+async def test_no_partition_is_vacuumed_twice_and_the_planner_knows_the_whole(
+    database: Database, superuser: Any
+) -> None:
+    await superuser.execute("VACUUM FREEZE events")
+    before = await superuser.fetchval("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'events_default'")
+    done = await optimized(database)
+    assert not {"public.events", "public.audit_events"} & set(done["tables"])
+    figures = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'events_default'"
+    assert await superuser.fetchval(figures) == before + 1
+    analyzed = "SELECT relname FROM pg_stat_user_tables WHERE analyze_count > 0"
+    assert {"events", "audit_events", "events_default"} <= {row[0] for row in await superuser.fetch(analyzed)}
+
+
 async def test_tables_of_others_are_neither_taken_for_ours_nor_told_to_be_done(
     database: Database, superuser: Any
 ) -> None:

@@ -5,6 +5,7 @@ Tables and indexes are named with their schema, as the database quotes them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from stationmaster_server.db.connection import Connection
@@ -31,7 +32,7 @@ async def due(connection: Connection, changes: int, every: timedelta) -> tuple[l
     rows = await connection.fetch(
         f"""SELECT {_NAME.format("t")} AS name, {_PERMITTED} AS permitted
             FROM pg_stat_user_tables s JOIN pg_class t ON t.oid = s.relid
-            WHERE {_OURS} AND (
+            WHERE {_OURS} AND t.relkind <> 'p' AND (
                 n_mod_since_analyze + n_dead_tup >= $1
                 OR n_live_tup > 0
                    AND coalesce(greatest(last_vacuum, last_autovacuum), '-infinity') < now() - $2::interval)
@@ -45,6 +46,22 @@ async def due(connection: Connection, changes: int, every: timedelta) -> tuple[l
 async def vacuum(connection: Connection, table: str) -> None:
     """Vacuum and analyze a table."""
     await connection.execute(f"VACUUM (ANALYZE) {table}", timeout=_LIMIT_SECONDS)
+
+
+async def wholes(connection: Connection, tables: Sequence[str]) -> list[str]:
+    """The tables of which some of these are partitions, and that may be analyzed: nobody does that by itself."""
+    rows = await connection.fetch(
+        f"""SELECT DISTINCT {_NAME.format("t")} AS name FROM pg_inherits h JOIN pg_class t ON t.oid = h.inhparent
+            WHERE h.inhrelid = ANY($1::text[]::regclass[]) AND t.relkind = 'p' AND {_OURS} AND {_PERMITTED}
+            ORDER BY 1""",
+        tables,
+    )
+    return [row["name"] for row in rows]
+
+
+async def analyze(connection: Connection, table: str) -> None:
+    """Have the planner know a table as it is now, with its partitions."""
+    await connection.execute(f"ANALYZE {table}", timeout=_LIMIT_SECONDS)
 
 
 async def swollen(connection: Connection, times: float) -> list[str]:

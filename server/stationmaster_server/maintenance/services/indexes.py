@@ -75,6 +75,8 @@ class IndexOptimization(BackgroundService[IndexOptions]):
             tables, skipped = await index_store.due(connection, 0 if everything else options.change_threshold, every)
             for table in tables:
                 await index_store.vacuum(connection, table)
+            for table in await index_store.wholes(connection, tables):
+                await index_store.analyze(connection, table)
             indexes = await index_store.swollen(connection, options.reindex_bloat)
             for index in indexes:
                 await index_store.reindex(connection, index)
