@@ -23,7 +23,7 @@ async def packed(events: bytes, times: int, pause_seconds: float) -> AsyncIterat
         await asyncio.sleep(pause_seconds)
 
 
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r"])
 async def test_hundreds_of_events_in_one_chunk_are_a_flood(end: bytes) -> None:
     chunk = (b"data: {}" + end) * 1000
     fate = Fate()

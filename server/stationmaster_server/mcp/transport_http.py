@@ -199,7 +199,7 @@ def _answer(kind: Kind, text: str, reason: Reason = Reason.MCP_SERVER_FAULT) -> 
 
 def _events_in(chunk: bytes) -> int:
     """How many server-sent events end in it: a blank line ends one, whichever line ends a server writes."""
-    return chunk.count(b"\n\n") + chunk.count(b"\n\r\n")
+    return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n").count(b"\n\n")
 
 
 def _without_length(headers: httpx2.Headers) -> httpx2.Headers:
