@@ -16,6 +16,7 @@ import pytest
 from tests.fixtures import forks
 from tests.fixtures.scratch import scratch
 from tests.fixtures.server import StartServer
+from tests.rpc.certificates import Authority
 
 LIMIT_SECONDS = 30
 
@@ -139,6 +140,12 @@ def file_that_is_no_certificate(sound: Installation) -> Installation:
     return sound.but(SERVER__TLS__CERTIFICATE=str(file), SERVER__TLS__KEY=str(file))
 
 
+def key_of_another_certificate(sound: Installation) -> Installation:
+    authority = Authority(sound.folder)
+    (certificate, _), (_, other) = authority.issue("server"), authority.issue("other")
+    return sound.but(SERVER__TLS__CERTIFICATE=str(certificate), SERVER__TLS__KEY=str(other))
+
+
 def copies_that_cannot_be_made(sound: Installation) -> Installation:
     return sound.but(AUDIT__COPIES=(sound.folder / "nowhere").as_uri())
 
@@ -166,6 +173,7 @@ FAULTS: list[tuple[Fault, int, str, tuple[str, ...]]] = [
     (database_that_does_not_exist, 1, "database", ("nowhere", "check database.url")),
     (certificate_that_is_not_there, 78, "tls", ("nowhere.pem", "server.tls")),
     (file_that_is_no_certificate, 78, "tls", ("settings.pem", "not a PEM file")),
+    (key_of_another_certificate, 78, "tls", ("server.tls.certificate", "no pair")),
     (copies_that_cannot_be_made, 78, "settings", ("audit.copies", "nowhere")),
     (secret_of_alerts_that_is_none, 78, "settings", ("maintenance.alert_secret", "whsec_")),
     (model_that_was_not_fetched, 78, "embedding", ("embedding.provider", "models fetch")),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from stationmaster_server.config import ServerSettings, StartupError, TlsSettings
+from stationmaster_server.config import ServerSettings, SettingsError, StartupError, TlsSettings
 from stationmaster_server.rpc import tls
 
 from tests.rpc.certificates import Authority
@@ -78,6 +78,9 @@ async def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path) -
         certificate.write_bytes(b"half a fi")
         os.utime(certificate, ns=(1, 1))
         assert await echo(served, old) == "hello"  # what cannot be read changes nothing
+        new.issue("other")
+        certificate.write_bytes((tmp_path / "other.pem").read_bytes())
+        assert await echo(served, old) == "hello"  # nor does a certificate whose key is still to come
         new.issue("server")
         assert await echo(served, new) == "hello"
 
@@ -90,3 +93,17 @@ def test_files_that_are_no_certificates_stop_the_start(tmp_path: Path) -> None:
     key.write_text("nonsense")
     with pytest.raises(StartupError, match=r"server\.tls\.key: .* is not a PEM file"):
         tls.credentials(TlsSettings(certificate=certificate, key=key))
+
+
+def test_a_certificate_without_its_own_key_and_what_is_none_inside_stop_the_start(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (certificate, key), (_, other) = authority.issue("server"), authority.issue("other")
+    tls.credentials(TlsSettings(certificate=certificate, key=key, client_ca=authority.file))
+    with pytest.raises(SettingsError, match=r"server\.tls\.certificate: .*other\.key are no pair.*MISMATCH"):
+        tls.credentials(TlsSettings(certificate=certificate, key=other))
+    hollow = tmp_path / "hollow.pem"
+    hollow.write_text("-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n")
+    with pytest.raises(SettingsError, match=r"server\.tls\.certificate: .*hollow"):
+        tls.credentials(TlsSettings(certificate=hollow, key=key))
+    with pytest.raises(SettingsError, match=r"server\.tls\.client_ca: .*hollow"):
+        tls.credentials(TlsSettings(certificate=certificate, key=key, client_ca=hollow))

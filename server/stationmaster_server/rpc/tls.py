@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -33,6 +34,9 @@ class _Files:
     def read(self) -> grpc.ServerCertificateConfiguration:
         pair = (_bytes_of(self._key, "server.tls.key"), _bytes_of(self._certificate, "server.tls.certificate"))
         roots = _bytes_of(self._client_ca, "server.tls.client_ca") if self._client_ca else None
+        _check_pair(self._certificate, self._key)
+        if self._client_ca:
+            _check_roots(self._client_ca)
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -63,3 +67,27 @@ def _bytes_of(file: Path, setting: str) -> bytes:
     if b"-----BEGIN" not in content:
         raise SettingsError(f"{setting}: {file} is not a PEM file")
     return content
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    """What grpc only tells of when it cannot listen, or in each handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # how strong they must be is not looked at here
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except OSError as error:
+        raise SettingsError(
+            f"server.tls.certificate: {certificate} and the key {key} are no pair that can be used ({_why(error)});"
+            " the key must be the certificate's own, without a password"
+        ) from None
+
+
+def _check_roots(client_ca: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(client_ca)
+    except OSError as error:
+        raise SettingsError(f"server.tls.client_ca: {client_ca} has no certificates to trust ({_why(error)})") from None
+
+
+def _why(error: OSError) -> str:
+    return str(getattr(error, "reason", None) or error.strerror or error)
