@@ -69,6 +69,12 @@ def test_what_cannot_work_is_told_by_its_setting(
     assert len(told.strip().splitlines()) == 1, told
 
 
+def test_an_extra_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    code, told = check(tmp_path, TELEMETRY__OTLP_ENDPOINT="http://127.0.0.1:4317")
+    assert (code, "telemetry.otlp_endpoint" in told, "stationmaster[otel]" in told) == (78, True, True), told
+
+
 def test_a_folder_of_copies_that_cannot_be_written_is_told_with_whose_account_may_not(tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     copies.mkdir(mode=0o500)

@@ -12,18 +12,20 @@ from stationmaster_server.app.sync import stores_of
 from stationmaster_server.config import Settings
 from stationmaster_server.mcp.builtin.catalogue import kubernetes_entry
 from stationmaster_server.rpc import tls
+from stationmaster_server.telemetry import tracing
 
 
 def check(settings: Settings) -> None:
     """Whatever a start would stop at before it needs a database. Raises SettingsError."""
     check_named(settings)
     check_encoder(settings)
+    tracing.check(settings.telemetry.otlp_endpoint)
     if settings.server.tls.enabled:
         tls.credentials(settings.server.tls)
 
 
 def check_named(settings: Settings) -> None:
-    """All of it but certificates and the model, of which `doctor` has more to tell. Raises SettingsError."""
+    """All of it but certificates, the model and extras, of which `doctor` has more to tell. Raises SettingsError."""
     witnesses_of(settings.audit)
     store_of(settings.audit)
     alerts_of(settings.maintenance)

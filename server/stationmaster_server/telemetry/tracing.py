@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,18 +19,27 @@ class Tracing:
     shutdown: Callable[[], None]
 
 
-def set_up(endpoint: str | None, *, sample_ratio: float, service_instance: str) -> Tracing | None:
-    """Return tracing, or None without an endpoint. Raises SettingsError when the extra `otel` is missing."""
+def check(endpoint: str | None) -> None:
+    """Raises SettingsError when there is an endpoint, and the extra `otel` is missing."""
     if endpoint is None:
-        return None
+        return
     try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+        importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
     except ImportError:
         raise SettingsError("telemetry.otlp_endpoint needs the extra: pip install 'stationmaster[otel]'") from None
+
+
+def set_up(endpoint: str | None, *, sample_ratio: float, service_instance: str) -> Tracing | None:
+    """Return tracing, or None without an endpoint. Raises SettingsError when the extra `otel` is missing."""
+    check(endpoint)
+    if endpoint is None:
+        return None
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
     resource = Resource.create({"service.name": "stationmaster", "service.instance.id": service_instance})
     provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
     provider.add_span_processor(
