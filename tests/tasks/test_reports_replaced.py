@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from stationmaster.v1 import storage_pb2
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster_client import Client
+from stationmaster_client.errors import NotFound
 from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer
@@ -31,13 +32,19 @@ async def submit(tasks: TaskServiceAsyncStub, **payload: Any) -> str:
 
 
 async def attempts_told(station: RunningServer, execution: str) -> list[int] | None:
-    """How many failed attempts each JSON report tells of; None while there are fewer reports than formats."""
+    """How many failed attempts each JSON report tells of; None while there are fewer reports than formats.
+
+    None, too, where one was replaced between being listed and being read.
+    """
     async with Client.connect(station.target, station.admin_key) as client:
         reports = [report async for report in client.reports.list(filter=f'execution = "{execution}"')]
         if len(reports) < len(FORMATS):
             return None
         assert sorted(report.format for report in reports) == FORMATS
-        texts = [await client.reports.read(one.name) for one in reports if one.format == FORMATS[0]]
+        try:
+            texts = [await client.reports.read(one.name) for one in reports if one.format == FORMATS[0]]
+        except NotFound:
+            return None
         return [len(json.loads(text)["attempts"]) for text in texts]
 
 
