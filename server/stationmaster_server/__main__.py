@@ -120,11 +120,14 @@ def create_key(
     name: Annotated[str, typer.Option(help="A name for people.")] = "",
     user: Annotated[str | None, typer.Option(help="users/{id}; default: the oldest owner.")] = None,
     organization: Annotated[str | None, typer.Option(help="organizations/{id}: a key of its oldest owner.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="Such as sessions.read; default: the role's.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as sessions.read; default: the role's. An operator's: '*' and organizations.admin."),
+    ] = None,
     config: ConfigOption = None,
     data_folder: DataFolderOption = None,
 ) -> None:
-    """Create a key and print its secret, which is shown this once."""
+    """Create a key and print its secret, which is shown this once. The first of an installation is an operator's."""
     settings = _load(config, _given({"data_folder": data_folder}))
     from stationmaster_server.app import commands
 

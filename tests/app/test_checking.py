@@ -51,6 +51,9 @@ def test_what_is_there_and_well_formed_is_fine(tmp_path: Path) -> None:
         ({"AUDIT__COPIES": "nowhere://x"}, ("audit.copies", "nowhere")),
         ({"AUDIT__COPIES": "file:///not/there"}, ("audit.copies", "there is no folder /not/there", "make it")),
         ({"AUDIT__WITNESSES": '[{"url": "https://w.example", "key": "x"}]'}, ("audit.witnesses",)),
+        ({"CREDENTIALS__KEYS": "k1:KEY"}, ("credentials.keys", "'k1'", "openssl rand -base64 32")),
+        ({"DATA_FOLDER": "/dev/null/here"}, ("data_folder", "/dev/null/here cannot be written", "choose another")),
+        ({"AUDIT__SIGNING_KEYS": "abc"}, ("audit.signing_keys", "openssl rand -base64 32")),
         ({"EMBEDDING__PROVIDER": "local"}, ("embedding.provider", "models fetch")),
         (
             {"SERVER__TLS__CERTIFICATE": "/not/there.pem", "SERVER__TLS__KEY": "/not/there.pem"},

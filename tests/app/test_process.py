@@ -239,6 +239,29 @@ async def test_keys_are_made_listed_and_revoked_beside_a_running_server(server_p
     await until(refused)
 
 
+async def test_the_first_key_by_hand_makes_an_operator_where_the_start_makes_none(server_process: StartServer) -> None:
+    closed = {"STATIONMASTER_IDENTITY__LOCAL_ADMIN": "false"}
+    server = await server_process(environment=closed)
+    environment = {"STATIONMASTER_DATA_FOLDER": str(server.data_folder), **closed}
+    code, secret, errors = await run("keys", "create", "--name", "admin", environment=environment)
+    assert code == 0, errors
+    async with server.channel(secret.strip()) as channel:
+        stub = identity_pb2_grpc.IdentityServiceStub(channel)
+        answer = await stub.WhoAmI(identity_pb2.WhoAmIRequest())
+        assert answer.organization.display_name == "local"
+        request = identity_pb2.CreateOrganizationRequest(
+            organization=identity_pb2.Organization(display_name="Acme"), owner_display_name="Ann"
+        )
+        await stub.CreateOrganization(request)  # only operators do
+    code, second, errors = await run("keys", "create", environment=environment)
+    assert code == 0, errors
+    async with server.channel(second.strip()) as channel:
+        stub = identity_pb2_grpc.IdentityServiceStub(channel)
+        again = await stub.WhoAmI(identity_pb2.WhoAmIRequest())
+        assert again.user == answer.user, "there is one first owner"
+        assert "organizations.admin" not in again.scopes
+
+
 async def test_a_key_of_its_owner_is_the_way_into_a_new_organization(server_process: StartServer) -> None:
     server = await server_process()
     environment = {"STATIONMASTER_DATA_FOLDER": str(server.data_folder)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 from stationmaster_client.transparency import VerifierKey, open_checkpoint
-from stationmaster_server.audit import key_store
+from stationmaster_server.audit import checkpoints, key_store
 from stationmaster_server.audit.checkpoints import Signer
 from stationmaster_server.audit.log_keys import LogKeys
 from stationmaster_server.audit.notes import SigningKey
@@ -139,6 +139,47 @@ async def test_every_organization_has_a_log_and_a_verifier_key_of_its_own(databa
     keys: list[VerifierKey] = [key_of(caller) for caller in callers]
     assert len({key.public for key in keys}) == 1
     assert len({key.id for key in keys}) == 3
+
+
+async def test_a_trail_that_nobody_signs_is_told_until_somebody_does(
+    database: Database, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "LATE", timedelta(0))
+    said: list[str] = []
+    async with running(database, keys="") as server:
+        await server.change(caller)
+        unsigned = Signer(database, LogKeys(database, configured="no key"), tell=said.append)
+        await unsigned.start()
+
+        async def told() -> bool:
+            return bool(said and said[-1])
+
+        await eventually(told)
+        assert "the setting audit.signing_keys has a line that is no key" in said[-1]
+        assert said[-1].endswith("set audit.signing_keys")
+        await unsigned.close()
+    signer = Signer(database, LogKeys(database, configured=SEEDS[0]), tell=said.append)
+    await signer.start()
+
+    async def well() -> bool:
+        return not said[-1]
+
+    await eventually(well)
+    await signer.close()
+
+
+async def test_whether_a_server_could_sign_is_known_without_making_a_key(database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "audit.keys"
+    assert await LogKeys(database, file=file, make=True).check() == ""
+    assert not file.exists()
+    assert await LogKeys(database, file=file).check() == "no key is configured"
+    assert await LogKeys(database, configured=SEEDS[0]).check() == ""
+    await load(database, SEEDS[0])
+    assert "is not here" in await LogKeys(database, configured=SEEDS[1]).check()
+    assert "is not here" in await LogKeys(database, file=file, make=True).check()
+    assert not file.exists()
+    with pytest.raises(KeysUnusable):
+        await LogKeys(database, configured="no key").check()
 
 
 async def test_a_signer_that_is_behind_says_by_how_much(database: Database, caller: Caller) -> None:

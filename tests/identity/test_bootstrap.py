@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from stationmaster_server.db.engine import Database
@@ -84,5 +85,19 @@ async def test_keys_by_hand_are_made_listed_and_revoked(server: Server, owner: C
 
 
 async def test_keys_by_hand_need_a_user(server: Server, database: Database) -> None:
-    with pytest.raises(NotFound):
-        await create_key(database, server.audit, NewKey())
+    for new, organization_id in ((NewKey(user_id=uuid4()), None), (NewKey(), uuid4())):
+        with pytest.raises(NotFound):
+            await create_key(database, server.audit, new, organization_id)
+
+
+async def test_the_first_key_by_hand_operates_the_installation_unless_it_is_given_less(
+    server: Server, database: Database
+) -> None:
+    first, second = await asyncio.gather(*(create_key(database, server.audit, NewKey()) for _ in range(2)))
+    assert {first.key.scopes, second.key.scopes} == {("*", "organizations.admin"), ()}
+    assert first.key.user_id == second.key.user_id, "there is one first owner"
+
+
+async def test_the_first_key_by_hand_may_be_given_less(server: Server, database: Database) -> None:
+    created = await create_key(database, server.audit, NewKey(scopes=("sessions.read",)))
+    assert created.key.scopes == ("sessions.read",)

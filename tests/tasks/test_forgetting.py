@@ -313,7 +313,7 @@ async def test_a_server_forgets_by_itself(
     async def done_for_this_hour() -> bool:
         """By the first server, which forgets nothing."""
         freed = "DELETE FROM background_leases WHERE service_id = 'execution-cleanup' AND expires_at IS NULL"
-        return await sql.execute(freed) == "DELETE 1"
+        return bool(await sql.execute(freed) == "DELETE 1")
 
     await until(done_for_this_hour)
     async with running(settings):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 
 from stationmaster_server.app.ground import Ground
 from stationmaster_server.app.storage import bucket_of
@@ -21,11 +22,15 @@ from stationmaster_server.audit.service import AuditTrail
 from stationmaster_server.audit.servicer import AuditServicer
 from stationmaster_server.config import Settings, SettingsError
 from stationmaster_server.config.audit import IN_STORAGE, AuditSettings
+from stationmaster_server.db.engine import Database
 from stationmaster_server.maintenance.base import Routine
 from stationmaster_server.maintenance.engines import Engine
 from stationmaster_server.maintenance.model import Scope
+from stationmaster_server.rpc.health import HealthBoard
 
 KEY_FILE = "audit.keys"
+SIGNING = "audit signing"
+"""What is missing, on the board, when nobody signs; no service needs it."""
 
 
 async def build_audit(stack: AsyncExitStack, on: Ground) -> AuditServicer:
@@ -34,7 +39,7 @@ async def build_audit(stack: AsyncExitStack, on: Ground) -> AuditServicer:
     trail = AuditTrail(database, on.listener, keepalive=on.settings.events.keepalive)
     await trail.start()
     stack.push_async_callback(trail.close)
-    signer = Signer(database, _keys(on))
+    signer = Signer(database, log_keys(database, on.settings), tell=partial(_told, on.board))
     await signer.start()
     stack.push_async_callback(signer.close)
     what = "Signs a checkpoint of each tree that has grown, where this server has the key."
@@ -60,11 +65,19 @@ async def build_audit(stack: AsyncExitStack, on: Ground) -> AuditServicer:
     )
 
 
-def _keys(on: Ground) -> LogKeys:
-    settings = on.settings.audit
-    configured = settings.signing_keys.get_secret_value() if settings.signing_keys else ""
-    file = settings.signing_key_file or on.settings.data_folder / KEY_FILE
-    return LogKeys(on.database, configured=configured, file=file, make=settings.make_key_file)
+def _told(board: HealthBoard, why: str) -> None:
+    """Operators are told by the status; whoever calls is served all the same."""
+    if why:
+        board.lose(SIGNING, why)
+    else:
+        board.regain(SIGNING)
+
+
+def log_keys(database: Database, settings: Settings) -> LogKeys:
+    """The keys that settings name, not read yet."""
+    configured = settings.audit.signing_keys.get_secret_value() if settings.audit.signing_keys else ""
+    file = settings.audit.signing_key_file or settings.data_folder / KEY_FILE
+    return LogKeys(database, configured=configured, file=file, make=settings.audit.make_key_file)
 
 
 def witnesses_of(settings: AuditSettings) -> list[Witness]:

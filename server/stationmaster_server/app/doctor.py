@@ -16,7 +16,7 @@ from stationmaster_server.app import pools
 from stationmaster_server.app.agents import prices_of, provider_settings
 from stationmaster_server.app.checking import check_named
 from stationmaster_server.app.database import connect, database_url, place_of
-from stationmaster_server.app.doctor_keys import encryption, private_key
+from stationmaster_server.app.doctor_keys import encryption, private_key, signing
 from stationmaster_server.app.embedding import embedding
 from stationmaster_server.app.findings import Finding, Verdict
 from stationmaster_server.app.local import Running, make_data_folder, running_server
@@ -204,6 +204,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         text = f"PostgreSQL {await _version(database)} ({place}), schema up to date, roles granted"
         yield Finding(Verdict.OK, "database", text)
         yield await encryption(database, settings)
+        yield await signing(database, settings)
 
 
 async def _lacking(url: str) -> list[str]:

@@ -1,12 +1,16 @@
-"""What `doctor` looks at of keys: who may read the administrator's, and whether credentials can be decrypted."""
+"""What `doctor` looks at of keys: who may read the administrator's, and whether credentials can be decrypted and
+the trail signed.
+"""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
 
+from stationmaster_server.app.audit import log_keys
 from stationmaster_server.app.credentials import key_file, key_providers
 from stationmaster_server.app.findings import Finding, Verdict
+from stationmaster_server.audit.signing_keys import KeysUnusable
 from stationmaster_server.config import Settings
 from stationmaster_server.credentials import key_store
 from stationmaster_server.credentials.keyring import Keyring
@@ -24,6 +28,18 @@ def private_key(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.FAIL, "keys", f"{file} has mode {mode:04o}, others may read it: chmod 600 {file}")
     else:
         yield Finding(Verdict.OK, "keys", f"{file} is private")
+
+
+async def signing(database: Database, settings: Settings) -> Finding:
+    """Whether this server can sign checkpoints of the audit trail; makes no key."""
+    try:
+        problem = await log_keys(database, settings).check()
+    except KeysUnusable as error:
+        return Finding(Verdict.FAIL, "audit", str(error))
+    if problem:
+        text = f"this server signs no checkpoints ({problem}): set audit.signing_keys, on one server at least"
+        return Finding(Verdict.WARN, "audit", text)
+    return Finding(Verdict.OK, "audit", "this server can sign checkpoints")
 
 
 async def encryption(database: Database, settings: Settings) -> Finding:

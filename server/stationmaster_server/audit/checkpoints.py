@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 from stationmaster_server.audit import checkpoint_store
@@ -14,13 +15,24 @@ from stationmaster_server.resilience.loops import repeat
 from stationmaster_server.resilience.pulse import Pulse
 
 EVERY = timedelta(seconds=1)
+LATE = timedelta(minutes=1)
+"""An event that has had no checkpoint for so long tells that no server signs."""
 _BATCH = 1000
 
 
 class Signer:
     """`start` and `close` it."""
 
-    def __init__(self, database: Database, keys: LogKeys, *, every: timedelta = EVERY) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keys: LogKeys,
+        *,
+        tell: Callable[[str], object] = lambda _: None,
+        every: timedelta = EVERY,
+    ) -> None:
+        """`tell`: what is said of it after each look: why nothing is signed; empty when all is well."""
+        self._tell = tell
         self._database = database
         self._keys = keys
         self._every = every
@@ -41,6 +53,12 @@ class Signer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def _unsigned(self) -> str:
+        if self.behind_seconds < LATE.total_seconds():
+            return ""
+        minutes = f"{self.behind_seconds / 60:.0f} min"
+        return f"no server has signed audit events for {minutes}: {self._keys.problem}; set audit.signing_keys"
+
     async def sign(self) -> None:
         """Sign what has grown since it was signed."""
         signed = _BATCH
@@ -53,6 +71,7 @@ class Signer:
                 return 0
             self.behind_seconds = await checkpoint_store.behind_seconds(tx)
             key = await self._keys.signer(tx)
+            self._tell(self._unsigned() if key is None else "")
             if key is None:
                 return 0
             grown = await checkpoint_store.unsigned(tx, _BATCH)

@@ -29,6 +29,12 @@ class LogKeys:
         self._make = make and not configured
         self._keys: list[SigningKey] = []
         self._told = ""
+        self._unusable = ""
+
+    @property
+    def problem(self) -> str:
+        """Why this server signed nothing when it last looked; empty: it signed, or had not looked yet."""
+        return self._unusable or self._told
 
     async def load(self) -> None:
         """Read the keys, and have the newest one sign if this server may decide that: it has the one that signs now, or
@@ -37,7 +43,8 @@ class LogKeys:
         try:
             self._keys = await self._read()
         except KeysUnusable as error:
-            _log.error("this server signs no audit checkpoints", problem=str(error))
+            self._unusable = str(error)
+            _log.error("this server signs no audit checkpoints", problem=self._unusable)
             return
         if not self._keys:
             return
@@ -49,12 +56,24 @@ class LogKeys:
             if newest not in known and (active is None or self._find(active) is not None):
                 await key_store.activate(tx, newest)
 
+    async def check(self) -> str:
+        """Why this server would sign nothing; empty: it would, or would make a key. Makes none. Raises KeysUnusable."""
+        async with self._database.system(autocommit=True) as tx:
+            active = await key_store.active(tx)
+        if active is None and self._make:
+            return ""
+        self._make = False
+        self._keys = await self._read()
+        if active is None:
+            return "" if self._keys else "no key is configured"
+        return "" if self._find(active) else f"the key that signs, {active.hex()}, is not here"
+
     async def signer(self, tx: Transaction) -> SigningKey | None:
         """The key that signs, if it is here."""
         active = await key_store.active(tx)
         found = None if active is None else self._find(active)
         problem = "" if found else "no key is configured" if active is None else f"{active.hex()} is not here"
-        if problem and problem != self._told:
+        if problem and problem != self._told and not self._unusable:
             _log.warning("this server signs no audit checkpoints: set audit.signing_keys", problem=problem)
         self._told = problem
         return found

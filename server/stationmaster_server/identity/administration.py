@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from stationmaster_server.db.engine import Database
@@ -9,6 +10,7 @@ from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import NotFound
 from stationmaster_server.identity import key_store, store
 from stationmaster_server.identity.auditing import AuditWriter
+from stationmaster_server.identity.bootstrap import OPERATOR_SCOPES, first_key
 from stationmaster_server.identity.keys import CreatedKey, NewKey, insert_key, require_known, revoke_key
 from stationmaster_server.identity.model import ApiKey, AuditEntry, Category, User
 from stationmaster_server.identity.system import system_caller
@@ -19,10 +21,15 @@ async def create_key(
 ) -> CreatedKey:
     """A new key of a user, by default of the oldest owner (of that organization); NotFound when there is none such.
 
-    Its scopes may hold `organizations.admin`: it then operates the installation.
+    Its scopes may hold `organizations.admin`: it then operates the installation, as the first key of all does unless
+    it is given others; with that the organization `local` and its owner are made.
     """
     require_known(new.scopes)
     async with database.system() as tx:
+        if new.user_id is None and organization_id is None:
+            first = replace(new, scopes=new.scopes or OPERATOR_SCOPES)
+            if (made := await first_key(tx, first, audit)) is not None:
+                return made
         user = await _user(tx, new.user_id, organization_id)
         key, secret = await insert_key(tx, user, new)
         details = {"user": f"users/{user.id}", "prefix": key.prefix, "scopes": list(key.scopes)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -78,6 +79,9 @@ async def test_tasks_reach_the_stores_and_operators_see_and_rebuild_them(
             return found(folder / "text.db", texts, "walrus") == ["wake"]
 
         await until(gone)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir() if not path.is_symlink()}
+        assert len(modes) > 3
+        assert not {name for name, mode in modes.items() if mode & 0o077}, "others of the host read the tasks of all"
 
         async def asked(service: str, operation: str) -> pb.Operation:
             name = f"backgroundServices/{service}"

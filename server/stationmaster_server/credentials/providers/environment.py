@@ -18,11 +18,12 @@ class EnvironmentKeys:
 
     async def keys(self, stored: Sequence[StoredKey]) -> Mapping[str, bytes]:
         """See `KeyProvider.keys`."""
-        return self._read()
+        return self.read()
 
     async def make(self, key_id: str, known: Collection[str], *, new: bool = True) -> NewKey | None:
         """See `KeyProvider.make`: one that is in the settings."""
-        return wanted(self.name, self._read(), key_id, known)
+        return wanted(self.name, self.read(), key_id, known)
 
-    def _read(self) -> dict[str, bytes]:
+    def read(self) -> dict[str, bytes]:
+        """The keys of the text. Raises KeysUnreadable."""
         return read_keys([part for part in self._text.split(",") if part.strip()], "credentials.keys")

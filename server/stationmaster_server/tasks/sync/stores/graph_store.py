@@ -40,6 +40,7 @@ class GraphStore(StoreTarget):
 
     def _start(self) -> None:
         if self._store is None:
+            self.path.mkdir(mode=0o700, exist_ok=True)
             self._store = Store(str(self.path))
             self.copy.stale = True
         cursor = self._cursor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ class SqliteTarget(StoreTarget):
         if self._connection is not None and self.path.exists():
             return
         self._stop()
+        # Nobody else reads what is in it: SQLite gives the files beside it the mode of this one.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = apsw.Connection(str(self.path))
         try:
             connection.set_busy_timeout(_WAIT_MS)
