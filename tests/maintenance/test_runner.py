@@ -125,6 +125,24 @@ async def test_a_database_that_is_away_is_nobodys_failure(host: Start) -> None:
     assert server.alarms.told == []
 
 
+@pytest.mark.parametrize("scope", [Scope.EVERY_SERVER, Scope.ONE_SERVER])
+async def test_a_run_that_is_nobodys_failure_hides_none_of_those_before_it(host: Start, scope: Scope) -> None:
+    errors = iter([RuntimeError("broken"), Unavailable(Reason.SERVER_OVERLOADED, "busy"), RuntimeError("broken")])
+
+    async def do() -> None:
+        if error := next(errors, None):
+            raise error
+        await asyncio.sleep(10_000)
+
+    server = await host(Sample(do, scope=scope))
+
+    async def failed_twice() -> bool:
+        return figures(server).failed == 2
+
+    await until(failed_twice)
+    assert figures(server).failures_in_a_row == 2
+
+
 async def test_a_provider_that_is_away_is_a_failure_that_is_told(host: Start) -> None:
     service = Sample(failing(50, Unavailable(Reason.MODEL_UNAVAILABLE, "the encoder is away")))
     server = await host(service)

@@ -277,7 +277,7 @@ class Runner:
             name = self.service.service_id
             _log.warning("a background service could not run; it is tried again", service=name, error=str(error))
             self._become(ServiceState.IDLE)
-            return 0
+            return failures
         failures += 1
         text = _text_of(error)
         figures.failed += 1
