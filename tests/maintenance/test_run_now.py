@@ -151,6 +151,8 @@ async def test_who_waits_for_a_run_hears_that_the_server_stops(host: Start) -> N
         with pytest.raises(Unavailable) as stopped:
             await asyncio.wait_for(one, 10)
         assert stopped.value.reason is Reason.SERVER_STOPPING
+    with pytest.raises(Unavailable):  # nor does anybody wait who comes too late
+        await asyncio.wait_for(server.registry.runner("sample").run_now(), 10)
 
 
 async def test_the_operation_goes_by_stored_settings_waits_for_the_lease_and_is_refused_while_it_is_held(

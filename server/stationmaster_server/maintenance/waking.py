@@ -28,6 +28,7 @@ class Waking:
         self._told = False
         self._coming: list[asyncio.Future[None]] = []
         self._asking: list[asyncio.Future[None]] = []
+        self._ended = False
 
     @property
     def asked(self) -> bool:
@@ -44,7 +45,9 @@ class Waking:
         self._event.set()
 
     async def ask(self) -> None:
-        """Wait for a run that begins after this. Raises what `answer` is given."""
+        """Wait for a run that begins after this. Raises what `answer` is given; Unavailable when none is to come."""
+        if self._ended:
+            raise _stopping()
         asking = asyncio.get_running_loop().create_future()
         self._coming.append(asking)
         self.wake()
@@ -69,9 +72,10 @@ class Waking:
 
     def end(self) -> None:
         """There is no further look."""
+        self._ended = True
         self._asking += self._coming
         self._coming = []
-        self.answer(Unavailable(Reason.SERVER_STOPPING, "this server stops; another one runs the service"))
+        self.answer(_stopping())
 
     async def wait(self, pause: timedelta | None, *, keep: bool = False) -> None:
         """Until the pause is over, give or take a tenth, or there is something to look at; None: only the latter.
@@ -87,6 +91,10 @@ class Waking:
                     await self._event.wait()
         except TimeoutError:
             return
+
+
+def _stopping() -> Unavailable:
+    return Unavailable(Reason.SERVER_STOPPING, "this server stops; another one runs the service")
 
 
 def held(service_id: str, settings: Settings) -> FailedPrecondition | None:
