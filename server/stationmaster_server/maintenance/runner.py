@@ -38,10 +38,6 @@ _LONGEST_ERROR = 1000
 _log = structlog.get_logger(__name__)
 
 
-class LeaseLost(Exception):
-    """Another server took the run over: this one was too slow to renew its lease."""
-
-
 class Runner:
     """Runs a service until it is cancelled."""
 
@@ -180,8 +176,10 @@ class Runner:
         async def renew() -> None:
             with suppress(TimeoutError):
                 await self._renew(token, claimed_at)
+            name = self.service.service_id
+            _log.warning("a run has lost its lease and is ended; another server may take it over", service=name)
             if self._update is not None:
-                self._update.cancel(msg=LeaseLost.__name__)
+                self._update.cancel()
 
         renewing = asyncio.create_task(renew(), name=f"lease of {self.service.service_id}")
         try:
@@ -264,7 +262,8 @@ class Runner:
         figures.failures_in_a_row = 0
         figures.last_success_at = datetime.now(UTC)
         self._become(ServiceState.IDLE)
-        await self._watchman.look(self.policy, await self._errors() if self._watchman.errors else 0)
+        some = self._watchman.errors or self._watchman.told  # which may have been on another server
+        await self._watchman.look(self.policy, await self._errors() if some else 0)
         return 0
 
     async def _failed(self, error: BaseException, failures: int) -> int:
