@@ -164,14 +164,14 @@ async def test_the_operation_goes_by_stored_settings_waits_for_the_lease_and_is_
         session = (await client.sessions.create(spec=agent_pb2.AgentSpec(model="demo"))).name
         await client.sessions.ask(session, "tell me something of trains")
         assert kinds(await said(client, session)) & DELTAS
-        service = pb.BackgroundService(name=NAME)
-        service.settings.update({"after_hours": 0})
-        await client.maintenance.update(service, ["settings"])
         async with database.system(autocommit=True) as tx:  # another server runs it
             await tx.execute(
                 """UPDATE background_leases SET token = gen_random_uuid(), expires_at = now() + interval '1 hour'
                    WHERE service_id = 'event-compaction'"""
             )
+        service = pb.BackgroundService(name=NAME)
+        service.settings.update({"after_hours": 0})
+        await client.maintenance.update(service, ["settings"])
         waiting = await client.maintenance.trigger(NAME)
 
         async def tried() -> bool:
