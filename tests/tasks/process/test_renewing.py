@@ -11,6 +11,7 @@ from stationmaster_server.tasks.process.renewing import Renewing
 
 from tests.embedding.here import embedder_here
 from tests.embedding.named import Named
+from tests.embedding.picky import Picky, embedder_of
 from tests.tasks.process.test_library import PIECES, caller_of, document, put
 
 
@@ -61,3 +62,17 @@ async def test_unfinished_documents_are_left_to_whoever_makes_them(
     await library.begin(caller_of(tenant), new)
     assert await renewing(database, "new").renew(1000) == 0
     assert (await encoders(database))[0] == {"hashing-1"}
+
+
+async def test_a_piece_that_the_encoder_refuses_holds_up_neither_its_document_nor_the_next_round(
+    library: Library, tenant: Tenant, database: Database
+) -> None:
+    await put(library, tenant, document(tenant))
+    async with database.system() as tx:
+        await tx.execute("UPDATE pieces SET text = 'a monster' WHERE number = 3")
+    async with embedder_of(Picky(["monster"])) as embedder:
+        assert await Renewing(database, embedder).renew(1000) == len(PIECES)
+        assert await encoders(database) == ({embedder.name}, {embedder.name})
+    async with database.system(autocommit=True) as tx:  # what another encoder made of it would be compared with others
+        rows = await tx.fetch("SELECT number FROM pieces WHERE vector_norm(vector) = 0")
+    assert [row["number"] for row in rows] == [3]

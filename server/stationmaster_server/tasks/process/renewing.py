@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import structlog
+
 from stationmaster_server.db.engine import Database
-from stationmaster_server.embedding.embedder import Embedder
+from stationmaster_server.embedding.each import embed_each
+from stationmaster_server.embedding.embedder import Embedder, TextRefused
+from stationmaster_server.embedding.encoder import DIMENSIONS, Vector
 from stationmaster_server.errors import Reason, ResourceExhausted
 from stationmaster_server.tasks.process import renewing_store
+from stationmaster_server.tasks.process.renewing_store import Document
 
+_log = structlog.get_logger(__name__)
 _AT_ONCE = 32
 """Pieces that are embedded, and written, together."""
 
@@ -44,8 +50,17 @@ class Renewing:
             if document is None:
                 return None
             texts = await renewing_store.pieces_of_others(tx, document, self.encoder, _AT_ONCE)
-        vectors = await self._embedder.embed([text for _, text in texts])
-        renewed = [(number, vector) for (number, _), vector in zip(texts, vectors, strict=True)]
+        vectors = await embed_each(self._embedder, [text for _, text in texts])
+        renewed = [(number, _kept(document, number, found)) for (number, _), found in zip(texts, vectors, strict=True)]
         async with self._database.system() as tx:
             await renewing_store.put(tx, document, self.encoder, renewed, all_done=len(texts) < _AT_ONCE)
         return len(texts)
+
+
+def _kept(document: Document, number: int, found: Vector | TextRefused) -> Vector:
+    """Of a piece that the encoder refuses a vector that is near nothing: it is found by its words."""
+    if not isinstance(found, TextRefused):
+        return found
+    told = {"document": str(document[1]), "piece": number, "error": found.message}
+    _log.warning("a piece of a document is found by its words alone", **told)
+    return [0.0] * DIMENSIONS
