@@ -8,6 +8,10 @@ from pathlib import Path
 import httpx2
 from stationmaster.v1 import maintenance_pb2 as pb
 from stationmaster_client import Client
+from stationmaster_server.app.storage_watch import STORAGE as STORAGE_NEED
+from stationmaster_server.app.storage_watch import StorageWatch
+from stationmaster_server.errors import Reason, Unavailable
+from stationmaster_server.rpc.health import HealthBoard
 
 from tests.fixtures.server import running, server_settings
 from tests.storage.places import S3Site
@@ -54,3 +58,19 @@ async def test_a_bucket_that_is_away_is_in_the_status_until_it_is_back(
             return not (await client.maintenance.status()).alerts
 
         await until(over)
+
+
+async def test_one_lost_request_does_not_make_the_bucket_away() -> None:
+    lost = Unavailable(Reason.STORAGE_UNAVAILABLE, "lost on the way")
+    answers: list[Exception | None] = [lost, None, lost, lost, None]
+
+    async def ask() -> None:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+
+    board = HealthBoard()
+    watch, seen = StorageWatch(ask, board), []
+    while answers:
+        await watch.look()
+        seen.append(STORAGE_NEED in board.missing)
+    assert seen == [False, False, False, True, False]

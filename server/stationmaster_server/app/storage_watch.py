@@ -13,6 +13,8 @@ from stationmaster_server.rpc.health import HealthBoard
 STORAGE = "object storage"
 """What StorageService needs, on the board."""
 _ANSWER_LIMIT = 10.0
+_MOST_MISSED = 2
+"""Looks in a row in which the bucket does not do, until it counts as away: one request may be lost."""
 _log = structlog.get_logger(__name__)
 
 
@@ -23,6 +25,7 @@ class StorageWatch:
         """`ask` raises Unavailable when the bucket does not do."""
         self._ask = ask
         self._board = board
+        self._missed = 0
 
     async def look(self) -> None:
         """Look now."""
@@ -37,9 +40,11 @@ class StorageWatch:
                 f"the object storage of this server did not answer within {limit}: see whether it can be reached"
             )
         else:
+            self._missed = 0
             if self._board.regain(STORAGE):
                 _log.info("the object storage is back")
 
     def _lost(self, why: str) -> None:
-        if self._board.lose(STORAGE, why):
+        self._missed += 1
+        if self._missed >= _MOST_MISSED and self._board.lose(STORAGE, why):
             _log.error("the object storage is away; StorageService is NOT_SERVING until it is back", reason=why)
