@@ -31,13 +31,14 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings file (TOML); else STATIONMASTER_CONFIG.", show_default=False)
 ]
 DataFolderOption = Annotated[Path | None, typer.Option("--data-folder", help="Where keys and files are kept.")]
+ProfileOption = Annotated[str | None, typer.Option(help="development, production or low-resource.")]
 
 
 @cli.command()
 def serve(
     config: ConfigOption = None,
     data_folder: DataFolderOption = None,
-    profile: Annotated[str | None, typer.Option(help="development, production or low-resource.")] = None,
+    profile: ProfileOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any free one.")] = None,
     processes: Annotated[int | None, typer.Option(help="Server processes that share the port.")] = None,
@@ -82,7 +83,7 @@ cli.add_typer(config_cli, name="config")
 def show_config(
     config: ConfigOption = None,
     data_folder: DataFolderOption = None,
-    profile: Annotated[str | None, typer.Option(help="development, production or low-resource.")] = None,
+    profile: ProfileOption = None,
     changed: Annotated[bool, typer.Option("--changed", help="Only what is not by default.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a settings file.")] = False,
 ) -> None:
@@ -97,9 +98,11 @@ def show_config(
 
 
 @config_cli.command("check")
-def check_config(config: ConfigOption = None, data_folder: DataFolderOption = None) -> None:
+def check_config(
+    config: ConfigOption = None, data_folder: DataFolderOption = None, profile: ProfileOption = None
+) -> None:
     """Say whether a server can start with the settings and what they name; if not, why, with the exit code 78."""
-    overrides = _given({"data_folder": data_folder})
+    overrides = _given({"data_folder": data_folder, "profile": profile})
     found = _shown(config, overrides)
     from stationmaster_server.app.checking import check
 
@@ -107,8 +110,8 @@ def check_config(config: ConfigOption = None, data_folder: DataFolderOption = No
         check(load(config, overrides))
     except StartupError as error:
         _fail(error)
-    profile = next(one.value for one in found if one.name == "profile")
-    typer.echo(f"the settings are fine: profile {profile}, {sum(one.changed for one in found)} changed")
+    named = next(one.value for one in found if one.name == "profile")
+    typer.echo(f"the settings are fine: profile {named}, {sum(one.changed for one in found)} changed")
 
 
 keys = typer.Typer(help="API keys of every organization, for whoever has the database.", no_args_is_help=True)

@@ -72,6 +72,13 @@ def test_what_cannot_work_is_told_by_its_setting(
     assert len(told.strip().splitlines()) == 1, told
 
 
+def test_the_profile_that_is_to_be_served_is_checked(tmp_path: Path) -> None:
+    command = ["config", "check", "--data-folder", str(tmp_path), "--profile"]
+    development, production = (CliRunner().invoke(cli, [*command, name]) for name in ("development", "production"))
+    assert development.exit_code == 0, development.output
+    assert (production.exit_code, "database.url" in production.output) == (78, True), production.output
+
+
 def test_an_extra_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
     code, told = check(tmp_path, TELEMETRY__OTLP_ENDPOINT="http://127.0.0.1:4317")
