@@ -233,7 +233,7 @@ async def test_failures_of_the_server_have_their_exit_codes(stationmaster: Progr
         (*CREATE, "a", *STEERED): (5, "RESOURCE_EXISTS"),
         ("tasks", "depend", "a", "c"): (5, "tasks/a -> tasks/c -> tasks/b -> tasks/a"),
         ("tasks", "delete", "a"): (5, "tasks/b depends on it"),
-        ("tasks", "resume", "a"): (5, "cannot become"),
+        ("tasks", "resume", "a"): (5, "is ACTIVE already"),
         ("tasks", "backfill", "a", "--from", "-1d"): (5, "schedule"),
         ("schedules", "preview", "a"): (5, "schedule"),
         ("tasks", "run", "typed"): (2, "variables.count"),
