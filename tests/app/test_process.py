@@ -291,6 +291,13 @@ async def test_doctor_finds_a_healthy_server_and_each_fault(server_process: Star
     assert code == 0, told
     assert "OK    database" in told
     assert "    pools        a process started in" in told
+    assert "OK    audit        this server can sign checkpoints" in told
+    wrong = {"STATIONMASTER_SERVER__PORT": "0", "STATIONMASTER_AUDIT__SIGNING_KEYS": "no key"}
+    code, told, errors = await run("doctor", environment={**environment, **wrong})
+    assert code == 1
+    assert "FAIL  settings     setting audit.signing_keys" in told
+    assert "FAIL  audit        the setting audit.signing_keys" in told
+    assert "OK    database" in told, "one fault hides no other"
     (server.data_folder / "admin.key").chmod(0o644)
     port = server.target.rpartition(":")[2]
     code, told, errors = await run("doctor", environment={**environment, "STATIONMASTER_SERVER__PORT": port})

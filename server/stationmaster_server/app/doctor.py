@@ -48,11 +48,15 @@ async def _all_findings(config_file: Path | None, overrides: Mapping[str, Any]) 
     try:
         settings = load(config_file, overrides)
         make_data_folder(settings.data_folder)
-        check_named(settings)
     except StartupError as error:
         yield Finding(Verdict.FAIL, "settings", str(error))
         return
-    yield Finding(Verdict.OK, "settings", f"profile {settings.profile}, data folder {settings.data_folder}")
+    try:
+        check_named(settings)
+    except StartupError as error:
+        yield Finding(Verdict.FAIL, "settings", str(error))
+    else:
+        yield Finding(Verdict.OK, "settings", f"profile {settings.profile}, data folder {settings.data_folder}")
     for check in (_space, _files, private_key, _ports, _tls, _extras, _providers, _prices, embedding):
         for finding in check(settings):
             yield finding
