@@ -21,7 +21,7 @@ from stationmaster_server.telemetry import tracing
 
 
 def check(settings: Settings) -> None:
-    """Whatever a start would stop at before it needs a database. Raises SettingsError."""
+    """Whatever a start would stop at before it needs a database, or go on without. Raises SettingsError."""
     _check_data_folder(settings)
     check_named(settings)
     check_encoder(settings)
