@@ -65,21 +65,21 @@ class Dependencies:
                 return again
             if not validate_only:
                 await dependency_store.lock_graph(tx, organization_id)
-            user_id, _ = await store.owners(tx, organization_id, [task_id, depends_on])
-            require_to_own(caller, task_id, user_id)
-            read = store.get if validate_only else store.share
-            if why := started_in_vain(await read(tx, organization_id, task_id)):
+            task = await (store.get if validate_only else store.share)(tx, organization_id, task_id)
+            require_to_own(caller, task_id, task.user_id)
+            if why := started_in_vain(task):
                 raise InvalidArgument.field("task", why)
             if validate_only:
+                await store.owners(tx, organization_id, [depends_on])
                 cycle = await find_cycle(tx, organization_id, task_id, depends_on)
                 if cycle:
                     raise cycle_refused(cycle)
                 tx.audited = True  # nothing is changed
                 return await self._would_be(tx, caller, task_id, depends_on, on_failure)
             await levels.admit(tx, organization_id, task_id, depends_on)
-            await dependency_store.insert(tx, organization_id, task_id, depends_on, on_failure)
+            edge = await dependency_store.add(tx, organization_id, task_id, depends_on, on_failure)
             tell(tx, self._services.changed)
-            dependency = await self._one(tx, caller, task_id, depends_on)
+            dependency = edge.at(1)
             details = {"depends_on": task_name(depends_on), "on_failure": on_failure.value}
             await self._services.audit.write(
                 tx, caller, AuditEntry("task.add_dependency", task_name(task_id), details=details)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, NotFound
+from stationmaster_server.tasks import store
 from stationmaster_server.tasks.model import Dependency, DependencyState, ExecutionState, FailurePolicy, task_name
 
 
@@ -44,9 +45,9 @@ WAITS_FOR = """(SELECT string_agg('waits for tasks/' || d.depends_on || CASE new
       AND newest.state IS DISTINCT FROM 'SUCCEEDED'
       AND NOT (d.on_failure = 'RUN_ANYWAY' AND COALESCE(newest.state, '') IN ('DEAD', 'CANCELLED')))"""
 # How a dependency stands is decided by the newest execution of the task depended on.
-_EDGES = """
+_STANDING = """
 SELECT d.task_id, d.depends_on, d.on_failure, d.created_at, t.uid, newest.state, newest.finished_at
-FROM task_dependencies d
+FROM {edges} d
 JOIN tasks t ON t.organization_id = d.organization_id AND t.task_id = d.depends_on
 LEFT JOIN LATERAL (
     SELECT i.state, i.finished_at
@@ -54,8 +55,20 @@ LEFT JOIN LATERAL (
     WHERE e.organization_id = d.organization_id AND e.task_uid = t.uid
     ORDER BY e.created_at DESC, e.id DESC LIMIT 1
 ) newest ON true
-WHERE d.organization_id = $1 AND d.{column} = ANY($2::text[])
+"""
+_EDGES = (
+    _STANDING.format(edges="task_dependencies")
+    + """WHERE d.organization_id = $1 AND d.{column} = ANY($2::text[])
 ORDER BY d.task_id, d.depends_on
+"""
+)
+_INSERT = f"""
+WITH made AS (
+    INSERT INTO task_dependencies (organization_id, task_id, depends_on, on_failure)
+    SELECT organization_id, $2, task_id, $4 FROM tasks WHERE organization_id = $1 AND task_id = $3
+    ON CONFLICT DO NOTHING RETURNING organization_id, task_id, depends_on, on_failure, created_at
+)
+{_STANDING.format(edges="made")}
 """
 
 
@@ -77,7 +90,7 @@ async def hold_graph(tx: Transaction, organization_id: UUID) -> None:
 async def insert(
     tx: Transaction, organization_id: UUID, task_id: str, depends_on: str, on_failure: FailurePolicy
 ) -> None:
-    """A new edge. AlreadyExists when there is one."""
+    """The row alone. AlreadyExists when there is one."""
     added = await tx.fetchval(
         """INSERT INTO task_dependencies (organization_id, task_id, depends_on, on_failure) VALUES ($1, $2, $3, $4)
            ON CONFLICT DO NOTHING RETURNING true""",
@@ -88,6 +101,15 @@ async def insert(
     )
     if not added:
         raise AlreadyExists("TaskDependency", f"{task_name(task_id)} on {task_name(depends_on)}")
+
+
+async def add(tx: Transaction, organization_id: UUID, task_id: str, depends_on: str, on_failure: FailurePolicy) -> Edge:
+    """A new edge, as it stands. Raises AlreadyExists, NotFound: there is no such task to depend on."""
+    row = await tx.fetchrow(_INSERT, organization_id, task_id, depends_on, on_failure)
+    if row is None:
+        await store.owners(tx, organization_id, [depends_on])
+        raise AlreadyExists("TaskDependency", f"{task_name(task_id)} on {task_name(depends_on)}")
+    return _edge(row)
 
 
 async def delete(tx: Transaction, organization_id: UUID, task_id: str, depends_on: str) -> None:
