@@ -63,9 +63,8 @@ class Dependencies:
             again = await recall(tx, tenant, None if validate_only else caller.request_key, Dependency)
             if again is not None:
                 return again
-            if not validate_only:
-                await dependency_store.lock_graph(tx, organization_id)
-            task = await (store.get if validate_only else store.share)(tx, organization_id, task_id)
+            read = store.get if validate_only else dependency_store.lock_graph_and_share
+            task = await read(tx, organization_id, task_id)
             require_to_own(caller, task_id, task.user_id)
             if why := started_in_vain(task):
                 raise InvalidArgument.field("task", why)

@@ -11,7 +11,7 @@ from uuid import UUID
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.errors import AlreadyExists, NotFound
 from stationmaster_server.tasks import store
-from stationmaster_server.tasks.model import Dependency, DependencyState, ExecutionState, FailurePolicy, task_name
+from stationmaster_server.tasks.model import Dependency, DependencyState, ExecutionState, FailurePolicy, Task, task_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,17 @@ WITH made AS (
 )
 {_STANDING.format(edges="made")}
 """
+_LOCK = "pg_advisory_xact_lock(hashtextextended('task_dependencies' || $1::uuid::text, 0))"
 
 
 async def lock_graph(tx: Transaction, organization_id: UUID) -> None:
     """Nobody else changes the organization's graph until this transaction ends: two edges could close a cycle."""
-    await tx.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended('task_dependencies' || $1::uuid::text, 0))", organization_id
-    )
+    await tx.execute(f"SELECT {_LOCK}", organization_id)
+
+
+async def lock_graph_and_share(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
+    """As `lock_graph`, then `store.share`, in one trip. Raises NotFound."""
+    return await store.share_after(tx, organization_id, task_id, _LOCK)
 
 
 async def hold_graph(tx: Transaction, organization_id: UUID) -> None:

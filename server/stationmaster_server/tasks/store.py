@@ -97,6 +97,18 @@ async def share(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
     return _found(await tx.fetchrow(f"{_ONE} FOR SHARE", organization_id, task_id), task_id)
 
 
+async def share_after(tx: Transaction, organization_id: UUID, task_id: str, lock: str) -> Task:
+    """As `share`, once the lock is held that the SQL expression `lock` takes (`$1`: the organization), in one trip.
+
+    The row is as it stands then: PostgreSQL reads a row anew before it locks it. Raises NotFound.
+    """
+    sql = f"""
+    WITH held AS MATERIALIZED (SELECT {lock})
+    SELECT {_COLUMNS} FROM held, tasks t WHERE t.organization_id = $1 AND t.task_id = $2 FOR SHARE OF t
+    """
+    return _found(await tx.fetchrow(sql, organization_id, task_id), task_id)
+
+
 async def lock_many(tx: Transaction, organization_id: UUID, task_ids: Iterable[str]) -> list[Task]:
     """Those of the tasks that there are, locked in their order."""
     sql = f"""
