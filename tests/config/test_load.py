@@ -122,6 +122,7 @@ def test_what_the_client_reads_is_no_unknown_setting() -> None:
         ("[models.compatible.mine]\nmodels = ['a']", "mine needs a base_url"),
         ("profile = 'prod'", "'development', 'production' or 'low-resource'"),
         ("profile = 'production'", "needs database.url"),
+        ("[maintenance]\nalert_webhook = 'hooks'", "maintenance.alert_webhook: is no URL: it begins with http:// or"),
         ("nonsense", "is not TOML"),
     ],
 )

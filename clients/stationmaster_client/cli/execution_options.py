@@ -37,7 +37,7 @@ Values = Annotated[
     list[str], typer.Option("--var", "-v", metavar="NAME=VALUE", help=f"A variable's value: {given.HOW}.")
 ]
 Priority = Annotated[str, _option("--priority", "Which goes first.", "|".join(_PRIORITIES))]
-Attempts = Annotated[int, _option("--attempts", "How often it is tried at most; 3 if you do not say.", least=0)]
+Attempts = Annotated[int | None, _option("--attempts", "How often it is tried at most; 3 if you do not say.", least=1)]
 TimeLimit = Annotated[str, _option("--time-limit", "Of one attempt: 90s, 5m, 2h; else one hour.", "SPAN")]
 MaxRunning = Annotated[int, _option("--max-running", "How many of the task, or of a key, run at once.", least=0)]
 ConcurrencyKey = Annotated[
@@ -66,7 +66,7 @@ def set_options(
     options: task_pb2.ExecutionOptions,
     *,
     priority: str = "",
-    attempts: int = 0,
+    attempts: int | None = None,
     time_limit: str = "",
     max_running: int = 0,
     key: str = "",

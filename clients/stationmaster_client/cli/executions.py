@@ -108,6 +108,8 @@ async def retry(
         raise CommandError("name an execution, or give --filter or --task")
     name = await resolve.execution(run.client, execution) if execution else ""
     names = await run.client.executions.retry(name, filter=condition)
+    if task and not names:
+        await run.client.tasks.get(task)  # is refused when there is no such task
     if run.out.as_json:
         run.out.json(task_pb2.RetryExecutionResponse(names=names))
         return
@@ -129,7 +131,7 @@ async def submit(
     key: how.Key = "",
     label: how.Labels = [],  # noqa: B006
     priority: how.Priority = "",
-    attempts: how.Attempts = 0,
+    attempts: how.Attempts = None,
     time_limit: how.TimeLimit = "",
     max_running: how.MaxRunning = 0,
     concurrency_key: how.ConcurrencyKey = "",

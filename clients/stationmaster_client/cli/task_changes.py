@@ -62,7 +62,7 @@ async def create(
     description: Description = "",
     label: how.Labels = [],  # noqa: B006
     priority: how.Priority = "",
-    attempts: how.Attempts = 0,
+    attempts: how.Attempts = None,
     time_limit: how.TimeLimit = "",
     max_running: how.MaxRunning = 0,
     concurrency_key: how.ConcurrencyKey = "",
@@ -114,7 +114,7 @@ async def update(
     description: Description = "",
     label: how.Labels = [],  # noqa: B006
     priority: how.Priority = "",
-    attempts: how.Attempts = 0,
+    attempts: how.Attempts = None,
     time_limit: how.TimeLimit = "",
     max_running: how.MaxRunning = 0,
     concurrency_key: how.ConcurrencyKey = "",

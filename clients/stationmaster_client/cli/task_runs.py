@@ -108,6 +108,8 @@ async def backfill(
     since, until = given.moment(start, "--from"), given.moment(end, "--to")
     if since is None or until is None:
         raise CommandError("--from and --to need a time")
+    if until <= since:
+        raise CommandError("--to must be after --from")
     found = await run.client.tasks.get(task)
     answer = await run.client.tasks.backfill(
         task, since, until, variables_of(found, var), max_running=max_running, validate_only=dry_run

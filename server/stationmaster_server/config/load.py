@@ -213,7 +213,9 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+    for fault in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "string_pattern_mismatch" and "https?://" in fault["ctx"]["pattern"]:
+            message = "is no URL: it begins with http:// or https://, as in https://example.com/"
         yield f"setting {name}: {message}" if name else message

@@ -208,6 +208,8 @@ async def test_what_does_not_go_together_is_told(stationmaster: Program) -> None
         ("tasks", "run", "t", "--report", "report.docx"): "there is no report as '.docx'",
         ("tasks", "run", "t", "--at", "noon"): "is no time",
         ("tasks", "backfill", "t", "--from", "long ago"): "is no time",
+        ("tasks", "backfill", "t", "--from", "-1d", "--to", "-2d"): "--to must be after --from",
+        (*CREATE, "t", *STEERED, "--attempts", "0"): "--attempts",
         ("executions", "retry"): "name an execution, or give --filter or --task",
         ("schedules", "preview"): "name a task, or give an expression",
         ("schedules", "preview", "61 * * * *"): "the minute field, '61', is wrong",
@@ -230,6 +232,7 @@ async def test_failures_of_the_server_have_their_exit_codes(stationmaster: Progr
     expected = {
         ("tasks", "show", "nobody"): (3, "tasks/nobody"),
         ("tasks", "run", "nobody"): (3, "tasks/nobody"),
+        ("executions", "retry", "--task", "nobody"): (3, "tasks/nobody"),
         (*CREATE, "a", *STEERED): (5, "RESOURCE_EXISTS"),
         ("tasks", "depend", "a", "c"): (5, "tasks/a -> tasks/c -> tasks/b -> tasks/a"),
         ("tasks", "delete", "a"): (5, "tasks/b depends on it"),
