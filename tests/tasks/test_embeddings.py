@@ -10,10 +10,14 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_server.db.engine import Database
 from stationmaster_server.embedding.embedder import LocalEmbedder
+from stationmaster_server.tasks import search_store
 from stationmaster_server.wire.fields import struct
 
+from tests.embedding.picky import Picky
 from tests.fixtures.server import running, server_settings
+from tests.resilience.site import serve
 from tests.waiting import until
 
 ZEBRA = pb.Task(
@@ -90,3 +94,48 @@ async def test_a_task_whose_embedding_failed_for_good_is_embedded_later(
             await until(embedded, seconds=60)
     finally:
         await connection.close()
+
+
+async def test_a_text_that_a_new_encoder_refuses_is_passed_over_and_not_tried_again(
+    database: Database, database_url: str, administrator_url: str, tmp_path: Path
+) -> None:
+    connection = await asyncpg.connect(administrator_url)
+
+    async def encoders() -> dict[str, str]:
+        rows = await connection.fetch("SELECT task_id, encoder FROM task_vectors")
+        return {row["task_id"]: row["encoder"] for row in rows}
+
+    async def both() -> bool:
+        return len(await encoders()) == 2
+
+    async with (
+        running(server_settings(tmp_path / "data", database_url, embedding={"provider": "hashing"})) as server,
+        server.channel() as channel,
+    ):
+        stub = TaskServiceStub(channel)
+        await stub.CreateTask(pb.CreateTaskRequest(task_id="zebra", task=ZEBRA))
+        await stub.CreateTask(pb.CreateTaskRequest(task_id="lion", task=pb.Task(kind="prompt", payload=ZEBRA.payload)))
+        await until(both)
+    picky = Picky(["stripes"])
+    async with serve({"/v1/embeddings": picky}) as site:
+        remote = {"base_url": f"http://127.0.0.1:{site.port}/v1", "model": "small"}
+        settings = server_settings(
+            tmp_path / "data",
+            database_url,
+            embedding={"provider": "openai", "openai": remote},
+            outbound={"allow": [f"127.0.0.1:{site.port}"]},
+        )
+        async with running(settings):
+
+            async def passed_over() -> Any:
+                refused_by = await connection.fetchval("SELECT method FROM sync_skipped WHERE task_id = 'zebra'")
+                return refused_by is not None and (await encoders())["lion"] == refused_by
+
+            await until(passed_over, seconds=60)
+            name = (await encoders())["lion"]
+            assert (await encoders())["zebra"] != name
+            unfinished = "SELECT count(*) FROM work_items WHERE kind = 'task_embed' AND state <> 'SUCCEEDED'"
+            assert await connection.fetchval(unfinished) == 0
+            async with database.system(autocommit=True) as tx:
+                assert await search_store.lacking_vectors(tx, name, 10, others=True) == []
+    await connection.close()

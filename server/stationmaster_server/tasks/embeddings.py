@@ -10,12 +10,16 @@ from uuid import UUID, uuid5
 from stationmaster_server.db.caller import Caller
 from stationmaster_server.db.model import Tenant
 from stationmaster_server.db.transaction import Transaction
+from stationmaster_server.embedding.each import embed_each
+from stationmaster_server.embedding.embedder import TextRefused
 from stationmaster_server.errors import Aborted, NotFound, Reason, ResourceExhausted, Unavailable
 from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
 from stationmaster_server.tasks.model import Task, task_name
 from stationmaster_server.tasks.services import TaskServices
+from stationmaster_server.tasks.sync import skipped_store
 from stationmaster_server.tasks.sync.changed import tell
+from stationmaster_server.tasks.sync.model import VECTORS, Key
 from stationmaster_server.work import store as work_store
 from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, State, Succeeded, WorkItem
 from stationmaster_server.work.queue import WorkQueue
@@ -88,11 +92,15 @@ class TaskEmbedding:
         except NotFound:
             return Succeeded()  # it was deleted
         try:
-            (vector,) = await embedder.embed([text_of(task)])
+            (found,) = await embed_each(embedder, [text_of(task)])
         except (ResourceExhausted, Unavailable) as error:
             return Released(datetime.now(UTC) + error.retry_after)
         async with self._services.database.system() as tx:
-            kept = await search_store.set_vector(tx, organization_id, task, embedder.name, vector)
+            if isinstance(found, TextRefused):  # nobody tries it again before its text or the encoder changes
+                key = Key(organization_id, task_id)
+                await skipped_store.put(tx, VECTORS, key, task.text_etag, embedder.name, found.message)
+                return Succeeded()
+            kept = await search_store.set_vector(tx, organization_id, task, embedder.name, found)
             tell(tx, self._services.changed)
         # Changed, or deleted, meanwhile: look again.
         return Succeeded() if kept else Released()

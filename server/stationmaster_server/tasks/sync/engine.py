@@ -88,12 +88,12 @@ class Sync:
         now = time.monotonic()
         if self._told is not None and self._told[0] == cursor and now - self._told[1] < _TELL_AGAIN:
             return
-        self._told = (cursor, now)
         async with self._database.system(autocommit=True) as tx:
             if self._in_database:  # it is written with the contents, and in no other way
                 await store.saw(tx, self._service_id, self.target.place)
-                return
-            await store.put_cursor(tx, self._service_id, self.target.place, self.target.about, cursor)
+            else:
+                await store.put_cursor(tx, self._service_id, self.target.place, self.target.about, cursor)
+        self._told = (cursor, now)
 
     @asynccontextmanager
     async def _seen(self) -> AsyncIterator[None]:

@@ -8,6 +8,9 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
+VECTORS = "task-vector-sync"
+"""The service that keeps the vectors of tasks, under whose id the texts stand that encoders refused."""
+
 
 class About(StrEnum):
     """What of a task changed."""
