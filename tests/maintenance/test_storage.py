@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import httpx2
+import pytest
 from stationmaster.v1 import maintenance_pb2 as pb
 from stationmaster_client import Client
 from stationmaster_server.app.storage_watch import STORAGE as STORAGE_NEED
@@ -58,6 +59,37 @@ async def test_a_bucket_that_is_away_is_in_the_status_until_it_is_back(
             return not (await client.maintenance.status()).alerts
 
         await until(over)
+
+
+@pytest.mark.parametrize("switched_off", [False, True], ids=["paused", "disabled"])
+async def test_a_check_that_is_held_keeps_no_service_down(
+    database_url: str, tmp_path: Path, bucket: S3Site, switched_off: bool
+) -> None:
+    settings = server_settings(tmp_path / "data", database_url, storage=bucket.settings())
+    async with (
+        running(settings) as server,
+        Client.connect(server.target, server.admin_key) as client,
+        httpx2.AsyncClient(trust_env=False, base_url=bucket.endpoint) as site,
+    ):
+        service = pb.BackgroundService(name=CHECK, enabled=not switched_off)
+        service.interval.FromMilliseconds(200)
+        await client.maintenance.update(service, ["interval"])
+        (await site.delete(f"/{bucket.bucket}")).raise_for_status()
+
+        async def down() -> bool:
+            return dict(await client.health.services())[STORAGE] == "NOT_SERVING"
+
+        await until(down)
+        await (client.maintenance.update(service, ["enabled"]) if switched_off else client.maintenance.pause(CHECK))
+
+        async def up() -> bool:
+            return not await down()
+
+        await until(up)
+        assert "object storage" not in {alert.subject for alert in (await client.maintenance.status()).alerts}
+        service.enabled = True
+        await (client.maintenance.update(service, ["enabled"]) if switched_off else client.maintenance.resume(CHECK))
+        await until(down)
 
 
 async def test_one_lost_request_does_not_make_the_bucket_away() -> None:

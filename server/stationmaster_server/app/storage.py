@@ -70,7 +70,8 @@ def build_storage(stack: AsyncExitStack, on: Ground) -> Storage:
         stack.push_async_callback(objects.close)
         watch = StorageWatch(objects.answer, on.board)
         what = "Looks whether the bucket of files answers; while it does not StorageService is not served."
-        on.background.add(Routine("storage-check", what, timedelta(seconds=15), watch.look))
+        check = Routine("storage-check", what, timedelta(seconds=15), watch.look, when_held=watch.forget)
+        on.background.add(check)
     usage = Usage(database, quotas, place)
     for routine in _routines(on, reports, changes, batches, uploads, usage):
         on.background.add(routine)

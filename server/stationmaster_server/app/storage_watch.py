@@ -44,6 +44,12 @@ class StorageWatch:
             if self._board.regain(STORAGE):
                 _log.info("the object storage is back")
 
+    def forget(self) -> None:
+        """Nobody looks any more: what was found need not be so now."""
+        self._missed = 0
+        if self._board.regain(STORAGE):
+            _log.warning("nobody looks any more whether the object storage is back; StorageService is served")
+
     def _lost(self, why: str) -> None:
         self._missed += 1
         if self._missed >= _MOST_MISSED and self._board.lose(STORAGE, why):

@@ -73,6 +73,9 @@ class BackgroundService(ABC, Generic[S]):
     async def update(self) -> None:
         """Do what there is to do."""
 
+    async def hold(self) -> None:
+        """It is paused or switched off: nobody looks, so take back what it told others. May come repeatedly."""
+
     async def cleanup(self) -> None:
         """Let go of everything: it ends, or is started anew."""
 
@@ -95,6 +98,7 @@ class Routine(BackgroundService[Options]):
         *,
         scope: Scope = Scope.EVERY_SERVER,
         channel: str | None = None,
+        when_held: Callable[[], None] = lambda: None,
     ) -> None:
         self.service_id = service_id
         self.description = description
@@ -102,10 +106,15 @@ class Routine(BackgroundService[Options]):
         self.scope = scope
         self.channel = channel
         self._do = do
+        self._when_held = when_held
 
     async def update(self) -> None:
         """Call the function."""
         await self._do()
+
+    async def hold(self) -> None:
+        """Call the function for that."""
+        self._when_held()
 
 
 def help_of(options: type[Options]) -> dict[str, str]:

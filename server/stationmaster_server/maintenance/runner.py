@@ -112,10 +112,11 @@ class Runner:
 
     async def _try_round(self) -> timedelta | None:
         """A round; what goes wrong around a run ends neither this service nor its rounds to come."""
-        if not self.settings.runs:
-            self._waking.answer(held(self.service.service_id, self.settings))
-            return None
         try:
+            if not self.settings.runs:
+                self._waking.answer(held(self.service.service_id, self.settings))
+                await self.service.hold()
+                return None
             return await self._round()
         except Exception as error:  # noqa: BLE001 - nobody awaits this: the service would be gone without a word
             _log.exception("a background service could not be looked after", service=self.service.service_id)
