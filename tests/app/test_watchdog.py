@@ -134,6 +134,29 @@ async def test_a_database_that_refuses_is_told_at_once_though_every_connection_i
         await until(lambda: back(board))
 
 
+async def test_a_full_database_that_answers_the_pools_is_not_away(database_url: str, outage: Outage) -> None:
+    board = needing()
+    async with small(database_url) as database, Watchdog(database, board) as watchdog:
+        await next_answer(watchdog)
+        probing = watchdog._probe._connection
+        assert probing is not None
+        await outage.fill_up()
+        await outage.cut(probing.get_server_pid())
+        for _ in range(4):  # with idle connections
+            await next_answer(watchdog)
+            assert board.status(WHOLE_SERVER) == board.status(SERVICE) == SERVING, board.missing
+        async with database.tenant(TENANT) as calls, database.system() as engines:  # with none
+            process_id = await calls.fetchval("SELECT pg_backend_pid()")
+            await engines.fetchval("SELECT 1")
+            for _ in range(2):
+                await next_answer(watchdog)
+                assert board.status(WHOLE_SERVER) == board.status(SERVICE) == SERVING, board.missing
+        await outage.cut(process_id)  # no call has a connection any more, nor gets one
+        await until(lambda: gone(board))
+        await outage.end()
+        await until(lambda: back(board))
+
+
 async def test_a_database_that_is_silent_is_told_in_time_and_so_is_its_return(database_url: str) -> None:
     board = needing()
     async with cable_to(database_url) as (cable, url), small(url) as database, Watchdog(database, board) as watchdog:

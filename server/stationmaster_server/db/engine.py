@@ -73,6 +73,11 @@ class Database:
             async with session as tx:
                 await tx.fetchval("SELECT 1")
 
+    @property
+    def connected(self) -> bool:
+        """Whether calls and engines have a connection each, at least."""
+        return self._tenants.connected and self._engines.connected
+
     async def open_dedicated(self) -> Connection:
         """A connection outside the pools, for what must not wait for one of theirs; the caller closes it."""
         return await self._engine_opening.open()

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from weakref import WeakSet
 
 from stationmaster_server.db.connection import Connection
 from stationmaster_server.db.errors import unavailable
@@ -24,9 +25,15 @@ class Pool:
         self._wait_limit = wait_limit.total_seconds()
         self._open = 0  # idle, handed out, or being opened
         self._idle: list[Connection] = []  # the most recently used last
+        self._all: WeakSet[Connection] = WeakSet()
         self._waiting: deque[asyncio.Future[Connection]] = deque()
         self._openers: set[asyncio.Task[None]] = set()
         self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection that is whole, idle or handed out."""
+        return any(not connection.is_closed() for connection in self._all)
 
     def take(self, tenant: Tenant | None = None) -> Connection | None:
         """An idle connection, preferably one set to `tenant`; None: await `wait()`."""
@@ -98,6 +105,7 @@ class Pool:
             # Were connections still out, their return would serve the others; with none, nothing would.
             self._refuse(list(self._waiting)[: 1 if self._open else None], error)
         else:
+            self._all.add(connection)
             self.give(connection)
 
     def _refuse(self, futures: list[asyncio.Future[Connection]], error: BaseException) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncpg
+
 from stationmaster_server.db.connection import Connection
 from stationmaster_server.db.engine import Database
+from stationmaster_server.errors import Unavailable
 
 
 class Probe:
@@ -14,10 +17,18 @@ class Probe:
         self._connection: Connection | None = None
 
     async def ask(self) -> None:
-        """One round trip; Unavailable, or what the driver raises, when the database is away. The caller limits it."""
+        """One round trip; Unavailable, or what the driver raises, when the database is away. The caller limits it.
+
+        One that has no connection to spare has answered, and is there for who has one already.
+        """
         connection = self._connection
         if connection is None or connection.is_closed():
-            connection = self._connection = await self._database.open_dedicated()
+            try:
+                connection = self._connection = await self._database.open_dedicated()
+            except Unavailable as error:
+                if isinstance(error.__cause__, asyncpg.TooManyConnectionsError) and self._database.connected:
+                    return
+                raise
         try:
             await connection.fetchval("SELECT 1")
         except BaseException:
