@@ -161,6 +161,7 @@ async def trigger(
     client = run.client.maintenance
     done = await client.trigger(service, operation, given.values(arguments or [], "--argument"))
     if wait:
+        run.out.note(done.name)  # for whoever does not wait to the end
         done = await client.wait(done.name)
     describe_operation(run.out, done)
     if wait and done.state == maintenance_pb2.OPERATION_STATE_FAILED:

@@ -81,6 +81,8 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
     assert "20 errors an hour, runs of 2 min, 1.0 KiB left behind, 7 files left open" in " ".join(alerts.split())
     assert "succeeded" in triggered
     assert "tables" in json.loads(optimized)["result"]
+    told_while_waiting = [result.err for result in results if result.err]
+    assert told_while_waiting == [f"{one['name']}\n" for one in reversed(json.loads(told)["operations"])]
     all_operations = json.loads(told)["operations"]
     assert operations.count("succeeded") == len(all_operations) == 2
     assert json.loads(newest)["name"] == all_operations[0]["name"]
