@@ -17,6 +17,8 @@ from stationmaster_client.cli.output import plain
 if TYPE_CHECKING:
     from stationmaster.v1 import maintenance_pb2
 
+    from stationmaster_client.errors import Unavailable
+
 
 async def status(
     run: Run,
@@ -32,17 +34,23 @@ async def status(
     services = dict(await run.client.health.services())
     latency = await _latency(run)
     whole = services.pop("", "UNKNOWN")
-    system = await _system(run)
+    system, away = await _system(run)
     if run.out.as_json:
-        _print_json(run, whole, services, latency, system)
+        _print_json(run, whole, services, latency, system, away)
     else:
-        _print(run, whole, services, latency, system)
+        _print(run, whole, services, latency, system, away)
     if whole != "SERVING":
-        raise CommandError("the server is not serving", ExitCode.UNAVAILABLE)
+        why = f": {away.message}" if away else ""
+        raise CommandError(f"the server is up, but not serving{why}", ExitCode.UNAVAILABLE)
 
 
 def _print_json(
-    run: Run, whole: str, services: dict[str, str], latency: float, system: maintenance_pb2.SystemStatus | None
+    run: Run,
+    whole: str,
+    services: dict[str, str],
+    latency: float,
+    system: maintenance_pb2.SystemStatus | None,
+    away: Unavailable | None,
 ) -> None:
     from google.protobuf.json_format import MessageToDict
 
@@ -56,26 +64,35 @@ def _print_json(
         "latencyMilliseconds": round(latency, 3),
         "clientVersion": client_version(),
     }
+    if away is not None:
+        answer["reason"] = away.reason
     if system is not None:
         answer["system"] = MessageToDict(system, always_print_fields_with_no_presence=True)
     sys.stdout.write(json.dumps(answer, indent=2) + "\n")
 
 
 def _print(
-    run: Run, whole: str, services: dict[str, str], latency: float, system: maintenance_pb2.SystemStatus | None
+    run: Run,
+    whole: str,
+    services: dict[str, str],
+    latency: float,
+    system: maintenance_pb2.SystemStatus | None,
+    away: Unavailable | None,
 ) -> None:
     from rich.text import Text
 
     from stationmaster_client.channel import client_version
     from stationmaster_client.cli.status_shown import show_system
 
-    def shown(state: str) -> Text:
-        return Text(plain(state, "").strip(), "green" if state == "SERVING" else "bold red")
+    def shown(state: str, why: str = "") -> Text:
+        return Text(plain(state, "").strip() + why, "green" if state == "SERVING" else "bold red")
+
+    why = f": {away.message}" if away else ""
 
     run.out.details(
         [
             ("server", f"{run.client.connection.target} ({run.client.connection.source})"),
-            ("status", shown(whole)),
+            ("status", shown(whole, why)),
             ("answers in", f"{latency:.1f} ms"),
             ("client", client_version()),
         ]
@@ -87,14 +104,16 @@ def _print(
         show_system(run.out, system)
 
 
-async def _system(run: Run) -> maintenance_pb2.SystemStatus | None:
-    """How the installation is; None for who is no operator, and when the server cannot tell."""
+async def _system(run: Run) -> tuple[maintenance_pb2.SystemStatus | None, Unavailable | None]:
+    """How the installation is, for operators; why the server, which is up, cannot do its work."""
     from stationmaster_client import errors
 
     try:
-        return await run.client.maintenance.status()
-    except (errors.PermissionDenied, errors.Unauthenticated, errors.Unavailable, errors.Unimplemented):
-        return None
+        return await run.client.maintenance.status(), None
+    except errors.Unavailable as error:
+        return None, error if error.reason else None
+    except (errors.PermissionDenied, errors.Unauthenticated, errors.Unimplemented):
+        return None, None
 
 
 async def _latency(run: Run) -> float:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rich.live import Live
     from stationmaster.v1 import maintenance_pb2
 
-_LOST = "⚡ connection lost, trying again"
+    from stationmaster_client.stream import Interruption
+
+_LOST = "connection lost"
 
 
 class Board:
@@ -27,7 +29,8 @@ class Board:
         self._live = live
         self._services: dict[str, maintenance_pb2.BackgroundService] = {}
         self._status: maintenance_pb2.SystemStatus | None = None
-        self._lost = False
+        self._lost = ""
+        """What is wrong, if nothing comes."""
 
     def service(self, service: maintenance_pb2.BackgroundService) -> None:
         """One has changed."""
@@ -38,8 +41,9 @@ class Board:
         """Something has; without a terminal it is printed."""
         self._status = status
         if self._lost:
-            self._lost = False
-            self._run.out.note("↻ connected again", "green")
+            again = "↻ connected again" if self._lost == _LOST else "↻ it answers again"
+            self._lost = ""
+            self._run.out.note(again, "green")
         if self._live is not None:
             self._draw()
         elif self._run.out.as_json:
@@ -48,11 +52,13 @@ class Board:
             show_system(self._run.out, status)
             self._run.out.print()
 
-    def lost(self, _: object) -> None:
-        """The connection broke."""
-        if not self._lost and self._live is None:
-            self._run.out.note(_LOST, "yellow")
-        self._lost = True
+    def lost(self, interruption: Interruption) -> None:
+        """The connection broke, or the server is there and cannot tell, as when its database is away."""
+        error = interruption.error
+        why = error.message.partition(";")[0] if error.reason else _LOST
+        if why != self._lost and self._live is None:
+            self._run.out.note(_trying(why), "yellow")
+        self._lost = why
         self._draw()
 
     def _draw(self) -> None:
@@ -68,7 +74,11 @@ class Board:
         if self._services:
             known = (row(service, width) for service in sorted(self._services.values(), key=_worst_first))
             lines += ["", out.grid(columns(width), known, gap=1)]
-        return Group(*lines, *([Text(_LOST, "yellow")] if self._lost else []))
+        return Group(*lines, *([Text(_trying(self._lost), "yellow")] if self._lost else []))
+
+
+def _trying(why: str) -> str:
+    return f"⚡ {why}, trying again"
 
 
 def _worst_first(service: maintenance_pb2.BackgroundService) -> tuple[int, str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
+from stationmaster_client import Client
 
 from tests.client.cli.program import Program
 from tests.client.cli.terminal import at_terminal
 from tests.client.cli.test_with_server import objects
 from tests.contract.world import connect, settle
+from tests.fixtures.outage import Outage
 from tests.fixtures.server import RunningServer
 from tests.waiting import until
 
@@ -136,6 +139,36 @@ async def test_status_tells_operators_of_the_installation_and_others_of_the_serv
     (theirs,) = objects(await other("status", "--json"))
     assert (theirs["status"], "system" in theirs) == ("SERVING", False)
     assert (await other("services", "list")).code == 4
+
+
+async def test_status_says_that_the_server_is_up_and_its_database_away(
+    stationmaster: Program, server: RunningServer, outage: Outage
+) -> None:
+    process = await stationmaster.start("status", "--watch", "--every", "1")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert await process.stdout.readline()
+    await outage.begin()
+    async with asyncio.timeout(30), Client.connect(server.target, server.admin_key) as client:
+        assert await process.stderr.readline() == "⚡ the database is unavailable, trying again\n".encode()
+
+        async def away() -> bool:
+            return dict(await client.health.services())[""] == "NOT_SERVING"
+
+        await until(away)
+        text, as_json = await stationmaster("status"), await stationmaster("status", "--json")
+        for result in (text, as_json):
+            assert result.code == 7
+            assert "error: the server is up, but not serving: the database is unavailable" in result.err
+        assert "not serving: the database is unavailable" in text.out
+        whole = json.loads(as_json.out)
+        assert (whole["status"], whole["reason"]) == ("NOT_SERVING", "DATABASE_UNAVAILABLE")
+        async with at_terminal(stationmaster, "status", "--watch", "--every", "1") as terminal:
+            await terminal.see("⚡ the database is unavailable, trying again")
+        await outage.end()
+        assert await process.stderr.readline() == "↻ it answers again\n".encode()
+    process.terminate()
+    await process.wait()
 
 
 async def test_status_is_watched_at_a_terminal_and_in_a_pipe(stationmaster: Program) -> None:
