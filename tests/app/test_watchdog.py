@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+from stationmaster_server.app.root import App
 from stationmaster_server.app.watchdog import AWAY_WITHIN, DATABASE, Watchdog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.ids import new_id
@@ -18,6 +19,7 @@ from stationmaster_server.rpc.health import SERVICE, SERVING, WHOLE_SERVER, Heal
 
 from tests.fixtures.outage import Outage
 from tests.fixtures.scratch import scratch
+from tests.fixtures.server import server_settings
 from tests.waiting import until
 
 TENANT = Tenant(new_id(), new_id())
@@ -169,6 +171,16 @@ async def test_a_database_that_is_silent_is_told_in_time_and_so_is_its_return(da
         cable.mend()
         await until(lambda: back(board))
         await next_answer(watchdog)
+
+
+async def test_a_server_that_stops_does_not_wait_for_a_database_that_is_silent(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with cable_to(database_url) as (cable, url):
+        async with App(server_settings(tmp_path / "data", url)):
+            cable.cut()
+            began = time.monotonic()
+        assert time.monotonic() - began < 20  # a statement is waited for 35 s
 
 
 async def gone(board: HealthBoard) -> bool:

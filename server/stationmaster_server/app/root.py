@@ -26,7 +26,6 @@ from stationmaster_server.app.rooms import add_rooms
 from stationmaster_server.app.transport import build_chain
 from stationmaster_server.app.watchdog import DATABASE, Watchdog
 from stationmaster_server.config import Settings
-from stationmaster_server.db.engine import Database
 from stationmaster_server.db.listener import Listener
 from stationmaster_server.identity.bootstrap import KEY_FILE
 from stationmaster_server.identity.installation import shared_secret
@@ -104,6 +103,8 @@ class App:
         self.database_url = await stack.enter_async_context(database_url(settings))
         database = await connect(self.database_url, settings.database)
         stack.push_async_callback(database.close)
+        self.board.require(DATABASE)
+        watchdog = await stack.enter_async_context(Watchdog(database, self.board))
         listener = Listener(database)
         gate = await build_gate(stack, settings, database, listener)
         pools = build_pools(stack, settings.pools, self.metrics)
@@ -135,9 +136,10 @@ class App:
         add_engines(background, ground, worker)
         await listener.start()
         stack.push_async_callback(listener.stop)
-        await self._watch(stack, database)
+        await self._watch(stack, watchdog)
         await stack.enter_async_context(background)
         worker.start()
+        stack.callback(watchdog.lose_patience)
         stack.push_async_callback(self._stop_serving, server, worker)
         self.port = await server.start()
         if settings.server.processes == 1:  # of several, their parent does it
@@ -151,10 +153,8 @@ class App:
             stack.callback(traces.shutdown)
         return traces
 
-    async def _watch(self, stack: AsyncExitStack, database: Database) -> None:
-        """Metrics, health and the port for operators."""
-        self.board.require(DATABASE)
-        watchdog = await stack.enter_async_context(Watchdog(database, self.board))
+    async def _watch(self, stack: AsyncExitStack, watchdog: Watchdog) -> None:
+        """Metrics, and the port for operators."""
         self.metrics.read("database_answer_seconds", "How long the last ping took.", lambda: watchdog.answer_seconds)
         await stack.enter_async_context(self._monitor)
         admin = await stack.enter_async_context(AdminServer(self.settings.admin, self.metrics, self.board))

@@ -29,10 +29,12 @@ class Watchdog:
     """
 
     def __init__(self, database: Database, board: HealthBoard) -> None:
+        self._database = database
         self._probe = Probe(database)
         self._board = board
         self._task: asyncio.Task[None] | None = None
         self._silent = 0
+        self._impatient = False
         self.answer_seconds = 0.0
         """How long the database took to answer last."""
 
@@ -45,6 +47,10 @@ class Watchdog:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._probe.close()
+
+    def lose_patience(self) -> None:
+        """The server ends: give up a database that is silent, or falls so, as statements are waited for long."""
+        self._impatient = True
 
     async def _watch(self) -> None:
         while True:
@@ -63,6 +69,9 @@ class Watchdog:
             reason = str(error.__cause__ or error) or f"no answer within {_ANSWER_LIMIT:g} s"
             if self._board.lose(DATABASE, reason):
                 _log.error("the database is away; answering NOT_SERVING until it is back", reason=reason)
+            if self._impatient and isinstance(error, TimeoutError):
+                _log.warning("the server ends without the database, which is silent: leases take care of what is left")
+                self._database.abandon()
         else:
             self._silent = 0
             self.answer_seconds = time.perf_counter() - began

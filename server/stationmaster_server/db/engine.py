@@ -82,6 +82,11 @@ class Database:
         """A connection outside the pools, for what must not wait for one of theirs; the caller closes it."""
         return await self._engine_opening.open()
 
+    def abandon(self) -> None:
+        """Break off every connection, whatever is under way on it: Unavailable, now and from now on."""
+        self._tenants.abandon()
+        self._engines.abandon()
+
     async def close(self) -> None:
         """Close every connection; those in use as soon as they are given back."""
         await asyncio.gather(self._tenants.close(), self._engines.close())

@@ -81,13 +81,24 @@ class Pool:
 
     async def close(self) -> None:
         """Close what is idle and refuse whoever waits; a connection that is out is closed when it comes back."""
+        idle = self._shut()
+        await asyncio.gather(*(connection.close(timeout=2) for connection in idle), return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Break off every connection, those in use too, and refuse whoever waits."""
+        for connection in list(self._all):
+            connection.terminate()
+        self._shut()
+
+    def _shut(self) -> list[Connection]:
+        """Open and hand out nothing more; what was idle."""
         self._closed = True
         for opener in list(self._openers):
             opener.cancel()
         self._refuse(list(self._waiting), unavailable("the server is stopping"))
         idle, self._idle = self._idle, []
         self._open -= len(idle)
-        await asyncio.gather(*(connection.close(timeout=2) for connection in idle), return_exceptions=True)
+        return idle
 
     def _start_opening(self) -> None:
         self._open += 1
