@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from google.protobuf import field_mask_pb2
 from grpc import aio
@@ -19,8 +19,21 @@ from stationmaster_client.stream import EventStream, Interruption
 from stationmaster_client.times import to_duration
 from stationmaster_client.values import to_struct
 
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
 OnInterruption = Callable[[Interruption], None] | None
 ENDED = frozenset({maintenance_pb2.OPERATION_STATE_SUCCEEDED, maintenance_pb2.OPERATION_STATE_FAILED})
+RESETTABLE = (
+    "interval",
+    "max_failures",
+    "retry_delay",
+    "alert_errors_per_hour",
+    "alert_run_time",
+    "alert_memory_growth_bytes",
+    "alert_handle_growth",
+)
+"""Fields of a background service that have a default, which `reset` goes back to."""
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 2.0
 
 
@@ -57,6 +70,16 @@ class Maintenance:
             request_id=request_id,
         )
         return await self._calls.unary(self._stub.UpdateBackgroundService, request)
+
+    async def reset(
+        self, name: str, names: Sequence[str], *, request_id: str = ""
+    ) -> maintenance_pb2.BackgroundService:
+        """Put fields (`max_failures`), or settings that the service alone has, back to their defaults.
+
+        Raises ValueError for a name that is neither.
+        """
+        service = await self.service(name)
+        return await self.update(service, by_default(service, names), request_id=request_id)
 
     async def pause(self, name: str, reason: str = "", *, request_id: str = "") -> maintenance_pb2.BackgroundService:
         """Hold a service on every server; the reason is for whoever finds it paused."""
@@ -147,6 +170,25 @@ class Maintenance:
             lambda: self._calls.stream(self._stub.WatchSystemStatus, request), lambda answer: [answer.status]
         )
         return EventStream(source, patience=patience, on_interruption=on_interruption)
+
+
+def by_default(service: maintenance_pb2.BackgroundService, names: Sequence[str]) -> list[str]:
+    """Clear fields, or settings of its own, in the message of a service, as it was read; the fields to `update` then.
+
+    Raises ValueError for a name that is neither.
+    """
+    fields, message = set(), cast("Message", service)
+    for name in names:
+        if name in RESETTABLE:
+            message.ClearField(name)
+            fields.add(name)
+        elif name in service.settings.fields:
+            del service.settings.fields[name]
+            fields.add("settings")
+        else:
+            known = ", ".join([*RESETTABLE, *sorted(service.settings.fields)])
+            raise ValueError(f"{name!r} has no default to go back to; there are {known}")
+    return sorted(fields)
 
 
 class StateSource:

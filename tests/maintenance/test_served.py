@@ -19,6 +19,8 @@ from stationmaster.v1 import identity_pb2, identity_pb2_grpc, task_pb2
 from stationmaster.v1 import maintenance_pb2 as pb
 from stationmaster.v1.maintenance_pb2_grpc import MaintenanceServiceStub
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_server.db.engine import Database
+from stationmaster_server.maintenance import store
 from stationmaster_server.wire.fields import struct
 
 from tests.fixtures.server import RunningServer, StartServer
@@ -130,6 +132,36 @@ async def test_settings_are_changed_by_etag_and_a_wrong_one_is_refused_by_its_pl
         pb.UpdateBackgroundServiceRequest(background_service=back, update_mask=mask)
     )
     assert (default.interval, default.settings["change_threshold"]) == (before.interval, 50_000)
+
+
+async def test_what_is_named_and_not_set_is_by_default_again(maintenance: Any) -> None:
+    before = await get(maintenance)
+    fields = ["max_failures", "alert_errors_per_hour", "alert_memory_growth_bytes", "alert_handle_growth"]
+    zero = pb.BackgroundService(name=NAME)
+    for field in fields:
+        setattr(zero, field, 0)
+    request = pb.UpdateBackgroundServiceRequest(background_service=zero, update_mask=FieldMask(paths=fields))
+    changed = await maintenance.UpdateBackgroundService(request)
+    assert [getattr(changed, field) for field in fields] == [0, 0, 0, 0]
+    request.background_service.CopyFrom(pb.BackgroundService(name=NAME))
+    back = await maintenance.UpdateBackgroundService(request)
+    assert [getattr(back, field) for field in fields] == [getattr(before, field) for field in fields]
+    assert all(getattr(back, field) for field in fields)
+
+
+async def test_a_setting_written_back_as_it_was_read_goes_on_following_its_default(
+    maintenance: Any, database: Database
+) -> None:
+    service = await get(maintenance, "backgroundServices/index-optimization")
+    assert len(service.settings) > 1
+    service.settings.update({"change_threshold": 1000})
+    mask = FieldMask(paths=["settings"])
+    await maintenance.UpdateBackgroundService(
+        pb.UpdateBackgroundServiceRequest(background_service=service, update_mask=mask)
+    )
+    async with database.system(autocommit=True) as tx:
+        stored = (await store.all_settings(tx))["index-optimization"]
+    assert stored.own == {"change_threshold": 1000}
 
 
 async def test_a_paused_service_says_why_and_resumed_it_runs_at_once(maintenance: Any) -> None:

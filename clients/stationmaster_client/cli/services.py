@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,17 +10,14 @@ from stationmaster_client.cli import given
 from stationmaster_client.cli.command import Run, command, group
 from stationmaster_client.cli.errors import CommandError
 from stationmaster_client.cli.operations_shown import describe_operation, failed
+from stationmaster_client.cli.service_settings import DEFAULT, by_default, plainly, spans
 from stationmaster_client.cli.services_shown import columns, describe_service, row
-
-if TYPE_CHECKING:
-    from stationmaster.v1 import maintenance_pb2
 
 Service = Annotated[str, typer.Argument(help="Such as session-cleanup; `services` lists them.", metavar="SERVICE")]
 Setting = Annotated[
     list[str] | None,
     typer.Option("--setting", "-s", metavar="NAME=VALUE", help=f"What this service alone knows. {given.HOW}"),
 ]
-_DEFAULT = "default"
 
 app = group("What the installation does in the background: see it, hold it, change it, have it done. For operators.")
 
@@ -82,19 +78,19 @@ async def set_service(
         bool | None, typer.Option("--enable/--disable", help="Whether it runs at all.", show_default=False)
     ] = None,
     interval: Annotated[
-        str, typer.Option("--interval", metavar=f"SPAN|{_DEFAULT}", help="The pause between two runs: 30s, 5m, 2h.")
+        str, typer.Option("--interval", metavar=f"SPAN|{DEFAULT}", help="The pause between two runs: 30s, 5m, 2h.")
     ] = "",
     max_failures: Annotated[
         int | None, typer.Option("--max-failures", metavar="N", help="In a row, before it counts as unhealthy.")
     ] = None,
     retry_delay: Annotated[
-        str, typer.Option("--retry-delay", metavar=f"SPAN|{_DEFAULT}", help="After the first failure; it doubles.")
+        str, typer.Option("--retry-delay", metavar=f"SPAN|{DEFAULT}", help="After the first failure; it doubles.")
     ] = "",
     alert_errors: Annotated[
         int | None, typer.Option("--alert-errors", metavar="N", help="So many errors an hour raise an alert; 0: none.")
     ] = None,
     alert_run_time: Annotated[
-        str, typer.Option("--alert-run-time", metavar=f"SPAN|{_DEFAULT}", help="Runs that take so long raise one.")
+        str, typer.Option("--alert-run-time", metavar=f"SPAN|{DEFAULT}", help="Runs that take so long raise one.")
     ] = "",
     alert_memory: Annotated[
         int | None, typer.Option("--alert-memory", metavar="BYTES", help="So much left behind by runs does; 0: none.")
@@ -103,11 +99,15 @@ async def set_service(
         int | None, typer.Option("--alert-files", metavar="N", help="So many files left open do; 0: none.")
     ] = None,
     settings: Setting = None,
+    reset: Annotated[
+        list[str] | None,
+        typer.Option("--reset", metavar="NAME", help="By default again: max-failures, or a setting of its own."),
+    ] = None,
 ) -> None:
     """Change how a background service goes about; every server goes by it within a second."""
     changed = await run.client.maintenance.service(service)
     fields = [
-        *_plainly(
+        *plainly(
             changed,
             enabled=enabled,
             max_failures=max_failures,
@@ -115,33 +115,15 @@ async def set_service(
             alert_memory_growth_bytes=alert_memory,
             alert_handle_growth=alert_files,
         ),
-        *_spans(changed, interval=interval, retry_delay=retry_delay, alert_run_time=alert_run_time),
+        *spans(changed, interval=interval, retry_delay=retry_delay, alert_run_time=alert_run_time),
     ]
     if settings:
         changed.settings.update(given.values(settings, "--setting"))
         fields.append("settings")
+    fields += by_default(changed, reset or [])
     if not fields:
-        raise CommandError("nothing to change: name what, as --interval or --setting (see --help)")
+        raise CommandError("nothing to change: name what, as --interval, --setting or --reset (see --help)")
     describe_service(run.out, await run.client.maintenance.update(changed, fields))
-
-
-def _plainly(service: maintenance_pb2.BackgroundService, **values: bool | int | None) -> list[str]:
-    fields = [name for name, value in values.items() if value is not None]
-    for name in fields:
-        setattr(service, name, values[name])
-    return fields
-
-
-def _spans(service: maintenance_pb2.BackgroundService, **texts: str) -> list[str]:
-    fields = [name for name, text in texts.items() if text]
-    for name in fields:
-        text = texts[name]
-        option = f"--{name.replace('_', '-')}"
-        span = None if text == _DEFAULT else given.span(text, option)
-        if span is not None and not span:
-            raise CommandError(f"{option} {text!r}: write more than 0s, or {_DEFAULT!r}")
-        getattr(service, name).FromTimedelta(span or timedelta())  # zero means the default
-    return fields
 
 
 @command(app, "trigger")

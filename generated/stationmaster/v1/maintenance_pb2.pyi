@@ -181,15 +181,19 @@ class BackgroundService(_message.Message):
     enabled: _builtins.bool
     """Whether it runs at all."""
     max_failures: _builtins.int
-    """After so many failures in a row it counts as unhealthy."""
+    """After so many failures in a row it counts as unhealthy.
+    Unset in an update whose mask names it: the default.
+    """
     alert_errors_per_hour: _builtins.int
-    """So many errors within an hour raise an alert; 0: none do."""
+    """So many errors within an hour raise an alert; 0: none do. Unset in an update whose mask names it: the default."""
     pause_reason: _builtins.str
     """Why it is paused."""
     etag: _builtins.str
     """Changes with every change."""
     alert_memory_growth_bytes: _builtins.int
-    """So many bytes raise an alert that the process grew by over the last runs, if each of them left some behind; 0: none do."""
+    """So many bytes raise an alert that the process grew by over the last runs, if each of them left some behind; 0: none do.
+    Unset in an update whose mask names it: the default.
+    """
     alert_handle_growth: _builtins.int
     """The same, of open files."""
     @_builtins.property
@@ -202,7 +206,7 @@ class BackgroundService(_message.Message):
 
     @_builtins.property
     def settings(self) -> _struct_pb2.Struct:
-        """What this service alone has to be told, by name; `settings_help` says what there is."""
+        """What this service alone has to be told, by name; `settings_help` says what there is. Those that an update leaves out are by default again."""
 
     @_builtins.property
     def settings_help(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -241,9 +245,9 @@ class BackgroundService(_message.Message):
         state: Global___BackgroundServiceState.ValueType = ...,
         enabled: _builtins.bool = ...,
         interval: _duration_pb2.Duration | None = ...,
-        max_failures: _builtins.int = ...,
+        max_failures: _builtins.int | None = ...,
         retry_delay: _duration_pb2.Duration | None = ...,
-        alert_errors_per_hour: _builtins.int = ...,
+        alert_errors_per_hour: _builtins.int | None = ...,
         settings: _struct_pb2.Struct | None = ...,
         settings_help: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         pause_reason: _builtins.str = ...,
@@ -253,15 +257,30 @@ class BackgroundService(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         alert_run_time: _duration_pb2.Duration | None = ...,
-        alert_memory_growth_bytes: _builtins.int = ...,
-        alert_handle_growth: _builtins.int = ...,
+        alert_memory_growth_bytes: _builtins.int | None = ...,
+        alert_handle_growth: _builtins.int | None = ...,
         targets: _abc.Iterable[Global___BackgroundServiceTarget] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_run_time", b"alert_run_time", "interval", b"interval", "metrics", b"metrics", "retry_delay", b"retry_delay", "settings", b"settings", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alert_errors_per_hour", b"_alert_errors_per_hour", "_alert_handle_growth", b"_alert_handle_growth", "_alert_memory_growth_bytes", b"_alert_memory_growth_bytes", "_max_failures", b"_max_failures", "alert_errors_per_hour", b"alert_errors_per_hour", "alert_handle_growth", b"alert_handle_growth", "alert_memory_growth_bytes", b"alert_memory_growth_bytes", "alert_run_time", b"alert_run_time", "interval", b"interval", "max_failures", b"max_failures", "metrics", b"metrics", "retry_delay", b"retry_delay", "settings", b"settings", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_errors_per_hour", b"alert_errors_per_hour", "alert_handle_growth", b"alert_handle_growth", "alert_memory_growth_bytes", b"alert_memory_growth_bytes", "alert_run_time", b"alert_run_time", "description", b"description", "enabled", b"enabled", "etag", b"etag", "interval", b"interval", "max_failures", b"max_failures", "metrics", b"metrics", "name", b"name", "operations", b"operations", "pause_reason", b"pause_reason", "retry_delay", b"retry_delay", "scope", b"scope", "servers", b"servers", "settings", b"settings", "settings_help", b"settings_help", "state", b"state", "targets", b"targets", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alert_errors_per_hour", b"_alert_errors_per_hour", "_alert_handle_growth", b"_alert_handle_growth", "_alert_memory_growth_bytes", b"_alert_memory_growth_bytes", "_max_failures", b"_max_failures", "alert_errors_per_hour", b"alert_errors_per_hour", "alert_handle_growth", b"alert_handle_growth", "alert_memory_growth_bytes", b"alert_memory_growth_bytes", "alert_run_time", b"alert_run_time", "description", b"description", "enabled", b"enabled", "etag", b"etag", "interval", b"interval", "max_failures", b"max_failures", "metrics", b"metrics", "name", b"name", "operations", b"operations", "pause_reason", b"pause_reason", "retry_delay", b"retry_delay", "scope", b"scope", "servers", b"servers", "settings", b"settings", "settings_help", b"settings_help", "state", b"state", "targets", b"targets", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__alert_errors_per_hour: _TypeAlias = _typing.Literal["alert_errors_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__alert_errors_per_hour: _TypeAlias = _typing.Literal["_alert_errors_per_hour", b"_alert_errors_per_hour"]  # noqa: Y015
+    _WhichOneofReturnType__alert_handle_growth: _TypeAlias = _typing.Literal["alert_handle_growth"]  # noqa: Y015
+    _WhichOneofArgType__alert_handle_growth: _TypeAlias = _typing.Literal["_alert_handle_growth", b"_alert_handle_growth"]  # noqa: Y015
+    _WhichOneofReturnType__alert_memory_growth_bytes: _TypeAlias = _typing.Literal["alert_memory_growth_bytes"]  # noqa: Y015
+    _WhichOneofArgType__alert_memory_growth_bytes: _TypeAlias = _typing.Literal["_alert_memory_growth_bytes", b"_alert_memory_growth_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_failures: _TypeAlias = _typing.Literal["max_failures"]  # noqa: Y015
+    _WhichOneofArgType__max_failures: _TypeAlias = _typing.Literal["_max_failures", b"_max_failures"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alert_errors_per_hour) -> _WhichOneofReturnType__alert_errors_per_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alert_handle_growth) -> _WhichOneofReturnType__alert_handle_growth | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alert_memory_growth_bytes) -> _WhichOneofReturnType__alert_memory_growth_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_failures) -> _WhichOneofReturnType__max_failures | None: ...
 
 Global___BackgroundService: _TypeAlias = BackgroundService  # noqa: Y015
 

@@ -121,7 +121,8 @@ class MaintenanceServiceServicer:
     def UpdateBackgroundService(self, request, context):
         """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
         `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
-        Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
+        Every server goes by it within a second; it outlives restarts. What `update_mask` names and the message has not set is by default again
+        (`enabled` false), as is a duration of zero.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
         (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION

@@ -50,7 +50,8 @@ class MaintenanceServiceStub:
     UpdateBackgroundService: _grpc.UnaryUnaryMultiCallable[_maintenance_pb2.UpdateBackgroundServiceRequest, _maintenance_pb2.BackgroundService]
     """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
     `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
-    Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
+    Every server goes by it within a second; it outlives restarts. What `update_mask` names and the message has not set is by default again
+    (`enabled` false), as is a duration of zero.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
     (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
@@ -127,7 +128,8 @@ class MaintenanceServiceAsyncStub(MaintenanceServiceStub):
     UpdateBackgroundService: _aio.UnaryUnaryMultiCallable[_maintenance_pb2.UpdateBackgroundServiceRequest, _maintenance_pb2.BackgroundService]  # type: ignore[assignment]
     """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
     `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
-    Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
+    Every server goes by it within a second; it outlives restarts. What `update_mask` names and the message has not set is by default again
+    (`enabled` false), as is a duration of zero.
 
     Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
     (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION
@@ -219,7 +221,8 @@ class MaintenanceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_maintenance_pb2.BackgroundService, _abc.Awaitable[_maintenance_pb2.BackgroundService]]:
         """Changes how a background service goes about: `enabled`, `interval`, `max_failures`, `retry_delay`, `alert_errors_per_hour`,
         `alert_run_time`, `alert_memory_growth_bytes`, `alert_handle_growth`, `settings`.
-        Every server goes by it within a second; it outlives restarts. An `interval` or another duration of zero means the default again.
+        Every server goes by it within a second; it outlives restarts. What `update_mask` names and the message has not set is by default again
+        (`enabled` false), as is a duration of zero.
 
         Errors: NOT_FOUND (RESOURCE_NOT_FOUND), INVALID_ARGUMENT (INVALID_FIELD, REQUEST_ID_REUSED), ABORTED (ETAG_MISMATCH), PERMISSION_DENIED
         (ROLE_INSUFFICIENT: the caller is no operator), FAILED_PRECONDITION

@@ -19,7 +19,7 @@ from stationmaster_server.maintenance.model import (
     service_name,
 )
 from stationmaster_server.maintenance.service import etag_of
-from stationmaster_server.wire.fields import duration, mapping, span, struct, timestamp
+from stationmaster_server.wire.fields import duration, field_of, is_set, mapping, span, struct, timestamp
 
 SERVICE_NAME = "backgroundServices/{background_service}"
 OPERATION_NAME = "operations/{operation}"
@@ -28,7 +28,7 @@ UPDATABLE = frozenset({"enabled", "interval", "max_failures", "retry_delay", "se
 
 
 def changes_from_proto(service: pb.BackgroundService, paths: set[str]) -> dict[str, Any]:
-    """The settings that an update changes. Durations of zero mean the default."""
+    """The settings that an update changes; None: by default again. Durations of zero mean that as well."""
     changes: dict[str, Any] = {}
     for path in paths:
         match path:
@@ -36,8 +36,10 @@ def changes_from_proto(service: pb.BackgroundService, paths: set[str]) -> dict[s
                 changes[path] = span(service, path) or None
             case "settings":
                 changes["own"] = mapping(service.settings, "background_service.settings")
+            case "enabled":
+                changes[path] = service.enabled
             case _:
-                changes[path] = getattr(service, path)
+                changes[path] = field_of(service, path) if is_set(service, path) else None
     return changes
 
 

@@ -125,7 +125,9 @@ class Maintenance:
         _require_operator(caller)
         service = self.settable(service_id)
         if "own" in changes:
-            check_options(service.options, changes["own"], "background_service.settings")
+            own = check_options(service.options, changes["own"], "background_service.settings")
+            # Whoever writes back what was read does not hold on to what was the default then.
+            changes = {**changes, "own": own.model_dump(mode="json", exclude_defaults=True)}
         details = {"changed": sorted("settings" if name == "own" else name for name in changes)}
         return await self._change(caller, service_id, "background_service.update", changes, details, etag)
 

@@ -103,7 +103,7 @@ def masked(request: Message, allowed: Set[str], *, absent_means_all: bool = Fals
         return set(allowed)
     if not paths:
         resource = _resource(request)
-        return {path for path in allowed if _is_set(resource, path)}
+        return {path for path in allowed if is_set(resource, path)}
     unknown = sorted(paths - allowed)
     if unknown:
         known = ", ".join(sorted(allowed))
@@ -147,11 +147,12 @@ def _resource(request: Message) -> Message:
     raise TypeError(f"{request.DESCRIPTOR.full_name} has no resource")
 
 
-def _is_set(message: Message, path: str) -> bool:
+def is_set(message: Message, path: str) -> bool:
+    """Whether a message has a field (`limits.max_turns`): one without presence, whether it is not zero."""
     head, _, rest = path.partition(".")
     field = message.DESCRIPTOR.fields_by_name[head]
     if rest:
-        return message.HasField(head) and _is_set(getattr(message, head), rest)
+        return message.HasField(head) and is_set(getattr(message, head), rest)
     return message.HasField(head) if field.has_presence else bool(getattr(message, head))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stationmaster_client import Client
@@ -92,6 +93,35 @@ async def test_background_services_are_listed_held_changed_and_triggered(station
     by_its_end = await stationmaster("operations", "show", operations.splitlines()[2].split()[0], "--json")
     assert json.loads(by_its_end.out)["name"] == all_operations[1]["name"]
     assert "stationmaster services set crawl-cleanup --enable" in still_off
+
+
+async def test_what_was_set_goes_back_to_its_default(stationmaster: Program) -> None:
+    name = "index-optimization"
+    options = ("--interval", "7m", "--max-failures", "9", "--alert-errors", "0", "--alert-files", "7")
+    commands = [
+        ("services", "show", name, "--json"),
+        ("services", "set", name, *options, "-s", "change_threshold:=700", "-s", "interval_hours:=9", "--json"),
+        ("services", "set", name, "--max-failures", "8", "--reset", "interval", "--reset", "alert-errors", "--json"),
+        ("services", "set", name, "--reset", "max-failures", "--reset", "change_threshold", "--json"),
+        ("services", "set", name, "--reset", "interval_hours", "--reset", "alert-files", "--json"),
+        ("services", "set", name, "--reset", "colour"),
+    ]
+    *done, refused = await stationmaster.many(commands)
+    assert [result.code for result in done] == [0] * len(done), [result.err for result in done]
+    before, changed, some, more, back = (json.loads(result.out) for result in done)
+    fields = ("interval", "maxFailures", "alertErrorsPerHour", "alertHandleGrowth", "settings")
+
+    def of(service: dict[str, Any]) -> list[Any]:
+        return [service[field] for field in fields]
+
+    own = before["settings"]
+    assert of(changed) == ["420s", 9, 0, 7, {**own, "change_threshold": 700, "interval_hours": 9}]
+    assert of(some) == [before["interval"], 8, before["alertErrorsPerHour"], 7, changed["settings"]]
+    assert of(more) == [before["interval"], 3, before["alertErrorsPerHour"], 7, {**own, "interval_hours": 9}]
+    assert of(back) == of(before)
+    assert refused.code == 2
+    assert "'colour' has no default to go back to; there are" in refused.err
+    assert "change_threshold" in refused.err
 
 
 async def test_what_cannot_be_is_said_with_what_can(stationmaster: Program) -> None:

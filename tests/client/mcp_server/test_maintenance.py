@@ -34,6 +34,11 @@ async def test_background_services_are_seen_configured_and_triggered(local: Agen
     assert (back["state"] != "paused", back["interval_seconds"]) == (True, 120)
     wrong = await local.error("configure_background_service", service="task-embedding", settings={"colour": "green"})
     assert "batch_size" in wrong
+    reset = ["interval", "batch_size"]
+    _, fresh = await local("configure_background_service", service="task-embedding", reset=reset)
+    assert (fresh["interval_seconds"], fresh["settings"]["batch_size"] != 20) == (60, True)
+    wrong = await local.error("configure_background_service", service="task-embedding", reset=["colour"])
+    assert "max_failures" in wrong
     text, optimized = await local("trigger_index_optimization")
     assert (optimized["state"], "tables" in optimized["result"]) == ("succeeded", True)
     assert optimized["name"] in text

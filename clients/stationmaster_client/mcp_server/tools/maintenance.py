@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
+from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 from stationmaster.v1 import maintenance_pb2
 
+from stationmaster_client.maintenance import RESETTABLE, by_default
 from stationmaster_client.mcp_server.answer import Answer, compact, facts, moment, plain, struct
 from stationmaster_client.mcp_server.caller import Call
 from stationmaster_client.mcp_server.tool import changes, reads
@@ -122,6 +124,9 @@ async def configure_background_service(
     interval_seconds: Annotated[float | None, Field(gt=0, description="The pause between two runs.")] = None,
     max_failures: Annotated[int | None, Field(ge=0, description="In a row, before it counts as unhealthy.")] = None,
     settings: Annotated[dict[str, Any] | None, Field(description="Its own settings; those not named stay.")] = None,
+    reset: Annotated[
+        list[str] | None, Field(description=f"What is by default again: {', '.join(RESETTABLE)}, or own settings.")
+    ] = None,
 ) -> Service:
     """Change how a background service goes about, on every server. What is not named stays as it is. For operators."""
     client = call.client.maintenance
@@ -137,6 +142,10 @@ async def configure_background_service(
     if settings is not None:
         found.settings.update(settings)
         fields.append("settings")
+    try:
+        fields += by_default(found, reset or [])
+    except ValueError as error:
+        raise ToolError(f"reset: {error}") from None
     if fields:
         found = await client.update(found, fields)
     if paused is not None:
