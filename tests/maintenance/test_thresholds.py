@@ -103,13 +103,13 @@ def test_a_threshold_of_zero_is_none(changes: dict[str, Any]) -> None:
 
 
 async def test_what_the_process_has_is_read_beside_the_event_loop(host: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, threads = growth.Footprint.now, list[int]()
+    now, threads = growth.Footprints.now, list[int]()
 
-    def noted(_cls: object) -> growth.Footprint:
+    def noted(self: growth.Footprints) -> growth.Footprint:
         threads.append(threading.get_ident())
-        return now()
+        return now(self)
 
-    monkeypatch.setattr(growth.Footprint, "now", classmethod(noted))
+    monkeypatch.setattr(growth.Footprints, "now", noted)
     service = Sample(fine)
     await host(service)
     await until(ran(service, 3))
@@ -121,10 +121,10 @@ async def test_what_the_process_has_is_read_beside_the_event_loop(host: Start, m
 async def test_services_run_though_the_system_says_nothing_of_the_process(
     host: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none_left(_cls: object) -> growth.Footprint:
+    def none_left(_self: object) -> growth.Footprint:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(growth.Footprint, "now", classmethod(none_left))
+    monkeypatch.setattr(growth.Footprints, "now", none_left)
     service = Sample(fine)
     server = await host(service)
     await until(ran(service, 3))
@@ -136,11 +136,11 @@ def footprints(monkeypatch: pytest.MonkeyPatch, *pairs: tuple[int, int]) -> Iter
     """What the system says before and after each run: the same number of bytes and of files."""
     readings = iter([number for pair in pairs for number in pair])
 
-    def read(_cls: object) -> growth.Footprint:
+    def read(_self: object) -> growth.Footprint:
         number = next(readings)
         return growth.Footprint(number, number)
 
-    monkeypatch.setattr(growth.Footprint, "now", classmethod(read))
+    monkeypatch.setattr(growth.Footprints, "now", read)
     yield
 
 
@@ -157,9 +157,10 @@ def footprints(monkeypatch: pytest.MonkeyPatch, *pairs: tuple[int, int]) -> Iter
 async def test_growth_counts_only_when_every_run_leaves_something(
     pairs: list[tuple[int, int]], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grown = Growth()
+    grown, reader = Growth(), growth.Footprints()
     with footprints(monkeypatch, *pairs):
         for _ in pairs:
-            before = await growth.Footprint.read()
-            grown.note(before, await growth.Footprint.read())
+            before = await reader.read()
+            grown.note(before, await reader.read())
+    reader.close()
     assert (grown.memory_bytes, grown.handles) == (expected, expected)

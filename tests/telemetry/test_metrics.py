@@ -74,6 +74,11 @@ async def test_the_monitor_reads_beside_the_event_loop(monkeypatch: pytest.Monke
     assert threads
     assert threading.get_ident() not in threads
 
+    async def ended() -> bool:
+        return threads.isdisjoint(thread.ident for thread in threading.enumerate())
+
+    await until(ended)
+
 
 async def test_the_monitor_tells_what_the_process_uses() -> None:
     metrics = Metrics()

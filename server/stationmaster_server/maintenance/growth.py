@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from stationmaster_server.telemetry.reading import reading
+from stationmaster_server.telemetry.reading import ReadingThread
 
 _RUNS = 5
 """A service is suspected when each of its last runs left more behind than it found."""
@@ -23,19 +22,28 @@ class Footprint:
     memory_bytes: int
     handles: int
 
-    @classmethod
-    async def read(cls) -> Footprint | None:
-        """What the system says of this process, read in a thread; None: it says nothing, as when files have run out."""
+
+class Footprints:
+    """Reads it, in a thread of its own; `close` it."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._thread = ReadingThread()
+
+    async def read(self) -> Footprint | None:
+        """What the system says of this process; None: it says nothing, as when files have run out."""
         try:
-            return await reading(cls.now)
+            return await self._thread.call(self.now)
         except (OSError, psutil.Error):
             return None
 
-    @classmethod
-    def now(cls) -> Footprint:
-        """The same, in this thread."""
-        process = _process()
-        return cls(process.memory_info().rss, _handles(process))
+    def now(self) -> Footprint:
+        """The same, in the caller's thread."""
+        return Footprint(self._process.memory_info().rss, _handles(self._process))
+
+    def close(self) -> None:
+        """Read no more."""
+        self._thread.close()
 
 
 class Growth:
@@ -67,15 +75,6 @@ def _grown(last: deque[int], change: int, so_far: int) -> int:
     if len(last) < _RUNS or min(last) <= 0:
         return 0
     return so_far + change if so_far else sum(last)
-
-
-_known: list[psutil.Process] = []
-
-
-def _process() -> psutil.Process:
-    if not _known or _known[0].pid != os.getpid():  # forked
-        _known[:] = [psutil.Process()]
-    return _known[0]
 
 
 def _handles(process: psutil.Process) -> int:

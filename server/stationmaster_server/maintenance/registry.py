@@ -20,6 +20,7 @@ from stationmaster_server.maintenance import status_store, store
 from stationmaster_server.maintenance.alarms import Alarms
 from stationmaster_server.maintenance.base import BackgroundService
 from stationmaster_server.maintenance.engines import Engine, EngineRunner
+from stationmaster_server.maintenance.growth import Footprints
 from stationmaster_server.maintenance.model import (
     BY_DEFAULT,
     FORGOTTEN_AFTER,
@@ -79,6 +80,7 @@ class Registry:
         self.encryption_keys: Callable[[], Collection[str]] = tuple
         """Ids of those that this server has, which it tells the others."""
         self._lease = lease
+        self._footprints = Footprints()
         self._runners: dict[str, Runner | EngineRunner] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._reload = asyncio.Event()
@@ -114,7 +116,7 @@ class Registry:
         if isinstance(service, Engine):
             self._runners[service.service_id] = EngineRunner(service, self._database, self._alarms.tell)
             return
-        runner = Runner(service, self._database, self._alarms.tell, lease=self._lease)
+        runner = Runner(service, self._database, self._alarms.tell, self._footprints, lease=self._lease)
         self._runners[service.service_id] = runner
         if service.channel is not None:
             self._listener.add(service.channel, lambda _: runner.notify())
@@ -134,6 +136,7 @@ class Registry:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._footprints.close()
         try:
             async with asyncio.timeout(2):
                 await self._tell(changed_only=False)

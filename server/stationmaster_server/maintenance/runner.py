@@ -16,7 +16,7 @@ from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import Reason, Unavailable
 from stationmaster_server.maintenance import store
 from stationmaster_server.maintenance.base import BackgroundService
-from stationmaster_server.maintenance.growth import Footprint, Growth
+from stationmaster_server.maintenance.growth import Footprints, Growth
 from stationmaster_server.maintenance.model import BY_DEFAULT, Policy, Scope, ServiceState, Settings
 from stationmaster_server.maintenance.store import Claimed
 from stationmaster_server.maintenance.thresholds import Alarm, Watchman
@@ -42,7 +42,13 @@ class Runner:
     """Runs a service until it is cancelled."""
 
     def __init__(
-        self, service: BackgroundService[Any], database: Database, alarm: Alarm, *, lease: timedelta = LEASE
+        self,
+        service: BackgroundService[Any],
+        database: Database,
+        alarm: Alarm,
+        footprints: Footprints,
+        *,
+        lease: timedelta = LEASE,
     ) -> None:
         self.service = service
         self.settings: Settings = BY_DEFAULT
@@ -51,6 +57,7 @@ class Runner:
         self.changed = True
         """Whether the figures changed since this was set to False."""
         self._database = database
+        self._footprints = footprints
         self._growth = Growth()
         self._lease = lease
         self._waking = Waking()
@@ -214,7 +221,7 @@ class Runner:
 
     async def _once(self, failures: int) -> tuple[int, BaseException | None]:
         """One run; failures in a row after it, and how it failed."""
-        footprint = await Footprint.read()
+        footprint = await self._footprints.read()
         if not self.settings.runs:  # since this round began
             return failures, asyncio.CancelledError()
         figures = self.figures
@@ -233,7 +240,7 @@ class Runner:
         finally:
             self._update = None
         figures.took(time.perf_counter() - began)
-        self._growth.note(footprint, await Footprint.read())
+        self._growth.note(footprint, await self._footprints.read())
         figures.memory_growth_bytes, figures.handle_growth = self._growth.memory_bytes, self._growth.handles
         self._away = isinstance(error, Unavailable) and error.reason in _NOBODYS_FAULT
         if error is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from stationmaster_server.telemetry.metrics import Metrics
-from stationmaster_server.telemetry.reading import reading
+from stationmaster_server.telemetry.reading import ReadingThread
 
 _LAG_PROBE = 0.25
 
@@ -29,6 +29,7 @@ class ResourceMonitor:
         """`looked` is told after each look how long it took."""
         self._looked = looked
         self._process = psutil.Process()
+        self._thread = ReadingThread()
         self._interval = interval.total_seconds()
         self._figures: dict[str, float] = {}
         self._lag = 0.0
@@ -56,6 +57,7 @@ class ResourceMonitor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._thread.close()
 
     async def _watch_process(self) -> None:
         while True:
@@ -76,7 +78,7 @@ class ResourceMonitor:
         return worst
 
     async def _look(self) -> None:
-        figures = await reading(self._read)
+        figures = await self._thread.call(self._read)
         if figures:
             self._figures = {**figures, "tasks": float(len(asyncio.all_tasks()))}
 

@@ -9,9 +9,17 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_thread = ThreadPoolExecutor(1, thread_name_prefix="readings")
 
+class ReadingThread:
+    """Started when it is first needed; `close` it."""
 
-async def reading(read: Callable[[], T]) -> T:
-    """Call it in the thread for readings. Raises what it raises."""
-    return await asyncio.get_running_loop().run_in_executor(_thread, read)
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="readings")
+
+    async def call(self, read: Callable[[], T]) -> T:
+        """Call it in the thread. Raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+
+    def close(self) -> None:
+        """End the thread, without waiting for a reading that is under way."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
