@@ -282,6 +282,7 @@ class SyncMaintenance(Face[Maintenance]):
     services = iterating(Maintenance.services)
     service = blocking(Maintenance.service)
     update = blocking(Maintenance.update)
+    reset = blocking(Maintenance.reset)
     pause = blocking(Maintenance.pause)
     resume = blocking(Maintenance.resume)
     trigger = blocking(Maintenance.trigger)
