@@ -101,7 +101,8 @@ def build_maintenance(stack: AsyncExitStack, server: RpcServer, on: Ground) -> d
     )
     operations = Operations(on.database, on.gate.audit, on.engines.queue, maintenance, on.background)
     server.add(MaintenanceServicer(maintenance, operations, on.tokens), needs=(DATABASE,))
-    return {operation_store.KIND: operations, alert_webhook.KIND: alerts_of(on.settings.maintenance)}
+    of_services = {operation_store.kind_of(service_id): operations for service_id in on.background.services}
+    return {**of_services, alert_webhook.KIND: alerts_of(on.settings.maintenance)}
 
 
 def alerts_of(settings: MaintenanceSettings) -> AlertWebhook:

@@ -10,13 +10,13 @@ from stationmaster_server.db.listing import Field, Listing, Page, PageRequest
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.maintenance.model import Operation, OperationState
 
-KIND = "maintenance_operation"
-"""Of the items of work."""
+_KIND = "maintenance_operation:"
 _STATE = """CASE i.state WHEN 'RUNNING' THEN 'RUNNING' WHEN 'SUCCEEDED' THEN 'SUCCEEDED' WHEN 'DEAD' THEN 'FAILED'
     WHEN 'CANCELLED' THEN 'FAILED' ELSE 'QUEUED' END"""
 _COLUMNS = f"""i.item_id, i.user_id, i.payload, {_STATE} AS operation_state, i.result, i.errors, i.attempt,
     i.created_at, i.started_at, i.finished_at"""
-_FROM = f"work_items i WHERE i.organization_id = $1 AND ($2::uuid IS NULL OR i.user_id = $2) AND i.kind = '{KIND}'"
+_FROM = f"""work_items i
+    WHERE i.organization_id = $1 AND ($2::uuid IS NULL OR i.user_id = $2) AND starts_with(i.kind, '{_KIND}')"""
 
 LISTING = Listing(
     {
@@ -28,6 +28,11 @@ LISTING = Listing(
     key="i.item_id",
     default_order="create_time desc",
 )
+
+
+def kind_of(service_id: str) -> str:
+    """Of the items of work of a service's operations: only servers that have the service take them."""
+    return f"{_KIND}{service_id}"
 
 
 async def get(tx: Transaction, organization_id: UUID, owner: UUID | None, operation_id: UUID) -> Operation | None:

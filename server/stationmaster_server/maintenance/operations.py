@@ -37,10 +37,14 @@ from stationmaster_server.work.run import Run
 _RETRY = RetryPolicy(attempts=3)
 _TIME_LIMIT = timedelta(hours=2, minutes=5)
 """Of an attempt: a run waits for the one that is under way on its server, and each may take an hour."""
+_TIMEOUTS = Timeouts(
+    schedule_to_start=timedelta(hours=1), start_to_close=_TIME_LIMIT, schedule_to_close=timedelta(days=7)
+)
+"""Within the first a server that has the service must have come; the last is for one that waits again and again."""
 _ELSEWHERE_AGAIN = timedelta(seconds=1)
 """Until what another server runs, or cannot be done yet, is tried again."""
 _FOR_ANOTHER = timedelta(minutes=10)
-"""Until a server must have come that has the service, and the operation."""
+"""Until a server must have come whose service has the operation."""
 
 
 class Operations:
@@ -70,11 +74,11 @@ class Operations:
         work = NewWork(
             tenant.organization_id,
             tenant.user_id,
-            operation_store.KIND,
+            operation_store.kind_of(service_id),
             tenant.user_id,
             payload,
             retry=_RETRY,
-            timeouts=Timeouts(start_to_close=_TIME_LIMIT),
+            timeouts=_TIMEOUTS,
         )
         refused = await self._refusal(service_id) if operation == RUN.name else None
         async with self._database.tenant(tenant) as tx:
