@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
+import asyncpg
 import httpx2
 import pytest
 from stationmaster.v1 import maintenance_pb2 as pb
@@ -19,7 +20,7 @@ from stationmaster_client.errors import FailedPrecondition
 from stationmaster_server.db.engine import Database
 from stationmaster_server.maintenance.model import Scope
 
-from tests.fixtures.server import ServerProcess, StartServer, running, server_settings
+from tests.fixtures.server import RunningServer, ServerProcess, StartServer, running, server_settings
 from tests.maintenance.conftest import LEASE, Start
 from tests.maintenance.services import Sample
 from tests.maintenance.test_runner import ran
@@ -87,6 +88,27 @@ async def test_an_operation_is_done_by_a_server_that_has_its_service(database_ur
         begun = await asyncio.gather(*(client.maintenance.trigger(name, "check") for _ in range(20)))  # for both
         for ended in await asyncio.gather(*(client.maintenance.wait(each.name) for each in begun)):
             assert ended.state == pb.OPERATION_STATE_SUCCEEDED, ended.error
+
+
+async def test_an_operation_whose_service_no_server_has_any_more_fails_and_says_why(
+    server: RunningServer, administrator_url: str
+) -> None:
+    async with Client.connect(server.target, server.admin_key) as client:
+        name = (await client.maintenance.trigger("backgroundServices/dependency-cycles", "audit")).name
+        await client.maintenance.wait(name)
+        connection = await asyncpg.connect(administrator_url)
+        tag = await connection.execute(
+            """UPDATE work_items
+               SET state = 'QUEUED', kind = 'maintenance_operation:gone', result = NULL, reason = NULL,
+                   finished_at = NULL, start_deadline = now()
+               WHERE item_id = $1""",
+            UUID(name.removeprefix("operations/")),
+        )
+        await connection.close()
+        assert tag == "UPDATE 1"
+        ended = await client.maintenance.wait(name)
+        assert ended.state == pb.OPERATION_STATE_FAILED
+        assert ended.error == "no server that has this service took it in time"
 
 
 class Lease(NamedTuple):

@@ -13,10 +13,12 @@ from stationmaster_server.maintenance.model import Operation, OperationState
 _KIND = "maintenance_operation:"
 _STATE = """CASE i.state WHEN 'RUNNING' THEN 'RUNNING' WHEN 'SUCCEEDED' THEN 'SUCCEEDED' WHEN 'DEAD' THEN 'FAILED'
     WHEN 'CANCELLED' THEN 'FAILED' ELSE 'QUEUED' END"""
-_COLUMNS = f"""i.item_id, i.user_id, i.payload, {_STATE} AS operation_state, i.result, i.errors, i.attempt,
+_COLUMNS = f"""i.item_id, i.user_id, i.payload, {_STATE} AS operation_state, i.result, i.errors, i.reason, i.attempt,
     i.created_at, i.started_at, i.finished_at"""
 _FROM = f"""work_items i
     WHERE i.organization_id = $1 AND ($2::uuid IS NULL OR i.user_id = $2) AND starts_with(i.kind, '{_KIND}')"""
+_NEVER_BEGUN = {"SCHEDULE_TO_START": "no server that has this service took it in time"}
+"""Why it failed, where no attempt did."""
 
 LISTING = Listing(
     {
@@ -65,7 +67,7 @@ def _operation(row: Any) -> Operation:
         payload["arguments"],
         OperationState(row["operation_state"]),
         row["result"],
-        errors[-1]["error"] if errors else "",
+        errors[-1]["error"] if errors else _NEVER_BEGUN.get(row["reason"], ""),
         row["attempt"],
         row["created_at"],
         row["started_at"],
