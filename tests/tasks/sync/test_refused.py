@@ -45,6 +45,11 @@ async def write(database: Database, tenant: Tenant) -> None:
     await say(database, tenant, "task-3", "a monster")
 
 
+async def embedded(sync: Sync) -> set[Key]:
+    """The tasks that have a vector."""
+    return {key async for keys in sync.target.keys(at_once=20) for key in keys}
+
+
 async def shown(database: Database) -> int:
     """How many are passed over, as people are told."""
     async with database.system(autocommit=True) as tx:
@@ -62,7 +67,7 @@ async def test_one_refused_text_holds_up_no_other_and_is_told_until_it_changes(
         service = TaskSync(VECTORS, "A sync.", database, sync, ours=True)
         await sync.run()
         assert await sync.run() == 0  # the cursor went on
-        assert len(await sync.target.contents()) == COUNT
+        assert len(await embedded(sync)) == COUNT - 1
         assert await sync.differences() == []
         assert list(await sync.target.skipped()) == [monster]
         told = await asked(service, "check", tenant)
@@ -79,7 +84,7 @@ async def test_one_refused_text_holds_up_no_other_and_is_told_until_it_changes(
         assert await sync.run() == 1
         assert await sync.target.skipped() == {}
         assert await sync.differences() == []
-        assert len(await sync.target.contents()) == COUNT
+        assert len(await embedded(sync)) == COUNT
 
 
 async def test_a_resync_tries_refused_texts_again(database: Database, tenant: Tenant) -> None:

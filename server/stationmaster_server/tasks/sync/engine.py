@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.errors import Unavailable
 from stationmaster_server.tasks.sync import source, store
-from stationmaster_server.tasks.sync.model import NOTHING, Cursor, Key, TaskState
+from stationmaster_server.tasks.sync.model import NOTHING, Cursor, Key
 from stationmaster_server.tasks.sync.target import Target, TargetHeld
 
 _TELL_AGAIN = 20.0
@@ -126,11 +126,21 @@ class Sync:
         async with self._turn:
             if not await self.target.open():
                 raise TargetHeld(f"another process holds {self.target.place}, and alone can look into it")
-            states: list[TaskState] = await source.read_all(self._database, self.target.about)
-            held = await self.target.contents()
-        return await asyncio.to_thread(_compared, self.target, states, held)
+            off = {key async for keys in self._off() for key in keys}
+        return sorted(off)
 
+    async def _off(self) -> AsyncIterator[Sequence[Key]]:
+        """A batch at a time: the tasks that there are, by what the target holds of them; then what it holds besides.
 
-def _compared(target: Target, states: Sequence[TaskState], held: Mapping[Key, object]) -> list[Key]:
-    wanted = target.wanted(states)
-    return sorted(key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key))
+        Each side goes in its own order, since not every target can go in that of the database.
+        """
+        keys: list[Key] = [NOTHING]
+        while keys:
+            async with self._database.system(autocommit=True) as tx:
+                keys = await store.keys_after(tx, keys[-1], self.batch_size)
+                states = await source.read(tx, keys, self.target.about)
+            yield await self.target.differing(states)
+        async for held in self.target.keys(self.batch_size):
+            async with self._database.system(autocommit=True) as tx:
+                strays = await store.no_tasks(tx, held)
+            yield strays

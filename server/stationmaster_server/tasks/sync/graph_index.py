@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from uuid import UUID
 
 import structlog
@@ -10,9 +10,8 @@ import structlog
 from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.tasks import dependency_store
-from stationmaster_server.tasks.model import MAX_DEPTH
 from stationmaster_server.tasks.sync import index_store, store
-from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
+from stationmaster_server.tasks.sync.model import NOTHING, About, Cursor, Key, TaskState
 
 _log = structlog.get_logger(__name__)
 
@@ -58,26 +57,22 @@ class GraphIndex:
             await index_store.drop_stray_levels(tx)
             await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
-    async def contents(self) -> Mapping[Key, object]:
-        """Each level but 0."""
+    async def differing(self, states: Sequence[TaskState]) -> Sequence[Key]:
+        """Those whose level is not one above the highest that they depend on: if there are none, all are exact."""
         async with self._database.system(autocommit=True) as tx:
-            return await index_store.levels(tx)
+            return await index_store.off_level(tx, [state.key for state in states])
+
+    async def keys(self, at_once: int) -> AsyncIterator[Sequence[Key]]:
+        """Of each level but 0."""
+        keys: list[Key] = [NOTHING]
+        while keys:
+            async with self._database.system(autocommit=True) as tx:
+                keys = await index_store.levels_after(tx, keys[-1], at_once)
+            yield keys
 
     async def skipped(self) -> Mapping[Key, str]:
         """Nothing."""
         return {}
-
-    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """The longest chain that each task depends on, where there is one; of what depends on a cycle, some number."""
-        edges = {state.key: [Key(state.key.organization_id, edge[0]) for edge in state.edges] for state in states}
-        found: dict[Key, int] = dict.fromkeys(edges, 0)
-        for _ in range(MAX_DEPTH + 2):  # no chain is longer, unless it bites its tail
-            before = dict(found)
-            for key, others in edges.items():
-                found[key] = max((found.get(other, 0) + 1 for other in others), default=0)
-            if found == before:
-                break
-        return {key: level for key, level in found.items() if level}
 
 
 async def _rebuild(tx: Transaction, organization_id: UUID) -> None:

@@ -34,10 +34,33 @@ async def lacking(tx: Transaction, service_id: str, encoder: str, etags: Mapping
     return [Key(*row) for row in rows]
 
 
-async def vector_etags(tx: Transaction) -> dict[Key, str]:
-    """Of which text each vector is."""
-    rows = await tx.fetch("SELECT organization_id, task_id, etag FROM task_vectors")
-    return {Key(row[0], row[1]): row[2] for row in rows}
+async def off_etag(tx: Transaction, service_id: str, etags: Mapping[Key, str]) -> list[Key]:
+    """Those of the tasks that have no vector of this etag, and whose text of this etag was not refused."""
+    rows = await tx.fetch(
+        """SELECT k.organization_id, k.task_id
+           FROM unnest($1::uuid[], $2::text[], $3::text[]) AS k(organization_id, task_id, etag)
+           LEFT JOIN task_vectors v USING (organization_id, task_id)
+           WHERE v.etag IS DISTINCT FROM k.etag AND NOT EXISTS (
+               SELECT FROM sync_skipped s
+               WHERE s.organization_id = k.organization_id AND s.task_id = k.task_id AND s.service_id = $4
+                 AND s.etag = k.etag)""",
+        [key.organization_id for key in etags],
+        [key.task_id for key in etags],
+        list(etags.values()),
+        service_id,
+    )
+    return [Key(*row) for row in rows]
+
+
+async def vectors_after(tx: Transaction, key: Key, limit: int) -> list[Key]:
+    """The tasks of the next vectors."""
+    rows = await tx.fetch(
+        """SELECT organization_id, task_id FROM task_vectors
+           WHERE (organization_id, task_id) > ($1, $2) ORDER BY 1, 2 LIMIT $3""",
+        *key,
+        limit,
+    )
+    return [Key(*row) for row in rows]
 
 
 async def off_level(tx: Transaction, keys: Sequence[Key]) -> list[Key]:
@@ -88,7 +111,12 @@ async def rebuild_levels(tx: Transaction, organization_id: UUID) -> bool:
     return False
 
 
-async def levels(tx: Transaction) -> dict[Key, int]:
-    """Every level but 0."""
-    rows = await tx.fetch("SELECT organization_id, task_id, level FROM task_levels WHERE level > 0")
-    return {Key(row[0], row[1]): row[2] for row in rows}
+async def levels_after(tx: Transaction, key: Key, limit: int) -> list[Key]:
+    """The tasks of the next levels but 0."""
+    rows = await tx.fetch(
+        """SELECT organization_id, task_id FROM task_levels
+           WHERE (organization_id, task_id) > ($1, $2) AND level > 0 ORDER BY 1, 2 LIMIT $3""",
+        *key,
+        limit,
+    )
+    return [Key(*row) for row in rows]

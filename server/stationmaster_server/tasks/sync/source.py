@@ -6,14 +6,11 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from uuid import UUID
 
-from stationmaster_server.db.engine import Database
 from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.tasks import store as tasks
 from stationmaster_server.tasks.embeddings import text_of
 from stationmaster_server.tasks.sync import store
-from stationmaster_server.tasks.sync.model import NOTHING, About, Key, TaskState, Text
-
-_PAGE = 1000
+from stationmaster_server.tasks.sync.model import About, Key, TaskState, Text
 
 
 async def read(tx: Transaction, keys: Sequence[Key], about: Collection[About]) -> list[TaskState]:
@@ -22,18 +19,6 @@ async def read(tx: Transaction, keys: Sequence[Key], about: Collection[About]) -
     edges = await store.edges_of(tx, keys) if About.EDGE in about else {}
     vectors = await store.vectors_of(tx, keys) if About.VECTOR in about else {}
     return [TaskState(key, texts.get(key), edges.get(key, ()), vectors.get(key)) for key in keys]
-
-
-async def read_all(database: Database, about: Collection[About]) -> list[TaskState]:
-    """The states of all tasks, while nobody changes them."""
-    states: list[TaskState] = []
-    keys: list[Key] = [NOTHING]
-    while True:
-        async with database.system(autocommit=True) as tx:
-            keys = await store.keys_after(tx, keys[-1], _PAGE)
-            if not keys:
-                return states
-            states += await read(tx, keys, about)
 
 
 async def _texts(tx: Transaction, keys: Sequence[Key]) -> dict[Key, Text]:

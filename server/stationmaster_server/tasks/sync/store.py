@@ -92,6 +92,17 @@ async def keys_after(tx: Transaction, key: Key, limit: int) -> list[Key]:
     return [Key(*row) for row in rows]
 
 
+async def no_tasks(tx: Transaction, keys: Sequence[Key]) -> list[Key]:
+    """Those of which there is no task."""
+    rows = await tx.fetch(
+        """SELECT DISTINCT organization_id, task_id FROM unnest($1::uuid[], $2::text[]) AS k(organization_id, task_id)
+           WHERE NOT EXISTS (
+               SELECT FROM tasks t WHERE t.organization_id = k.organization_id AND t.task_id = k.task_id)""",
+        *_columns(keys),
+    )
+    return [Key(*row) for row in rows]
+
+
 async def edges_of(tx: Transaction, keys: Sequence[Key]) -> dict[Key, tuple[tuple[str, str], ...]]:
     """What tasks depend on, in order."""
     rows = await tx.fetch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
 from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState
@@ -49,14 +49,14 @@ class Target(Protocol):
         """Begin from nothing, with this cursor: no contents are taken for true."""
         ...
 
-    async def contents(self) -> Mapping[Key, object]:
-        """Everything that it holds."""
+    async def differing(self, states: Sequence[TaskState]) -> Sequence[Key]:
+        """Those of these tasks of which it holds something else than it should."""
+        ...
+
+    def keys(self, at_once: int) -> AsyncIterator[Sequence[Key]]:
+        """Every task of which it holds something, about so many at a time, in an order of its own, maybe repeatedly."""
         ...
 
     async def skipped(self) -> Mapping[Key, str]:
-        """What it cannot hold as it is now, and why; `contents` has it as if it did."""
-        ...
-
-    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """What `contents` must be when these are all tasks."""
+        """What it cannot hold as it is now, and why; it is not told as differing."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
@@ -15,7 +15,7 @@ from stationmaster_server.errors import Reason, ResourceExhausted, Unavailable
 from stationmaster_server.tasks import search_store
 from stationmaster_server.tasks.model import task_name
 from stationmaster_server.tasks.sync import index_store, skipped_store, store
-from stationmaster_server.tasks.sync.model import About, Cursor, Key, TaskState, Text
+from stationmaster_server.tasks.sync.model import NOTHING, About, Cursor, Key, TaskState, Text
 
 _log = structlog.get_logger(__name__)
 _AT_ONCE = 64
@@ -85,17 +85,21 @@ class VectorIndex:
         async with self._database.system(autocommit=True) as tx:
             await store.put_cursor(tx, self._service_id, self.place, self.about, cursor)
 
-    async def contents(self) -> Mapping[Key, object]:
-        """Of which text each vector is, or was tried to be."""
+    async def differing(self, states: Sequence[TaskState]) -> Sequence[Key]:
+        """Those that have no vector of their text as it is, unless it was refused."""
+        etags = {state.key: state.text.text_etag for state in states if state.text is not None}
         async with self._database.system(autocommit=True) as tx:
-            skipped = await skipped_store.skipped(tx, self._service_id)
-            return await index_store.vector_etags(tx) | {key: etag for key, (etag, _) in skipped.items()}
+            return await index_store.off_etag(tx, self._service_id, etags)
+
+    async def keys(self, at_once: int) -> AsyncIterator[Sequence[Key]]:
+        """Of each vector."""
+        keys: list[Key] = [NOTHING]
+        while keys:
+            async with self._database.system(autocommit=True) as tx:
+                keys = await index_store.vectors_after(tx, keys[-1], at_once)
+            yield keys
 
     async def skipped(self) -> Mapping[Key, str]:
         """Texts that the encoder refused."""
         async with self._database.system(autocommit=True) as tx:
             return {key: why for key, (_, why) in (await skipped_store.skipped(tx, self._service_id)).items()}
-
-    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """A vector of each task's text as it is."""
-        return {state.key: state.text.text_etag for state in states if state.text is not None}

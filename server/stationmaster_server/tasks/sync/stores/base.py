@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,17 +47,19 @@ class StoreTarget(ABC):
         """Delete everything."""
         await self._off_loop(lambda: self._reset(cursor))
 
-    async def contents(self) -> Mapping[Key, object]:
-        """Everything."""
-        return await self._off_loop(self._contents)
+    async def differing(self, states: Sequence[TaskState]) -> Sequence[Key]:
+        """Those of which the files hold something else."""
+        return await self._off_loop(
+            lambda: [state.key for state in states if self._held(state.key) != self._wanted(state)]
+        )
+
+    @abstractmethod
+    def keys(self, at_once: int) -> AsyncIterator[Sequence[Key]]:
+        """Every task of which the files hold something."""
 
     async def skipped(self) -> Mapping[Key, str]:
         """Nothing: files take everything."""
         return {}
-
-    @abstractmethod
-    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """What `contents` must be."""
 
     @abstractmethod
     def _start(self) -> None: ...
@@ -75,7 +77,10 @@ class StoreTarget(ABC):
     def _reset(self, cursor: Cursor) -> None: ...
 
     @abstractmethod
-    def _contents(self) -> Mapping[Key, object]: ...
+    def _held(self, key: Key) -> object: ...  # None: nothing
+
+    @abstractmethod
+    def _wanted(self, state: TaskState) -> object: ...  # what `_held` should be
 
     def _open(self) -> bool:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

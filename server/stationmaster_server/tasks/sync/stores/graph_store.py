@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
+from itertools import groupby, islice
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 from uuid import UUID
 
-from pyoxigraph import Literal, NamedNode, Store
+from pyoxigraph import DefaultGraph, Literal, NamedNode, Quad, Store
 
 from stationmaster_server.tasks.sync.model import About, Cursor, Key, Position, TaskState
 from stationmaster_server.tasks.sync.stores.base import StoreTarget
@@ -70,20 +72,29 @@ class GraphStore(StoreTarget):
         self.copy.stale = True
         self._graph.update(f"CLEAR ALL ;\nINSERT DATA {{ {_at(cursor)} }}")
 
-    def _contents(self) -> Mapping[Key, object]:
-        found: dict[Key, set[tuple[str, str]]] = defaultdict(set)
-        for quad in self._graph.quads_for_pattern(None, None, None, None):
-            subject, graph = str(getattr(quad.subject, "value", "")), getattr(quad.graph_name, "value", None)
-            if graph is None:
-                continue  # the cursor
-            organization, _, task_id = subject.removeprefix(f"{BASE}organizations/").partition("/tasks/")
-            key = Key(UUID(organization), task_id)
-            found[key].add((quad.predicate.value, str(getattr(quad.object, "value", ""))))
-        return found
+    async def keys(self, at_once: int) -> AsyncIterator[Sequence[Key]]:
+        """Of each statement but the cursor."""
+        with TemporaryFile("w+", encoding="utf-8") as file:
+            await self._off_loop(lambda: self._list(file))
+            while keys := await self._off_loop(lambda: [_key(line.rstrip("\n")) for line in islice(file, at_once)]):
+                yield keys
 
-    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """What each task is, and its edges."""
-        return {state.key: set(_facts(state)) for state in states if state.text}
+    def _list(self, file: IO[str]) -> None:
+        # Oxigraph's iterator stays in its thread, and ends there: the keys wait in a file, not in memory.
+        subjects = (quad.subject for quad in self._quads(None))
+        file.writelines(f"{getattr(subject, 'value', '')}\n" for subject, _ in groupby(subjects))
+        file.seek(0)
+
+    def _quads(self, subject: NamedNode | None) -> Iterator[Quad]:
+        found = self._graph.quads_for_pattern(subject, None, None, None)
+        return (quad for quad in found if not isinstance(quad.graph_name, DefaultGraph))  # there is the cursor
+
+    def _held(self, key: Key) -> object:
+        quads = self._quads(NamedNode(_task(key)[1:-1]))
+        return {(quad.predicate.value, str(getattr(quad.object, "value", ""))) for quad in quads} or None
+
+    def _wanted(self, state: TaskState) -> object:
+        return set(_facts(state)) if state.text else None
 
 
 def _facts(state: TaskState) -> Iterator[tuple[str, str]]:
@@ -108,6 +119,11 @@ def _of(key: Key) -> str:
 def _task(key: Key) -> str:
     # An id of a task has nothing in it that an IRI may not have.
     return f"<{BASE}organizations/{key.organization_id}/tasks/{key.task_id}>"
+
+
+def _key(subject: str) -> Key:
+    organization, _, task_id = subject.removeprefix(f"{BASE}organizations/").partition("/tasks/")
+    return Key(UUID(organization), task_id)
 
 
 def _at(cursor: Cursor) -> str:

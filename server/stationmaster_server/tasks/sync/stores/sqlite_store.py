@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import apsw
 
-from stationmaster_server.tasks.sync.model import Cursor, Key, Position, TaskState
+from stationmaster_server.tasks.sync.model import NOTHING, Cursor, Key, Position, TaskState
 from stationmaster_server.tasks.sync.stores.base import StoreTarget
 
 _CURSOR = """CREATE TABLE IF NOT EXISTS sync_progress (source TEXT, transaction_id INTEGER, number INTEGER,
@@ -20,11 +21,16 @@ _WAIT_MS = 10_000
 
 
 class SqliteTarget(StoreTarget):
-    """A file of SQLite; `tables` make what is in it, `names` are those that a reset drops."""
+    """A file of SQLite; `tables` make what is in it, `names` are those that a reset drops, `tasks` last.
+
+    `held` selects what there is of a task, `strays` counts what is of none.
+    """
 
     errors = (OSError, apsw.Error)
     tables: tuple[str, ...]
     names: tuple[str, ...]
+    held: str
+    strays: str
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -74,6 +80,31 @@ class SqliteTarget(StoreTarget):
                 self._put(file, state)
             _put_cursor(file, cursor)
 
+    async def keys(self, at_once: int) -> AsyncIterator[Sequence[Key]]:
+        """Of each row of `tasks`. Raises TargetAway if something is in the file that belongs to none."""
+        await self._off_loop(self._refuse_strays)
+        keys = [NOTHING]
+        while keys:
+            keys = await self._off_loop(partial(self._keys_after, keys[-1], at_once))
+            yield keys
+
+    def _refuse_strays(self) -> None:
+        for (count,) in self._file.execute(self.strays):
+            if count:
+                raise OSError(f"{count} {self.names[0]} in it are of no task")
+
+    def _keys_after(self, key: Key, limit: int) -> list[Key]:
+        rows = self._file.execute(
+            """SELECT organization_id, task_id FROM tasks
+               WHERE (organization_id, task_id) > (?, ?) ORDER BY 1, 2 LIMIT ?""",
+            (*_named(key), limit),
+        )
+        return [key_of(*row) for row in rows]
+
+    def _held(self, key: Key) -> object:
+        row = self._file.execute(self.held, _named(key)).fetchone()
+        return None if row is None else tuple(row)
+
     @abstractmethod
     def _put(self, file: apsw.Connection, state: TaskState) -> None: ...
 
@@ -90,6 +121,10 @@ def _put_cursor(file: apsw.Connection, cursor: Cursor) -> None:
     filling = (None, None) if cursor.filling is None else (str(cursor.filling.organization_id), cursor.filling.task_id)
     file.execute("DELETE FROM sync_progress")
     file.execute("INSERT INTO sync_progress VALUES (?, ?, ?, ?, ?)", (cursor.source, *cursor.position, *filling))
+
+
+def _named(key: Key) -> tuple[str, str]:
+    return str(key.organization_id), key.task_id
 
 
 def key_of(organization_id: str, task_id: str) -> Key:

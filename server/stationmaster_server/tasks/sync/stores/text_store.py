@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import apsw
 
-from stationmaster_server.tasks.sync.model import About, Key, TaskState
-from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget, key_of
+from stationmaster_server.tasks.sync.model import About, TaskState
+from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget
 
 
 class TextStore(SqliteTarget):
@@ -15,6 +13,9 @@ class TextStore(SqliteTarget):
 
     about = (About.TASK,)
     names = ("texts", "tasks")
+    held = """SELECT kind, display_name, state, body, etag FROM tasks t LEFT JOIN texts f ON f.rowid = t.id
+              WHERE organization_id = ? AND task_id = ?"""
+    strays = "SELECT count(*) FROM texts WHERE rowid NOT IN (SELECT id FROM tasks)"
     tables = (
         """CREATE TABLE IF NOT EXISTS tasks (id INTEGER PRIMARY KEY, organization_id TEXT NOT NULL,
             task_id TEXT NOT NULL, kind TEXT NOT NULL, display_name TEXT NOT NULL, state TEXT NOT NULL,
@@ -37,17 +38,6 @@ class TextStore(SqliteTarget):
         )
         file.execute("INSERT INTO texts (rowid, body) VALUES (?, ?)", (file.last_insert_rowid(), text.body))
 
-    def _contents(self) -> Mapping[Key, object]:
-        rows = self._file.execute(
-            """SELECT organization_id, task_id, kind, display_name, state, body, etag
-               FROM texts f LEFT JOIN tasks t ON t.id = f.rowid"""
-        )
-        return {key_of(row[0], row[1]): tuple(row[2:]) for row in rows}
-
-    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """What each task says."""
-        found: dict[Key, object] = {}
-        for state in states:
-            if (text := state.text) is not None:
-                found[state.key] = (text.kind, text.display_name, text.state, text.body, text.etag)
-        return found
+    def _wanted(self, state: TaskState) -> object:
+        text = state.text
+        return None if text is None else (text.kind, text.display_name, text.state, text.body, text.etag)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import apsw
 import sqlite_vec
 
 from stationmaster_server.embedding.encoder import DIMENSIONS
-from stationmaster_server.tasks.sync.model import About, Embedded, Key, TaskState
-from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget, key_of
+from stationmaster_server.tasks.sync.model import About, TaskState
+from stationmaster_server.tasks.sync.stores.sqlite_store import SqliteTarget
 
 
 class VectorStore(SqliteTarget):
@@ -17,6 +15,9 @@ class VectorStore(SqliteTarget):
 
     about = (About.VECTOR,)
     names = ("vectors", "tasks")
+    held = """SELECT etag, encoder, v.organization_id, vector FROM tasks t LEFT JOIN vectors v ON v.id = t.id
+              WHERE t.organization_id = ? AND task_id = ?"""
+    strays = "SELECT count(*) FROM vectors WHERE id NOT IN (SELECT id FROM tasks)"
     tables = (
         """CREATE TABLE IF NOT EXISTS tasks (id INTEGER PRIMARY KEY, organization_id TEXT NOT NULL,
             task_id TEXT NOT NULL, etag TEXT NOT NULL, encoder TEXT NOT NULL, UNIQUE (organization_id, task_id))""",
@@ -43,12 +44,6 @@ class VectorStore(SqliteTarget):
         )
         file.execute("INSERT INTO vectors VALUES (?, ?, ?)", (file.last_insert_rowid(), named[0], vector.values))
 
-    def _contents(self) -> Mapping[Key, object]:
-        rows = self._file.execute(
-            "SELECT v.organization_id, task_id, etag, encoder, vector FROM vectors v LEFT JOIN tasks t ON t.id = v.id"
-        )
-        return {key_of(row[0], row[1]): Embedded(row[2], row[3], row[4]) for row in rows}
-
-    def wanted(self, states: Sequence[TaskState]) -> Mapping[Key, object]:
-        """Each vector, to the last bit."""
-        return {state.key: state.vector for state in states if state.vector is not None}
+    def _wanted(self, state: TaskState) -> object:
+        vector = state.vector
+        return None if vector is None else (vector.etag, vector.encoder, str(state.key.organization_id), vector.values)
