@@ -76,10 +76,17 @@ class Maintenance:
     ) -> maintenance_pb2.BackgroundService:
         """Put fields (`max_failures`), or settings that the service alone has, back to their defaults.
 
-        Raises ValueError for a name that is neither.
+        Raises ValueError for a name that is neither, and when there is none.
         """
+        if not names:
+            raise ValueError("name what is to be by default again")
         service = await self.service(name)
-        return await self.update(service, by_default(service, names), request_id=request_id)
+        fields = by_default(service, names)
+        # No more than what says it: a repeat under the same id must be the same request.
+        bare = maintenance_pb2.BackgroundService(name=service.name)
+        if "settings" in fields:
+            bare.settings.CopyFrom(service.settings)
+        return await self.update(bare, fields, request_id=request_id)
 
     async def pause(self, name: str, reason: str = "", *, request_id: str = "") -> maintenance_pb2.BackgroundService:
         """Hold a service on every server; the reason is for whoever finds it paused."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 from stationmaster_client import Client
 
@@ -22,5 +24,10 @@ async def test_fields_and_own_settings_are_put_back_to_their_defaults(server: Ru
         back = await client.maintenance.reset(SERVICE, ["max_failures", "batch_size"])
         assert (back.max_failures, back.settings) == (before.max_failures, before.settings)
         assert back.interval.seconds == 7
+        with pytest.raises(ValueError, match="name what"):
+            await client.maintenance.reset(SERVICE, [])
+        names, request_id = ["interval", "batch_size"], str(uuid4())
+        first = await client.maintenance.reset(SERVICE, names, request_id=request_id)
+        assert first == await client.maintenance.reset(SERVICE, names, request_id=request_id)
         with pytest.raises(ValueError, match=r"'colour' has no default .*; there are interval, .*batch_size"):
             await client.maintenance.reset(SERVICE, ["colour"])

@@ -122,7 +122,14 @@ def test_what_the_client_reads_is_no_unknown_setting() -> None:
         ("[models.compatible.mine]\nmodels = ['a']", "mine needs a base_url"),
         ("profile = 'prod'", "'development', 'production' or 'low-resource'"),
         ("profile = 'production'", "needs database.url"),
-        ("[maintenance]\nalert_webhook = 'hooks'", "maintenance.alert_webhook: is no URL: it begins with http:// or"),
+        (
+            "[maintenance]\nalert_webhook = 'hooks'",
+            "maintenance.alert_webhook: is no URL: it must begin with http:// or",
+        ),
+        (
+            "[embedding.openai]\nbase_url = 'https://a.example/v1?x'",
+            "base_url: has more than it may: it must match ^https?",
+        ),
         ("nonsense", "is not TOML"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from stationmaster.v1 import task_pb2 as pb
 from stationmaster.v1.task_pb2_grpc import TaskServiceStub
+from stationmaster_client import Client
 from stationmaster_server.db.engine import Database
 from stationmaster_server.embedding.embedder import LocalEmbedder
 from stationmaster_server.tasks import search_store
@@ -116,6 +117,8 @@ async def test_a_text_that_a_new_encoder_refuses_is_passed_over_and_not_tried_ag
         await stub.CreateTask(pb.CreateTaskRequest(task_id="zebra", task=ZEBRA))
         await stub.CreateTask(pb.CreateTaskRequest(task_id="lion", task=pb.Task(kind="prompt", payload=ZEBRA.payload)))
         await until(both)
+    # Nobody waits for a server with the other encoder to be forgotten.
+    await connection.execute("DELETE FROM servers")
     picky = Picky(["stripes"])
     async with serve({"/v1/embeddings": picky}) as site:
         remote = {"base_url": f"http://127.0.0.1:{site.port}/v1", "model": "small"}
@@ -125,7 +128,8 @@ async def test_a_text_that_a_new_encoder_refuses_is_passed_over_and_not_tried_ag
             embedding={"provider": "openai", "openai": remote},
             outbound={"allow": [f"127.0.0.1:{site.port}"]},
         )
-        async with running(settings):
+        async with running(settings) as server, Client.connect(server.target, server.admin_key) as client:
+            await client.maintenance.wait((await client.maintenance.trigger("task-embedding", "run")).name)
 
             async def passed_over() -> Any:
                 refused_by = await connection.fetchval("SELECT method FROM sync_skipped WHERE task_id = 'zebra'")
@@ -134,8 +138,15 @@ async def test_a_text_that_a_new_encoder_refuses_is_passed_over_and_not_tried_ag
             await until(passed_over, seconds=60)
             name = (await encoders())["lion"]
             assert (await encoders())["zebra"] != name
-            unfinished = "SELECT count(*) FROM work_items WHERE kind = 'task_embed' AND state <> 'SUCCEEDED'"
-            assert await connection.fetchval(unfinished) == 0
+
+            async def all_done() -> Any:
+                unfinished = "SELECT FROM work_items WHERE kind = 'task_embed' AND state <> 'SUCCEEDED'"
+                return await connection.fetchval(f"SELECT NOT EXISTS ({unfinished})")
+
+            await until(all_done)
+            told = server.app.metrics.registry.get_sample_value("stationmaster_task_vector_sync_refused_texts_total")
+            assert told is not None
+            assert told >= 1
             async with database.system(autocommit=True) as tx:
                 assert await search_store.lacking_vectors(tx, name, 10, others=True) == []
     await connection.close()

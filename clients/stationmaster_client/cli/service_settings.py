@@ -9,7 +9,7 @@ from stationmaster_client.cli import given
 from stationmaster_client.cli.errors import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from stationmaster.v1 import maintenance_pb2
 
@@ -47,11 +47,18 @@ def spans(service: maintenance_pb2.BackgroundService, **texts: str) -> list[str]
     return fields
 
 
-def by_default(service: maintenance_pb2.BackgroundService, names: Sequence[str]) -> list[str]:
-    """Clear what is to be by default again; the names of the fields. Raises CommandError for what cannot be."""
+def by_default(service: maintenance_pb2.BackgroundService, names: Sequence[str], given: Collection[str]) -> list[str]:
+    """Clear what is to be by default again; the names of the fields.
+
+    Raises CommandError for what cannot be, and for fields or settings of its own that are `given` a value as well.
+    """
     from stationmaster_client.maintenance import by_default
 
-    try:
-        return by_default(service, [_FIELDS.get(name, name) for name in names])
-    except ValueError as error:
-        raise CommandError(f"--reset: {error}") from None
+    fields = [_FIELDS.get(name, name) for name in names]
+    for name, field in zip(names, fields, strict=True):
+        if field in given:
+            raise CommandError(f"{name} is either set or, by --reset, by default again")
+        if name not in _FIELDS and name not in service.settings.fields:
+            known = ", ".join([*_FIELDS, *sorted(service.settings.fields)])
+            raise CommandError(f"--reset: {name!r} has no default to go back to; there are {known}")
+    return by_default(service, fields)

@@ -101,7 +101,7 @@ async def set_service(
     settings: Setting = None,
     reset: Annotated[
         list[str] | None,
-        typer.Option("--reset", metavar="NAME", help="By default again: max-failures, or a setting of its own."),
+        typer.Option("--reset", metavar="NAME", help="By default again: an option's name, or one of its own settings."),
     ] = None,
 ) -> None:
     """Change how a background service goes about; every server goes by it within a second."""
@@ -117,10 +117,11 @@ async def set_service(
         ),
         *spans(changed, interval=interval, retry_delay=retry_delay, alert_run_time=alert_run_time),
     ]
-    if settings:
-        changed.settings.update(given.values(settings, "--setting"))
+    own = given.values(settings or [], "--setting")
+    if own:
+        changed.settings.update(own)
         fields.append("settings")
-    fields += by_default(changed, reset or [])
+    fields += by_default(changed, reset or [], {*fields, *own})
     if not fields:
         raise CommandError("nothing to change: name what, as --interval, --setting or --reset (see --help)")
     describe_service(run.out, await run.client.maintenance.update(changed, fields))

@@ -35,6 +35,8 @@ async def status(
     latency = await _latency(run)
     whole = services.pop("", "UNKNOWN")
     system, away = await _system(run)
+    if whole == "SERVING":  # by now, or for everything else
+        away = None
     if run.out.as_json:
         _print_json(run, whole, services, latency, system, away)
     else:

@@ -20,6 +20,7 @@ from stationmaster_server.tasks.sync.changed import CHANNEL, Poke, nobody
 from stationmaster_server.tasks.sync.engine import Sync
 from stationmaster_server.tasks.sync.graph_index import GraphIndex
 from stationmaster_server.tasks.sync.model import VECTORS
+from stationmaster_server.tasks.sync.refusals import Refusals
 from stationmaster_server.tasks.sync.target import Target
 from stationmaster_server.tasks.sync.vector_index import VectorIndex
 from stationmaster_server.work.notifier import Notifier
@@ -28,14 +29,14 @@ _STORES = "stationmaster_server.tasks.sync.stores"
 _GRAPH = "task-graph-sync"
 
 
-def build_sync(stack: AsyncExitStack, on: Ground) -> Poke:
+def build_sync(stack: AsyncExitStack, on: Ground, refusals: Refusals) -> Poke:
     """Have every target kept in step; returns what is to be called when tasks changed."""
     database = on.database
     what = "Makes sure that every task has the vector of its text: embeds what the queue left over."
-    vectors = VectorIndex(database, on.embedder, VECTORS)
+    vectors = VectorIndex(database, on.embedder, VECTORS, refusals)
     _add(on, VECTORS, what, vectors, ours=True)
     refused = "Texts of tasks that the encoder refused: they are skipped until they change."
-    on.metrics.read("task_vector_sync_refused_texts", refused, lambda: vectors.refused, total=True)
+    on.metrics.read("task_vector_sync_refused_texts", refused, lambda: refusals.count, total=True)
     what = (
         "Proves the levels of changed tasks, which new dependencies are judged by; makes them anew where they are off."
     )

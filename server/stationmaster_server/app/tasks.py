@@ -43,6 +43,7 @@ from stationmaster_server.tasks.process.sources import Sources
 from stationmaster_server.tasks.runner import ExecutionRunner
 from stationmaster_server.tasks.servicer import TaskServicer
 from stationmaster_server.tasks.services import TaskServices, utc_now
+from stationmaster_server.tasks.sync.refusals import Refusals
 from stationmaster_server.tasks.workspaces import ExecutionWorkspaces
 from stationmaster_server.templating.templates import Templates
 from stationmaster_server.work.run import Handler
@@ -89,6 +90,7 @@ def build_tasks(
     ]
     kinds = Kinds([*ours, *installed(OURS)])
     filling = Filling(kinds, Templates(on.pools.cpu))
+    refusals = Refusals()
     services = TaskServices(
         database,
         engines.log,
@@ -100,7 +102,8 @@ def build_tasks(
         sessions.service,
         storage.reports,
         on.clock or utc_now,
-        build_sync(stack, on),
+        build_sync(stack, on, refusals),
+        refusals,
     )
     follow_up = FollowUp(services)
     follow_up.start()

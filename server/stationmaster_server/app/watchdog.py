@@ -70,6 +70,7 @@ class Watchdog:
             if self._board.lose(DATABASE, reason):
                 _log.error("the database is away; answering NOT_SERVING until it is back", reason=reason)
             if self._impatient and isinstance(error, TimeoutError):
+                self._impatient = False
                 _log.warning("the server ends without the database, which is silent: leases take care of what is left")
                 self._database.abandon()
         else:

@@ -46,6 +46,7 @@ _PLAIN_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "CRAWLER_TIMEOUT": ("crawl", "timeout"),
 }
 
+_NO_URL = "is no URL: it must begin with http:// or https://"
 _OPEN = ("identity.jwt_issuers", "models.compatible", "models.prices")
 """Settings whose inner names are the user's; what is wrong inside is refused by their types."""
 
@@ -213,9 +214,10 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_input=False):
+    for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"])
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "string_pattern_mismatch" and "https?://" in fault["ctx"]["pattern"]:
-            message = "is no URL: it begins with http:// or https://, as in https://example.com/"
+            begins = str(fault["input"]).startswith(("http://", "https://"))
+            message = f"has more than it may: it must match {fault['ctx']['pattern']}" if begins else _NO_URL
         yield f"setting {name}: {message}" if name else message

@@ -83,7 +83,7 @@ class Database:
         return await self._engine_opening.open()
 
     def abandon(self) -> None:
-        """Break off every connection, whatever is under way on it: Unavailable, now and from now on."""
+        """Break off every connection of the pools, whatever is under way on it: Unavailable, now and from now on."""
         self._tenants.abandon()
         self._engines.abandon()
 

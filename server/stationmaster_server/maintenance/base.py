@@ -73,7 +73,7 @@ class BackgroundService(ABC, Generic[S]):
     async def update(self) -> None:
         """Do what there is to do."""
 
-    async def hold(self) -> None:
+    def hold(self) -> None:
         """It is paused or switched off: nobody looks, so take back what it told others. May come repeatedly."""
 
     async def cleanup(self) -> None:
@@ -112,7 +112,7 @@ class Routine(BackgroundService[Options]):
         """Call the function."""
         await self._do()
 
-    async def hold(self) -> None:
+    def hold(self) -> None:
         """Call the function for that."""
         self._when_held()
 

@@ -122,7 +122,7 @@ class Runner:
         try:
             if not self.settings.runs:
                 self._waking.answer(held(self.service.service_id, self.settings))
-                await self.service.hold()
+                self.service.hold()
                 return None
             return await self._round()
         except Exception as error:  # noqa: BLE001 - nobody awaits this: the service would be gone without a word

@@ -17,9 +17,8 @@ from stationmaster_server.identity.model import owner_scope
 from stationmaster_server.tasks import search_store, store
 from stationmaster_server.tasks.model import Task, task_name
 from stationmaster_server.tasks.services import TaskServices
-from stationmaster_server.tasks.sync import skipped_store
 from stationmaster_server.tasks.sync.changed import tell
-from stationmaster_server.tasks.sync.model import VECTORS, Key
+from stationmaster_server.tasks.sync.model import Key
 from stationmaster_server.work import store as work_store
 from stationmaster_server.work.model import NewWork, OnConflict, Outcome, Priority, Released, State, Succeeded, WorkItem
 from stationmaster_server.work.queue import WorkQueue
@@ -98,7 +97,7 @@ class TaskEmbedding:
         async with self._services.database.system() as tx:
             if isinstance(found, TextRefused):  # nobody tries it again before its text or the encoder changes
                 key = Key(organization_id, task_id)
-                await skipped_store.put(tx, VECTORS, key, task.text_etag, embedder.name, found.message)
+                await self._services.refusals.note(tx, key, task.text_etag, embedder.name, found)
                 return Succeeded()
             kept = await search_store.set_vector(tx, organization_id, task, embedder.name, found)
             tell(tx, self._services.changed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
@@ -18,6 +18,7 @@ from stationmaster_server.storage.reports import Reports
 from stationmaster_server.tasks.filling import Filling
 from stationmaster_server.tasks.kinds.registry import Kinds
 from stationmaster_server.tasks.sync.changed import Poke, nobody
+from stationmaster_server.tasks.sync.refusals import Refusals
 from stationmaster_server.work.queue import WorkQueue
 
 
@@ -55,3 +56,4 @@ class TaskServices:
     """The clock of schedules, in UTC."""
     changed: Poke = nobody
     """To be called after the commit of a change of tasks; see `sync.changed.tell`."""
+    refusals: Refusals = field(default_factory=Refusals)

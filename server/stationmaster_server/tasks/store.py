@@ -100,7 +100,8 @@ async def share(tx: Transaction, organization_id: UUID, task_id: str) -> Task:
 async def share_after(tx: Transaction, organization_id: UUID, task_id: str, lock: str) -> Task:
     """As `share`, once the lock is held that the SQL expression `lock` takes (`$1`: the organization), in one trip.
 
-    The row is as it stands then: PostgreSQL reads a row anew before it locks it. Raises NotFound.
+    What the task says is as it stands then: PostgreSQL reads a row anew before it locks it. Its last execution, and
+    whether there is such a task, are as of the start of the wait. Raises NotFound.
     """
     sql = f"""
     WITH held AS MATERIALIZED (SELECT {lock})

@@ -104,9 +104,11 @@ async def test_what_was_set_goes_back_to_its_default(stationmaster: Program) -> 
         ("services", "set", name, "--max-failures", "8", "--reset", "interval", "--reset", "alert-errors", "--json"),
         ("services", "set", name, "--reset", "max-failures", "--reset", "change_threshold", "--json"),
         ("services", "set", name, "--reset", "interval_hours", "--reset", "alert-files", "--json"),
+        ("services", "set", name, "--interval", "9m", "--reset", "interval"),
+        ("services", "set", name, "-s", "interval_hours:=9", "--reset", "interval_hours"),
         ("services", "set", name, "--reset", "colour"),
     ]
-    *done, refused = await stationmaster.many(commands)
+    *done, twice, own_twice, refused = await stationmaster.many(commands)
     assert [result.code for result in done] == [0] * len(done), [result.err for result in done]
     before, changed, some, more, back = (json.loads(result.out) for result in done)
     fields = ("interval", "maxFailures", "alertErrorsPerHour", "alertHandleGrowth", "settings")
@@ -119,8 +121,11 @@ async def test_what_was_set_goes_back_to_its_default(stationmaster: Program) -> 
     assert of(some) == [before["interval"], 8, before["alertErrorsPerHour"], 7, changed["settings"]]
     assert of(more) == [before["interval"], 3, before["alertErrorsPerHour"], 7, {**own, "interval_hours": 9}]
     assert of(back) == of(before)
+    for contradiction in (twice, own_twice):
+        assert (contradiction.code, "either set or" in contradiction.err) == (2, True)
     assert refused.code == 2
     assert "'colour' has no default to go back to; there are" in refused.err
+    assert "alert-errors" in refused.err
     assert "change_threshold" in refused.err
 
 

@@ -37,6 +37,10 @@ async def test_background_services_are_seen_configured_and_triggered(local: Agen
     reset = ["interval", "batch_size"]
     _, fresh = await local("configure_background_service", service="task-embedding", reset=reset)
     assert (fresh["interval_seconds"], fresh["settings"]["batch_size"] != 20) == (60, True)
+    wrong = await local.error(
+        "configure_background_service", service="task-embedding", max_failures=4, reset=["max_failures"]
+    )
+    assert "either set or" in wrong
     wrong = await local.error("configure_background_service", service="task-embedding", reset=["colour"])
     assert "max_failures" in wrong
     text, optimized = await local("trigger_index_optimization")

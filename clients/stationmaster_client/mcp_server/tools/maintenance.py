@@ -142,6 +142,8 @@ async def configure_background_service(
     if settings is not None:
         found.settings.update(settings)
         fields.append("settings")
+    if twice := sorted({*fields, *(settings or {})} & set(reset or [])):
+        raise ToolError(f"reset: {', '.join(twice)}: either set or by default again")
     try:
         fields += by_default(found, reset or [])
     except ValueError as error:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-import structlog
-
 from stationmaster_server.db.engine import Database
-from stationmaster_server.db.transaction import Transaction
 from stationmaster_server.embedding.each import embed_each
 from stationmaster_server.embedding.embedder import Embedder, TextRefused
 from stationmaster_server.embedding.encoder import Vector
 from stationmaster_server.errors import Reason, ResourceExhausted, Unavailable
 from stationmaster_server.tasks import search_store
-from stationmaster_server.tasks.model import task_name
 from stationmaster_server.tasks.sync import index_store, skipped_store, store
 from stationmaster_server.tasks.sync.model import NOTHING, About, Cursor, Key, TaskState, Text
+from stationmaster_server.tasks.sync.refusals import Refusals
 
-_log = structlog.get_logger(__name__)
 _AT_ONCE = 64
 """Texts are embedded, and their vectors kept: a run that is cut short loses no more."""
 
@@ -28,12 +24,13 @@ class VectorIndex:
     place = "PostgreSQL"
     about = (About.TASK,)
 
-    def __init__(self, database: Database, embedder: Embedder, service_id: str) -> None:
+    def __init__(
+        self, database: Database, embedder: Embedder, service_id: str, refusals: Refusals | None = None
+    ) -> None:
         self._database = database
         self._embedder = embedder
         self._service_id = service_id
-        self.refused = 0
-        """Texts that the encoder refused, on this server since it started."""
+        self._refusals = refusals or Refusals()
 
     async def open(self) -> bool:
         """Always."""
@@ -64,15 +61,9 @@ class VectorIndex:
             for (key, text), found in zip(texts.items(), vectors, strict=True):
                 # One that has changed meanwhile has a change to come.
                 if isinstance(found, TextRefused):
-                    await self._skip(tx, key, text.text_etag, found)
+                    await self._refusals.note(tx, key, text.text_etag, self._embedder.name, found)
                 else:
                     await search_store.keep_vector(tx, *key, text.text_etag, self._embedder.name, found)
-
-    async def _skip(self, tx: Transaction, key: Key, etag: str, refused: TextRefused) -> None:
-        named = f"{key.organization_id}/{task_name(key.task_id)}"
-        _log.warning("a task is not embedded until its text changes", task=named, error=refused.message)
-        self.refused += 1
-        await skipped_store.put(tx, self._service_id, key, etag, self._embedder.name, refused.message)
 
     async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector | TextRefused]:
         try:
